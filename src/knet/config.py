@@ -1,0 +1,174 @@
+"""Every option of a training or evaluation run, typed and checked: YAML file + `key=value` from the command line.
+
+This file is the reference of the options. A config is flat and complete in itself: no inheritance, no class names.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from knet.errors import ConfigError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PanopticFiles(_Options):
+    """A data set in COCO panoptic form: a folder of images, a JSON file, a folder of id PNGs."""
+
+    images: Path
+    json_file: Path = Field(alias="json")
+    masks: Path
+
+
+class Data(_Options):
+    """Where the labelled images are. Relative paths start at `root`."""
+
+    root: Path = Path()
+    train: PanopticFiles | None = None
+    val: PanopticFiles
+    # A table's name (cityscapes, mapillary, camvid) or a JSON file; without it the classes of the data set's JSON.
+    categories: str | None = None
+
+
+class Augment(_Options):
+    """Training augmentation: random size, crop around an object, colours, mirror image."""
+
+    short_edges: tuple[int, ...]  # one is drawn for each image
+    max_edge: int = 4096
+    crop: tuple[int, int]  # height, width
+
+    color: bool = True
+    flip: bool = True
+    pad: tuple[int, int] | None = None  # height, width that smaller images are padded to
+
+
+class Losses(_Options):
+    """Weights of the losses; 0 leaves one out."""
+
+    classes: float = 2.0
+    mask: float = 1.0
+    dice: float = 4.0
+    rank: float = 0.1
+    semantic: float = 1.0
+    instance: float = 1.0
+    pixels: int = Field(4096, ge=1)  # of each image that the instance loss compares; its cost grows with the square
+
+
+class Optimizer(_Options):
+    """AdamW, and how the rate of learning changes: base x warm-up x (1 - iteration / iterations) ** power."""
+
+    learning_rate: float = Field(2e-4, gt=0)
+    weight_decay: float = Field(0.05, ge=0)  # not on normalisation layers
+    backbone_multiplier: float = Field(1.0, ge=0)
+    clip: float = Field(1.0, gt=0)  # largest norm of the whole gradient
+    warmup: int = Field(1000, ge=0)  # iterations
+    warmup_start: float = Field(0.001, ge=0, le=1)  # factor at the first iteration
+    power: float = 0.9
+
+
+class RunConfig(_Options):
+    """A whole run."""
+
+    model: str
+    arguments: dict[str, Any] = {}  # constructor arguments that replace the model's own, such as kernels: 50
+    weights: Path | None = None  # start from these instead of random ones
+    data: Data
+    augment: Augment | None = None
+    losses: Losses = Losses()
+    optimizer: Optimizer = Optimizer()
+    short_edge: int | None = None  # test-time size; without it the model's own
+    max_edge: int | None = None
+    score: float | None = None  # thresholds of the panoptic merge; without them the model's own
+    overlap: float | None = None
+    iterations: int = Field(90_000, ge=1)
+    batch: int = Field(32, ge=1)
+    workers: int = Field(4, ge=0)
+    precision: Precision = "fp32"
+    device: str = "auto"
+    seed: int = 0
+    validate_every: int = Field(5000, ge=1)
+    save_every: int = Field(1000, ge=1)
+    log_every: int = Field(20, ge=1)
+    output: Path = Path("runs/run")
+
+
+def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
+    """Reads a YAML config and applies `key=value` overrides such as `optimizer.learning_rate=1e-4`.
+
+    Raises:
+        ConfigError: no such file, no valid YAML, an unknown key (says which is nearest), a value of the wrong type.
+    """
+    path = Path(path)
+    try:
+        table = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"Cannot read the config '{path}': {error.strerror}; give the path of a YAML file.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The config '{path}' is not valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(table, dict):
+        raise ConfigError(f"The config '{path}' is not a table of options; see configs/ for examples.")
+    for override in overrides or []:
+        _apply(table, override)
+    return validate_config(table, str(path))
+
+
+def validate_config(table: dict[str, Any], origin: str) -> RunConfig:
+    """A table of options, as YAML gives it, to a checked config.
+
+    Raises:
+        ConfigError: one sentence for each unknown key and each wrong value.
+    """
+    try:
+        return RunConfig.model_validate(table)
+    except ValidationError as error:
+        raise ConfigError(" ".join(_explain(item, origin) for item in error.errors())) from error
+
+
+def dump_config(config: RunConfig) -> dict[str, Any]:
+    """The config as plain YAML-able values; `validate_config` gives it back."""
+    return config.model_dump(mode="json", by_alias=True)
+
+
+def _apply(table: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"The option '{override}' is not of the form key=value, such as batch=4.")
+    *parents, last = key.split(".")
+    for parent in parents:
+        if not isinstance(table.setdefault(parent, {}), dict):
+            raise ConfigError(f"The option '{override}' cannot be set: '{parent}' is a value, not a table of options.")
+        table = table[parent]
+    try:
+        table[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The value of the option '{override}' cannot be read.") from error
+
+
+def _explain(item: Any, origin: str) -> str:
+    place = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        allowed = _options_at(item["loc"][:-1])
+        near = difflib.get_close_matches(str(item["loc"][-1]), allowed, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(sorted(allowed))}."
+        return f"Unknown option '{place}' in {origin}; {hint}"
+    if item["type"] == "missing":
+        return f"The option '{place}' is missing in {origin}."
+    return f"The option '{place}' in {origin} cannot be {item['input']!r}: {item['msg'].lower()}."
+
+
+def _options_at(location: tuple[Any, ...]) -> list[str]:
+    model: Any = RunConfig
+    for part in location:
+        by_name = {(field.alias or name): field for name, field in model.model_fields.items()}
+        kinds = [by_name[part].annotation, *getattr(by_name[part].annotation, "__args__", ())]
+        model = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return [field.alias or name for name, field in model.model_fields.items()]

@@ -1,0 +1,24 @@
+"""Errors that a caller can cause. Each carries one sentence: what was wrong, the value, what is allowed, the next step.
+
+The command line prints the sentence and exits with status 2 for these, so none ever reaches a user as a traceback.
+"""
+
+
+class KNetError(Exception):
+    """Something that the caller can put right."""
+
+
+class ConfigError(KNetError):
+    """An option or a config file: unknown key, wrong type, value out of range."""
+
+
+class DataError(KNetError):
+    """An image, a video, a label file or a data set that cannot be read or contradicts itself."""
+
+
+class CheckpointError(KNetError):
+    """A weights file that is missing, damaged, unsafe, or made for another model."""
+
+
+class OutputError(KNetError):
+    """A result that cannot be written: no permission, no space, not a folder."""

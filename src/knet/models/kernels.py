@@ -1,0 +1,144 @@
+"""The idea of K-Net, shared by every model of this package.
+
+A segment is a kernel: a vector of C numbers. Its dot product with the feature map is the segment's mask (Eq. 1). The
+features under that mask tell the kernel what it really found, and it adapts (Eqs. 2-4); the adapted kernel gives a
+better mask and a class (Eq. 5). A few rounds of this replace a detector's boxes, anchors and suppression.
+
+    kernels (B,N,C) --Eq.1--> masks (B,N,H,W) --Eq.2--> group features (B,N,C) --Eq.3,4--> kernels (B,N,C) ...
+
+Equation numbers are those of RT-K-Net (Schoen et al., IV 2023, section III-A), which restates K-Net (Zhang et al.,
+NeurIPS 2021, section 3). Shapes: B images, N kernels, C channels, H x W the feature map, K classes. Masks and classes
+are logits throughout.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Pooling = Literal["mean", "sum", "softmax"]
+
+
+def predict_masks(kernels: Tensor, features: Tensor) -> Tensor:
+    """Mask logits: the dot product of every kernel with every pixel (Eq. 1). (B,N,C), (B,C,H,W) -> (B,N,H,W)"""
+    # A batched matmul leaves the masks contiguous; a 1x1 convolution would leave them channels-last, in which the
+    # resize that follows is several times slower on a CPU.
+    return (kernels @ features.flatten(2)).unflatten(2, features.shape[2:])
+
+
+def group_features(mask_logits: Tensor, features: Tensor, pooling: Pooling) -> Tensor:
+    """What lies under each mask (Eq. 2). (B,N,H,W), (B,C,H,W) -> (B,N,C) float32
+
+    pooling: "sum" adds up the pixels whose mask probability is above 0.5 (K-Net); "mean" divides by their number
+    (RT-K-Net's mask normalisation, Eq. 8; an empty mask gives 0); "softmax" shares every pixel among the kernels
+    (K-Net for semantic segmentation). Hard masks pass no gradient to the mask logits, as in the original.
+
+    Always computed in float32: a sum over a whole image overflows half precision, and 1 / area falls below its range.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        mask_logits, features = mask_logits.float(), features.float()
+        if pooling == "softmax":
+            return _pixel_sums(mask_logits.softmax(dim=1), features)
+        masks = (mask_logits.sigmoid() > 0.5).float()
+        sums = _pixel_sums(masks, features)
+        return sums / masks.sum((2, 3)).clamp(min=1)[..., None] if pooling == "mean" else sums
+
+
+def _pixel_sums(weights: Tensor, features: Tensor) -> Tensor:
+    """(B,N,H,W), (B,C,H,W) -> (B,N,C)"""
+    return weights.flatten(2) @ features.flatten(2).transpose(1, 2)
+
+
+class AdaptiveUpdate(nn.Module):
+    """Mixes each kernel with its group feature through two learned gates (Eq. 3). (B,N,C), (B,N,C) -> (B,N,C)"""
+
+    def __init__(self, channels: int = 256):
+        super().__init__()
+        self.from_group = nn.Linear(channels, 2 * channels)  # psi_1 (for the gates), psi_3 (for the sum)
+        self.from_kernel = nn.Linear(channels, 2 * channels)  # psi_2, psi_4
+        self.group_gate, self.group_gate_norm = nn.Linear(channels, channels), nn.LayerNorm(channels)
+        self.kernel_gate, self.kernel_gate_norm = nn.Linear(channels, channels), nn.LayerNorm(channels)
+        self.group_norm, self.kernel_norm = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.out, self.out_norm = nn.Linear(channels, channels), nn.LayerNorm(channels)
+
+    def forward(self, group: Tensor, kernels: Tensor) -> Tensor:
+        group_in, group_out = self.from_group(group).chunk(2, dim=-1)
+        kernel_in, kernel_out = self.from_kernel(kernels).chunk(2, dim=-1)
+        both = group_in * kernel_in
+        group_gate = self.group_gate_norm(self.group_gate(both)).sigmoid()  # G^F
+        kernel_gate = self.kernel_gate_norm(self.kernel_gate(both)).sigmoid()  # G^K
+        mixed = group_gate * self.group_norm(group_out) + kernel_gate * self.kernel_norm(kernel_out)
+        return self.out_norm(self.out(mixed)).relu()
+
+
+class Interaction(nn.Module):
+    """Kernels look at kernels: multi-head attention, then a feed-forward network (Eq. 4). (B,N,C) -> (B,N,C)
+
+    With `memory` (B,M,C) they look at those instead: Video K-Net links a frame to the one before in this way.
+    """
+
+    def __init__(self, channels: int = 256, heads: int = 8, hidden: int = 2048):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(channels, heads, batch_first=True)
+        self.attention_norm = nn.LayerNorm(channels)
+        self.expand, self.contract = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
+        self.ffn_norm = nn.LayerNorm(channels)
+
+    def forward(self, kernels: Tensor, memory: Tensor | None = None) -> Tensor:
+        memory = kernels if memory is None else memory
+        seen, _ = self.attention(kernels, memory, memory, need_weights=False)
+        kernels = self.attention_norm(kernels + seen)
+        return self.ffn_norm(kernels + self.contract(self.expand(kernels).relu()))
+
+
+def mlp(channels: int, out: int) -> nn.Sequential:
+    """The small head in front of masks and of classes. (...,channels) -> (...,out)"""
+    return nn.Sequential(
+        nn.Linear(channels, channels, bias=False), nn.LayerNorm(channels), nn.ReLU(), nn.Linear(channels, out)
+    )
+
+
+class Stage(nn.Module):
+    """One round: group features, update, interaction, new masks and classes (Eqs. 2-5).
+
+    Args:
+        channels: C, of kernels and features.
+        classes: K; each class has its own sigmoid, so there is no "nothing" class. None leaves the classes out.
+        pooling: how pixels are gathered, see `group_features`.
+        transform: whether the stage passes the features through a 1x1 convolution of its own first (K-Net).
+        hidden: width of the feed-forward network.
+    """
+
+    def __init__(self, channels: int, classes: int | None, pooling: Pooling, transform: bool, hidden: int = 2048):
+        super().__init__()
+        self.pooling: Pooling = pooling
+        self.transform = nn.Conv2d(channels, channels, 1) if transform else nn.Identity()
+        self.update = AdaptiveUpdate(channels)
+        self.interaction = Interaction(channels, hidden=hidden)
+        self.to_mask = mlp(channels, channels)
+        self.to_class = mlp(channels, classes) if classes is not None else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """As the originals: Xavier-uniform linears; classes start at a probability of 0.01."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear) and module is not self.interaction.attention.out_proj:
+                nn.init.xavier_uniform_(module.weight)
+        if self.to_class is not None:
+            nn.init.constant_(self.to_class[-1].bias, -4.59511985)  # -log((1 - 0.01) / 0.01)
+
+    def forward(
+        self, features: Tensor, kernels: Tensor, mask_logits: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        """One refinement.
+
+        (B,C,H,W), (B,N,C), (B,N,H,W) -> kernels (B,N,C), mask logits (B,N,H,W), class logits (B,N,K) or None, and
+        the features (B,C,H,W) that the masks were predicted from.
+        """
+        features = self.transform(features)
+        group = group_features(mask_logits, features, self.pooling)
+        kernels = self.interaction(self.update(group, kernels))
+        mask_logits = predict_masks(self.to_mask(kernels), features)
+        class_logits = None if self.to_class is None else self.to_class(kernels)
+        return kernels, mask_logits, class_logits, features

@@ -1,0 +1,127 @@
+"""Weights files: read safely, matched strictly, written with everything that is needed to use them."""
+
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from knet.errors import CheckpointError
+from knet.files import atomic_path
+from knet.weights import rtknet
+
+METADATA_KEY = "knet"
+FORMAT_VERSION = 1
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """A weights file in memory. `metadata` is what `knet` wrote beside the tensors, empty for files of other origin."""
+
+    state: dict[str, Tensor]
+    metadata: dict[str, Any]
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Reads a file of weights; its format is found from its content. Nothing in the file is ever executed.
+
+    Reads `knet`'s own .safetensors and pickled PyTorch files (.pth, .pt): plain state dicts, and the official RT-K-Net
+    form ({"model": {...}, ...}), whose keys are translated to ours.
+
+    Raises:
+        CheckpointError: missing, empty, damaged, holding anything but tensors and plain values, or no state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"There is no weights file '{path}'; give the path of a .pth or .safetensors file.")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"The weights file '{path}' is empty; download or copy it again.")
+    checkpoint = _read_safetensors(path) if path.suffix == ".safetensors" else Checkpoint(_read_pickle(path), {})
+    if rtknet.is_official(set(checkpoint.state)):
+        checkpoint.state = rtknet.translate(checkpoint.state)
+    return checkpoint
+
+
+def _read_safetensors(path: Path) -> Checkpoint:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            return Checkpoint({key: file.get_tensor(key) for key in file.keys()}, metadata)  # noqa: SIM118
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"The weights file '{path}' is not a whole .safetensors file ({error}); download or copy it again."
+        ) from error
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch packs its advice to switch the safety off into the message; only the first line says what was found.
+        found = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
+        raise CheckpointError(
+            f"The weights file '{path}' is damaged or holds more than tensors ({found}); it was not loaded, since it "
+            "could run code. Get the file from a source you trust, or save its state dict alone."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"The weights file '{path}' is not a whole PyTorch file ({reason}); download or copy it again."
+        ) from error
+    state = content.get("model", content) if isinstance(content, dict) else content
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(
+            f"The weights file '{path}' holds no state dict (a table of tensors, alone or under 'model'); "
+            "give the file that the training program saved."
+        )
+    return state
+
+
+def load_strict(net: nn.Module, state: dict[str, Tensor], origin: str) -> None:
+    """Puts weights into a network; every tensor must fit.
+
+    Args:
+        net: the network, changed in place.
+        state: tensors under our names.
+        origin: how errors call the weights: their file.
+
+    Raises:
+        CheckpointError: lists every missing, unexpected and wrongly shaped tensor.
+    """
+    expected = net.state_dict()
+    missing = sorted(expected.keys() - state.keys())
+    unexpected = sorted(state.keys() - expected.keys())
+    shapes = [
+        f"{key} is {_shape(state[key])}, the model needs {_shape(expected[key])}"
+        for key in sorted(expected.keys() & state.keys())
+        if state[key].shape != expected[key].shape
+    ]
+    if missing or unexpected or shapes:
+        lines = [
+            f"The weights in '{origin}' do not fit this model: {len(missing)} tensors missing, "
+            f"{len(unexpected)} unexpected, {len(shapes)} of another shape. Choose the model they were made for."
+        ]
+        for title, names in (("missing", missing), ("unexpected", unexpected), ("shape", shapes)):
+            lines += [f"  {title}: {name}" for name in names]
+        raise CheckpointError("\n".join(lines))
+    net.load_state_dict(state)
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "scalar"
+
+
+def save_weights(path: str | Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    """Writes a .safetensors file, all or nothing.
+
+    `metadata` is any JSON-able table; `inference.segmenter.describe` makes the one that `knet.load` understands.
+    """
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
+    text = json.dumps({"format": FORMAT_VERSION, **metadata})
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={METADATA_KEY: text})

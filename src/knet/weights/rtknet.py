@@ -1,0 +1,82 @@
+"""Key names of the official RT-K-Net checkpoints (github.com/markusschoen/RT-K-Net), to ours. Pure renaming.
+
+The official file is `torch.save` of {"model": {key: tensor}, ...}; keys start with `backbone.` or `sem_seg_head.`.
+"""
+
+import re
+
+from torch import Tensor
+
+# Applied in order to the whole key; the first field is a regular expression.
+_RENAMES: tuple[tuple[str, str], ...] = (
+    (r"^backbone\.conv1\.", "backbone.stem."),
+    (r"^backbone\.layer([12])\.", r"backbone.stage\1."),
+    (r"^backbone\.layer3\.", "backbone.stage3_low."),
+    (r"^backbone\.layer3_\.0\.", "backbone.stage3_high."),
+    (r"^backbone\.compression3\.", "backbone.stage3_to_high."),
+    (r"^(backbone\.stage.*)\.downsample\.", r"\1.shortcut."),
+    (r"^backbone\.layer([45])\.", r"backbone.stage\1."),
+    (r"\.attn_shortcut_l\.", ".low_shortcut."),
+    (r"\.attn_l\.k$", ".low_attention.keys"),
+    (r"\.attn_l\.v$", ".low_attention.values"),
+    (r"\.attn_l\.", ".low_attention."),
+    (r"\.mlp_l\.", ".low_mlp."),
+    (r"^(backbone\.stage[45])\.compression\.", r"\1.to_high."),
+    (r"\.attn_h\.", ".high_attention."),
+    (r"\.cross_kv\.", ".high_attention.memory."),
+    (r"\.mlp_h\.", ".high_mlp."),
+    (r"\.down\.", ".to_low."),
+    (r"^sem_seg_head\.feature_map_generator\.da_ppm\.", "neck.context."),
+    (r"^sem_seg_head\.feature_map_generator\.conv\.", "neck.fuse."),
+    (r"^neck\.context\.scale0\.", "neck.context.scales.0."),
+    (r"^neck\.context\.process1\.", "neck.context.merges.0."),
+    (r"^neck\.context\.process2\.", "neck.context.merges.1."),
+    (r"^neck\.context\.process3\.", "neck.context.merges.2."),
+    (r"^neck\.context\.process4\.", "neck.context.merges.3."),
+    (r"^neck\.context\.compression\.", "neck.context.compress."),
+    # The official pooled scales keep their pooling layer at index 0 of the unit.
+    (r"^neck\.context\.scale([1-4])\.1\.", r"neck.context.scales.\1.0."),
+    (r"^neck\.context\.scale([1-4])\.3\.", r"neck.context.scales.\1.2."),
+    (r"^sem_seg_head\.feat_transform\.", "feature_transform."),
+    (r"^sem_seg_head\.init_kernels\.weight$", "decoder.kernels"),
+    (r"^sem_seg_head\.sem_seg_head\.", "semantic."),
+    (r"^sem_seg_head\.heads\.(\d+)\.", r"decoder.stages.\1."),
+    (r"\.adaptive_kernel_update\.", ".update."),
+    (r"\.update\.dynamic_layer\.", ".update.from_group."),
+    (r"\.update\.input_layer\.", ".update.from_kernel."),
+    (r"\.update\.update_gate\.", ".update.group_gate."),
+    (r"\.update\.input_gate\.", ".update.kernel_gate."),
+    (r"\.update\.norm_in\.", ".update.group_gate_norm."),
+    (r"\.update\.input_norm_in\.", ".update.kernel_gate_norm."),
+    (r"\.update\.norm_out\.", ".update.group_norm."),
+    (r"\.update\.input_norm_out\.", ".update.kernel_norm."),
+    (r"\.update\.fc_layer\.", ".update.out."),
+    (r"\.update\.fc_norm\.", ".update.out_norm."),
+    (r"\.kernel_interaction\.", ".interaction."),
+    (r"\.interaction\.ffn\.linear1\.", ".interaction.expand."),
+    (r"\.interaction\.ffn\.linear2\.", ".interaction.contract."),
+    (r"\.interaction\.ffn\.norm\.", ".interaction.ffn_norm."),
+    (r"\.fc_mask\.", ".to_mask."),
+    (r"\.fc_cls\.", ".to_class."),
+)
+
+
+def is_official(keys: set[str]) -> bool:
+    """Whether these look like the keys of an official RT-K-Net checkpoint."""
+    return any(key.startswith("sem_seg_head.feature_map_generator.") for key in keys)
+
+
+def rename(key: str) -> str:
+    """The name that an official key has here; a key that is not known passes unchanged, for the strict check."""
+    for pattern, replacement in _RENAMES:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """An official state dict under our names. The initial kernels lose their two 1x1 axes: (N,C,1,1) -> (N,C)."""
+    ours = {rename(key): tensor for key, tensor in state.items()}
+    kernels = ours.get("decoder.kernels")
+    if kernels is not None and kernels.ndim == 4:
+        ours["decoder.kernels"] = kernels.flatten(1)
+    return ours
