@@ -1,0 +1,178 @@
+"""Class tables: which classes a data set has, in which order a model counts them, and which numbers its files use.
+
+Three numbers belong to a class and are never mixed up: its *label* (position in the table, 0 .. K-1), its *category
+id* (what the data set's JSON files say) and its *label value* (what the pixels of its label PNGs say; mostly the id).
+"""
+
+from __future__ import annotations
+
+import colorsys
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import yaml
+
+from knet.errors import ConfigError, KNetError
+from knet.structures import Category
+
+_FILE_ENDINGS = (".json", ".yaml", ".yml")
+_CONFLICT = "; every class of a table needs its own"
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryTable:
+    """A class table with the numbers that label PNGs use.
+
+    `label_values[k]` is the pixel value of label k · `void_values` are the pixel values that mean void.
+    """
+
+    name: str
+    source: str
+    categories: tuple[Category, ...]
+    label_values: tuple[int, ...]
+    void_values: frozenset[int]
+
+
+def category_tables() -> list[str]:
+    """Names of the class tables that come with the package."""
+    return sorted(entry.name.removesuffix(".json") for entry in _folder().iterdir() if entry.name.endswith(".json"))
+
+
+def load_categories(name_or_path: str | Path) -> tuple[Category, ...]:
+    """The classes of a table in label (training) order: a table's name, or a JSON or YAML file (see `load_table`).
+
+    Raises:
+        ConfigError: no such table or file, or a table that contradicts itself.
+    """
+    return load_table(name_or_path).categories
+
+
+def load_table(name_or_path: str | Path) -> CategoryTable:
+    """A whole class table: one that comes with the package, or the user's own file.
+
+    The file is JSON or YAML with a list `categories` of rows {id, name, thing, color, label_value}; color is RGB and
+    may be left out, label_value may be left out where it is the id. `void_id` is the pixel value (or list of values)
+    of label PNGs that means void. The `categories` of a COCO panoptic JSON (isthing for thing) are read as well.
+
+    Raises:
+        ConfigError: no such table or file, or a table that contradicts itself.
+    """
+    text = str(name_or_path)
+    if text in category_tables():
+        return _to_table(json.loads((_folder() / f"{text}.json").read_text("utf-8")), text)
+    path = Path(name_or_path)
+    if not path.is_file():
+        if path.suffix.lower() in _FILE_ENDINGS or len(path.parts) > 1:
+            raise ConfigError(f"The class table {path} does not exist; give the path of a JSON or YAML file.")
+        near = difflib.get_close_matches(text.lower(), category_tables(), n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(
+            f"There is no class table {text!r}.{hint} Known tables: {', '.join(category_tables())}; "
+            "or give the path of a JSON or YAML file."
+        )
+    return _to_table(_parse_file(path), str(path))
+
+
+def as_table(categories: str | Path | CategoryTable | Sequence[Category]) -> CategoryTable:
+    """A table from whatever names one. Plain rows have no label values of their own: their pixels hold the ids."""
+    if isinstance(categories, CategoryTable):
+        return categories
+    if isinstance(categories, str | Path):
+        return load_table(categories)
+    rows = tuple(categories)
+    return CategoryTable("custom", "given as rows", rows, tuple(row.id for row in rows), frozenset())
+
+
+def categories_from_rows(
+    rows: object, where: str, error: type[KNetError] = ConfigError
+) -> tuple[tuple[Category, ...], tuple[int, ...]]:
+    """Classes and label values from the rows of a table or of a COCO JSON. `where` names the file in errors.
+
+    Raises:
+        ConfigError: (or `error`) a row lacks something, has a wrong type, or repeats an id, name or label value.
+    """
+    if not isinstance(rows, list) or not rows:
+        raise error(f"{where}: 'categories' must be a list with at least one row of id, name and thing (or isthing).")
+    categories: list[Category] = []
+    values: list[int] = []
+    for number, row in enumerate(rows):
+        place = f"{where}: row {number + 1} of 'categories'"
+        if not isinstance(row, dict):
+            raise error(f"{place} is {row!r}; it must be a mapping with id, name and thing (or isthing).")
+        id_, name = row.get("id"), row.get("name")
+        if not _is_whole(id_):
+            raise error(f"{place} has the id {id_!r}; give a whole number of 0 or more.")
+        if not isinstance(name, str) or not name.strip():
+            raise error(f"{place} has the name {name!r}; give a text.")
+        thing = row.get("thing", row.get("isthing"))
+        if thing not in (0, 1):
+            raise error(f"{place} ({name}) has thing = {thing!r}; give true for countable objects, false for stuff.")
+        value = row.get("label_value", id_)
+        if not _is_whole(value):
+            raise error(f"{place} ({name}) has the label_value {value!r}; give a whole number of 0 or more.")
+        color = _to_color(row["color"], f"{place} ({name})", error) if "color" in row else _spread_color(number)
+        categories.append(Category(id_, name, bool(thing), color))
+        values.append(value)
+    for what, seen in (("id", [row.id for row in categories]), ("name", [row.name for row in categories])):
+        _refuse_repeats(seen, what, where, error)
+    _refuse_repeats(values, "label_value", where, error)
+    return tuple(categories), tuple(values)
+
+
+def _folder() -> Any:
+    return resources.files("knet.data") / "tables"
+
+
+def _parse_file(path: Path) -> object:
+    try:
+        text = path.read_text("utf-8")
+        return json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as fault:
+        problem = " ".join(str(fault).split())
+        raise ConfigError(f"The class table {path} cannot be read ({problem}); it must be JSON or YAML.") from fault
+
+
+def _to_table(content: object, where: str) -> CategoryTable:
+    if not isinstance(content, dict):
+        raise ConfigError(f"The class table {where} must be a mapping with a list 'categories'.")
+    categories, values = categories_from_rows(content.get("categories"), f"The class table {where}")
+    void = content.get("void_id")
+    void_values = void if isinstance(void, list) else [] if void is None else [void]
+    if not all(_is_whole(value) for value in void_values):
+        raise ConfigError(f"The class table {where} has void_id = {void!r}; give a pixel value, a list, or null.")
+    both = sorted(set(void_values) & set(values))
+    if both:
+        name = categories[values.index(both[0])].name
+        raise ConfigError(f"The class table {where} uses the pixel value {both[0]} for void and for {name!r}.")
+    name = content.get("name", Path(where).stem)
+    return CategoryTable(str(name), str(content.get("source", "")), categories, values, frozenset(void_values))
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _refuse_repeats(values: Sequence[object], what: str, where: str, error: type[KNetError]) -> None:
+    seen: set[object] = set()
+    for value in values:
+        if value in seen:
+            raise error(f"{where} has two rows with the {what} {value!r}{_CONFLICT}.")
+        seen.add(value)
+
+
+def _to_color(color: object, place: str, error: type[KNetError]) -> tuple[int, int, int]:
+    if isinstance(color, list) and len(color) == 3 and all(_is_whole(part) and part <= 255 for part in color):
+        return color[0], color[1], color[2]
+    raise error(f"{place} has the color {color!r}; give three whole numbers from 0 to 255 (red, green, blue).")
+
+
+def _spread_color(number: int) -> tuple[int, int, int]:
+    """A colour for a row that names none: hues a golden ratio apart stay distinct for any number of rows."""
+    hue, value = (number * 0.618034) % 1.0, (0.95, 0.75, 0.55)[number % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, value)
+    return round(red * 255), round(green * 255), round(blue * 255)

@@ -1,0 +1,155 @@
+"""Opening the files of a data set: every failure becomes one sentence that names the file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from knet.errors import DataError
+
+IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
+
+_EXIF_ORIENTATION = 274
+_SIDEWAYS = frozenset({5, 6, 7, 8})
+_UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError)
+
+
+def read_image(path: Path) -> np.ndarray:
+    """(H,W,3) uint8 RGB, turned upright where the camera noted an orientation (EXIF).
+
+    Raises:
+        DataError: the file is missing or no readable image.
+    """
+    try:
+        with Image.open(path) as file:
+            upright = ImageOps.exif_transpose(file)
+            return np.array(upright.convert("RGB"))
+    except _UNREADABLE as fault:
+        raise _unreadable(path, "image", fault) from fault
+
+
+def read_image_size(path: Path) -> tuple[int, int]:
+    """(height, width) of the upright image, from the file's head alone.
+
+    Raises:
+        DataError: the file is missing or no readable image.
+    """
+    try:
+        with Image.open(path) as file:
+            width, height = file.size
+            # Asking a PNG without EXIF for it would decode the whole picture.
+            noted = "exif" in file.info or file.format == "TIFF"
+            sideways = noted and file.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS
+    except _UNREADABLE as fault:
+        raise _unreadable(path, "image", fault) from fault
+    return (width, height) if sideways else (height, width)
+
+
+def read_ids(path: Path) -> np.ndarray:
+    """(H,W) int32 segment ids of a COCO panoptic PNG: R + 256 G + 65536 B, 0 = void.
+
+    Raises:
+        DataError: the file is missing, no readable PNG, or not in RGB.
+    """
+    try:
+        with Image.open(path) as file:
+            mode = file.mode
+            rgb = np.asarray(file, dtype=np.uint8) if mode == "RGB" else None
+    except _UNREADABLE as fault:
+        raise _unreadable(path, "panoptic PNG", fault) from fault
+    if rgb is None:
+        raise DataError(f"{path} has the colour mode {mode}; a COCO panoptic PNG must be 8-bit RGB.")
+    ids = rgb[..., 2].astype(np.int32)
+    ids = (ids << 8) | rgb[..., 1]
+    return (ids << 8) | rgb[..., 0]
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """(H,W) int32 pixel values of a label PNG: 8-bit index or palette, or 16-bit.
+
+    Raises:
+        DataError: the file is missing, no readable PNG, or a colour picture.
+    """
+    try:
+        with Image.open(path) as file:
+            mode = file.mode
+            values = np.asarray(file) if mode in {"L", "P", "1"} or mode.startswith("I") else None
+    except _UNREADABLE as fault:
+        raise _unreadable(path, "label PNG", fault) from fault
+    if values is None:
+        raise DataError(
+            f"{path} has the colour mode {mode}; a label PNG must have one channel with a number per pixel."
+        )
+    return values.astype(np.int32)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        DataError: the file is missing or broken.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as fault:
+        raise _unreadable(path, "JSON file", fault) from fault
+
+
+def list_images(folder: Path) -> list[str]:
+    """Paths of all images below a folder, relative to it, with forward slashes, sorted. Links are followed.
+
+    One walk over the folder is much cheaper on a network disk than asking for each file of a large data set.
+
+    Raises:
+        DataError: the folder does not exist.
+    """
+    if not folder.is_dir():
+        raise DataError(f"The folder {folder} does not exist; give the folder that holds the images.")
+    found = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        below = Path(place).relative_to(folder).as_posix()
+        prefix = "" if below == "." else below + "/"
+        found += [
+            prefix + name
+            for name in names
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_ENDINGS  # noqa: PTH122
+        ]
+    return sorted(found)
+
+
+def name_some(names: Iterable[object]) -> str:
+    """At most three names for an error message, and how many more there are."""
+    listed = [str(name) for name in names]
+    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
+
+
+def without_ending(name: str) -> str:
+    """A relative path without the file ending: "aachen/a.png" -> "aachen/a"."""
+    return PurePosixPath(name).with_suffix("").as_posix()
+
+
+def values_in(map_: np.ndarray) -> np.ndarray:
+    """The different values of an (H,W) integer map, ascending.
+
+    Sorts only one value for each run of equal neighbours: label maps have long runs, so this is several times faster
+    than sorting all pixels.
+    """
+    flat = map_.ravel()
+    if flat.size == 0:
+        return flat
+    starts = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    return np.unique(np.append(flat[starts], flat[0]))
+
+
+def _unreadable(path: Path, what: str, fault: BaseException) -> DataError:
+    if not path.exists():
+        return DataError(f"The {what} {path} does not exist.")
+    problem = " ".join(str(fault).split()) or type(fault).__name__
+    return DataError(f"The {what} {path} cannot be read ({problem}); copy or create the file again.")

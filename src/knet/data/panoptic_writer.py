@@ -1,0 +1,103 @@
+"""Writes a data set in the COCO panoptic form: all of it or nothing."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from knet.errors import DataError, OutputError
+
+
+class SegmentRow(NamedTuple):
+    """A segment to write: its value in the id map, its category id, whether it is a crowd."""
+
+    id: int
+    category: int
+    crowd: bool = False
+
+
+class PanopticWriter:
+    """Collects images, then puts a JSON and a folder of PNGs in place at once, in `finish`.
+
+    json, masks: what to write · overwrite: whether both may replace what is there. Until `finish` everything lies in a
+    hidden folder beside `masks`, which leaving the `with` block removes: an interrupted run leaves nothing behind.
+
+    Raises:
+        DataError: `json` or `masks` exists and `overwrite` is off.
+        OutputError: no permission, no space.
+    """
+
+    def __init__(self, json: str | Path, masks: str | Path, overwrite: bool = False):
+        self.json, self.masks = Path(json), Path(masks)
+        existing = [path for path in (self.json, self.masks) if path.exists()]
+        if existing and not overwrite:
+            raise DataError(f"{existing[0]} exists already; remove it, allow overwriting or choose another output.")
+        self._partial = self.masks.parent / f".{self.masks.name}.partial"
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+
+    def __enter__(self) -> PanopticWriter:
+        try:
+            shutil.rmtree(self._partial, ignore_errors=True)
+            (self._partial / "masks").mkdir(parents=True)
+            self.json.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as fault:
+            raise self._unwritable(fault) from fault
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self._partial, ignore_errors=True)
+
+    def add(self, image: dict[str, Any], mask: str, id_map: np.ndarray, segments: Sequence[SegmentRow]) -> None:
+        """One image: its row of the JSON (id, file_name), the name of its PNG, the (H,W) int ids, its segments.
+
+        Area, box (x, y, width, height) and the image's size are taken from the id map, so the ids of `segments` must
+        all be in it; values of other segments must not.
+        """
+        numbers = np.zeros(max((row.id for row in segments), default=0) + 1, np.int32)
+        numbers[[row.id for row in segments]] = np.arange(1, len(segments) + 1)
+        numbered = numbers[id_map]
+        areas = np.bincount(numbered.ravel(), minlength=len(segments) + 1)
+        rows = []
+        for row, area, (ys, xs) in zip(segments, areas[1:].tolist(), ndimage.find_objects(numbered), strict=True):
+            box = [xs.start, ys.start, xs.stop - xs.start, ys.stop - ys.start]
+            rows.append(
+                {"id": row.id, "category_id": row.category, "area": area, "bbox": box, "iscrowd": int(row.crowd)}
+            )
+        height, width = id_map.shape
+        self._images.append({**image, "height": height, "width": width})
+        self._annotations.append({"image_id": image["id"], "file_name": mask, "segments_info": rows})
+        path = self._partial / "masks" / mask
+        rgb = np.stack([id_map & 255, id_map >> 8 & 255, id_map >> 16 & 255], -1).astype(np.uint8)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rgb).save(path)
+        except OSError as fault:
+            raise self._unwritable(fault) from fault
+
+    def finish(self, categories: Sequence[dict[str, Any]], info: dict[str, Any] | None = None) -> None:
+        """Puts everything in place; the JSON comes last, so where it is, all PNGs are."""
+        content: dict[str, Any] = {} if info is None else {"info": info}
+        content |= {"images": self._images, "annotations": self._annotations, "categories": list(categories)}
+        try:
+            (self._partial / "panoptic.json").write_text(jsonlib.dumps(content), "utf-8")
+            self.json.unlink(missing_ok=True)
+            if self.masks.exists():
+                shutil.rmtree(self.masks)
+            (self._partial / "masks").rename(self.masks)
+            (self._partial / "panoptic.json").replace(self.json)
+        except OSError as fault:
+            raise self._unwritable(fault) from fault
+
+    def _unwritable(self, fault: OSError) -> OutputError:
+        return OutputError(f"{self.json} and {self.masks} cannot be written ({fault}); choose another output.")
