@@ -1,0 +1,345 @@
+"""Panoptic quality (PQ): how well segments are found (RQ) and how well the found ones are drawn (SQ); PQ = SQ x RQ.
+
+Kirillov et al., "Panoptic Segmentation", CVPR 2019, Eq. 1. The numbers equal those of the official evaluators,
+panopticapi and cityscapesScripts' copy of it, also where the code decides what the paper leaves open:
+
+* A prediction matches a truth segment of its category if their IoU is above 0.5 (exactly 0.5 does not match).
+* Pixels where the truth is void (id 0) are taken out of the union; pixels of crowd regions are not.
+* A truth segment's area is the `area` that its JSON states, where it does; a prediction's area is counted.
+* Crowd regions are never found or missed. An unmatched prediction is forgiven if more than half of it lies on void
+  and on the crowd region of its category. Of several crowd regions of a category in an image only the last counts.
+* Means are over the categories that occur in the truth or in the predictions.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from knet.errors import DataError
+from knet.structures import Category, Segment, SegmentInfo
+
+SegmentLike = Mapping[str, Any] | SegmentInfo | Segment
+"""A row of `segments_info` (`id`, `category_id`, optional `iscrowd` and `area`), or one of this package's segments."""
+
+Labelled = tuple[np.ndarray, Sequence[SegmentLike]]
+"""An image's id map (H,W) and its segments."""
+
+_Annotation = tuple[Path, list[Any]]  # where an image's mask lies, and its segments
+
+_ID_LIMIT = 1 << 24  # an RGB mask holds three bytes
+_CHUNK = 1 << 16  # pixels counted at a time: their intermediate arrays stay in the processor's cache
+_UNLISTED, _VOID, _FIRST = 0, 1, 2  # positions in the table of overlaps; segments follow from _FIRST on
+
+
+@dataclass(frozen=True, slots=True)
+class _Segments:
+    """The S segments of an image as (S,) columns: id, category row, crowd flag, stated area (NaN where not stated)."""
+
+    ids: np.ndarray
+    rows: np.ndarray
+    crowd: np.ndarray
+    areas: np.ndarray
+
+
+class PanopticQuality:
+    """Adds up PQ image by image, in memory that does not grow.
+
+    `counts` (4, K) float64 holds everything, a column a category: the sum of the matches' IoU (iou), the numbers of
+    matches (tp), of predicted segments that match nothing (fp) and of truth segments that nothing matches (fn).
+    Accumulators add up: `merge` here, or a sum over processes
+    (`torch.distributed.all_reduce(torch.from_numpy(quality.counts))`).
+    """
+
+    def __init__(self, categories: Sequence[Category]) -> None:
+        self.categories = list(categories)
+        self.counts = np.zeros((4, len(self.categories)))
+        self._rows = {category.id: row for row, category in enumerate(self.categories)}
+        self._ids = dict(enumerate(self._rows))
+        if not self.categories or len(self._rows) != len(self.categories):
+            raise DataError("PQ needs a class table with at least one category, in which no category id occurs twice.")
+
+    def add(
+        self,
+        truth_ids: np.ndarray,
+        truth_segments: Sequence[SegmentLike],
+        predicted_ids: np.ndarray,
+        predicted_segments: Sequence[SegmentLike],
+        *,
+        name: str = "the image",
+    ) -> None:
+        """Counts one image: (H,W) and (H,W) integer id maps of the original image, 0 = void, with their segments.
+
+        Truth pixels whose id no segment lists are neither void nor a segment: predictions there are wrong (official).
+        Truth segments without a pixel are missed. `name` is what errors call the image.
+
+        Raises: DataError if the maps differ in size, an id is negative or above 16,777,215, a category is unknown,
+        an id is listed twice, or the predicted segments are not exactly the ids of the predicted map.
+        """
+        truth_ids = _checked(truth_ids, f"{name} (truth)")
+        predicted_ids = _checked(predicted_ids, f"{name} (prediction)")
+        if truth_ids.shape != predicted_ids.shape:
+            raise DataError(
+                f"{name}: the prediction has {predicted_ids.shape} pixels (height, width), the truth "
+                f"{truth_ids.shape}; write predictions at the size of the original image."
+            )
+        truth = self._read(truth_segments, f"{name} (truth)")
+        predicted = self._read(predicted_segments, f"{name} (prediction)")
+        if (truth.ids == 0).any():
+            raise DataError(f"{name} (truth): a segment has id 0, which means void; give segments ids from 1.")
+        overlaps = _overlaps(truth_ids, truth.ids, predicted_ids, predicted.ids)
+        if overlaps[:, _UNLISTED].any():
+            unlisted = np.setdiff1d(predicted_ids, np.append(predicted.ids, 0))
+            raise DataError(f"{name}: the predicted mask has ids {_some(unlisted)} that its segments do not list.")
+        if not overlaps[:, _FIRST:].sum(axis=0).all():
+            empty = predicted.ids[overlaps[:, _FIRST:].sum(axis=0) == 0]
+            raise DataError(f"{name}: the prediction lists segments {_some(empty)} that have no pixel in its mask.")
+        self._count(overlaps, truth, predicted)
+
+    def merge(self, other: PanopticQuality) -> None:
+        """Adds what another accumulator with the same class table has counted.
+
+        Raises: DataError if the class tables differ.
+        """
+        if [category.id for category in self.categories] != [category.id for category in other.categories]:
+            raise DataError("PQ accumulators with different class tables cannot be merged; build both from one table.")
+        self.counts += other.counts
+
+    def result(self) -> dict[str, Any]:
+        """PQ, SQ and RQ as fractions 0..1, for all, things, stuff and each category id.
+
+        `{"all": {"pq", "sq", "rq", "n"}, "things": {...}, "stuff": {...}, "classes": {category id: {"name", "thing",
+        "pq", "sq", "rq", "tp", "fp", "fn", "iou"}}}`; `n` is the number of categories averaged, `iou` the sum over
+        the matches. Where nothing was counted (a category that does not occur, no things at all) the three fractions
+        are None; the official code prints 0 for such a category and divides by zero for such a group.
+        """
+        classes: dict[int, dict[str, Any]] = {}
+        for category, (iou, tp, fp, fn) in zip(self.categories, self.counts.T.tolist(), strict=True):
+            pq = sq = rq = None
+            if tp + fp + fn:
+                half_wrong = tp + 0.5 * fp + 0.5 * fn
+                pq, sq, rq = iou / half_wrong, iou / tp if tp else 0.0, tp / half_wrong
+            classes[category.id] = {"name": category.name, "thing": category.thing, "pq": pq, "sq": sq, "rq": rq}
+            classes[category.id] |= {"tp": int(tp), "fp": int(fp), "fn": int(fn), "iou": iou}
+        rows = list(classes.values())
+        return {
+            "all": _mean(rows),
+            "things": _mean([row for row in rows if row["thing"]]),
+            "stuff": _mean([row for row in rows if not row["thing"]]),
+            "classes": classes,
+        }
+
+    def _read(self, segments: Sequence[SegmentLike], name: str) -> _Segments:
+        rows = []
+        for segment in segments:
+            try:
+                if isinstance(segment, Mapping):
+                    crowd, area = bool(segment.get("iscrowd", 0)), segment.get("area")
+                    number, category = int(segment["id"]), segment["category_id"]
+                elif isinstance(segment, SegmentInfo):
+                    crowd, area = segment.crowd, None
+                    number, category = segment.id, self._ids[segment.label]
+                else:
+                    crowd, area = False, segment.area
+                    number, category = segment.id, segment.category
+                rows.append((number, self._rows.get(category, -1), crowd, np.nan if area is None else float(area)))
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise DataError(f"{name}: {segment!r:.200} is not a segment with an id and a category_id.") from error
+            if rows[-1][1] < 0:
+                raise DataError(
+                    f"{name}: segment {number} has the unknown category {category!r}; "
+                    f"the class table has {_some(self._rows)}."
+                )
+        ids, labels, crowds, areas = zip(*rows, strict=True) if rows else ((), (), (), ())
+        if len(set(ids)) != len(ids):
+            raise DataError(f"{name}: segments {_some({i for i in ids if ids.count(i) > 1})} are listed twice.")
+        if ids and not (min(ids) >= 0 and max(ids) < _ID_LIMIT):
+            raise DataError(f"{name}: segment ids run from {min(ids)} to {max(ids)}; 0 to {_ID_LIMIT - 1} are allowed.")
+        return _Segments(np.array(ids, np.int64), np.array(labels, np.int64), np.array(crowds, bool), np.array(areas))
+
+    def _count(self, overlaps: np.ndarray, truth: _Segments, predicted: _Segments) -> None:
+        """Matches the segments of one image, whose overlaps are (2+T, 2+P) pixels."""
+        both = overlaps[_FIRST:, _FIRST:].astype(np.float64)
+        on_void = overlaps[_VOID, _FIRST:].astype(np.float64)
+        predicted_areas = overlaps[:, _FIRST:].sum(axis=0).astype(np.float64)
+        truth_areas = np.where(np.isnan(truth.areas), overlaps[_FIRST:].sum(axis=1), truth.areas)
+        union = predicted_areas + truth_areas[:, None] - both - on_void
+        iou = np.divide(both, union, out=np.zeros_like(both), where=union > 0)  # a stated area may be far too small
+        match = (iou > 0.5) & (truth.rows[:, None] == predicted.rows) & ~truth.crowd[:, None]
+        pair_truth, pair_predicted = np.nonzero(match)
+
+        forgiven = on_void
+        last_crowd = {int(row): index for index, row in enumerate(truth.rows) if truth.crowd[index]}
+        if last_crowd:
+            crowd = np.array([last_crowd.get(int(row), -1) for row in predicted.rows], np.int64)
+            on_crowd = both[crowd, np.arange(len(predicted.ids))]
+            forgiven = on_void + np.where(crowd >= 0, on_crowd, 0)
+        wrong = ~match.any(axis=0) & ~(forgiven / predicted_areas > 0.5)
+        missed = ~match.any(axis=1) & ~truth.crowd
+
+        sum_iou, tp, fp, fn = self.counts
+        found, classes = truth.rows[pair_truth], len(self.categories)
+        sum_iou += np.bincount(found, iou[pair_truth, pair_predicted], classes)
+        tp += np.bincount(found, minlength=classes)
+        fp += np.bincount(predicted.rows[wrong], minlength=classes)
+        fn += np.bincount(truth.rows[missed], minlength=classes)
+
+
+def panoptic_quality(
+    truth: str | PathLike[str] | Sequence[Labelled],
+    predictions: str | PathLike[str] | Sequence[Labelled],
+    *,
+    categories: Sequence[Category] | None = None,
+    truth_masks: str | PathLike[str] | None = None,
+    prediction_masks: str | PathLike[str] | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """PQ of predictions against the truth: `PanopticQuality.result()` over all images of the truth.
+
+    Either two COCO panoptic JSON files (Cityscapes and Mapillary use the same format), paired by `image_id`, whose
+    RGB PNG masks hold id = R + 256 G + 65536 B; or two equally long sequences of (id map (H,W), segments), with
+    `categories`. Masks lie in the folder named here, else in the one that is called like the JSON (without `.json`,
+    then without a number at its end: `panoptic_2018.json`, `panoptic/`), else beside the JSON. With files the class
+    table is the truth's, unless `categories` is given. Predictions for images without truth are ignored, as the
+    official code does.
+
+    Raises: DataError for everything `PanopticQuality.add` refuses, files that are missing or damaged, and images
+    without a prediction.
+    """
+    if isinstance(truth, str | PathLike) and isinstance(predictions, str | PathLike):
+        content = _read_json(Path(truth))
+        table = list(categories) if categories is not None else _categories(content, Path(truth))
+        true = _annotations(content, Path(truth), truth_masks)
+        predicted = _annotations(_read_json(Path(predictions)), Path(predictions), prediction_masks)
+        pairs, total = _from_files(true, predicted), len(true)
+    elif isinstance(truth, str | PathLike) or isinstance(predictions, str | PathLike):
+        raise DataError("Truth and predictions must both be JSON files, or both sequences of (id map, segments).")
+    else:
+        if categories is None:
+            raise DataError("Arrays carry no class table: give `categories`, a list of Category, as well.")
+        if len(truth) != len(predictions):
+            raise DataError(f"There are {len(truth)} truth images, {len(predictions)} predictions; give one for each.")
+        pairs = ((f"image {i}", *pair) for i, pair in enumerate(zip(truth, predictions, strict=True)))
+        table, total = list(categories), len(truth)
+    quality = PanopticQuality(table)
+    for name, (truth_ids, truth_segments), (predicted_ids, predicted_segments) in tqdm(
+        pairs, "PQ", total, unit="image", disable=not progress
+    ):
+        quality.add(truth_ids, truth_segments, predicted_ids, predicted_segments, name=name)
+    return quality.result()
+
+
+def _checked(id_map: np.ndarray, name: str) -> np.ndarray:
+    id_map = np.asarray(id_map)
+    if id_map.ndim != 2 or id_map.dtype.kind not in "iu" or id_map.size == 0:
+        raise DataError(f"{name}: an id map is an (H,W) integer array, not {id_map.shape} {id_map.dtype}.")
+    if id_map.min() < 0 or id_map.max() >= _ID_LIMIT:
+        told = f"ids run from {id_map.min()} to {id_map.max()}"
+        raise DataError(f"{name}: {told}; 0 (void) to {_ID_LIMIT - 1} are allowed.")
+    return id_map
+
+
+def _overlaps(truth_ids: np.ndarray, truth: np.ndarray, predicted_ids: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Pixels that truth and prediction share: (H,W), (T,), (H,W), (P,) -> (2+T, 2+P) int64.
+
+    The first two rows and columns are ids that are not listed, and void. A predicted segment that is listed with
+    id 0 is a segment, as in panopticapi.
+    """
+    width = _FIRST + len(predicted)
+    # np.zeros takes memory only where it is written to, so a table over all possible ids costs nothing
+    row_of = np.zeros(1 + max(truth_ids.max(), *truth, 0), np.int32)
+    column_of = np.zeros(1 + max(predicted_ids.max(), *predicted, 0), np.int32)
+    row_of[0], column_of[0] = _VOID * width, _VOID
+    row_of[truth] = np.arange(_FIRST, _FIRST + len(truth)) * width
+    column_of[predicted] = np.arange(_FIRST, width)
+    counts = np.zeros((_FIRST + len(truth)) * width, np.int64)
+    flat_truth, flat_predicted = truth_ids.ravel(), predicted_ids.ravel()
+    for start in range(0, flat_truth.size, _CHUNK):
+        part = slice(start, start + _CHUNK)
+        counts += np.bincount(row_of[flat_truth[part]] + column_of[flat_predicted[part]], minlength=counts.size)
+    return counts.reshape(-1, width)
+
+
+def _mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    present = [row for row in rows if row["pq"] is not None]
+    means = {key: sum(row[key] for row in present) / len(present) if present else None for key in ("pq", "sq", "rq")}
+    return {**means, "n": len(present)}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as a COCO panoptic JSON file: {error}.") from error
+    if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
+        raise DataError(f"{path} has no list of `annotations`; give a JSON file in the COCO panoptic format.")
+    return content
+
+
+def _categories(content: Mapping[str, Any], path: Path) -> list[Category]:
+    try:
+        return [
+            Category(row["id"], str(row["name"]), bool(row["isthing"]), tuple(row.get("color", (0, 0, 0))))
+            for row in content["categories"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path} needs `categories` with id, name and isthing; the truth carries them.") from error
+
+
+def _annotations(content: Mapping[str, Any], path: Path, folder: str | PathLike[str] | None) -> dict[Any, _Annotation]:
+    """{image_id: (its mask's path, its segments)}; the folder is the first of the usual ones that holds a mask."""
+    rows: dict[Any, tuple[str, list[Any]]] = {}
+    for row in content["annotations"]:
+        try:
+            image, name, segments = row["image_id"], row["file_name"], row["segments_info"]
+            rows[image] = (name, segments)
+            sound = isinstance(name, str) and isinstance(segments, list)
+        except (KeyError, TypeError):
+            sound = False
+        if not sound:
+            raise DataError(f"{path}: an annotation needs image_id, file_name and segments_info, not {row!r:.200}.")
+    beside = [path.with_suffix(""), path.with_name(re.sub(r"[_-]?\d+$", "", path.stem) or path.stem), path.parent]
+    holding = (place for place in beside if any((place / name).is_file() for name, _ in rows.values()))
+    masks = Path(folder) if folder is not None else next(holding, beside[0])
+    return {image: (masks / name, segments) for image, (name, segments) in rows.items()}
+
+
+def _from_files(
+    truth: Mapping[Any, _Annotation], predictions: Mapping[Any, _Annotation]
+) -> Iterator[tuple[str, Labelled, Labelled]]:
+    missing = [image for image in truth if image not in predictions]
+    if missing:
+        raise DataError(f"There is no prediction for image_id {_some(missing)}; every image of the truth needs one.")
+    for image, (mask, segments) in truth.items():
+        predicted_mask, predicted_segments = predictions[image]
+        yield f"image {image}", (_read_mask(mask), segments), (_read_mask(predicted_mask), predicted_segments)
+
+
+def _read_mask(path: Path) -> np.ndarray:
+    """A panoptic PNG's ids: (H,W) int32, R + 256 G + 65536 B."""
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"The mask {path} cannot be read ({error}); name its folder or write the file anew.") from error
+    if pixels.ndim != 3 or pixels.shape[2] < 3 or pixels.dtype != np.uint8:
+        raise DataError(f"The mask {path} must be an RGB PNG (id = R + 256 G + 65536 B), not mode {image.mode}.")
+    ids = pixels[..., 2].astype(np.int32)
+    for channel in (1, 0):
+        ids <<= 8
+        ids |= pixels[..., channel]
+    return ids
+
+
+def _some(values: Iterable[Any]) -> str:
+    values = list(values)
+    return ", ".join(map(str, values[:10])) + (f" and {len(values) - 10} more" if len(values) > 10 else "")

@@ -1,0 +1,112 @@
+"""Results of the metrics for people and programs: a text table, a CSV file, a JSON file.
+
+All functions take the dictionary that `panoptic_quality`, `PanopticQuality.result` or `mean_iou` returned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from knet.errors import OutputError
+
+Row = dict[str, str | int | float | None]
+
+# What a table shows of each row: column -> heading. Fractions are shown in percent, counts as they are.
+_PANOPTIC = {"pq": "PQ", "sq": "SQ", "rq": "RQ", "tp": "TP", "fp": "FP", "fn": "FN", "n": "N"}
+_SEMANTIC = {"iou": "IoU", "niou": "nIoU", "pixels": "pixels"}
+
+
+def rows(result: Mapping[str, Any]) -> list[Row]:
+    """The result as flat rows, the classes first and the summary last; `level` says which is which.
+
+    Panoptic: `level` (class, all, things, stuff), `id`, `name`, `pq`, `sq`, `rq`, `tp`, `fp`, `fn`, `n` (categories
+    averaged, in the summary). Semantic: `level` (class, category, mean, accuracy: the share of right pixels, in
+    the column `iou`), `id`, `name`, `iou`, `niou` (only Cityscapes), `pixels`. Fractions are 0..1; None where there is
+    nothing to say.
+    """
+    if "all" in result:
+        columns = _PANOPTIC
+        listed = [("class", key, row["name"], row) for key, row in result["classes"].items()]
+        listed += [(level, None, level, result[level]) for level in ("all", "things", "stuff")]
+    else:
+        columns = _SEMANTIC if "mniou" in result else {key: _SEMANTIC[key] for key in ("iou", "pixels")}
+        listed = [("class", key, row["name"], row) for key, row in result["classes"].items()]
+        listed += [("category", None, name, row) for name, row in result.get("categories", {}).items()]
+        listed += [
+            ("mean", None, name, {"iou": result[f"{prefix}miou"], "niou": result.get(f"{prefix}mniou")})
+            for name, prefix in (("mean of categories", "category_"), ("mean of classes", ""))
+            if f"{prefix}miou" in result
+        ]
+        listed.append(("accuracy", None, "pixel accuracy", {"iou": result["pixel_accuracy"]}))
+    return [{"level": a, "id": b, "name": c, **{key: row.get(key) for key in columns}} for a, b, c, row in listed]
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The result as a table of plain text, in percent with one decimal; "-" where there is nothing to say."""
+    headings = {**_PANOPTIC, **_SEMANTIC}
+    body = rows(result)
+    columns = [key for key in body[0] if key in headings]
+    cells = [[str(row["name"]), *(_cell(row[key]) for key in columns)] for row in body]
+    cells.insert(0, ["class", *(headings[key] for key in columns)])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [_line(row, widths) for row in cells]
+    rule = "-" * len(lines[0])
+    previous = "heading"
+    text = []
+    for line, level in zip(lines, ["heading", *(str(row["level"]) for row in body)], strict=True):
+        if level != previous and previous in ("heading", "class", "category"):
+            text.append(rule)
+        text.append(line)
+        previous = level
+    return "\n".join(text) + "\n"
+
+
+def write_csv(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Writes the rows in full precision, fractions 0..1, an empty cell for None.
+
+    Raises: OutputError if the file cannot be written.
+    """
+    body = rows(result)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(body[0]))
+    writer.writeheader()
+    writer.writerows(body)
+    _write(Path(path), text.getvalue())
+
+
+def write_json(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Writes the dictionary as it is, in full precision, null for None.
+
+    Raises: OutputError if the file cannot be written.
+    """
+    _write(Path(path), json.dumps(result, indent=1, allow_nan=False) + "\n")
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join([cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f}" if isinstance(value, float) else str(value)
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes in one step: who reads the file sees the old text or the new one, never half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise OutputError(f"{path} cannot be written: {error}; choose another place.") from error

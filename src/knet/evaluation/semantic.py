@@ -1,0 +1,351 @@
+"""Semantic segmentation: intersection over union (IoU) of each class, its mean, and Cityscapes' instance-wise nIoU.
+
+One confusion matrix holds all of it. Evaluators differ only in what they do with void, so a protocol says that:
+
+* "mean": truth void is ignored; a labelled pixel that is predicted as void is missed (as in ADE20K's evaluator).
+* "mapillary": a labelled pixel that is predicted as void, or as a class that is not evaluated, does not count at all.
+* "cityscapes": as "mean" over the 19 evaluated classes, with the scores of the seven categories and with nIoU.
+
+Everywhere a class that occurs neither in the truth nor (on labelled pixels) in the predictions is left out of the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from knet.errors import DataError
+from knet.structures import Category
+
+LabelMap = np.ndarray | str | PathLike[str]
+"""A label map: an integer array (H,W), or the path of the single-channel PNG that holds it."""
+
+PROTOCOLS = ("mean", "mapillary", "cityscapes")
+
+# Cityscapes' raw label ids count through these names; the ids in CITYSCAPES_EVALUATED are judged, all others are void.
+CITYSCAPES_LABELS = {
+    "void": ("unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic", "ground"),
+    "flat": ("road", "sidewalk", "parking", "rail track"),
+    "construction": ("building", "wall", "fence", "guard rail", "bridge", "tunnel"),
+    "object": ("pole", "polegroup", "traffic light", "traffic sign"),
+    "nature": ("vegetation", "terrain"),
+    "sky": ("sky",),
+    "human": ("person", "rider"),
+    "vehicle": ("car", "truck", "bus", "caravan", "trailer", "train", "motorcycle", "bicycle"),
+}
+CITYSCAPES_EVALUATED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+_NAMES = tuple(chain.from_iterable(CITYSCAPES_LABELS.values()))
+_CATEGORY_OF = tuple(category for category, names in CITYSCAPES_LABELS.items() for _ in names)
+# Mean size of an instance over the data set, in pixels, by label id: the numbers that the official nIoU uses.
+_MEAN_SIZES = {24: 3462.4756337644, 25: 3930.4788056518, 26: 12794.0202738185, 27: 27855.1264367816}
+_MEAN_SIZES |= {28: 35732.1511111111, 31: 67583.7075812274, 32: 6298.7200839748, 33: 4672.3249222261}
+_NOT_JUDGED = (29, 30)  # caravan and trailer have instances, but no score
+
+
+class ConfusionMatrix:
+    """Counts pixels by true and predicted class, image by image; memory does not grow.
+
+    `counts` (K, K+1) int64: rows are true classes, columns predicted ones, the last column is void. Matrices add up:
+    `merge` here, or a sum over processes (`torch.distributed.all_reduce(torch.from_numpy(matrix.counts))`).
+    """
+
+    def __init__(self, classes: int) -> None:
+        if classes < 1:
+            raise DataError(f"A confusion matrix needs at least one class, not {classes}.")
+        self.counts = np.zeros((classes, classes + 1), np.int64)
+
+    def add(self, truth: np.ndarray, predicted: np.ndarray, *, name: str = "the image") -> None:
+        """Counts one image: (H,W) and (H,W) integer labels 0..K-1; every other value is void.
+
+        Raises: DataError if the maps are not two-dimensional integer arrays of one size.
+        """
+        classes, columns = self.counts.shape
+        truth, predicted = _checked(truth, f"{name} (truth)"), _checked(predicted, f"{name} (prediction)")
+        _same_size(truth, predicted, name)
+        labelled = (truth >= 0) & (truth < classes)
+        cells, found = truth[labelled].astype(np.int64), predicted[labelled].astype(np.int64)
+        found[(found < 0) | (found >= classes)] = classes
+        cells *= columns
+        cells += found
+        self.counts += np.bincount(cells, minlength=self.counts.size).reshape(self.counts.shape)
+
+    def merge(self, other: ConfusionMatrix) -> None:
+        """Adds what another matrix over the same classes has counted.
+
+        Raises: DataError if it has another number of classes.
+        """
+        if self.counts.shape != other.counts.shape:
+            told = f"of {len(self.counts)} and {len(other.counts)} classes cannot be merged"
+            raise DataError(f"Confusion matrices {told}; count both over the same class table.")
+        self.counts += other.counts
+
+    def group(self, groups: Sequence[Sequence[int]]) -> ConfusionMatrix:
+        """The matrix over groups of classes; classes in no group become void, in the truth and in the predictions."""
+        into = np.zeros((self.counts.shape[1], len(groups) + 1), np.int64)
+        into[:, -1] = 1
+        for index, members in enumerate(groups):
+            into[list(members), index], into[list(members), -1] = 1, 0
+        grouped = ConfusionMatrix(len(groups))
+        grouped.counts = into[:-1, :-1].T @ self.counts @ into
+        return grouped
+
+    def iou(self) -> np.ndarray:
+        """(K,) float64 IoU of each class, 0..1; NaN for a class without a true and without a predicted pixel."""
+        hits = np.diagonal(self.counts)
+        union = self.counts.sum(axis=1) + self.counts[:, :-1].sum(axis=0) - hits
+        return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
+
+    def pixel_accuracy(self) -> float:
+        """Share of the labelled pixels that are predicted right, 0..1; NaN if there are none."""
+        pixels = self.counts.sum()
+        return float(np.trace(self.counts) / pixels) if pixels else float("nan")
+
+
+class _InstanceScores:
+    """Cityscapes' nIoU: every instance weighs as much as an average one of its class (Cordts et al., CVPR 2016).
+
+    The true and the missed pixels of an instance are weighted by (mean size of the class) / (size of the instance);
+    false positives, counted by the confusion matrix over the raw labels, are not. As in the official code, an
+    instance's category is also found where a label of it that is not judged (caravan, trailer) is predicted.
+    """
+
+    def __init__(self) -> None:
+        self.classes = {label: np.zeros(2) for label in _MEAN_SIZES}  # weighted hits, weighted size
+        self.categories = {name: np.zeros(2) for name in ("human", "vehicle")}
+
+    def add(self, instances: np.ndarray, predicted: np.ndarray, name: str) -> None:
+        """(H,W) integer instance ids (label id * 1000 + number; up to 1000: no instance), (H,W) raw label ids."""
+        instances = _checked(instances, f"{name} (instances)")
+        _same_size(instances, predicted, f"{name} (instances)")
+        single = instances > 1000
+        ids, found = instances[single].astype(np.int64), predicted[single].astype(np.int64)
+        sizes, hits = np.bincount(ids), np.bincount(ids, found == ids // 1000)
+        category_hits = {group: np.bincount(ids, np.isin(found, _members(group))) for group in self.categories}
+        for instance in np.flatnonzero(sizes).tolist():
+            label = instance // 1000
+            if label in _NOT_JUDGED:
+                continue
+            if label not in _MEAN_SIZES:
+                raise DataError(f"{name}: instance id {instance} is of label {label}, which has no instances.")
+            weight = _MEAN_SIZES[label] / sizes[instance]
+            group = _CATEGORY_OF[label]
+            self.classes[label] += weight * np.array([hits[instance], sizes[instance]])
+            self.categories[group] += weight * np.array([category_hits[group][instance], sizes[instance]])
+
+    def niou(self, of: int | str, matrix: ConfusionMatrix) -> float | None:
+        """nIoU of a label id or a category, 0..1; None for an absent one and for one without instances."""
+        pair = self.classes.get(of) if isinstance(of, int) else self.categories.get(of)
+        if pair is None:
+            return None
+        labels = [of] if isinstance(of, int) else _members(of)
+        others = [label for label in CITYSCAPES_EVALUATED if label not in labels]
+        union = pair[1] + matrix.counts[np.ix_(others, labels)].sum()
+        return float(pair[0] / union) if union else None
+
+
+def mean_iou(
+    truth: LabelMap | Sequence[LabelMap],
+    predictions: LabelMap | Sequence[LabelMap],
+    *,
+    classes: Mapping[int, str] | Sequence[Category] | Sequence[str] | None = None,
+    protocol: str = "mean",
+    instances: LabelMap | Sequence[LabelMap] | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """IoU of each class and its mean over all images; the protocols are explained at the top of this file.
+
+    `truth` and `predictions` are both folders of single-channel PNGs (searched recursively, paired by path or file
+    name), or both a label map (array or PNG), or equally long sequences of those. `classes` says which pixel values
+    are classes: {value: name}, Category rows (their `id`), or names (0, 1, ...); every other value is void.
+
+    "cityscapes" has its own classes: `*_labelIds.png` and predictions with raw label ids, paired by the file names'
+    `city_sequence_frame`. nIoU is added if there are `*_instanceIds.png` beside the truth, or `instances`.
+
+    Gives fractions 0..1, None where nothing was counted: `{"miou", "pixel_accuracy", "classes": {value: {"name",
+    "iou", "pixels"}}}`, `pixels` being the class's labelled pixels. "cityscapes" adds `"mniou"`, each class's
+    `"niou"`, `"categories": {name: {"iou", "niou"}}`, and their means `"category_miou"` and `"category_mniou"`.
+
+    Raises: DataError for files that are missing or damaged, sizes that differ, and unknown Cityscapes labels.
+    """
+    if protocol not in PROTOCOLS:
+        raise DataError(f"There is no protocol {protocol!r} for mean IoU; use {', '.join(PROTOCOLS)}.")
+    cityscapes = protocol == "cityscapes"
+    if cityscapes == (classes is not None):
+        told = "has its own classes; leave `classes` out" if cityscapes else "needs `classes`, {pixel value: name}"
+        raise DataError(f"The protocol {protocol!r} {told}.")
+    if instances is not None and not cityscapes:
+        raise DataError(f"`instances` serve nIoU, which the protocol {protocol!r} does not have; leave them out.")
+    table = _table(classes if classes is not None else _NAMES)
+    matrix, scores = ConfusionMatrix(len(table)), _InstanceScores()
+    images = _pair(truth, predictions, cityscapes)
+    instance_maps = _instance_maps([image[1] for image in images], instances) if cityscapes else []
+    for index, (name, true, predicted) in enumerate(tqdm(images, "mIoU", unit="image", disable=not progress)):
+        truth_map, predicted_map = _read(true, f"{name} (truth)"), _read(predicted, f"{name} (prediction)")
+        if cityscapes:
+            _known_labels(truth_map, f"{name} (truth)")
+            _known_labels(predicted_map, f"{name} (prediction)")
+        matrix.add(_labels(truth_map, list(table)), _labels(predicted_map, list(table)), name=name)
+        if instance_maps:
+            scores.add(_read(instance_maps[index], f"{name} (instances)"), predicted_map, name)
+    if cityscapes:
+        return _cityscapes_result(matrix, scores if instance_maps else None)
+    if protocol == "mapillary":
+        matrix.counts[:, -1] = 0
+    return semantic_result(matrix, table)
+
+
+def semantic_result(matrix: ConfusionMatrix, table: Mapping[int, str]) -> dict[str, Any]:
+    """A matrix over the classes of `table` {pixel value: name} as `mean_iou` returns it, fractions 0..1."""
+    iou, pixels = matrix.iou().tolist(), matrix.counts.sum(axis=1).tolist()
+    classes = {
+        value: {"name": name, "iou": _number(iou[row]), "pixels": pixels[row]}
+        for row, (value, name) in enumerate(table.items())
+    }
+    return {"miou": _mean(iou), "pixel_accuracy": _number(matrix.pixel_accuracy()), "classes": classes}
+
+
+def _cityscapes_result(matrix: ConfusionMatrix, scores: _InstanceScores | None) -> dict[str, Any]:
+    """The result from the matrix over all 34 raw labels."""
+    judged = {label: _NAMES[label] for label in CITYSCAPES_EVALUATED}
+    result = semantic_result(matrix.group([[label] for label in judged]), judged)
+    for label, row in result["classes"].items():
+        row["niou"] = scores.niou(label, matrix) if scores else None
+    names = [name for name in CITYSCAPES_LABELS if name != "void"]
+    groups = [[label for label in _members(name) if label in judged] for name in names]
+    result["categories"] = {
+        name: {"iou": _number(iou), "niou": scores.niou(name, matrix) if scores else None}
+        for name, iou in zip(names, matrix.group(groups).iou().tolist(), strict=True)
+    }
+    for prefix, rows in (("", result["classes"]), ("category_", result["categories"])):
+        for key in ("iou", "niou"):
+            result[f"{prefix}m{key}"] = _mean(row[key] for row in rows.values())
+    return result
+
+
+def _members(category: str) -> list[int]:
+    return [label for label, of in enumerate(_CATEGORY_OF) if of == category]
+
+
+def _table(classes: Mapping[int, str] | Sequence[Category] | Sequence[str]) -> dict[int, str]:
+    """{pixel value: class name}"""
+    if isinstance(classes, Mapping):
+        return _table([Category(value, name, False, (0, 0, 0)) for value, name in classes.items()])
+    table: dict[int, str] = {}
+    listed: list[Category | str] = [*classes]
+    for position, row in enumerate(listed):
+        value, name = (row.id, row.name) if isinstance(row, Category) else (position, row)
+        if value in table or value < 0:
+            raise DataError(f"The class {name!r} has the pixel value {value}; give each its own, from 0 on.")
+        table[value] = name
+    return table
+
+
+def _labels(values: np.ndarray, table: Sequence[int]) -> np.ndarray:
+    """The row of each pixel's value in the table, -1 for void: (H,W) integers -> (H,W) int16."""
+    row_of = np.full(max(table) + 2, -1, np.int16)  # the last entry stands for all values that are not in the table
+    row_of[list(table)] = np.arange(len(table))
+    outside = (values < 0) | (values > max(table))
+    return row_of[np.where(outside, len(row_of) - 1, values.astype(np.int64))]
+
+
+def _known_labels(values: np.ndarray, name: str) -> None:
+    if values.min() < 0 or values.max() >= len(_NAMES):
+        raise DataError(
+            f"{name}: pixel values run from {values.min()} to {values.max()}; Cityscapes is judged on raw label ids "
+            f"0..{len(_NAMES) - 1} (road is 7), not on training labels."
+        )
+
+
+def _pair(
+    truth: LabelMap | Sequence[LabelMap], predictions: LabelMap | Sequence[LabelMap], cityscapes: bool
+) -> list[tuple[str, LabelMap, LabelMap]]:
+    """(name, truth, prediction) of each image."""
+    if isinstance(truth, str | PathLike) and isinstance(predictions, str | PathLike) and Path(truth).is_dir():
+        return _pair_folders(Path(truth), Path(predictions), cityscapes)
+    true, predicted = _listed(truth), _listed(predictions)
+    if len(true) != len(predicted) or not true:
+        raise DataError(f"There are {len(true)} truth images and {len(predicted)} predictions; give one for each.")
+    names = [f"image {i}" if isinstance(item, np.ndarray) else str(item) for i, item in enumerate(true)]
+    return list(zip(names, true, predicted, strict=True))
+
+
+def _pair_folders(truth: Path, predictions: Path, cityscapes: bool) -> list[tuple[str, LabelMap, LabelMap]]:
+    def key(path: Path) -> str:
+        return "_".join(path.stem.split("_")[:3]) if cityscapes else path.stem
+
+    pattern = "*_labelIds.png" if cityscapes else "*.png"
+    true, predicted = sorted(truth.rglob(pattern)), sorted(predictions.rglob("*.png"))
+    if not true:
+        raise DataError(f"{truth} holds no {pattern}; give the folder with the truth.")
+    by_key: dict[str, list[Path]] = {}
+    for path in predicted:
+        by_key.setdefault(key(path), []).append(path)
+    pairs: list[tuple[str, LabelMap, LabelMap]] = []
+    for path in true:
+        found = by_key.get(key(path), [])
+        if len(found) > 1:  # the same name in several folders: the one at the same place is meant
+            found = [item for item in found if item.relative_to(predictions) == path.relative_to(truth)] or found
+        if len(found) != 1:
+            told = f"{len(found)} predictions" if found else "no prediction"
+            raise DataError(f"{predictions} holds {told} for {path} (looked for {key(path)}); one is needed.")
+        pairs.append((str(path), path, found[0]))
+    return pairs
+
+
+def _instance_maps(truth: Sequence[LabelMap], given: LabelMap | Sequence[LabelMap] | None) -> list[LabelMap]:
+    """The instance map of each truth image, or none at all."""
+    maps: list[LabelMap] = []
+    if given is not None:
+        maps = _listed(given)
+    elif not any(isinstance(item, np.ndarray) for item in truth):
+        beside = [Path(str(item).replace("_labelIds.png", "_instanceIds.png")) for item in truth]
+        maps = [path for path, item in zip(beside, truth, strict=True) if path != Path(str(item)) and path.is_file()]
+    if len(maps) not in (0, len(truth)):
+        raise DataError(f"There are {len(maps)} instance maps for {len(truth)} truth images; give all or none.")
+    return maps
+
+
+def _listed(maps: LabelMap | Sequence[LabelMap]) -> list[LabelMap]:
+    return [maps] if isinstance(maps, np.ndarray | str | PathLike) else list(maps)
+
+
+def _read(source: LabelMap, name: str) -> np.ndarray:
+    """A label map as an array (H,W); a palette PNG gives its indices."""
+    if isinstance(source, np.ndarray):
+        return _checked(source, name)
+    try:
+        with Image.open(source) as image:
+            return _checked(np.asarray(image), f"{source}")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"The label map {source} cannot be read: {error}.") from error
+
+
+def _checked(labels: np.ndarray, name: str) -> np.ndarray:
+    labels = np.asarray(labels)
+    if labels.ndim != 2 or labels.dtype.kind not in "iu" or labels.size == 0:
+        raise DataError(f"{name}: a label map is an (H,W) integer array, not {labels.shape} {labels.dtype}.")
+    return labels
+
+
+def _same_size(truth: np.ndarray, predicted: np.ndarray, name: str) -> None:
+    if truth.shape != predicted.shape:
+        raise DataError(
+            f"{name}: the prediction has {predicted.shape} pixels (height, width), the truth {truth.shape}; "
+            "write predictions at the size of the original image."
+        )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    present = [value for value in values if value is not None and value == value]
+    return sum(present) / len(present) if present else None
+
+
+def _number(value: float) -> float | None:
+    return None if value != value else float(value)

@@ -1,0 +1,169 @@
+"""PQ refuses inputs that contradict themselves, in sentences that say where; it finds files in the usual places."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from knet.errors import DataError
+from knet.evaluation import PanopticQuality, panoptic_quality
+from knet.structures import Category, SegmentInfo
+
+TABLE = [Category(i, f"class {i}", i in (3, 5), (0, 0, i)) for i in (1, 3, 5, 8)]
+
+
+OFFICIAL_ERRORS = {
+    "no_prediction_for_image": "no prediction for image_id 5",
+    "unknown_category": "segment 1 has the unknown category 999",
+    "png_segment_not_in_json": "mask has ids 2 that its segments do not list",
+    "json_segment_not_in_png": "segments 77 that have no pixel",
+    "wrong_size": r"\(20, 40\) pixels .* the truth \(30, 40\)",
+}
+
+
+@pytest.mark.parametrize("case", OFFICIAL_ERRORS)
+def test_refuses_what_the_official_evaluator_refuses(goldens: Path, case: str) -> None:
+    folder = goldens / "metrics" / "panoptic_errors" / case
+    with pytest.raises(DataError, match=OFFICIAL_ERRORS[case]):
+        panoptic_quality(folder / "gt.json", folder / "pred.json")
+
+
+def test_the_sound_case_and_the_one_without_things(goldens: Path) -> None:
+    folder = goldens / "metrics" / "panoptic_errors"
+    expected = json.loads((folder / "expected.json").read_text())["cases"]
+    assert set(expected) == {"ok", "no_things_at_all", *OFFICIAL_ERRORS}
+    sound = panoptic_quality(folder / "ok/gt.json", folder / "ok/pred.json", progress=True)
+    assert sound["all"] == expected["ok"]["All"]
+    stuff_only = panoptic_quality(folder / "no_things_at_all/gt.json", folder / "no_things_at_all/pred.json")
+    assert stuff_only["things"] == {"pq": None, "sq": None, "rq": None, "n": 0}
+    assert stuff_only["all"] == stuff_only["stuff"]
+    assert stuff_only["all"]["n"] > 0
+    json.dumps(stuff_only, allow_nan=False)
+
+
+ROWS = [{"id": 1, "category_id": 1}]
+ONES = np.ones((2, 3), np.int32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((ONES * 0.5, ROWS, ONES, ROWS), r"\(truth\).*integer array, not \(2, 3\) float64"),
+        ((ONES, ROWS, ONES[0], ROWS), r"\(prediction\).*integer array, not \(3,\)"),
+        ((ONES, ROWS, -ONES, ROWS), r"ids run from -1 to -1; 0 \(void\)"),
+        ((ONES * 2**24, ROWS, ONES, ROWS), "16777216; 0"),
+        ((ONES, ROWS, ONES.T, ROWS), "size of the original image"),
+        ((ONES, [{"id": 0, "category_id": 1}], ONES, ROWS), r"\(truth\): a segment has id 0"),
+        ((ONES, [{"id": 1, "category_id": 2}], ONES, ROWS), r"\(truth\).*unknown category 2.*1, 3, 5, 8"),
+        ((ONES, [{"id": 1}], ONES, ROWS), "not a segment with an id and a category_id"),
+        ((ONES, [{"id": 1, "category_id": []}], ONES, ROWS), "not a segment"),
+        ((ONES, [7], ONES, ROWS), "not a segment"),
+        ((ONES, [SegmentInfo(1, 4)], ONES, ROWS), "not a segment"),
+        ((ONES, [SegmentInfo(1, -1)], ONES, ROWS), "not a segment"),
+        ((ONES, ROWS * 2, ONES, ROWS), "segments 1 are listed twice"),
+        ((ONES, [{"id": -4, "category_id": 1}], ONES, ROWS), "segment ids run from -4"),
+        ((ONES, ROWS, ONES, []), "has ids 1 that"),
+        ((ONES, ROWS, ONES, [*ROWS, {"id": 2, "category_id": 1}]), "segments 2 that have no pixel"),
+    ],
+)
+def test_refuses_maps_and_segments_that_contradict(arguments: tuple, message: str) -> None:
+    quality = PanopticQuality(TABLE)
+    with pytest.raises(DataError, match=message):
+        quality.add(*arguments, name="street.png")
+    assert not quality.counts.any()
+
+
+def test_errors_name_the_image() -> None:
+    with pytest.raises(DataError, match=r"street\.png"):
+        PanopticQuality(TABLE).add(ONES, ROWS, ONES, [], name="street.png")
+
+
+def test_refuses_wrong_tables_and_unequal_inputs() -> None:
+    with pytest.raises(DataError, match="at least one category"):
+        PanopticQuality([])
+    with pytest.raises(DataError, match="no category id occurs twice"):
+        PanopticQuality(TABLE[:1] * 2)
+    with pytest.raises(DataError, match="different class tables"):
+        PanopticQuality(TABLE).merge(PanopticQuality(TABLE[1:]))
+    with pytest.raises(DataError, match="give `categories`"):
+        panoptic_quality([(ONES, ROWS)], [(ONES, ROWS)])
+    with pytest.raises(DataError, match="1 truth images, 0 predictions"):
+        panoptic_quality([(ONES, ROWS)], [], categories=TABLE)
+    with pytest.raises(DataError, match="both be JSON files"):
+        panoptic_quality("gt.json", [], categories=TABLE)
+
+
+def written(folder: Path, truth: object, predictions: object) -> tuple[Path, Path]:
+    paths = folder / "gt.json", folder / "pred.json"
+    for path, content in zip(paths, (truth, predictions), strict=True):
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return paths
+
+
+def one_image(**changes: object) -> dict:
+    annotation = {"image_id": 5, "file_name": "im.png", "segments_info": ROWS}
+    return {"annotations": [annotation], "categories": [{"id": 1, "name": "road", "isthing": 0}], **changes}
+
+
+def mask(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+RED = np.full((2, 3, 3), (1, 0, 0), np.uint8)
+
+
+@pytest.mark.parametrize("place", ["gt", ".", "named"])
+def test_masks_are_found_in_the_usual_places(tmp_path: Path, place: str) -> None:
+    truth, predictions = written(tmp_path, one_image(), one_image())
+    mask(tmp_path / place / "im.png", RED)
+    mask(tmp_path / "pred" / "im.png", np.dstack([RED, RED[..., :1]]))  # an alpha channel does no harm
+    named = tmp_path / "named" if place == "named" else None
+    assert panoptic_quality(truth, predictions, truth_masks=named)["all"]["pq"] == 1
+
+
+def test_extra_predictions_are_ignored(tmp_path: Path) -> None:
+    extra = one_image()
+    extra["annotations"] = [*extra["annotations"], {"image_id": 6, "file_name": "absent.png", "segments_info": []}]
+    mask(tmp_path / "im.png", RED)
+    assert panoptic_quality(*written(tmp_path, one_image(), extra))["all"]["n"] == 1
+
+
+@pytest.mark.parametrize(
+    ("truth", "predictions", "message"),
+    [
+        ("{", one_image(), r"gt\.json cannot be read"),
+        (one_image(), "[]", r"pred\.json has no list of `annotations`"),
+        (one_image(annotations=3), one_image(), r"gt\.json has no list"),
+        (one_image(categories=None), one_image(), r"gt\.json needs `categories`"),
+        (one_image(categories=[{"id": 1}]), one_image(), "needs `categories` with id, name and isthing"),
+        (one_image(), one_image(annotations=[{"image_id": 5}]), "needs image_id, file_name and segments_info"),
+        (one_image(), one_image(annotations=[7]), "needs image_id, file_name"),
+        (
+            one_image(),
+            one_image(annotations=[{"image_id": [], "file_name": "", "segments_info": []}]),
+            "not {'image_id",
+        ),
+        (one_image(), one_image(annotations=[{"image_id": 5, "file_name": 1, "segments_info": []}]), "needs image_id"),
+    ],
+)
+def test_refuses_broken_json(tmp_path: Path, truth: object, predictions: object, message: str) -> None:
+    mask(tmp_path / "im.png", RED)
+    with pytest.raises(DataError, match=message):
+        panoptic_quality(*written(tmp_path, truth, predictions))
+
+
+def test_refuses_missing_and_broken_files(tmp_path: Path) -> None:
+    truth, predictions = written(tmp_path, one_image(), one_image())
+    with pytest.raises(DataError, match=r"absent\.json cannot be read"):
+        panoptic_quality(tmp_path / "absent.json", predictions)
+    with pytest.raises(DataError, match=r"gt.im\.png cannot be read"):
+        panoptic_quality(truth, predictions)
+    mask(tmp_path / "im.png", RED[..., 0])
+    with pytest.raises(DataError, match=r"im\.png must be an RGB PNG .* not mode L"):
+        panoptic_quality(truth, predictions)
+    (tmp_path / "im.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(DataError, match=r"im\.png cannot be read"):
+        panoptic_quality(truth, predictions)
