@@ -1,0 +1,108 @@
+"""Who should become what: matching kernels to ground-truth segments by the Hungarian method.
+
+RT-K-Net's code matches things and stuff alike; K-Net matches things and gives every stuff class a kernel of its own.
+Costs of all images and stages are computed on the device and travel to the host in one copy, because each copy waits
+for the device. Nothing here needs a gradient.
+
+Shapes: B images, N kernels, T segments (padded to the largest number in the batch), K classes, h x w pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn import functional as F
+
+from knet.training.losses import in_float32
+
+CLASS_WEIGHT, MASK_WEIGHT, DICE_WEIGHT = 2.0, 1.0, 4.0
+INVALID_COST = 100.0  # what the official code puts in the place of NaN; any finite cost is below 60
+
+
+class Match(NamedTuple):
+    """Which kernel was given which segment in one image: `kernels` (M,) int64 ascending, `segments` (M,) int64."""
+
+    kernels: Tensor
+    segments: Tensor
+
+
+@in_float32
+def class_cost(class_logits: Tensor, labels: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """What the focal loss would change if the kernel took the class. (B,N,K) logits, (B,T) int64 -> (B,N,T)"""
+    eps = 1e-12
+    p = class_logits.sigmoid()
+    positive = -(p + eps).log() * alpha * (1 - p) ** gamma
+    negative = -(1 - p + eps).log() * (1 - alpha) * p**gamma
+    return (positive - negative).gather(2, labels[:, None].expand(-1, p.shape[1], -1))
+
+
+@in_float32
+def mask_cost(probabilities: Tensor, masks: Tensor) -> Tensor:
+    """Minus the share of pixels on which both agree. (B,N,h,w) in 0..1, (B,T,h,w) in 0..1 -> (B,N,T) in -1..0
+
+    Agreement p*t + (1 - p)*(1 - t) is multiplied out, so that one matrix product gives it for all pairs.
+    """
+    p, t = probabilities.flatten(2), masks.flatten(2)
+    agreement = 2 * (p @ t.transpose(1, 2)) - p.sum(2)[:, :, None] - t.sum(2)[:, None] + p.shape[2]
+    return -agreement / p.shape[2]
+
+
+@in_float32
+def dice_cost(probabilities: Tensor, masks: Tensor, *, eps: float = 1e-3) -> Tensor:
+    """Minus the dice coefficient of every pair. (B,N,h,w) in 0..1, (B,T,h,w) in 0..1 -> (B,N,T) in -1..0"""
+    p, t = probabilities.flatten(2), masks.flatten(2)
+    overlap = 2 * (p @ t.transpose(1, 2))
+    sizes = p.square().sum(2)[:, :, None] + t.square().sum(2)[:, None] + 2 * eps
+    return -overlap / sizes
+
+
+@torch.no_grad()
+@in_float32
+def matching_cost(mask_logits: Tensor, class_logits: Tensor | None, masks: Tensor, labels: Tensor) -> Tensor:
+    """Weighted cost of giving segment t to kernel n. (B,N,h,w), (B,N,K) or None, (B,T,h,w), (B,T) int64 -> (B,N,T)
+
+    Masks and their logits lie on the same grid. Without class logits (a stage that predicts none) the class costs
+    nothing. The official code lifts probabilities to at least 0.01 for the mask cost and 0.001 for the dice cost.
+    """
+    p = mask_logits.sigmoid()
+    cost = DICE_WEIGHT * dice_cost(p.clamp_(min=0.001), masks)
+    cost += MASK_WEIGHT * mask_cost(p.clamp_(min=0.01), masks)
+    if class_logits is not None:
+        cost += CLASS_WEIGHT * class_cost(class_logits, labels)
+    return cost
+
+
+def assign(costs: Sequence[Tensor], counts: Sequence[int]) -> tuple[list[list[Match]], int]:
+    """The cheapest one-to-one assignment for every stage and image, and how many costs were not finite.
+
+    S stages of (B,N,T) costs on any device, B numbers of segments (the rest of T is padding) -> [stage][image] on
+    the CPU. With more segments than kernels the most expensive segments stay without a kernel. A cost that is not
+    finite becomes 100, so that the assignment avoids it; a matrix of nothing else gives no matches.
+    """
+    host = torch.stack(list(costs)).cpu().numpy()
+    matches: list[list[Match]] = []
+    invalid = 0
+    for stage in host:
+        matches.append([])
+        for cost, count in zip(stage, counts, strict=True):
+            cost = cost[:, :count]
+            bad = ~np.isfinite(cost)
+            invalid += int(bad.sum())
+            usable = cost[:0] if bad.all() else np.where(bad, INVALID_COST, cost)
+            kernels, segments = (torch.from_numpy(x.astype(np.int64)) for x in linear_sum_assignment(usable))
+            matches[-1].append(Match(kernels, segments))
+    return matches, invalid
+
+
+def owners(kernels: Tensor, masks: Tensor, nobody: int) -> Tensor:
+    """Which kernel owns a pixel. (M,) int64 ascending, (M,h,w) in 0..1, kernel i was given mask i -> (h,w) int64
+
+    The kernel of the largest mask value, the lower kernel on ties, `nobody` where no mask reaches a half.
+    """
+    candidates = F.pad(masks, (0, 0, 0, 0, 0, 1), value=0.5)
+    return F.pad(kernels, (0, 1), value=nobody)[candidates.argmax(0)]
