@@ -1,6 +1,7 @@
 """Every model by name: how it is built, and what its official weights need to be used rightly."""
 
 import difflib
+import fnmatch
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,6 +76,11 @@ ZOO: dict[str, ZooEntry] = {
         bundled="rtknet-slim-camvid.safetensors",
     ),
 }
+
+
+def models(pattern: str = "*") -> list[str]:
+    """The names of all models, or of those that match a pattern with * and ?."""
+    return fnmatch.filter(ZOO, pattern)
 
 
 def entry(name: str) -> ZooEntry:

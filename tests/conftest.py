@@ -1,0 +1,67 @@
+"""Shared by all tests: the originals' numbers, networks with the originals' weights, and small things to work on."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+BUNDLED = Path(__file__).parent / "goldens"
+
+
+class Goldens:
+    """`goldens / "rtknet"`: that folder of the whole set, if KNET_GOLDENS names where that lies, else of the bundled."""
+
+    def __truediv__(self, family: str) -> Path:
+        whole = os.environ.get("KNET_GOLDENS")
+        return Path(whole) / family if whole and (Path(whole) / family).is_dir() else BUNDLED / family
+
+
+@pytest.fixture(scope="session")
+def goldens() -> Goldens:
+    return Goldens()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _two_threads() -> None:
+    torch.set_num_threads(2)
+
+
+def _fill_weights() -> Any:
+    spec = importlib.util.spec_from_file_location("fill_weights", BUNDLED / "fill_weights.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def official_checkpoint(goldens: Goldens, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """(manifest file name, seed) -> path of a checkpoint in the official form, made once a session."""
+    made: dict[tuple[str, int], Path] = {}
+
+    def make(manifest: str, seed: int) -> Path:
+        if (manifest, seed) not in made:
+            keys = json.loads((goldens / "rtknet" / manifest).read_text())["keys"]
+            state = _fill_weights().fill_torch(keys, seed)
+            path = tmp_path_factory.mktemp("official") / f"{Path(manifest).stem}_{seed}.pth"
+            torch.save({"model": state, "iteration": 89_999}, path)
+            made[manifest, seed] = path
+        return made[manifest, seed]
+
+    return make
+
+
+@pytest.fixture
+def street(tmp_path: Path) -> Path:
+    """A small image file."""
+    path = tmp_path / "street.jpg"
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((96, 64)).save(path)
+    return path
