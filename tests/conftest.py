@@ -17,7 +17,7 @@ BUNDLED = Path(__file__).parent / "goldens"
 
 
 class Goldens:
-    """`goldens / "rtknet"`: that folder of the whole set, if KNET_GOLDENS names where that lies, else of the bundled."""
+    """`goldens / "rtknet"`: that folder of the whole set, which KNET_GOLDENS names, or else of the bundled subset."""
 
     def __truediv__(self, family: str) -> Path:
         whole = os.environ.get("KNET_GOLDENS")
@@ -64,4 +64,28 @@ def street(tmp_path: Path) -> Path:
     path = tmp_path / "street.jpg"
     pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     Image.fromarray(pixels).resize((96, 64)).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of random weights of a very small model with CamVid's classes: quick, and wrong about everything."""
+    from knet.data.categories import load_categories
+    from knet.inference.load import describe
+    from knet.models.zoo import create
+    from knet.structures import Preprocessing
+    from knet.weights.load import save_weights
+
+    torch.manual_seed(0)
+    arguments = {"width": 8, "head_width": 16, "channels": 16, "kernels": 12, "stages": 2}
+    net = create("rtknet-slim-camvid", **arguments)
+    with torch.no_grad():  # statistics of real activations, so that masks and classes differ over the image
+        for _ in range(20):
+            net(torch.nn.functional.interpolate(torch.randn(2, 3, 8, 12), (64, 96), mode="bicubic"))
+        net.decoder.stages[-1].to_class[-1].weight.mul_(20)
+    card = describe(
+        "rtknet-slim-camvid", arguments, load_categories("camvid"), Preprocessing(short_edge=64, max_edge=128), 0.0, 0.1
+    )
+    path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
+    save_weights(path, net.state_dict(), card)
     return path

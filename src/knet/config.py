@@ -45,7 +45,6 @@ class Augment(_Options):
     short_edges: tuple[int, ...]  # one is drawn for each image
     max_edge: int = 4096
     crop: tuple[int, int]  # height, width
-
     color: bool = True
     flip: bool = True
     pad: tuple[int, int] | None = None  # height, width that smaller images are padded to
@@ -111,7 +110,9 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConf
     try:
         table = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise ConfigError(f"Cannot read the config '{path}': {error.strerror}; give the path of a YAML file.") from error
+        raise ConfigError(
+            f"Cannot read the config '{path}': {error.strerror}; give the path of a YAML file."
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"The config '{path}' is not valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(table, dict):
@@ -119,6 +120,18 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConf
     for override in overrides or []:
         _apply(table, override)
     return validate_config(table, str(path))
+
+
+def data_config(overrides: list[str]) -> Data:
+    """The `data` part alone, from `key=value` options such as `data.val.images=DIR`.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    table: dict[str, Any] = {"data": {}}
+    for override in overrides:
+        _apply(table, override)
+    return validate_config({"model": "none", **table}, "the options").data
 
 
 def validate_config(table: dict[str, Any], origin: str) -> RunConfig:

@@ -1,6 +1,7 @@
 """Errors that a caller can cause. Each carries one sentence: what was wrong, the value, what is allowed, the next step.
 
-The command line prints the sentence and exits with status 2 for these, so none ever reaches a user as a traceback.
+The command line prints the sentence and exits with status 2 (1 for OutputError and TrainingError, which are failures
+rather than bad input), so none ever reaches a user as a traceback.
 """
 
 
@@ -22,3 +23,7 @@ class CheckpointError(KNetError):
 
 class OutputError(KNetError):
     """A result that cannot be written: no permission, no space, not a folder."""
+
+
+class TrainingError(KNetError):
+    """A training run that cannot go on: its loss is not a finite number."""

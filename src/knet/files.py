@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from knet.errors import OutputError
@@ -24,6 +24,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        raise OutputError(f"Cannot write '{path}': {error.strerror or error}; free space or choose another folder.") from error
+        raise cannot_write(path, error.strerror or error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder itself may be what is wrong
+            temporary.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, reason: object) -> OutputError:
+    """The error for a file that cannot be written."""
+    return OutputError(f"Cannot write '{path}': {reason}; free space or choose another folder.")

@@ -220,7 +220,10 @@ def test_any_padded_size_works_and_every_parameter_learns(size: tuple[int, int])
     outputs = net(torch.randn(2, 3, *size))
     assert outputs[-1].mask_logits.shape == (2, 5, size[0] // 8, size[1] // 8)
     assert outputs[0].semantic_logits.shape == (2, 3, size[0] // 8, size[1] // 8)
-    total = sum(o.mask_logits.square().mean() + (o.class_logits.square().mean() if o.class_logits is not None else 0) for o in outputs)
+    total = sum(
+        o.mask_logits.square().mean() + (o.class_logits.square().mean() if o.class_logits is not None else 0)
+        for o in outputs
+    )
     (total + outputs[0].semantic_logits.square().mean()).backward()
     assert not [name for name, p in net.named_parameters() if p.grad is None]
     assert net.eval()(torch.randn(1, 3, *size))[0].semantic_logits is None

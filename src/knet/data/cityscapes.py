@@ -57,7 +57,7 @@ def instance_ids_to_panoptic(
     if not paths:
         raise DataError(f"{labels} holds no *{_ENDING}; give a split of Cityscapes' gtFine, such as gtFine/val.")
     with PanopticWriter(json, masks, overwrite) as writer:
-        for path in tqdm(paths, desc="Cityscapes to panoptic", unit="image", disable=not progress):
+        for path in tqdm(paths, desc="Cityscapes to panoptic", unit="image", disable=None if progress else True):
             id_map = read_labels(path)
             segments = []
             for value in values_in(id_map).tolist():

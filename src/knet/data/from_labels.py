@@ -71,7 +71,9 @@ def labels_to_panoptic(
     segment_counts, dropped_counts = np.zeros(len(names), int), np.zeros(len(names), int)
     target = Path(output)
     with PanopticWriter(target / "panoptic.json", target / "panoptic", overwrite) as writer:
-        for index in tqdm(range(len(reader)), desc="labels to panoptic", unit="image", disable=not progress):
+        for index in tqdm(
+            range(len(reader)), desc="labels to panoptic", unit="image", disable=None if progress else True
+        ):
             id_map, segments, dropped = split_components(reader.read_label_map(index), things, minimum_area)
             image = {"id": reader.name(index), "file_name": reader.image_name(index)}
             rows = [SegmentRow(id_, table.categories[label].id) for id_, label in segments]

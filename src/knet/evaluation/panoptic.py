@@ -232,7 +232,7 @@ def panoptic_quality(
         table, total = list(categories), len(truth)
     quality = PanopticQuality(table)
     for name, (truth_ids, truth_segments), (predicted_ids, predicted_segments) in tqdm(
-        pairs, "PQ", total, unit="image", disable=not progress
+        pairs, "PQ", total, unit="image", disable=None if progress else True
     ):
         quality.add(truth_ids, truth_segments, predicted_ids, predicted_segments, name=name)
     return quality.result()
@@ -301,7 +301,7 @@ def _annotations(content: Mapping[str, Any], path: Path, folder: str | PathLike[
     for row in content["annotations"]:
         try:
             image, name, segments = row["image_id"], row["file_name"], row["segments_info"]
-            rows[image] = (name, segments)
+            rows[_image_key(image)] = (name, segments)
             sound = isinstance(name, str) and isinstance(segments, list)
         except (KeyError, TypeError):
             sound = False
@@ -311,6 +311,11 @@ def _annotations(content: Mapping[str, Any], path: Path, folder: str | PathLike[
     holding = (place for place in beside if any((place / name).is_file() for name, _ in rows.values()))
     masks = Path(folder) if folder is not None else next(holding, beside[0])
     return {image: (masks / name, segments) for image, (name, segments) in rows.items()}
+
+
+def _image_key(image: Any) -> Any:
+    """Image ids as they are compared: tools disagree on whether a numeric id is a number or text ("000285")."""
+    return int(image) if isinstance(image, str) and image.isdecimal() else image
 
 
 def _from_files(

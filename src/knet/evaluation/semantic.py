@@ -186,7 +186,9 @@ def mean_iou(
     matrix, scores = ConfusionMatrix(len(table)), _InstanceScores()
     images = _pair(truth, predictions, cityscapes)
     instance_maps = _instance_maps([image[1] for image in images], instances) if cityscapes else []
-    for index, (name, true, predicted) in enumerate(tqdm(images, "mIoU", unit="image", disable=not progress)):
+    for index, (name, true, predicted) in enumerate(
+        tqdm(images, "mIoU", unit="image", disable=None if progress else True)
+    ):
         truth_map, predicted_map = _read(true, f"{name} (truth)"), _read(predicted, f"{name} (prediction)")
         if cityscapes:
             _known_labels(truth_map, f"{name} (truth)")

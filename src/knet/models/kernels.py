@@ -11,11 +11,11 @@ NeurIPS 2021, section 3). Shapes: B images, N kernels, C channels, H x W the fea
 are logits throughout.
 """
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 Pooling = Literal["mean", "sum", "softmax"]
 
@@ -126,7 +126,8 @@ class Stage(nn.Module):
             if isinstance(module, nn.Linear) and module is not self.interaction.attention.out_proj:
                 nn.init.xavier_uniform_(module.weight)
         if self.to_class is not None:
-            nn.init.constant_(self.to_class[-1].bias, -4.59511985)  # -log((1 - 0.01) / 0.01)
+            last = self.to_class[-1]
+            nn.init.constant_(last.bias, -math.log((1 - 0.01) / 0.01))  # type: ignore[arg-type]
 
     def forward(
         self, features: Tensor, kernels: Tensor, mask_logits: Tensor

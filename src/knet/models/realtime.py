@@ -40,7 +40,9 @@ class RTKNet(nn.Module):
         self.backbone = RTFormer(width, injection, drop_path)
         self.neck = FeatureHead(2 * width, 8 * width, head_width, channels)
         self.feature_transform = nn.Sequential(
-            *norm_relu_conv(channels, channels), *norm_relu_conv(channels, channels, bias=True), nn.BatchNorm2d(channels)
+            *norm_relu_conv(channels, channels),
+            *norm_relu_conv(channels, channels, bias=True),
+            nn.BatchNorm2d(channels),
         )
         self.decoder = KernelDecoder(channels, kernels, classes, stages, pooling="mean")
         # Trains the feature map, answers nothing: left out in evaluation, but part of official checkpoints.

@@ -23,7 +23,7 @@ from knet.data.batches import BatchPlan, TrainingSet, load_batches
 from knet.data.categories import load_categories
 from knet.data.coco_panoptic import CocoPanoptic
 from knet.data.transforms import TrainAugmentation
-from knet.errors import ConfigError, KNetError, OutputError
+from knet.errors import ConfigError, OutputError, TrainingError
 from knet.evaluation.evaluate import evaluate
 from knet.files import atomic_path
 from knet.inference.load import choose_device, describe, segmenter_for
@@ -39,10 +39,6 @@ from knet.weights.load import load_strict, read_checkpoint, save_weights
 Batch = tuple[list[Tensor], list[Target]]
 
 _AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class TrainingError(KNetError):
-    """Training cannot go on: the loss is not a finite number."""
 
 
 def train(config: RunConfig, resume: bool = False) -> Path:
@@ -251,7 +247,9 @@ def open_folder(
         scaler.load_state_dict(state["scaler"])
         return state["iteration"], state["best"]
     if (folder / "state.pt").exists():
-        raise ConfigError(f"The folder '{folder}' already holds a run; go on with --resume {folder}, or set another output.")
+        raise ConfigError(
+            f"The folder '{folder}' already holds a run; go on with --resume {folder}, or set another output."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

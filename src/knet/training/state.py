@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from knet.errors import CheckpointError
-from knet.files import atomic_path
+from knet.files import atomic_path, cannot_write
 
 
 def save_state(
@@ -23,6 +23,9 @@ def save_state(
     """Writes weights, optimiser, loss scale, the number of iterations done, the best PQ so far, and the config.
 
     Random states are not needed: every random number of an iteration follows from the seed and its number.
+
+    Raises:
+        OutputError: the file cannot be written; an older one stays as it was.
     """
     state = {
         "net": net.state_dict(),
@@ -33,7 +36,10 @@ def save_state(
         "config": config,
     }
     with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # how torch reports a full disk
+            raise cannot_write(path, str(error).splitlines()[0]) from error
 
 
 def read_state(path: Path) -> dict[str, Any]:

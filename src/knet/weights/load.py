@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from knet.errors import CheckpointError
-from knet.files import atomic_path
+from knet.files import atomic_path, cannot_write
 from knet.weights import rtknet
 
 METADATA_KEY = "knet"
@@ -62,13 +63,13 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch packs its advice to switch the safety off into the message; only the first line says what was found.
-        found = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
+        forbidden = re.search(r"GLOBAL ([\w.]+)|type (?:<class )?'?([\w.]+)", str(error))
+        what = f"'{forbidden[1] or forbidden[2]}'" if forbidden else "something else than tensors"
         raise CheckpointError(
-            f"The weights file '{path}' is damaged or holds more than tensors ({found}); it was not loaded, since it "
-            "could run code. Get the file from a source you trust, or save its state dict alone."
+            f"The weights file '{path}' is damaged or holds {what}; it was not loaded, since it could run code. Get "
+            "the file from a source you trust, or save its state dict alone."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged pickle can fail in any way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"The weights file '{path}' is not a whole PyTorch file ({reason}); download or copy it again."
@@ -119,9 +120,15 @@ def _shape(tensor: Tensor) -> str:
 def save_weights(path: str | Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> None:
     """Writes a .safetensors file, all or nothing.
 
-    `metadata` is any JSON-able table; `inference.segmenter.describe` makes the one that `knet.load` understands.
+    `metadata` is any JSON-able table; `inference.load.describe` makes the one that `knet.load` understands.
+
+    Raises:
+        OutputError: the folder cannot be made or written, or the disk is full.
     """
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
     text = json.dumps({"format": FORMAT_VERSION, **metadata})
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={METADATA_KEY: text})
+        try:
+            save_file(tensors, temporary, metadata={METADATA_KEY: text})
+        except SafetensorError as error:  # how the library reports a full disk
+            raise cannot_write(Path(path), error) from error

@@ -35,9 +35,7 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
         self.final_relu = final_relu
 
     def forward(self, x: Tensor) -> Tensor:
@@ -114,9 +112,7 @@ class DualBlock(nn.Module):
         super().__init__()
         self.low_shortcut: nn.Module = nn.Identity()
         if stride != 1:
-            self.low_shortcut = nn.Sequential(
-                nn.BatchNorm2d(low_in), nn.Conv2d(low_in, low, 1, stride, bias=False)
-            )
+            self.low_shortcut = nn.Sequential(nn.BatchNorm2d(low_in), nn.Conv2d(low_in, low, 1, stride, bias=False))
         self.low_attention = ExternalAttention(low_in, low, stride)
         self.low_mlp = ConvMLP(low)
         self.to_high = norm_relu_conv(low, high)
@@ -124,9 +120,7 @@ class DualBlock(nn.Module):
         self.high_mlp = ConvMLP(high)
         self.to_low: nn.Module | None = None
         if injection:
-            self.to_low = nn.Sequential(
-                *norm_relu_conv(high, low // 2, 3, 2), *norm_relu_conv(low // 2, low, 3, 2)
-            )
+            self.to_low = nn.Sequential(*norm_relu_conv(high, low // 2, 3, 2), *norm_relu_conv(low // 2, low, 3, 2))
         self.drop_path = StochasticDepth(drop_path, "row")
 
     def forward(self, high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,34 @@
+"""knet convert: official checkpoints to files that carry all that is needed to use them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from knet.cli.options import add_verb
+
+
+def add_parser(verbs: Any) -> None:
+    """Adds the verb to the command line."""
+    parser = add_verb(
+        verbs,
+        "convert",
+        "turn a checkpoint into a .safetensors file with the model's name, classes and preprocessing inside",
+        "knet convert rtknet_cityscapes.pth rtknet.safetensors --model rtknet-cityscapes",
+    )
+    parser.add_argument("source", metavar="IN", help="official checkpoint (.pth), or weights of knet (.safetensors)")
+    parser.add_argument("target", metavar="OUT", help="the .safetensors file to write")
+    parser.add_argument("--model", required=True, help="the model the checkpoint was made for; see `knet models`")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Converts and says what was written."""
+    from knet.inference.load import convert
+
+    card = convert(args.source, args.target, args.model)
+    size = Path(args.target).stat().st_size / 1e6
+    print(f"wrote {args.target} ({size:.1f} MB): {card['model']}, {len(card['categories'])} classes")
+    print(f"use it with: knet predict {args.target} IMAGE")
+    return 0

@@ -1,0 +1,47 @@
+"""The command `knet`: one verb, one file beside this one. torch is imported only by a verb that computes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from knet import __version__
+from knet.cli import convert, data, demo, evaluate, models, predict, train
+from knet.errors import KNetError, OutputError, TrainingError
+
+_VERBS = (predict, train, evaluate, convert, models, data, demo)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; each verb adds its own options."""
+    parser = argparse.ArgumentParser(
+        prog="knet",
+        description="What every pixel is and which object it belongs to: panoptic segmentation with learned kernels.",
+        epilog="`knet VERB --help` explains a verb, with an example. Try: knet demo",
+    )
+    parser.add_argument("--version", action="version", version=f"knet {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for verb in _VERBS:
+        verb.add_parser(verbs)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line. Exit status: 0 done, 1 a failure, 2 bad usage or input."""
+    args = build_parser().parse_args(arguments)
+    try:
+        return args.run(args)
+    except KNetError as error:
+        print(f"knet: {error}", file=sys.stderr)
+        return 1 if isinstance(error, OutputError | TrainingError) else 2
+    except KeyboardInterrupt:
+        print("knet: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

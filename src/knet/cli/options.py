@@ -1,0 +1,50 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def add_verb(verbs: Any, name: str, summary: str, example: str) -> argparse.ArgumentParser:
+    """A verb's parser, with its example shown as it is typed."""
+    return verbs.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """--weights, --device, --precision, --size, --score, --overlap: how a model is loaded and used."""
+    parser.add_argument(
+        "--weights", metavar="FILE", help="official checkpoint (.pth) or weights of knet (.safetensors)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
+    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"])
+    parser.add_argument(
+        "--size",
+        type=_size,
+        default="model",
+        help="short side in pixels that the network sees; 'model' = as published (default), 'image' = as it is",
+    )
+    parser.add_argument("--score", type=float, help="drop segments less certain than this, 0..1 (default: the model's)")
+    parser.add_argument(
+        "--overlap", type=float, help="drop segments that are mostly hidden, 0..1 (default: the model's)"
+    )
+
+
+def model_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_model_options` added, as keyword arguments of `knet.load`."""
+    return {key: getattr(args, key) for key in ("weights", "device", "precision", "size", "score", "overlap")}
+
+
+def _size(text: str) -> str | int:
+    if text in ("model", "image"):
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not 'model', 'image' or a number of pixels") from None

@@ -1,0 +1,173 @@
+"""Weights files: every form that is read, every way that one can be wrong."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import knet
+from knet.errors import CheckpointError, ConfigError, OutputError
+from knet.inference.load import describe_official, load
+from knet.weights.load import load_strict, read_checkpoint, save_weights
+
+MODEL = "rtknet-slim-cityscapes"
+SLIM = "manifest_cityscapes_slim.json"
+
+
+@pytest.fixture
+def official(official_checkpoint: Any) -> Path:
+    return official_checkpoint(SLIM, 3)
+
+
+def test_convert_keeps_the_function_and_says_what_it_is(official: Path, tmp_path: Path, street: Path) -> None:
+    target = tmp_path / "slim.safetensors"
+    card = knet.convert(official, target, MODEL)
+    assert card["model"] == MODEL
+    assert [row["name"] for row in card["categories"]][:2] == ["road", "sidewalk"]
+    metadata = read_checkpoint(target).metadata
+    assert metadata["preprocessing"]["short_edge"] == 1024
+    direct, converted = load(MODEL, weights=official), load(target)
+    assert (direct(street, size=64).id_map == converted(street, size=64).id_map).all()
+    assert converted.name == MODEL
+    assert converted.categories == direct.categories
+
+
+@pytest.mark.parametrize("wrap", ["plain", "model", "trainer"])
+def test_forms_of_a_pickled_checkpoint(wrap: str, official: Path, tmp_path: Path) -> None:
+    state = torch.load(official, weights_only=True)["model"]
+    content: Any = {"plain": state, "model": {"model": state}}.get(wrap)
+    if wrap == "trainer":  # what detectron2's trainer adds: optimiser state and loss scale
+        net = torch.nn.Linear(2, 2)
+        trainer = {"optimizer": torch.optim.AdamW(net.parameters()).state_dict(), "grad_scaler": {"scale": 65536.0}}
+        content = {"model": state, "trainer": {"iteration": 89999, "_trainer": trainer}, "iteration": 89999}
+    path = tmp_path / "checkpoint.pth"
+    torch.save(content, path)
+    assert load(MODEL, weights=path).name == MODEL
+
+
+def test_every_tensor_that_does_not_fit_is_listed(official: Path, tmp_path: Path) -> None:
+    content = torch.load(official, weights_only=True)
+    state = content["model"]
+    del state["backbone.conv1.0.bias"]
+    state["backbone.extra.weight"] = torch.zeros(1)
+    state["sem_seg_head.heads.0.fc_cls.3.bias"] = torch.zeros(7)
+    path = tmp_path / "broken.pth"
+    torch.save(content, path)
+    with pytest.raises(CheckpointError) as error:
+        load(MODEL, weights=path)
+    text = str(error.value)
+    assert str(path) in text
+    assert "1 tensors missing, 1 unexpected, 1 of another shape" in text
+    assert "missing: backbone.stem.0.bias" in text
+    assert "unexpected: backbone.extra.weight" in text
+    assert "shape: decoder.stages.0.to_class.3.bias is 7, the model needs 19" in text
+
+
+def test_weights_of_another_model_are_refused(official: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="do not fit this model"):
+        load("rtknet-cityscapes", weights=official)
+    knet.convert(official, tmp_path / "slim.safetensors", MODEL)
+    with pytest.raises(CheckpointError, match=f"made for '{MODEL}', not for 'rtknet-cityscapes'"):
+        load("rtknet-cityscapes", weights=tmp_path / "slim.safetensors")
+
+
+class _Attack:
+    def __init__(self, proof: Path):
+        self.proof = proof
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.proof}",)
+
+
+def test_a_malicious_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+    proof = tmp_path / "was_run"
+    for number, save in enumerate((torch.save, lambda content, path: path.write_bytes(pickle.dumps(content)))):
+        path = tmp_path / f"attack{number}.pth"
+        save({"model": _Attack(proof)}, path)
+        with pytest.raises(CheckpointError, match="could run code") as error:
+            load(MODEL, weights=path)
+        assert str(path) in str(error.value)
+        assert "weights_only" not in str(error.value)  # no advice to switch the safety off
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+@pytest.mark.parametrize("kind", ["pth", "safetensors"])
+def test_truncated_and_empty_files(share: float, kind: str, official: Path, tmp_path: Path) -> None:
+    whole = official
+    if kind == "safetensors":
+        whole = tmp_path / "whole.safetensors"
+        knet.convert(official, whole, MODEL)
+    data = whole.read_bytes()
+    path = tmp_path / f"cut.{kind}"
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(CheckpointError, match=r"cut\.") as error:
+        load(MODEL, weights=path)
+    assert "\n" not in str(error.value)
+
+
+def test_garbage_and_things_that_are_no_state_dict(tmp_path: Path) -> None:
+    garbage = tmp_path / "garbage.pth"
+    garbage.write_bytes(b"this is not a checkpoint" * 100)
+    text = tmp_path / "text.safetensors"
+    text.write_text("neither is this")
+    numbers = tmp_path / "numbers.pth"
+    torch.save({"epoch": 3}, numbers)
+    listed = tmp_path / "list.pth"
+    torch.save([torch.zeros(2)], listed)
+    for path in (garbage, text, numbers, listed):
+        with pytest.raises(CheckpointError, match=path.stem):
+            load(MODEL, weights=path)
+
+
+def test_missing_files_and_missing_names(tmp_path: Path, official: Path) -> None:
+    with pytest.raises(CheckpointError, match="There is no weights file"):
+        load(MODEL, weights=tmp_path / "nowhere.pth")
+    with pytest.raises(ConfigError, match="comes without weights"):
+        load("rtknet-cityscapes")
+    with pytest.raises(ConfigError, match="did you mean 'rtknet-cityscapes'"):
+        load("rtknet-cityscape", weights=official)
+    with pytest.raises(CheckpointError, match="does not say which model"):
+        load(official)
+    with pytest.raises(ConfigError, match=r"must end in \.safetensors"):
+        knet.convert(official, tmp_path / "out.pth", MODEL)
+
+
+def test_devices_and_precisions_that_do_not_exist(official: Path) -> None:
+    with pytest.raises(ConfigError, match="device 'quantum'"):
+        load(MODEL, weights=official, device="quantum")
+    with pytest.raises(ConfigError, match="precision 'fp4'"):
+        load(MODEL, weights=official, precision="fp4")
+    with pytest.raises(ConfigError, match=r"score threshold 1\.5"):
+        load(MODEL, weights=official, score=1.5)
+
+
+def test_weights_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="Cannot write"):
+        save_weights(tmp_path / "file" / "w.safetensors", {"a": torch.zeros(1)}, {})
+
+
+def test_half_precision_weights_load_as_float32(tmp_path: Path) -> None:
+    net = knet.create(MODEL)
+    halves = {k: v.half() if v.is_floating_point() else v for k, v in net.state_dict().items()}
+    path = tmp_path / "half.safetensors"
+    save_weights(path, halves, describe_official(MODEL))
+    other = knet.create(MODEL)
+    load_strict(other, read_checkpoint(path).state, str(path))
+    assert other.decoder.kernels.dtype == torch.float32
+    assert torch.allclose(other.decoder.kernels, net.decoder.kernels, atol=1e-3)
+
+
+def test_metadata_is_json_that_others_can_read(official: Path, tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    knet.convert(official, tmp_path / "w.safetensors", MODEL)
+    with safe_open(tmp_path / "w.safetensors", framework="pt") as file:
+        card = json.loads(file.metadata()["knet"])
+    assert card["format"] == 1
+    assert card["overlap"] == 0.6
