@@ -1,0 +1,39 @@
+# Each target sets itself up: nothing but Python 3.11 or newer, pip and make has to be there.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The environment's own pip is not needed, so this works where Python comes without ensurepip.
+INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet
+
+.PHONY: demo test check format
+
+demo: $(VENV)/.core
+	$(BIN)/knet demo --output demo-results
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+# What continuous integration asks for before the tests.
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "knet needs Python 3.11 or newer; name one with: make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv --without-pip $(VENV)
+
+$(VENV)/.core: pyproject.toml | $(BIN)/python
+	@echo "installing knet and PyTorch into $(VENV) (several GB, a few minutes)"
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "installing knet, PyTorch and the tools for tests into $(VENV) (several GB, a few minutes)"
+	$(INSTALL) --editable '.[dev]'
+	@touch $@

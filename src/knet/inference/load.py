@@ -1,0 +1,177 @@
+"""From a model's name or a file of weights to a ready `Segmenter`, and back to a file that can do the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from knet.data.categories import load_categories
+from knet.errors import CheckpointError, ConfigError
+from knet.inference.segmenter import Segmenter, Size
+from knet.models.zoo import create, entry
+from knet.structures import Category, Preprocessing
+from knet.weights.load import Checkpoint, load_strict, read_checkpoint, save_weights
+
+_WEIGHT_FILES = (".safetensors", ".pth", ".pt")
+_ASSETS = Path(__file__).parents[1] / "assets"
+
+
+def load(
+    model: str | Path,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    size: Size = "model",
+    score: float | None = None,
+    overlap: float | None = None,
+) -> Segmenter:
+    """A model that is ready to segment images.
+
+    Args:
+        model: a name from `knet.models()`, or a .safetensors file that `knet` wrote.
+        weights: a file of weights: an official checkpoint (.pth) or one of `knet`'s (.safetensors). Without it the
+            weights that come with the package, where the model has some.
+        device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
+        precision: "fp32", "bf16", "fp16"; "auto" is fp32, in which results equal the official ones.
+        size: test size, see `Segmenter.__call__`; the default is the published one.
+        score, overlap: thresholds 0..1; the defaults are the published ones.
+
+    Raises:
+        ConfigError: unknown model, device or precision, or a threshold out of range.
+        CheckpointError: missing, damaged or unsafe weights, or weights of another model.
+    """
+    name: str | None = str(model)
+    if weights is None and Path(model).suffix in _WEIGHT_FILES:
+        name, weights = None, model
+    if weights is None:
+        bundled = entry(str(model)).bundled
+        if bundled is None:
+            raise ConfigError(
+                f"The model '{model}' comes without weights; give a file of them with weights= (--weights on the "
+                "command line): an official checkpoint or one that you trained."
+            )
+        weights = _ASSETS / bundled
+    checkpoint = read_checkpoint(weights)
+    card = _card(name, checkpoint, str(weights))
+    net = create(card["model"], **card["arguments"])
+    load_strict(net, checkpoint.state, str(weights))
+    if score is not None:
+        card = {**card, "score": score}
+    if overlap is not None:
+        card = {**card, "overlap": overlap}
+    return segmenter_for(net, card, choose_device(device), choose_precision(precision), size)
+
+
+def segmenter_for(
+    net: nn.Module, card: dict[str, Any], device: torch.device, precision: str = "fp32", size: Size = "model"
+) -> Segmenter:
+    """A network with its metadata (see `describe`) as a `Segmenter`."""
+    p = card["preprocessing"]
+    return Segmenter(
+        net,
+        card["model"],
+        [Category(row["id"], row["name"], row["thing"], tuple(row["color"])) for row in card["categories"]],
+        Preprocessing(**{**p, "mean": tuple(p["mean"]), "std": tuple(p["std"])}),
+        card["score"],
+        card["overlap"],
+        device,
+        precision,
+        size,
+    )
+
+
+def describe(
+    model: str,
+    arguments: dict[str, Any],
+    categories: Sequence[Category],
+    preprocessing: Preprocessing,
+    score: float,
+    overlap: float,
+    **more: Any,
+) -> dict[str, Any]:
+    """The metadata that makes a file of weights usable on its own: `load` reads it.
+
+    Args:
+        model, arguments: name in the zoo and constructor arguments that replace the model's own.
+        categories, preprocessing, score, overlap: class table in label order and test settings.
+        more: anything else worth keeping beside the weights: the training config, figures, a licence.
+    """
+    return {
+        "model": model,
+        "arguments": arguments,
+        "categories": [asdict(category) for category in categories],
+        "preprocessing": asdict(preprocessing),
+        "score": score,
+        "overlap": overlap,
+        **more,
+    }
+
+
+def describe_official(model: str) -> dict[str, Any]:
+    """`describe` for a model as published: its own class table, preprocessing and thresholds."""
+    row = entry(model)
+    return describe(model, {}, load_categories(row.categories), row.preprocessing, row.score, row.overlap)
+
+
+def convert(source: str | Path, target: str | Path, model: str) -> dict[str, Any]:
+    """Any checkpoint that fits a model to a .safetensors file that carries its name, class table and preprocessing.
+
+    Returns:
+        The metadata that was written.
+
+    Raises:
+        ConfigError: unknown model, or a target that is not a .safetensors file.
+        CheckpointError: a source that is damaged, unsafe or made for another model.
+    """
+    if Path(target).suffix != ".safetensors":
+        raise ConfigError(f"The converted weights are a .safetensors file; '{target}' must end in .safetensors.")
+    checkpoint = read_checkpoint(source)
+    card = _card(model, checkpoint, str(source))
+    net = create(card["model"], **card["arguments"])
+    load_strict(net, checkpoint.state, str(source))
+    save_weights(target, net.state_dict(), card)
+    return card
+
+
+def _card(model: str | None, checkpoint: Checkpoint, origin: str) -> dict[str, Any]:
+    """The metadata in the file, or, where it has none, that of the named model as published."""
+    made_for = checkpoint.metadata.get("model")
+    if made_for is None and model is None:
+        raise CheckpointError(
+            f"The weights file '{origin}' does not say which model it is for; give the model's name and the file with "
+            "weights= (--weights on the command line)."
+        )
+    if made_for is None:
+        return describe_official(str(model))
+    if model is not None and made_for != model:
+        raise CheckpointError(
+            f"The weights in '{origin}' were made for '{made_for}', not for '{model}'; load that model."
+        )
+    return checkpoint.metadata
+
+
+def choose_device(device: str) -> torch.device:
+    """A device by name; "auto" is a GPU where there is one. ConfigError if it does not exist here."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"The device '{device}' cannot be used here ({reason}); try 'auto' or 'cpu'.") from error
+    return chosen
+
+
+def choose_precision(precision: str) -> str:
+    """ "auto" to the precision in which results equal the official ones; ConfigError for an unknown one."""
+    if precision == "auto":
+        return "fp32"
+    if precision not in ("fp32", "bf16", "fp16"):
+        raise ConfigError(f"The precision '{precision}' is not one of: auto, fp32, bf16, fp16.")
+    return precision
