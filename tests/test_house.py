@@ -43,7 +43,9 @@ def imports(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("knet"):
-            found |= {f"{node.module}.{alias.name}" if node.module.count(".") < 1 else node.module for alias in node.names}
+            found |= {
+                f"{node.module}.{alias.name}" if node.module.count(".") < 1 else node.module for alias in node.names
+            }
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names if alias.name.startswith("knet")}
     return {name for name in found if name not in ("knet", "knet.__version__")}
@@ -87,15 +89,17 @@ def test_every_public_thing_has_a_docstring() -> None:
     bare = []
     for module, path in modules():
         tree = ast.parse(path.read_text())
-        nodes = [tree, *ast.walk(tree)]
-        for node in nodes:
-            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
-                inside = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and node in ast.walk(n) and n is not node]
-                trivial = node.name == "forward" or inside
-                if not ast.get_docstring(node) and not trivial:
-                    bare.append(f"{module}.{node.name}")
-        if not ast.get_docstring(tree) and path.stat().st_size:
+        if tree.body and not ast.get_docstring(tree):
             bare.append(module)
+        for node in tree.body:
+            if not isinstance(node, ast.ClassDef | ast.FunctionDef) or node.name.startswith("_"):
+                continue
+            methods = node.body if isinstance(node, ast.ClassDef) else []
+            public = [m for m in methods if isinstance(m, ast.FunctionDef) and not m.name.startswith("_")]
+            # A network's class says what its forward takes and gives.
+            for thing in [node, *(method for method in public if method.name != "forward")]:
+                if not ast.get_docstring(thing):
+                    bare.append(f"{module}.{node.name}: {thing.name}")
     assert not bare, "\n".join(bare)
 
 

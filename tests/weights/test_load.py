@@ -11,8 +11,8 @@ import torch
 
 import knet
 from knet.errors import CheckpointError, ConfigError, OutputError
-from knet.inference.load import describe_official, load
-from knet.weights.load import load_strict, read_checkpoint, save_weights
+from knet.inference.load import load
+from knet.weights.load import read_checkpoint, save_weights
 
 MODEL = "rtknet-slim-cityscapes"
 SLIM = "manifest_cityscapes_slim.json"
@@ -152,15 +152,14 @@ def test_weights_that_cannot_be_written(tmp_path: Path) -> None:
         save_weights(tmp_path / "file" / "w.safetensors", {"a": torch.zeros(1)}, {})
 
 
-def test_half_precision_weights_load_as_float32(tmp_path: Path) -> None:
-    net = knet.create(MODEL)
-    halves = {k: v.half() if v.is_floating_point() else v for k, v in net.state_dict().items()}
-    path = tmp_path / "half.safetensors"
-    save_weights(path, halves, describe_official(MODEL))
-    other = knet.create(MODEL)
-    load_strict(other, read_checkpoint(path).state, str(path))
-    assert other.decoder.kernels.dtype == torch.float32
-    assert torch.allclose(other.decoder.kernels, net.decoder.kernels, atol=1e-3)
+def test_half_the_size_and_still_float32_in_use(official: Path, tmp_path: Path) -> None:
+    knet.convert(official, tmp_path / "whole.safetensors", MODEL)
+    knet.convert(official, tmp_path / "half.safetensors", MODEL, half=True)
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.55 * (tmp_path / "whole.safetensors").stat().st_size
+    whole, half = (load(tmp_path / f"{name}.safetensors").net.state_dict() for name in ("whole", "half"))
+    for key, tensor in whole.items():
+        assert half[key].dtype == tensor.dtype
+        assert torch.allclose(half[key], tensor, rtol=1e-3, atol=1e-6), key
 
 
 def test_metadata_is_json_that_others_can_read(official: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("source", metavar="IN", help="official checkpoint (.pth), or weights of knet (.safetensors)")
     parser.add_argument("target", metavar="OUT", help="the .safetensors file to write")
     parser.add_argument("--model", required=True, help="the model the checkpoint was made for; see `knet models`")
+    parser.add_argument("--half", action="store_true", help="store matrices in float16, for half the size")
     parser.set_defaults(run=run)
 
 
@@ -27,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     """Converts and says what was written."""
     from knet.inference.load import convert
 
-    card = convert(args.source, args.target, args.model)
+    card = convert(args.source, args.target, args.model, args.half)
     size = Path(args.target).stat().st_size / 1e6
     print(f"wrote {args.target} ({size:.1f} MB): {card['model']}, {len(card['categories'])} classes")
     print(f"use it with: knet predict {args.target} IMAGE")

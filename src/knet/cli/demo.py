@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes overlays, panoptic PNGs and index.html, and says where."""
-    from importlib import resources
-
-    from PIL import Image
+    """Writes overlays, panoptic PNGs, a video and index.html, and says where."""
     from tqdm import tqdm
 
     from knet.files import atomic_path
@@ -33,21 +32,22 @@ def run(args: argparse.Namespace) -> int:
     from knet.inference.sources import open_source
     from knet.inference.writers import ResultWriter
 
-    output = Path(args.output)
-    segmenter = load(MODEL)
-    rows = []
-    with resources.as_file(resources.files("knet") / "assets" / "images") as images:
-        items = list(open_source(images))
+    output, segmenter, rows = Path(args.output), load(MODEL), []
+    with resources.as_file(resources.files("knet") / "assets" / "demo") as examples:
         with ResultWriter(output, ["overlay", "panoptic", "json"], segmenter.categories) as writer:
-            for item in tqdm(items, desc="demo", unit="image", disable=None):
+            for item in open_source(examples):
                 result = segmenter.segment(item.image, item.name)
-                overlay = next(p for p in writer.write(result, item.image, path=item.path) if "overlay" in p.name)
+                overlay, *_ = writer.write(result, item.image, path=item.path)
                 picture = output / f"{item.name}.jpg"
                 with atomic_path(picture) as temporary:
-                    Image.fromarray(item.image).save(temporary, quality=92)
-                rows.append(Row(item.name, picture, overlay, result.segments, result.id_map.shape))
+                    shutil.copyfile(str(item.path), temporary)
+                rows.append(Row(item.name, picture, overlay, result.segments, item.image.shape[:2]))
                 found = ", ".join(sorted({segment.name for segment in result.segments}))
                 print(f"{item.name}: {len(result.segments)} segments ({found})")
+        with ResultWriter(output, ["video"], segmenter.categories) as writer:
+            for item in tqdm(open_source(examples / "drive.mp4"), desc="drive.mp4", unit="frame", disable=None):
+                writer.write(segmenter.segment(item.image, item.name), item.image, video=item.video)
     page = write_index(output, f"knet: {MODEL}", rows, segmenter.categories)
-    print(f"results in {output.resolve()}; open {page.resolve()}")
+    print(f"video: {output / 'drive_overlay.mp4'}")
+    print(f"results are in {output.resolve()}: open {page.resolve()}")
     return 0

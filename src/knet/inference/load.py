@@ -118,8 +118,15 @@ def describe_official(model: str) -> dict[str, Any]:
     return describe(model, {}, load_categories(row.categories), row.preprocessing, row.score, row.overlap)
 
 
-def convert(source: str | Path, target: str | Path, model: str) -> dict[str, Any]:
+def convert(source: str | Path, target: str | Path, model: str, half: bool = False) -> dict[str, Any]:
     """Any checkpoint that fits a model to a .safetensors file that carries its name, class table and preprocessing.
+
+    Args:
+        source: an official checkpoint, or a file of `knet`'s.
+        target: the .safetensors file to write.
+        model: the model that the source was made for.
+        half: store matrices and filters in float16, for half the size. They are used in float32 all the same; biases
+            and norms, which need the range, stay float32.
 
     Returns:
         The metadata that was written.
@@ -134,7 +141,10 @@ def convert(source: str | Path, target: str | Path, model: str) -> dict[str, Any
     card = _card(model, checkpoint, str(source))
     net = create(card["model"], **card["arguments"])
     load_strict(net, checkpoint.state, str(source))
-    save_weights(target, net.state_dict(), card)
+    state = net.state_dict()
+    if half:
+        state = {key: tensor.half() if tensor.ndim > 1 else tensor for key, tensor in state.items()}
+    save_weights(target, state, card)
     return card
 
 

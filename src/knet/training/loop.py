@@ -96,6 +96,7 @@ def train(config: RunConfig, resume: bool = False) -> Path:
             if finished % config.log_every == 0 or finished == config.iterations:
                 seconds = (time.perf_counter() - clock) / (finished - done)
                 row = {"loss": sum(losses.values()), "rate": rate * o.learning_rate, "seconds": seconds, **losses}
+                row["invalid_costs"] = criterion.invalid_costs  # grows when matching met numbers that are not finite
                 losses_log.log(finished, row)
                 say(f"iteration {finished}/{config.iterations}  loss {row['loss']:.3f}  {seconds:.2f} s/iteration")
                 clock, done = time.perf_counter(), finished
