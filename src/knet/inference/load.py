@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from knet.data.categories import load_categories
 from knet.errors import CheckpointError, ConfigError
 from knet.inference.segmenter import Segmenter, Size
-from knet.models.zoo import create, entry
+from knet.models.zoo import ZOO, create, entry
 from knet.structures import Category, Preprocessing
 from knet.weights.load import Checkpoint, load_strict, read_checkpoint, save_weights
 
@@ -58,8 +58,7 @@ def load(
         weights = _ASSETS / bundled
     checkpoint = read_checkpoint(weights)
     card = _card(name, checkpoint, str(weights))
-    net = create(card["model"], **card["arguments"])
-    load_strict(net, checkpoint.state, str(weights))
+    net = _network(card, checkpoint, str(weights))
     if score is not None:
         card = {**card, "score": score}
     if overlap is not None:
@@ -139,13 +138,26 @@ def convert(source: str | Path, target: str | Path, model: str, half: bool = Fal
         raise ConfigError(f"The converted weights are a .safetensors file; '{target}' must end in .safetensors.")
     checkpoint = read_checkpoint(source)
     card = _card(model, checkpoint, str(source))
-    net = create(card["model"], **card["arguments"])
-    load_strict(net, checkpoint.state, str(source))
-    state = net.state_dict()
+    state = _network(card, checkpoint, str(source)).state_dict()
     if half:
         state = {key: tensor.half() if tensor.ndim > 1 else tensor for key, tensor in state.items()}
     save_weights(target, state, card)
     return card
+
+
+def _network(card: dict[str, Any], checkpoint: Checkpoint, origin: str) -> nn.Module:
+    """The network that a card describes, with the weights of the checkpoint."""
+    net = create(card["model"], **card["arguments"])
+    load_strict(net, checkpoint.state, origin, advice=lambda: _fitting(checkpoint.state))
+    return net
+
+
+def _fitting(state: dict[str, Tensor]) -> str:
+    """Which models of the zoo these weights fit."""
+    shapes = {key: tensor.shape for key, tensor in state.items()}
+    with torch.device("meta"):  # shapes alone, no memory
+        names = [name for name in ZOO if {k: t.shape for k, t in create(name).state_dict().items()} == shapes]
+    return f"They fit: {', '.join(names)}." if names else "They fit none of `knet models`."
 
 
 def _card(model: str | None, checkpoint: Checkpoint, origin: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ resumed continues exactly as if nothing had happened.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -78,9 +77,10 @@ def train(config: RunConfig, resume: bool = False) -> Path:
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
     start, best = open_folder(config, resume, net, optimizer, scaler)
 
-    with Record(folder, "train", start) as losses_log, Record(folder, "val", start) as metrics_log:
+    bar = tqdm(total=config.iterations, initial=start, desc="training", unit="iteration", disable=None)
+    with bar, Record(folder, "train", start) as losses_log, Record(folder, "val", start) as metrics_log:
         clock, done = time.perf_counter(), start
-        for iteration, batch in progress(batches(config, dataset, start), config.iterations, start):
+        for iteration, batch in batches(config, dataset, start):
             torch.manual_seed(config.seed * 1_000_003 + iteration)
             rate = learning_rate(iteration, config.iterations, 1.0, o.warmup, o.warmup_start, o.power)
             try:
@@ -93,15 +93,23 @@ def train(config: RunConfig, resume: bool = False) -> Path:
                     "precision=bf16 or fp32, and resume the run."
                 ) from error
             finished = iteration + 1
+            bar.update()
             if finished % config.log_every == 0 or finished == config.iterations:
                 seconds = (time.perf_counter() - clock) / (finished - done)
                 row = {"loss": sum(losses.values()), "rate": rate * o.learning_rate, "seconds": seconds, **losses}
                 row["invalid_costs"] = criterion.invalid_costs  # grows when matching met numbers that are not finite
                 losses_log.log(finished, row)
-                say(f"iteration {finished}/{config.iterations}  loss {row['loss']:.3f}  {seconds:.2f} s/iteration")
+                bar.set_postfix_str(f"loss {row['loss']:.3f}")
+                if bar.disable:  # no terminal: plain lines
+                    print(
+                        f"iteration {finished}/{config.iterations}  loss {row['loss']:.3f}  {seconds:.2f} s/iteration"
+                    )
                 clock, done = time.perf_counter(), finished
             if finished % config.validate_every == 0 or finished == config.iterations:
-                best = validate(net, card, validation, metrics_log, finished, best, config)
+                figures = validate(net, card, validation, best, finished, config)
+                metrics_log.log(finished, figures)
+                bar.write(f"iteration {finished}  " + "  ".join(f"{k} {100 * v:.1f}" for k, v in figures.items()))
+                best = max(best, figures["pq"])
                 clock, done = time.perf_counter(), finished
             if finished % config.save_every == 0 or finished == config.iterations:
                 save_state(folder / "state.pt", net, optimizer, scaler, finished, best, dump_config(config))
@@ -158,40 +166,25 @@ def batches(config: RunConfig, dataset: CocoPanoptic, start: int) -> Iterator[tu
     return zip(range(start, config.iterations), loader, strict=False)
 
 
-def progress(steps: Iterator[tuple[int, Batch]], total: int, start: int) -> Iterator[tuple[int, Batch]]:
-    """The same steps behind a progress bar on a terminal; elsewhere `say` prints lines."""
-    return iter(tqdm(steps, total=total, initial=start, desc="training", disable=None))
-
-
-def say(line: str) -> None:
-    """A plain line where no progress bar is shown."""
-    if not sys.stderr.isatty():
-        print(line, flush=True)
-
-
 def validate(
-    net: nn.Module,
-    card: dict[str, Any],
-    dataset: CocoPanoptic,
-    log: Record,
-    iteration: int,
-    best: float,
-    config: RunConfig,
-) -> float:
-    """Judges the network on the validation set and saves its weights. Returns the highest PQ so far."""
+    net: nn.Module, card: dict[str, Any], dataset: CocoPanoptic, best: float, iteration: int, config: RunConfig
+) -> dict[str, float]:
+    """Judges the network on the validation set and saves its weights, also as the best if PQ is at least `best`.
+
+    Returns:
+        pq, sq, rq, pq_things, pq_stuff and miou as fractions, 0 where no segment was counted.
+    """
     segmenter = segmenter_for(net, card, next(net.parameters()).device, config.precision)
     result = evaluate(segmenter, dataset)
     panoptic, semantic = result["panoptic"], result["semantic"]
     figures = {key: panoptic["all"][key] for key in ("pq", "sq", "rq")}
     figures |= {f"pq_{kind}": panoptic[kind]["pq"] for kind in ("things", "stuff")} | {"miou": semantic["miou"]}
-    figures = {key: value or 0.0 for key, value in figures.items()}  # None where no segment was counted
-    log.log(iteration, figures)
-    say(f"iteration {iteration}  " + "  ".join(f"{key} {100 * value:.1f}" for key, value in figures.items()))
+    figures = {key: value or 0.0 for key, value in figures.items()}
     card = {**card, "training": {"iteration": iteration, "val": figures, "config": dump_config(config)}}
     save_weights(config.output / "last.safetensors", net.state_dict(), card)
     if figures["pq"] >= best:
         save_weights(config.output / "best.safetensors", net.state_dict(), card)
-    return max(best, figures["pq"])
+    return figures
 
 
 def open_data(data: Data, files: PanopticFiles | None, categories: Sequence[Category] | None = None) -> CocoPanoptic:

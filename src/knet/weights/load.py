@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,13 +84,19 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def load_strict(net: nn.Module, state: dict[str, Tensor], origin: str) -> None:
+def load_strict(
+    net: nn.Module,
+    state: dict[str, Tensor],
+    origin: str,
+    advice: Callable[[], str] = lambda: "Choose the model they were made for.",
+) -> None:
     """Puts weights into a network; every tensor must fit.
 
     Args:
         net: the network, changed in place.
         state: tensors under our names.
         origin: how errors call the weights: their file.
+        advice: gives the sentence that says what to do; asked for only if they do not fit.
 
     Raises:
         CheckpointError: lists every missing, unexpected and wrongly shaped tensor.
@@ -105,7 +112,7 @@ def load_strict(net: nn.Module, state: dict[str, Tensor], origin: str) -> None:
     if missing or unexpected or shapes:
         lines = [
             f"The weights in '{origin}' do not fit this model: {len(missing)} tensors missing, "
-            f"{len(unexpected)} unexpected, {len(shapes)} of another shape. Choose the model they were made for."
+            f"{len(unexpected)} unexpected, {len(shapes)} of another shape. {advice()}"
         ]
         for title, names in (("missing", missing), ("unexpected", unexpected), ("shape", shapes)):
             lines += [f"  {title}: {name}" for name in names]
