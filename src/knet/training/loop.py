@@ -6,6 +6,7 @@ resumed continues exactly as if nothing had happened.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ def train(config: RunConfig, resume: bool = False) -> Path:
 
     The run folder `config.output` gets: config.yaml; train.csv and val.csv (and TensorBoard's files where it is
     installed); state.pt, from which `resume` goes on; last.safetensors and best.safetensors (highest PQ), ready for
-    `knet.load`; best.json with the best figures.
+    `knet.load`.
 
     Args:
         config: see `knet.config.RunConfig`.
@@ -83,15 +84,9 @@ def train(config: RunConfig, resume: bool = False) -> Path:
         for iteration, batch in batches(config, dataset, start):
             torch.manual_seed(config.seed * 1_000_003 + iteration)
             rate = learning_rate(iteration, config.iterations, 1.0, o.warmup, o.warmup_start, o.power)
-            try:
-                losses = train_step(net, criterion, optimizer, scaler, batch, config, rate)
-            except TrainingError as error:
-                draws = next(iter(BatchPlan(len(dataset), config.batch, config.seed, iteration)))
-                names = ", ".join(dataset.name(draw.image) for draw in draws)
-                raise TrainingError(
-                    f"{error} in iteration {iteration}, for the images {names}; lower optimizer.learning_rate or use "
-                    "precision=bf16 or fp32, and resume the run."
-                ) from error
+            losses = train_step(net, criterion, optimizer, scaler, batch, config, rate)
+            if not math.isfinite(sum(losses.values())):
+                raise not_finite(losses, iteration, config, dataset)
             finished = iteration + 1
             bar.update()
             if finished % config.log_every == 0 or finished == config.iterations:
@@ -101,9 +96,8 @@ def train(config: RunConfig, resume: bool = False) -> Path:
                 losses_log.log(finished, row)
                 bar.set_postfix_str(f"loss {row['loss']:.3f}")
                 if bar.disable:  # no terminal: plain lines
-                    print(
-                        f"iteration {finished}/{config.iterations}  loss {row['loss']:.3f}  {seconds:.2f} s/iteration"
-                    )
+                    line = f"iteration {finished}/{config.iterations}  loss {row['loss']:.3f}"
+                    print(f"{line}  {seconds:.2f} s/iteration", flush=True)
                 clock, done = time.perf_counter(), finished
             if finished % config.validate_every == 0 or finished == config.iterations:
                 figures = validate(net, card, validation, best, finished, config)
@@ -125,10 +119,15 @@ def train_step(
     config: RunConfig,
     rate: float,
 ) -> dict[str, float]:
-    """One update of the weights. Returns the weighted losses; `rate` is the factor on every group's learning rate.
+    """One update of the weights; none if the loss is not finite.
 
-    Raises:
-        TrainingError: the loss is not finite; nothing was updated.
+    Args:
+        net, criterion, optimizer, scaler, config: as made by `train`.
+        batch: images (3,h,w) uint8 of any sizes, and their targets.
+        rate: factor on every group's initial learning rate.
+
+    Returns:
+        The weighted losses by name.
     """
     device = next(net.parameters()).device
     net.train()
@@ -141,16 +140,27 @@ def train_step(
         outputs = net(inputs)
     losses = criterion(outputs, [target.to(device) for target in targets])
     total = torch.stack(list(losses.values())).sum()
-    values = torch.stack([*losses.values(), total]).detach().tolist()
-    if not torch.isfinite(total):
-        raise TrainingError(f"The loss is {values[-1]}")
+    values = torch.stack([total, *losses.values()]).tolist()  # one copy to the host
+    if not math.isfinite(values[0]):
+        return dict(zip(losses, values[1:], strict=True))
     optimizer.zero_grad(set_to_none=True)
     scaler.scale(total).backward()
     scaler.unscale_(optimizer)
     nn.utils.clip_grad_norm_(net.parameters(), config.optimizer.clip)
     scaler.step(optimizer)
     scaler.update()
-    return dict(zip(losses, values, strict=False))
+    return dict(zip(losses, values[1:], strict=True))
+
+
+def not_finite(losses: dict[str, float], iteration: int, config: RunConfig, dataset: CocoPanoptic) -> TrainingError:
+    """The error for a loss that is not a finite number: names the losses and the images."""
+    draws = next(iter(BatchPlan(len(dataset), config.batch, config.seed, iteration)))
+    images = ", ".join(dataset.name(draw.image) for draw in draws)
+    bad = ", ".join(name for name, value in losses.items() if not math.isfinite(value))
+    return TrainingError(
+        f"The loss is not finite in iteration {iteration} ({bad}), for the images {images}; lower "
+        "optimizer.learning_rate or use precision=bf16 or fp32, and resume the run."
+    )
 
 
 def batches(config: RunConfig, dataset: CocoPanoptic, start: int) -> Iterator[tuple[int, Batch]]:
