@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from knet.errors import CheckpointError
-from knet.files import atomic_path, cannot_write
+from knet.files import atomic_path
 from knet.weights import rtknet
 
 METADATA_KEY = "knet"
@@ -135,7 +135,5 @@ def save_weights(path: str | Path, state: dict[str, Tensor], metadata: dict[str,
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
     text = json.dumps({"format": FORMAT_VERSION, **metadata})
     with atomic_path(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={METADATA_KEY: text})
-        except SafetensorError as error:  # how the library reports a full disk
-            raise cannot_write(Path(path), error) from error
+        # Not safetensors' own save_file: its files can be read by nobody but their owner.
+        temporary.write_bytes(save(tensors, metadata={METADATA_KEY: text}))
