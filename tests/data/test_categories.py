@@ -64,6 +64,18 @@ def test_users_own_table(tmp_path: Path, ending: str) -> None:
     assert table.void_values == {0, 255}
 
 
+def test_classes_that_a_mirror_swaps(tmp_path: Path) -> None:
+    rows = [
+        {"id": 7, "name": "left", "thing": False, "flip_to": 3},
+        {"id": 5, "name": "up", "thing": False},
+        {"id": 3, "name": "right", "thing": False, "flip_to": 7},
+    ]
+    path = tmp_path / "arrows.json"
+    path.write_text(json.dumps({"categories": rows}))
+    assert load_table(path).flip_labels == (2, 1, 0)
+    assert load_table("camvid").flip_labels == tuple(range(11))
+
+
 def test_coco_panoptic_json_as_table(tmp_path: Path) -> None:
     path = tmp_path / "panoptic.json"
     rows = [{"id": 1, "name": "person", "isthing": 1, "color": [9, 9, 9], "supercategory": "person"}]
@@ -94,6 +106,10 @@ def test_unknown_name_gives_the_nearest_and_the_list() -> None:
         ({"categories": [{**ROWS[0], "color": [0, 0, 256]}]}, "color"),
         ({"categories": ROWS, "void_id": 9}, "value 9 for void and for 'car'"),
         ({"categories": ROWS, "void_id": "none"}, "void_id = 'none'"),
+        ({"categories": [ROWS[0], {**ROWS[1], "flip_to": 77}]}, "flip_to = 77 for 'car'"),
+        ({"categories": [ROWS[0], {**ROWS[1], "flip_to": "road"}]}, "flip_to = 'road'"),
+        ({"categories": [{**ROWS[0], "flip_to": 9}, ROWS[1]]}, "flips 'road' to 'car' but not back"),
+        ({"categories": [{**ROWS[0], "flip_to": 9}, {**ROWS[1], "flip_to": 4}]}, "both be things or both stuff"),
     ],
 )
 def test_broken_table(tmp_path: Path, change: dict[str, object], message: str) -> None:

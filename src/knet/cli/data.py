@@ -1,4 +1,4 @@
-"""knet data: making and reading data sets."""
+"""knet data: making, preparing and checking data sets."""
 
 from __future__ import annotations
 
@@ -8,12 +8,59 @@ from dataclasses import asdict
 from typing import Any
 
 from knet.cli.options import add_verb
+from knet.errors import ConfigError
+
+_LAYOUTS = ("cityscapes", "mapillary")
 
 
 def add_parser(verbs: Any) -> None:
     """Adds the verb and its own verbs to the command line."""
-    parser = add_verb(verbs, "data", "make data sets for training", "knet data from-labels --help")
+    parser = add_verb(verbs, "data", "make, prepare and check data sets for training", "knet data prepare --help")
     jobs = parser.add_subparsers(title="jobs", metavar="JOB", required=True)
+    _add_prepare(jobs)
+    _add_check(jobs)
+    _add_from_labels(jobs)
+    _add_synth(jobs)
+
+
+def _add_prepare(jobs: Any) -> None:
+    prepare = add_verb(
+        jobs,
+        "prepare",
+        "make what training reads out of the unpacked download of a data set",
+        "knet data prepare cityscapes data/cityscapes\n  knet data prepare mapillary data/mapillary_vistas",
+    )
+    prepare.add_argument("dataset", choices=_LAYOUTS)
+    prepare.add_argument("root", metavar="ROOT", help="folder that holds gtFine and leftImg8bit, or config.json")
+    prepare.add_argument("--splits", metavar="LIST", help="such as train,val (default: all that have labels)")
+    prepare.add_argument("--train-ids", action="store_true", help="cityscapes: category ids 0..18 instead of raw 7..33")
+    prepare.add_argument("--version", choices=["1.2", "2.0"], help="mapillary: which labels (default: 1.2 if there)")
+    prepare.add_argument("--overwrite", action="store_true", help="replace panoptic files that are there already")
+    prepare.add_argument("--json", action="store_true", help="print the summary as JSON")
+    prepare.set_defaults(run=run_prepare)
+
+
+def _add_check(jobs: Any) -> None:
+    check = add_verb(
+        jobs,
+        "check",
+        "read a whole data set and say what it holds and what is wrong with it; status 2 if it cannot be used",
+        "knet data check cityscapes data/cityscapes\n"
+        "  knet data check --images img --panoptic panoptic.json --masks panoptic",
+    )
+    check.add_argument("dataset", nargs="?", choices=_LAYOUTS, help="a prepared download; with ROOT")
+    check.add_argument("root", nargs="?", metavar="ROOT", help="its folder")
+    check.add_argument("--splits", metavar="LIST", help="of ROOT, such as train,val (default: all that have labels)")
+    check.add_argument("--version", choices=["1.2", "2.0"], help="mapillary: which labels (default: 1.2 if there)")
+    check.add_argument("--images", metavar="DIR", help="any COCO panoptic data set: folder of images")
+    check.add_argument("--panoptic", metavar="FILE", help="its JSON")
+    check.add_argument("--masks", metavar="DIR", help="its folder of PNGs")
+    check.add_argument("--classes", metavar="TABLE", help="its class table: camvid, cityscapes, mapillary, or a file")
+    check.add_argument("--json", action="store_true", help="print the report as JSON")
+    check.set_defaults(run=run_check)
+
+
+def _add_from_labels(jobs: Any) -> None:
     labels = add_verb(
         jobs,
         "from-labels",
@@ -30,6 +77,76 @@ def add_parser(verbs: Any) -> None:
     labels.add_argument("--overwrite", action="store_true", help="replace an output that exists")
     labels.add_argument("--json", action="store_true", help="print the summary as JSON")
     labels.set_defaults(run=run_from_labels)
+
+
+def _add_synth(jobs: Any) -> None:
+    synth = add_verb(
+        jobs,
+        "synth",
+        "draw street scenes and their truth, in the files and folders of a real data set",
+        "knet data synth cityscapes data/synthetic --images 200 --size 512x1024 --seed 1",
+    )
+    synth.add_argument("layout", choices=_LAYOUTS)
+    synth.add_argument("output", metavar="OUT", help="folder to make")
+    synth.add_argument("--images", type=int, default=100, metavar="N", help="for training; a quarter more to validate")
+    synth.add_argument("--size", type=_size, default=(512, 1024), metavar="HxW", help="pixels (default: 512x1024)")
+    synth.add_argument("--seed", type=int, default=0, help="the same seed gives the same files (default: 0)")
+    synth.add_argument("--json", action="store_true", help="print the summary as JSON")
+    synth.set_defaults(run=run_synth)
+
+
+def run_prepare(args: argparse.Namespace) -> int:
+    """Prepares and prints what is there now."""
+    from knet.data.files import name_some
+    from knet.data.prepare import prepare_cityscapes, prepare_mapillary
+
+    chosen: dict[str, Any] = {} if args.splits is None else {"splits": _names(args.splits)}
+    summary: dict[str, Any]
+    if args.dataset == "cityscapes":
+        if args.version is not None:
+            raise ConfigError("--version is for mapillary; Cityscapes has one version.")
+        splits = prepare_cityscapes(args.root, **chosen, train_ids=args.train_ids, overwrite=args.overwrite)
+        summary = {"splits": [asdict(split) for split in splits]}
+    else:
+        if args.train_ids:
+            raise ConfigError("--train-ids is for cityscapes; Mapillary's category ids are label index + 1.")
+        made = prepare_mapillary(args.root, **chosen, version=args.version, overwrite=args.overwrite)
+        splits, summary = made.splits, asdict(made)
+    if args.json:
+        print(json.dumps(summary, indent=1, default=str))
+        return 0
+    for split in splits:
+        state = "written" if split.made else "kept as it was (--overwrite makes it anew)"
+        print(f"{split.name}: {split.images} images, {split.json} {state}")
+        if split.unlabelled:
+            print(f"note: {split.name} has images without a label, which stay unused: {name_some(split.unlabelled)}")
+    if "table" in summary:
+        print(f"class table of version {summary['version']}: {_describe_table(summary['table'])}")
+    print(f"look it through with: knet data check {args.dataset} {args.root}")
+    return 0
+
+
+def run_check(args: argparse.Namespace) -> int:
+    """Checks and prints; status 2 if there are errors, 0 if there are at most warnings."""
+    from knet.data.categories import load_categories
+    from knet.data.checks import check_panoptic, check_root
+
+    files = (args.images, args.panoptic, args.masks)
+    if args.dataset is not None and args.root is not None and not any(files):
+        if args.classes is not None:
+            raise ConfigError(f"--classes is for --panoptic; the classes of {args.dataset} are known.")
+        splits = None if args.splits is None else _names(args.splits)
+        reports = check_root(args.dataset, args.root, splits, version=args.version)
+    elif args.dataset is None and all(files):
+        categories = None if args.classes is None else load_categories(args.classes)
+        reports = [check_panoptic(*files, categories)]
+    else:
+        raise ConfigError("Give a data set and its ROOT, or all of --images, --panoptic and --masks.")
+    if args.json:
+        print(json.dumps([report.to_dict() for report in reports], indent=1))
+    else:
+        print("\n\n".join(_report_text(report) for report in reports))
+    return 2 if any(report.errors for report in reports) else 0
 
 
 def run_from_labels(args: argparse.Namespace) -> int:
@@ -53,3 +170,65 @@ def run_from_labels(args: argparse.Namespace) -> int:
     print(f"{made.images} images, {made.json} and {made.masks}/ written")
     print(f"note: {made.note}")
     return 0
+
+
+def run_synth(args: argparse.Namespace) -> int:
+    """Draws the scenes and prints what is in them."""
+    from knet.data.synthetic.layouts import synthesize
+
+    made = synthesize(args.layout, args.output, args.images, args.size, args.seed)
+    if args.json:
+        print(json.dumps(asdict(made), indent=1, default=str))
+        return 0
+    print(", ".join(f"{name} {count}" for name, count in made.objects.items()))
+    counts = ", ".join(f"{count} {split}" for split, count in made.images.items())
+    print(f"{made.root}: {counts} images; next: knet data prepare {args.layout} {made.root}")
+    return 0
+
+
+def _report_text(report: Any) -> str:
+    """A report as lines: what is there, a row for each class, the findings."""
+    head = [f"{report.name}: {report.images} images"]
+    if report.sizes is not None:
+        small, large = (f"{width}x{height}" for height, width in report.sizes)
+        head.append(f"{small} pixels" if small == large else f"{small} to {large} pixels")
+    head.append(f"{report.void_share:.1%} void")
+    for what, ids in (("segment", report.segment_ids), ("category", report.category_ids)):
+        if ids is not None:
+            head.append(f"{what} ids {ids[0]}..{ids[1]}")
+    width = max([len(row.name) for row in report.classes] + [10])
+    title = f"{'class':<{width}} {'id':>5} {'kind':<6}{'images':>8}{'segments':>10}{'crowds':>8}{'pixels':>9}"
+    rows = [
+        f"{row.name:<{width}} {row.id:>5} {'thing' if row.thing else 'stuff':<6}"
+        f"{row.images:>8}{row.segments:>10}{row.crowds:>8}{row.share:>9.2%}"
+        for row in report.classes
+    ]
+    warnings = len(report.findings) - report.errors
+    end = f"{report.errors} kinds of errors, {warnings} of warnings" if report.findings else "nothing wrong"
+    return "\n".join([", ".join(head), title, *rows, *(finding.line for finding in report.findings), end])
+
+
+def _describe_table(path: Any) -> str:
+    from knet.data.categories import load_table
+
+    table = load_table(path)
+    things = sum(category.thing for category in table.categories)
+    pairs = sum(flip != label for label, flip in enumerate(table.flip_labels)) // 2
+    swapped = f", {pairs} pairs swapped in a mirror" if pairs else ""
+    return f"{path} ({len(table.categories) - things} stuff, {things} things{swapped})"
+
+
+def _names(text: str) -> list[str]:
+    """The parts of a comma-separated list."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ConfigError(f"--splits {text!r} names no split; write for example --splits train,val.")
+    return names
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    try:
+        return int(height), int(width)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a size such as 512x1024 (height x width)") from None

@@ -28,7 +28,9 @@ _CONFLICT = "; every class of a table needs its own"
 class CategoryTable:
     """A class table with the numbers that label PNGs use.
 
-    `label_values[k]` is the pixel value of label k · `void_values` are the pixel values that mean void.
+    `label_values[k]` is the pixel value of label k · `void_values` are the pixel values that mean void ·
+    `flip_labels[k]` is the label that k becomes in a mirror image: k itself for all but classes that tell left from
+    right (Mapillary Vistas v2.0 has arrows to the left and to the right).
     """
 
     name: str
@@ -36,6 +38,7 @@ class CategoryTable:
     categories: tuple[Category, ...]
     label_values: tuple[int, ...]
     void_values: frozenset[int]
+    flip_labels: tuple[int, ...]
 
 
 def category_tables() -> list[str]:
@@ -55,9 +58,10 @@ def load_categories(name_or_path: str | Path) -> tuple[Category, ...]:
 def load_table(name_or_path: str | Path) -> CategoryTable:
     """A whole class table: one that comes with the package, or the user's own file.
 
-    The file is JSON or YAML with a list `categories` of rows {id, name, thing, color, label_value}; color is RGB and
-    may be left out, label_value may be left out where it is the id. `void_id` is the pixel value (or list of values)
-    of label PNGs that means void. The `categories` of a COCO panoptic JSON (isthing for thing) are read as well.
+    The file is JSON or YAML with a list `categories` of rows {id, name, thing, color, label_value, flip_to}; color is
+    RGB and may be left out, label_value may be left out where it is the id, flip_to is the id of the class that this
+    one becomes in a mirror image, left out where it stays itself. `void_id` is the pixel value (or list of values) of
+    label PNGs that means void. The `categories` of a COCO panoptic JSON (isthing for thing) are read as well.
 
     Raises:
         ConfigError: no such table or file, or a table that contradicts itself.
@@ -85,7 +89,8 @@ def as_table(categories: str | Path | CategoryTable | Sequence[Category]) -> Cat
     if isinstance(categories, str | Path):
         return load_table(categories)
     rows = tuple(categories)
-    return CategoryTable("custom", "given as rows", rows, tuple(row.id for row in rows), frozenset())
+    values, labels = tuple(row.id for row in rows), tuple(range(len(rows)))
+    return CategoryTable("custom", "given as rows", rows, values, frozenset(), labels)
 
 
 def categories_from_rows(
@@ -140,7 +145,9 @@ def _parse_file(path: Path) -> object:
 def _to_table(content: object, where: str) -> CategoryTable:
     if not isinstance(content, dict):
         raise ConfigError(f"The class table {where} must be a mapping with a list 'categories'.")
-    categories, values = categories_from_rows(content.get("categories"), f"The class table {where}")
+    rows = content.get("categories")
+    categories, values = categories_from_rows(rows, f"The class table {where}")
+    flips = _flip_labels(rows, categories, where)
     void = content.get("void_id")
     void_values = void if isinstance(void, list) else [] if void is None else [void]
     if not all(_is_whole(value) for value in void_values):
@@ -150,7 +157,25 @@ def _to_table(content: object, where: str) -> CategoryTable:
         name = categories[values.index(both[0])].name
         raise ConfigError(f"The class table {where} uses the pixel value {both[0]} for void and for {name!r}.")
     name = content.get("name", Path(where).stem)
-    return CategoryTable(str(name), str(content.get("source", "")), categories, values, frozenset(void_values))
+    return CategoryTable(str(name), str(content.get("source", "")), categories, values, frozenset(void_values), flips)
+
+
+def _flip_labels(rows: Any, categories: Sequence[Category], where: str) -> tuple[int, ...]:
+    """The label that each label becomes in a mirror image, from the rows' `flip_to`; flips must go both ways."""
+    label_of = {category.id: label for label, category in enumerate(categories)}
+    flips = [row.get("flip_to", row["id"]) for row in rows]
+    for category, flip in zip(categories, flips, strict=True):
+        if not _is_whole(flip) or flip not in label_of:
+            raise ConfigError(
+                f"The class table {where} has flip_to = {flip!r} for {category.name!r}; give the id of a class of it."
+            )
+        other = categories[label_of[flip]]
+        if flips[label_of[flip]] != category.id or other.thing != category.thing:
+            raise ConfigError(
+                f"The class table {where} flips {category.name!r} to {other.name!r} but not back; "
+                "two classes that a mirror swaps must name each other, and both be things or both stuff."
+            )
+    return tuple(label_of[flip] for flip in flips)
 
 
 def _is_whole(value: object) -> TypeGuard[int]:

@@ -18,7 +18,7 @@ from knet.data.files import list_images, name_some, read_ids, read_image, read_j
 from knet.errors import DataError
 from knet.structures import Category, Sample, SegmentInfo
 
-_LARGEST_ID = 256**3 - 1
+LARGEST_ID = 256**3 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class CocoPanoptic:
             kind, other = ("image", "annotation") if alone else ("annotation", "image")
             alone = alone or [id_ for id_ in annotations if id_ not in images]
             raise DataError(f"{self._json} has no {other} for the {kind} {name_some(alone)}; add it or remove the row.")
-        find_image = None if self._images is None else _Finder(self._images, self._json)
+        find_image = None if self._images is None else ImageFinder(self._images, self._json)
         masks = set(list_images(self._masks))
         entries = []
         for id_, row in images.items():
@@ -167,8 +167,8 @@ class CocoPanoptic:
         segments: dict[int, SegmentInfo] = {}
         for row in rows:
             id_, category = (row.get("id"), row.get("category_id")) if isinstance(row, dict) else (None, None)
-            if isinstance(id_, bool) or not isinstance(id_, int) or not 1 <= id_ <= _LARGEST_ID:
-                raise DataError(f"{where} has a segment with the id {id_!r}; ids go from 1 to {_LARGEST_ID}.")
+            if isinstance(id_, bool) or not isinstance(id_, int) or not 1 <= id_ <= LARGEST_ID:
+                raise DataError(f"{where} has a segment with the id {id_!r}; ids go from 1 to {LARGEST_ID}.")
             if id_ in segments:
                 raise DataError(f"{where} lists the segment {id_} twice; segment ids must be unique in an image.")
             label = self._labels.get(category) if isinstance(category, int) else None
@@ -182,8 +182,8 @@ class CocoPanoptic:
         return list(segments.values())
 
 
-class _Finder:
-    """Finds images below a folder by the file_name of a JSON."""
+class ImageFinder:
+    """Finds images below a folder by the file_name of a JSON (see `CocoPanoptic` for the rules)."""
 
     def __init__(self, folder: Path, json: Path):
         self._folder, self._json = folder, json
@@ -194,23 +194,31 @@ class _Finder:
             self._by_path.setdefault(without_ending(name), []).append(name)
             self._by_stem.setdefault(PurePosixPath(name).stem, []).append(name)
 
+    def candidates(self, file_name: str) -> list[str]:
+        """The paths relative to the folder that a file_name may mean: one, if all is well."""
+        name = PurePosixPath(file_name).as_posix()
+        if name in self._names:
+            return [name]
+        stem = PurePosixPath(name).stem
+        if not stem:
+            return []
+        original = re.sub(r"_gtFine_leftImg8bit$", "_leftImg8bit", stem)  # see the class's docstring
+        return self._by_path.get(without_ending(name)) or self._by_stem.get(stem) or self._by_stem.get(original) or []
+
     def __call__(self, file_name: str) -> str:
         """The path relative to the folder.
 
         Raises:
             DataError: no such image, or several that could be meant.
         """
-        name = PurePosixPath(file_name).as_posix()
-        if name in self._names:
-            return name
-        stem = PurePosixPath(name).stem
-        original = re.sub(r"_gtFine_leftImg8bit$", "_leftImg8bit", stem)  # see the class's docstring
-        found = self._by_path.get(without_ending(name)) or self._by_stem.get(stem) or self._by_stem.get(original) or []
+        found = self.candidates(file_name)
         if len(found) == 1:
             return found[0]
         if found:
             raise DataError(f"{self._json}: image {file_name} could be any of {name_some(found)} in {self._folder}.")
-        raise DataError(f"The image {self._folder / name} ({self._json}) does not exist; is this the right folder?")
+        raise DataError(
+            f"The image {self._folder / file_name} ({self._json}) does not exist; is this the right folder?"
+        )
 
 
 def _size(shape: tuple[int, ...]) -> str:

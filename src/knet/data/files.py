@@ -148,6 +148,18 @@ def values_in(map_: np.ndarray) -> np.ndarray:
     return np.unique(np.append(flat[starts], flat[0]))
 
 
+def areas_in(map_: np.ndarray) -> dict[int, int]:
+    """The different values of an (H,W) integer map with their numbers of pixels, ascending; from runs, as above."""
+    flat = map_.ravel()
+    if flat.size == 0:
+        return {}
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    lengths = np.diff(np.append(starts, flat.size))
+    values, number = np.unique(flat[starts], return_inverse=True)
+    areas = np.bincount(number, lengths).astype(np.int64)
+    return dict(zip(values.tolist(), areas.tolist(), strict=True))
+
+
 def _unreadable(path: Path, what: str, fault: BaseException) -> DataError:
     if not path.exists():
         return DataError(f"The {what} {path} does not exist.")

@@ -48,7 +48,8 @@ class PanopticWriter:
         try:
             shutil.rmtree(self._partial, ignore_errors=True)
             (self._partial / "masks").mkdir(parents=True)
-            self.json.parent.mkdir(parents=True, exist_ok=True)
+            if self.json.parent != self.masks:  # Mapillary's JSON lies among its PNGs: the folder comes with them
+                self.json.parent.mkdir(parents=True, exist_ok=True)
         except OSError as fault:
             raise self._unwritable(fault) from fault
         return self

@@ -1,0 +1,126 @@
+"""What a check of a data set can find, each with its fix, and the report that holds it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+EXAMPLES = 3
+
+# kind: (an error?, what is wrong, what to do)
+KINDS: dict[str, tuple[bool, str, str]] = {
+    "json": (True, "the panoptic JSON cannot be used", "create it again"),
+    "row": (True, "rows of the JSON lack id or file_name", "create the JSON again"),
+    "image id twice": (True, "image ids are listed twice", "keep one row of each"),
+    "no annotation": (True, "images have no annotation", "add it or remove the image's row"),
+    "no image row": (True, "annotations have no image", "add its row or remove the annotation"),
+    "no segments_info": (True, "annotations have no segments_info", "use the panoptic JSON, not the instances JSON"),
+    "segment row": (True, "segments have no whole id from 1 to 16777215", "number the segments of each image anew"),
+    "segment twice": (True, "segment ids are listed twice in an image", "give each segment an id of its own"),
+    "unknown category": (
+        True,
+        "segments have a category that the class table lacks",
+        "choose the data set's own table",
+    ),
+    "image missing": (True, "images that the JSON names do not exist", "copy them to the images folder"),
+    "image ambiguous": (True, "several files may be the image that the JSON names", "give the JSON relative paths"),
+    "image unreadable": (True, "images cannot be read", "copy them again"),
+    "mask missing": (True, "panoptic PNGs that the JSON names do not exist", "copy them to the masks folder"),
+    "mask unreadable": (True, "panoptic PNGs cannot be read as 8-bit RGB", "copy or create them again"),
+    "image size": (True, "images and panoptic PNGs differ in size", "use the images that the labels were made for"),
+    "json size": (True, "panoptic PNGs have another size than the JSON says", "use the PNGs that belong to the JSON"),
+    "not in json": (True, "segments of the PNG are not in the JSON", "use the PNGs that belong to the JSON"),
+    "not in png": (True, "segments of the JSON are not in the PNG", "use the PNGs that belong to the JSON"),
+    "label without image": (True, "raw labels have no image", "copy the images again or remove the labels"),
+    "label not prepared": (True, "raw labels are not in the panoptic JSON", "run knet data prepare with --overwrite"),
+    "same file twice": (False, "image files stand in several rows", "keep one row of each"),
+    "same picture": (False, "image files have equal content", "remove one, above all if splits share it"),
+    "image unused": (False, "images are not in the JSON", "label them or ignore this"),
+    "mask unused": (False, "panoptic PNGs are not in the JSON", "remove them or create the JSON again"),
+    "area": (False, "segments have another area than the JSON says", "create the JSON again if a tool reads its areas"),
+    "nothing to learn": (False, "images have no segment, or only crowds", "label them or remove them"),
+    "thing differs": (False, "classes are things here and stuff there (JSON, table)", "correct one of them"),
+    "class absent": (False, "classes have no segment", "expect no result for them, or add images"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong, `count` times. `examples` are at most three; `line` says it all, with the fix."""
+
+    kind: str
+    error: bool
+    count: int
+    examples: list[str]
+
+    @property
+    def line(self) -> str:
+        """The finding as one line of text."""
+        _, what, fix = KINDS[self.kind]
+        rest = self.count - len(self.examples)
+        more = f" and {rest} more" if rest else ""
+        counted = f" ({self.count})" if self.kind != "json" else ""
+        return f"{'error' if self.error else 'warning'}: {what}{counted}: {', '.join(self.examples)}{more}; {fix}"
+
+
+@dataclass(frozen=True, slots=True)
+class ClassCount:
+    """How often a class occurs. `segments` leaves `crowds` out; `share` is of all labelled pixels, 0..1."""
+
+    id: int
+    name: str
+    thing: bool
+    images: int
+    segments: int
+    crowds: int
+    pixels: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What a data set holds and what is wrong with it.
+
+    Ranges are (smallest, largest), None where there is nothing; `sizes` are (height, width) pairs by area.
+    `void_share` is the share of pixels without a segment, 0..1.
+    """
+
+    name: str
+    images: int
+    findings: list[Finding]
+    classes: list[ClassCount]
+    void_share: float
+    segment_ids: tuple[int, int] | None
+    category_ids: tuple[int, int] | None
+    sizes: tuple[tuple[int, int], tuple[int, int]] | None
+
+    @property
+    def errors(self) -> int:
+        """The number of findings that keep the data set from being used."""
+        return sum(finding.error for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values, the findings with their lines."""
+        plain = asdict(self)
+        plain["findings"] = [{**asdict(finding), "line": finding.line} for finding in self.findings]
+        return {**plain, "errors": self.errors}
+
+
+class Notes:
+    """Collects findings in bounded memory: a count and the first examples of each kind."""
+
+    def __init__(self) -> None:
+        self._counts = dict.fromkeys(KINDS, 0)
+        self._examples: dict[str, list[str]] = {kind: [] for kind in KINDS}
+
+    def add(self, kind: str, example: object) -> None:
+        """One more of a kind of `KINDS`."""
+        self._counts[kind] += 1
+        if len(self._examples[kind]) < EXAMPLES:
+            self._examples[kind].append(str(example))
+
+    def findings(self) -> list[Finding]:
+        """All that was found, errors first."""
+        return [
+            Finding(kind, KINDS[kind][0], count, self._examples[kind]) for kind, count in self._counts.items() if count
+        ]
