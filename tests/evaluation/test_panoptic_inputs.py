@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from knet.errors import DataError
-from knet.evaluation import PanopticQuality, panoptic_quality
+from knet.evaluation import PanopticQuality, panoptic_files, panoptic_quality
 from knet.structures import Category, SegmentInfo
 
 TABLE = [Category(i, f"class {i}", i in (3, 5), (0, 0, i)) for i in (1, 3, 5, 8)]
@@ -166,4 +166,45 @@ def test_refuses_missing_and_broken_files(tmp_path: Path) -> None:
         panoptic_quality(truth, predictions)
     (tmp_path / "im.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(DataError, match=r"im\.png cannot be read"):
+        panoptic_quality(truth, predictions)
+
+
+def write_images(folder: Path, count: int, mode: str = "RGB") -> Path:
+    """`count` images of one segment with a large id, as COCO panoptic files; the JSON's path."""
+    (folder / "masks").mkdir(parents=True)
+    rows = []
+    for n in range(count):
+        rgb = np.zeros((6, 9, 3), np.uint8)
+        rgb[1:, 2:] = (n, 255, 254)
+        Image.fromarray(rgb).convert(mode).save(folder / "masks" / f"{n}.png")
+        segment = {"id": n + 256 * 255 + 65536 * 254, "category_id": 3}
+        rows.append({"image_id": n, "file_name": f"{n}.png", "segments_info": [segment]})
+    table = [{"id": c.id, "name": c.name, "isthing": int(c.thing)} for c in TABLE]
+    (folder / "masks.json").write_text(json.dumps({"annotations": rows, "categories": table}))
+    return folder / "masks.json"
+
+
+def test_masks_with_an_alpha_channel(tmp_path: Path) -> None:
+    truth, predictions = write_images(tmp_path / "t", 3), write_images(tmp_path / "p", 3, "RGBA")
+    assert panoptic_quality(truth, predictions)["classes"][3]["tp"] == 3
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_masks_are_read_in_order_and_not_far_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    truth, predictions = write_images(tmp_path / "t", count), write_images(tmp_path / "p", count)
+    read: list[Path] = []
+    real = panoptic_files._read_mask
+    monkeypatch.setattr(panoptic_files, "_read_mask", lambda path: (read.append(path), real(path))[1])
+    places = [panoptic_files.read_annotations(json.loads(p.read_text()), p, None) for p in (truth, predictions)]
+    for done, (name, (true, rows), (predicted, _)) in enumerate(panoptic_files.read_pairs(*places)):
+        assert name == f"image {done}" and len(read) <= 2 * (done + 3)
+        assert true.max() == predicted.max() == rows[0]["id"]
+    assert len(read) == 2 * count
+
+
+def test_a_damaged_mask_in_the_middle_ends_the_run(tmp_path: Path) -> None:
+    truth, predictions = write_images(tmp_path / "t", 5), write_images(tmp_path / "p", 5)
+    whole = (tmp_path / "p" / "masks" / "3.png").read_bytes()
+    (tmp_path / "p" / "masks" / "3.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"3\.png cannot be read"):
         panoptic_quality(truth, predictions)

@@ -13,31 +13,28 @@ panopticapi and cityscapesScripts' copy of it, also where the code decides what 
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from knet.errors import DataError
-from knet.structures import Category, Segment, SegmentInfo
+from knet.evaluation.panoptic_files import (
+    ID_LIMIT,
+    Labelled,
+    SegmentLike,
+    read_annotations,
+    read_categories,
+    read_json,
+    read_pairs,
+    some,
+)
+from knet.structures import Category, SegmentInfo
 
-SegmentLike = Mapping[str, Any] | SegmentInfo | Segment
-"""A row of `segments_info` (`id`, `category_id`, optional `iscrowd` and `area`), or one of this package's segments."""
-
-Labelled = tuple[np.ndarray, Sequence[SegmentLike]]
-"""An image's id map (H,W) and its segments."""
-
-_Annotation = tuple[Path, list[Any]]  # where an image's mask lies, and its segments
-
-_ID_LIMIT = 1 << 24  # an RGB mask holds three bytes
-_CHUNK = 1 << 16  # pixels counted at a time: their intermediate arrays stay in the processor's cache
 _UNLISTED, _VOID, _FIRST = 0, 1, 2  # positions in the table of overlaps; segments follow from _FIRST on
 
 
@@ -99,10 +96,10 @@ class PanopticQuality:
         overlaps = _overlaps(truth_ids, truth.ids, predicted_ids, predicted.ids)
         if overlaps[:, _UNLISTED].any():
             unlisted = np.setdiff1d(predicted_ids, np.append(predicted.ids, 0))
-            raise DataError(f"{name}: the predicted mask has ids {_some(unlisted)} that its segments do not list.")
+            raise DataError(f"{name}: the predicted mask has ids {some(unlisted)} that its segments do not list.")
         if not overlaps[:, _FIRST:].sum(axis=0).all():
             empty = predicted.ids[overlaps[:, _FIRST:].sum(axis=0) == 0]
-            raise DataError(f"{name}: the prediction lists segments {_some(empty)} that have no pixel in its mask.")
+            raise DataError(f"{name}: the prediction lists segments {some(empty)} that have no pixel in its mask.")
         self._count(overlaps, truth, predicted)
 
     def merge(self, other: PanopticQuality) -> None:
@@ -157,13 +154,13 @@ class PanopticQuality:
             if rows[-1][1] < 0:
                 raise DataError(
                     f"{name}: segment {number} has the unknown category {category!r}; "
-                    f"the class table has {_some(self._rows)}."
+                    f"the class table has {some(self._rows)}."
                 )
         ids, labels, crowds, areas = zip(*rows, strict=True) if rows else ((), (), (), ())
         if len(set(ids)) != len(ids):
-            raise DataError(f"{name}: segments {_some({i for i in ids if ids.count(i) > 1})} are listed twice.")
-        if ids and not (min(ids) >= 0 and max(ids) < _ID_LIMIT):
-            raise DataError(f"{name}: segment ids run from {min(ids)} to {max(ids)}; 0 to {_ID_LIMIT - 1} are allowed.")
+            raise DataError(f"{name}: segments {some({i for i in ids if ids.count(i) > 1})} are listed twice.")
+        if ids and not (min(ids) >= 0 and max(ids) < ID_LIMIT):
+            raise DataError(f"{name}: segment ids run from {min(ids)} to {max(ids)}; 0 to {ID_LIMIT - 1} are allowed.")
         return _Segments(np.array(ids, np.int64), np.array(labels, np.int64), np.array(crowds, bool), np.array(areas))
 
     def _count(self, overlaps: np.ndarray, truth: _Segments, predicted: _Segments) -> None:
@@ -216,11 +213,11 @@ def panoptic_quality(
     without a prediction.
     """
     if isinstance(truth, str | PathLike) and isinstance(predictions, str | PathLike):
-        content = _read_json(Path(truth))
-        table = list(categories) if categories is not None else _categories(content, Path(truth))
-        true = _annotations(content, Path(truth), truth_masks)
-        predicted = _annotations(_read_json(Path(predictions)), Path(predictions), prediction_masks)
-        pairs, total = _from_files(true, predicted), len(true)
+        content = read_json(Path(truth))
+        table = list(categories) if categories is not None else read_categories(content, Path(truth))
+        true = read_annotations(content, Path(truth), truth_masks)
+        predicted = read_annotations(read_json(Path(predictions)), Path(predictions), prediction_masks)
+        pairs, total = read_pairs(true, predicted), len(true)
     elif isinstance(truth, str | PathLike) or isinstance(predictions, str | PathLike):
         raise DataError("Truth and predictions must both be JSON files, or both sequences of (id map, segments).")
     else:
@@ -242,9 +239,9 @@ def _checked(id_map: np.ndarray, name: str) -> np.ndarray:
     id_map = np.asarray(id_map)
     if id_map.ndim != 2 or id_map.dtype.kind not in "iu" or id_map.size == 0:
         raise DataError(f"{name}: an id map is an (H,W) integer array, not {id_map.shape} {id_map.dtype}.")
-    if id_map.min() < 0 or id_map.max() >= _ID_LIMIT:
+    if id_map.min() < 0 or id_map.max() >= ID_LIMIT:
         told = f"ids run from {id_map.min()} to {id_map.max()}"
-        raise DataError(f"{name}: {told}; 0 (void) to {_ID_LIMIT - 1} are allowed.")
+        raise DataError(f"{name}: {told}; 0 (void) to {ID_LIMIT - 1} are allowed.")
     return id_map
 
 
@@ -254,97 +251,28 @@ def _overlaps(truth_ids: np.ndarray, truth: np.ndarray, predicted_ids: np.ndarra
     The first two rows and columns are ids that are not listed, and void. A predicted segment that is listed with
     id 0 is a segment, as in panopticapi.
     """
-    width = _FIRST + len(predicted)
-    # np.zeros takes memory only where it is written to, so a table over all possible ids costs nothing
-    row_of = np.zeros(1 + max(truth_ids.max(), *truth, 0), np.int32)
-    column_of = np.zeros(1 + max(predicted_ids.max(), *predicted, 0), np.int32)
-    row_of[0], column_of[0] = _VOID * width, _VOID
-    row_of[truth] = np.arange(_FIRST, _FIRST + len(truth)) * width
-    column_of[predicted] = np.arange(_FIRST, width)
-    counts = np.zeros((_FIRST + len(truth)) * width, np.int64)
     flat_truth, flat_predicted = truth_ids.ravel(), predicted_ids.ravel()
-    for start in range(0, flat_truth.size, _CHUNK):
-        part = slice(start, start + _CHUNK)
-        counts += np.bincount(row_of[flat_truth[part]] + column_of[flat_predicted[part]], minlength=counts.size)
-    return counts.reshape(-1, width)
+    # Neighbours mostly have the same ids: counted is not every pixel, but every run of equal ones, with its length.
+    changes = flat_truth[1:] != flat_truth[:-1]
+    changes |= flat_predicted[1:] != flat_predicted[:-1]
+    starts = np.concatenate([[0], np.flatnonzero(changes) + 1])
+    lengths = np.diff(starts, append=flat_truth.size)
+    width = _FIRST + len(predicted)
+    cells = _positions(flat_truth[starts], truth) * width + _positions(flat_predicted[starts], predicted)
+    counts = np.bincount(cells, lengths, minlength=(_FIRST + len(truth)) * width)  # float64, exact to 2^53
+    return counts.astype(np.int64).reshape(-1, width)
+
+
+def _positions(values: np.ndarray, listed: np.ndarray) -> np.ndarray:
+    """Where each id stands in the table of overlaps. (R,) ids from 0 on, (S,) -> (R,) int64"""
+    known = np.concatenate([[0], listed])
+    order = np.argsort(known, kind="stable")  # a listed 0 comes behind the other, and so counts
+    ordered = known[order]
+    nearest = np.searchsorted(ordered, values, side="right") - 1
+    return np.where(ordered[nearest] == values, order[nearest] + _VOID, _UNLISTED)
 
 
 def _mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     present = [row for row in rows if row["pq"] is not None]
     means = {key: sum(row[key] for row in present) / len(present) if present else None for key in ("pq", "sq", "rq")}
     return {**means, "n": len(present)}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as a COCO panoptic JSON file: {error}.") from error
-    if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
-        raise DataError(f"{path} has no list of `annotations`; give a JSON file in the COCO panoptic format.")
-    return content
-
-
-def _categories(content: Mapping[str, Any], path: Path) -> list[Category]:
-    try:
-        return [
-            Category(row["id"], str(row["name"]), bool(row["isthing"]), tuple(row.get("color", (0, 0, 0))))
-            for row in content["categories"]
-        ]
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path} needs `categories` with id, name and isthing; the truth carries them.") from error
-
-
-def _annotations(content: Mapping[str, Any], path: Path, folder: str | PathLike[str] | None) -> dict[Any, _Annotation]:
-    """{image_id: (its mask's path, its segments)}; the folder is the first of the usual ones that holds a mask."""
-    rows: dict[Any, tuple[str, list[Any]]] = {}
-    for row in content["annotations"]:
-        try:
-            image, name, segments = row["image_id"], row["file_name"], row["segments_info"]
-            rows[_image_key(image)] = (name, segments)
-            sound = isinstance(name, str) and isinstance(segments, list)
-        except (KeyError, TypeError):
-            sound = False
-        if not sound:
-            raise DataError(f"{path}: an annotation needs image_id, file_name and segments_info, not {row!r:.200}.")
-    beside = [path.with_suffix(""), path.with_name(re.sub(r"[_-]?\d+$", "", path.stem) or path.stem), path.parent]
-    holding = (place for place in beside if any((place / name).is_file() for name, _ in rows.values()))
-    masks = Path(folder) if folder is not None else next(holding, beside[0])
-    return {image: (masks / name, segments) for image, (name, segments) in rows.items()}
-
-
-def _image_key(image: Any) -> Any:
-    """Image ids as they are compared: tools disagree on whether a numeric id is a number or text ("000285")."""
-    return int(image) if isinstance(image, str) and image.isdecimal() else image
-
-
-def _from_files(
-    truth: Mapping[Any, _Annotation], predictions: Mapping[Any, _Annotation]
-) -> Iterator[tuple[str, Labelled, Labelled]]:
-    missing = [image for image in truth if image not in predictions]
-    if missing:
-        raise DataError(f"There is no prediction for image_id {_some(missing)}; every image of the truth needs one.")
-    for image, (mask, segments) in truth.items():
-        predicted_mask, predicted_segments = predictions[image]
-        yield f"image {image}", (_read_mask(mask), segments), (_read_mask(predicted_mask), predicted_segments)
-
-
-def _read_mask(path: Path) -> np.ndarray:
-    """A panoptic PNG's ids: (H,W) int32, R + 256 G + 65536 B."""
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"The mask {path} cannot be read ({error}); name its folder or write the file anew.") from error
-    if pixels.ndim != 3 or pixels.shape[2] < 3 or pixels.dtype != np.uint8:
-        raise DataError(f"The mask {path} must be an RGB PNG (id = R + 256 G + 65536 B), not mode {image.mode}.")
-    ids = pixels[..., 2].astype(np.int32)
-    for channel in (1, 0):
-        ids <<= 8
-        ids |= pixels[..., channel]
-    return ids
-
-
-def _some(values: Iterable[Any]) -> str:
-    values = list(values)
-    return ", ".join(map(str, values[:10])) + (f" and {len(values) - 10} more" if len(values) > 10 else "")

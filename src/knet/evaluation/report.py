@@ -1,6 +1,7 @@
 """Results of the metrics for people and programs: a text table, a CSV file, a JSON file.
 
-All functions take the dictionary that `panoptic_quality`, `PanopticQuality.result` or `mean_iou` returned.
+All functions take the dictionary that `panoptic_quality`, `PanopticQuality.result`, `mean_iou` or
+`cityscapes_instance_ap` returned.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ Row = dict[str, str | int | float | None]
 # What a table shows of each row: column -> heading. Fractions are shown in percent, counts as they are.
 _PANOPTIC = {"pq": "PQ", "sq": "SQ", "rq": "RQ", "tp": "TP", "fp": "FP", "fn": "FN", "n": "N"}
 _SEMANTIC = {"iou": "IoU", "niou": "nIoU", "pixels": "pixels"}
+_INSTANCE = {"ap": "AP", "ap50": "AP50", "objects": "objects"}
 
 
 def rows(result: Mapping[str, Any]) -> list[Row]:
@@ -28,13 +30,18 @@ def rows(result: Mapping[str, Any]) -> list[Row]:
 
     Panoptic: `level` (class, all, things, stuff), `id`, `name`, `pq`, `sq`, `rq`, `tp`, `fp`, `fn`, `n` (categories
     averaged, in the summary). Semantic: `level` (class, category, mean, accuracy: the share of right pixels, in
-    the column `iou`), `id`, `name`, `iou`, `niou` (only Cityscapes), `pixels`. Fractions are 0..1; None where there is
-    nothing to say.
+    the column `iou`), `id`, `name`, `iou`, `niou` (only Cityscapes), `pixels`. Instances: `level` (class, mean),
+    `id`, `name`, `ap`, `ap50`, `objects`. Fractions are 0..1; None where there is nothing to say.
     """
     if "all" in result:
         columns = _PANOPTIC
         listed = [("class", key, row["name"], row) for key, row in result["classes"].items()]
         listed += [(level, None, level, result[level]) for level in ("all", "things", "stuff")]
+    elif "ap" in result:
+        columns = _INSTANCE
+        listed = [("class", key, row["name"], row) for key, row in result["classes"].items()]
+        objects = sum(row["objects"] for row in result["classes"].values())
+        listed.append(("mean", None, "mean of classes", {**result, "objects": objects}))
     else:
         columns = _SEMANTIC if "mniou" in result else {key: _SEMANTIC[key] for key in ("iou", "pixels")}
         listed = [("class", key, row["name"], row) for key, row in result["classes"].items()]
@@ -50,7 +57,7 @@ def rows(result: Mapping[str, Any]) -> list[Row]:
 
 def table(result: Mapping[str, Any]) -> str:
     """The result as a table of plain text, in percent with one decimal; "-" where there is nothing to say."""
-    headings = {**_PANOPTIC, **_SEMANTIC}
+    headings = {**_PANOPTIC, **_SEMANTIC, **_INSTANCE}
     body = rows(result)
     columns = [key for key in body[0] if key in headings]
     cells = [[str(row["name"]), *(_cell(row[key]) for key in columns)] for row in body]

@@ -1,0 +1,240 @@
+"""Cityscapes' average precision (AP) of single objects: how well objects are found, ranked by confidence.
+
+Cordts et al., CVPR 2016, section 4.2. The numbers equal those of cityscapesScripts, also where its code decides what
+the paper leaves open:
+
+* A prediction finds an object of its class if their IoU is above the threshold (0.50, 0.55, ... 0.95), strictly. Of
+  several that find the same object the most confident one counts, the others are wrong.
+* Objects of fewer than 100 pixels and group regions (ids below 1000) need not be found, and finding them is not wrong.
+* An unmatched prediction is forgiven if a share above the threshold of it lies on void, on group regions and on small
+  objects of its class (a group region of fewer than 100 pixels weighs twice).
+* The area under the precision-recall curve is summed in steps, each as wide as half the recall between its neighbours.
+* A class without objects has no AP; one with objects but without predictions has AP 0. Where all predictions of a
+  class are forgiven, so that nothing is left to rank, the official code crashes; here the class then has no AP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from knet.errors import DataError
+from knet.evaluation.semantic import CITYSCAPES_EVALUATED, CITYSCAPES_LABELS
+
+CITYSCAPES_THINGS = (24, 25, 26, 27, 28, 31, 32, 33)  # raw ids of the judged classes that have single objects
+SMALLEST = 100  # pixels of an object that has to be found
+
+_NAMES = tuple(name for names in CITYSCAPES_LABELS.values() for name in names)
+_NOT_JUDGED = [label for label in range(len(_NAMES)) if label not in CITYSCAPES_EVALUATED]
+_THRESHOLDS = np.arange(0.5, 1.0, 0.05)  # the official floats, rounding and all
+
+
+@dataclass(slots=True)
+class _Mask:
+    """One line of a prediction file: where the mask lies, raw label id, confidence."""
+
+    path: Path
+    label: int
+    confidence: float
+
+
+@dataclass(slots=True)
+class _Ranking:
+    """What is known of a class at one threshold: confidences of right and wrong predictions, objects not found."""
+
+    right: list[float] = field(default_factory=list)
+    wrong: list[float] = field(default_factory=list)
+    missed: int = 0
+
+
+@dataclass(slots=True)
+class _ClassCount:
+    """A class over all images."""
+
+    objects: int = 0
+    predictions: int = 0
+    rankings: list[_Ranking] = field(default_factory=lambda: [_Ranking() for _ in _THRESHOLDS])
+
+
+def cityscapes_instance_ap(
+    truth_folder: str | PathLike[str], predictions_folder: str | PathLike[str], *, progress: bool = False
+) -> dict[str, Any]:
+    """AP of predictions in the format of the Cityscapes server against `*_instanceIds.png`; both searched recursively.
+
+    Predictions are one text file `<city>_<sequence>_<frame>*.txt` an image, of lines "mask.png label confidence": the
+    mask's path relative to the text file (any pixel above 0 belongs to it), raw label id, any number. The distance
+    variants AP100m and AP50m, which need depth maps, are not computed.
+
+    Gives fractions 0..1: `{"ap", "ap50", "classes": {label id: {"name", "ap", "ap50", "objects", "predictions"}}}`;
+    `ap` is the mean over the ten thresholds, `ap50` the value at 0.5, `objects` the number that had to be found. None
+    where there is nothing to measure; such classes are left out of the mean.
+
+    Raises: DataError for files that are missing, damaged or of another size, an image without or with several
+    prediction files, lines of another form, masks outside the folder, and unknown labels.
+    """
+    counts = {label: _ClassCount() for label in CITYSCAPES_THINGS}
+    pairs = _pair(Path(truth_folder), Path(predictions_folder))
+    for truth, listing in tqdm(pairs, "AP", unit="image", disable=None if progress else True):
+        _count_image(truth, _read_listing(listing, Path(predictions_folder)), counts)
+    classes: dict[int, dict[str, Any]] = {}
+    for label, count in counts.items():
+        values = _class_ap(count)
+        classes[label] = {"name": _NAMES[label], "ap": None, "ap50": None}
+        if values is not None:
+            classes[label] |= {"ap": float(values.mean()), "ap50": float(values[0])}
+        classes[label] |= {"objects": count.objects, "predictions": count.predictions}
+    means: dict[str, Any] = {}
+    for key in ("ap", "ap50"):
+        present = [row[key] for row in classes.values() if row[key] is not None]
+        means[key] = sum(present) / len(present) if present else None
+    return {**means, "classes": classes}
+
+
+def _pair(truth: Path, predictions: Path) -> list[tuple[Path, Path]]:
+    """(instance map, text file) of each image."""
+    maps = sorted(truth.rglob("*_instanceIds.png"))
+    if not maps:
+        raise DataError(f"{truth} holds no *_instanceIds.png; give the folder with the truth, such as gtFine/val.")
+    listings: dict[str, list[Path]] = {}
+    for path in sorted(predictions.rglob("*.txt")):
+        listings.setdefault(_image_of(path), []).append(path)
+    pairs = []
+    for path in maps:
+        found = listings.get(_image_of(path), [])
+        if len(found) != 1:
+            told = f"{len(found)} prediction files" if found else "no prediction file"
+            raise DataError(f"{predictions} holds {told} {_image_of(path)}*.txt for {path}; one is needed.")
+        pairs.append((path, found[0]))
+    return pairs
+
+
+def _image_of(path: Path) -> str:
+    """city_sequence_frame"""
+    city, sequence, frame = (*path.stem.split("_"), "", "")[:3]
+    return f"{city}_{sequence}_{frame[:6]}"
+
+
+def _read_listing(listing: Path, root: Path) -> list[_Mask]:
+    """The masks of one image. A mask that is listed twice counts once, as the last line says (official)."""
+    try:
+        lines = listing.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"The prediction file {listing} cannot be read: {error}.") from error
+    masks: dict[Path, _Mask] = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            name, label_text, confidence_text = line.split(" ")
+            label, confidence = int(float(label_text)), float(confidence_text)
+        except (ValueError, OverflowError) as error:
+            raise DataError(f"{listing}, line {number}: {line!r} is not 'mask.png labelId confidence'.") from error
+        path = (listing.parent / name).resolve()
+        if not path.is_relative_to(root.resolve()) or Path(name).is_absolute():
+            raise DataError(f"{listing}, line {number}: the mask {name} lies outside {root}; use relative paths in it.")
+        if not 0 <= label < len(_NAMES) or confidence != confidence:
+            told = f"label {label} and confidence {confidence}"
+            raise DataError(f"{listing}, line {number}: {told}; use raw label ids 0..{len(_NAMES) - 1} and numbers.")
+        masks[path] = _Mask(path, label, confidence)
+    return list(masks.values())
+
+
+def _count_image(truth: Path, masks: Sequence[_Mask], counts: dict[int, _ClassCount]) -> None:
+    """Adds one image to every class."""
+    id_map = _read_instances(truth)
+    sizes = np.bincount(id_map.ravel())
+    ids = np.flatnonzero(sizes)
+    column = np.cumsum(sizes > 0) - 1
+    columns = column[id_map]
+    predicted: dict[int, list[tuple[float, np.ndarray]]] = {label: [] for label in counts}
+    for mask in masks:
+        if mask.label in counts:
+            under = columns[_read_mask(mask.path, id_map.shape)]
+            if under.size:
+                predicted[mask.label].append((mask.confidence, np.bincount(under, minlength=len(ids))))
+    for label, count in counts.items():
+        pixels = np.array([row for _, row in predicted[label]], np.int64).reshape(-1, len(ids))
+        confidences = np.array([confidence for confidence, _ in predicted[label]])
+        _count_class(count, label, ids, sizes[ids], pixels, confidences)
+
+
+def _count_class(
+    count: _ClassCount, label: int, ids: np.ndarray, sizes: np.ndarray, pixels: np.ndarray, confidences: np.ndarray
+) -> None:
+    """Adds one image to a class: (I,) ids and sizes of the truth, (P,I) their pixels under each mask, (P,)."""
+    of_class = np.where(ids < 1000, ids, ids // 1000) == label
+    areas, shared = sizes[of_class], pixels[:, of_class]
+    predicted_areas = pixels.sum(axis=1)
+    group, small = ids[of_class] < 1000, areas < SMALLEST
+    judged = ~group & ~small
+    iou = shared / (areas + predicted_areas[:, None] - shared)
+    void = pixels[:, np.isin(ids, _NOT_JUDGED)].sum(axis=1)
+    forgiven = (void + shared @ (group.astype(np.int64) + small)) / predicted_areas
+    count.objects += int(judged.sum())
+    count.predictions += len(confidences)
+    for threshold, ranking in zip(_THRESHOLDS, count.rankings, strict=True):
+        hit = iou > threshold
+        for column in np.flatnonzero(judged):
+            found = sorted(confidences[hit[:, column]].tolist())
+            ranking.missed += not found
+            ranking.right += found[-1:]
+            ranking.wrong += found[:-1]
+        ranking.wrong += confidences[~hit.any(axis=1) & (forgiven <= threshold)].tolist()
+
+
+def _class_ap(count: _ClassCount) -> np.ndarray | None:
+    """(10,) AP at each threshold; None where there is none."""
+    if not count.objects:
+        return None
+    if not count.predictions:
+        return np.zeros(len(_THRESHOLDS))
+    if any(not ranking.right and not ranking.wrong for ranking in count.rankings):
+        return None
+    return np.array([_average_precision(ranking) for ranking in count.rankings])
+
+
+def _average_precision(ranking: _Ranking) -> float:
+    """The area under the precision-recall curve, whose points are the confidences, ascending."""
+    right, wrong = np.sort(ranking.right), np.sort(ranking.wrong)
+    confidences = np.unique(np.concatenate([right, wrong]))
+    tp = len(right) - np.searchsorted(right, confidences)
+    fp = len(wrong) - np.searchsorted(wrong, confidences)
+    precision = tp / (tp + fp)
+    recall = np.append(tp / (len(right) + ranking.missed), 0.0)
+    around = np.concatenate([recall[:1], recall, [0.0]])
+    widths = (around[:-2] - around[2:]) / 2
+    return float(np.append(precision, 1.0) @ widths)
+
+
+def _read_instances(path: Path) -> np.ndarray:
+    """(H,W) int64 instance ids."""
+    pixels = _open(path, None)
+    if pixels.ndim != 2 or pixels.dtype.kind not in "iu" or not pixels.size:
+        raise DataError(f"{path} must be a 16-bit PNG of instance ids, not {pixels.shape} {pixels.dtype}.")
+    ids = pixels.astype(np.int64)
+    last = int(ids.max())
+    if ids.min() < 0 or (last // 1000 if last >= 1000 else last) >= len(_NAMES):
+        told = f"instance ids run from {ids.min()} to {last}"
+        raise DataError(f"{path}: {told}; Cityscapes' are raw label ids (up to 33), or label id * 1000 + number.")
+    return ids
+
+
+def _read_mask(path: Path, size: tuple[int, ...]) -> np.ndarray:
+    """(H,W) bool"""
+    mask = _open(path, "L")
+    if mask.shape != size:
+        raise DataError(f"The mask {path} has {mask.shape} pixels (height, width), its image {size}; write full masks.")
+    return mask != 0
+
+
+def _open(path: Path, mode: str | None) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert(mode) if mode else image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"The PNG {path} cannot be read: {error}.") from error

@@ -1,0 +1,175 @@
+"""Results in the formats that the Cityscapes and Mapillary Vistas test servers take.
+
+Each kind has a folder of its own, whose content is what is packed and uploaded: the servers search it for the images'
+names, so nothing else may lie there.
+
+    kind         files                                       content
+    *-semantic   <image>.png                                 8 bit; Cityscapes raw label ids, void 0; Mapillary label
+                                                             indices (category id - 1), void the index of Unlabeled
+    *-instance   <image>.txt, masks/<image>_<n>.png          a line "mask label confidence" a thing; masks 0 and 255
+    *-panoptic   panoptic.json, panoptic/<image>.png         COCO panoptic, category ids as in the data set
+
+<image> is city_sequence_frame for Cityscapes, which the names of its images begin with, and for Mapillary the name of
+the image without its ending. Formats: the headers of cityscapesScripts' evaluators, the README of mapillary_vistas;
+that Mapillary takes COCO's panoptic format follows from its ground truth, which has it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from knet.errors import ConfigError, DataError, OutputError
+from knet.evaluation.semantic import CITYSCAPES_EVALUATED
+from knet.inference.draw import map_ids
+from knet.inference.segmentation import Segmentation, panoptic_entries, panoptic_rgb
+from knet.inference.writers import _encoded, _PanopticFile, _write, make_folder
+from knet.structures import Category
+
+KINDS = tuple(f"{data}-{task}" for data in ("cityscapes", "mapillary") for task in ("semantic", "instance", "panoptic"))
+
+_CITYSCAPES_NAME = re.compile(r"([A-Za-z-]+_\d{6}_\d{6})(?:_.*)?", re.DOTALL)
+_MAPILLARY_NAME = re.compile(r"[A-Za-z0-9_-]{1,150}")
+_MAPILLARY_CLASSES = 65  # of v1.2; later versions have more
+
+
+def check_kind(kind: str, categories: Sequence[Category]) -> str:
+    """The kind, if it is one and the class table is that of its data set.
+
+    Raises:
+        ConfigError: an unknown kind, or one for another data set.
+    """
+    if kind not in KINDS:
+        near = difflib.get_close_matches(str(kind), KINDS, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else "."
+        raise ConfigError(f"Unknown submission '{kind}'; known are {', '.join(KINDS)}{hint}")
+    ids = sorted(c.id for c in categories)
+    if kind.startswith("cityscapes"):
+        fits, told = set(ids) <= set(CITYSCAPES_EVALUATED), "raw label ids (road 7 ... bicycle 33), not training labels"
+    else:
+        fits = ids == list(range(1, len(ids) + 1)) and _MAPILLARY_CLASSES <= len(ids) < 256
+        told = f"category ids 1 to {_MAPILLARY_CLASSES} (v1.2) or more (v2.0), all of them"
+    if not fits or not ids:
+        shown = ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
+        raise ConfigError(f"A submission '{kind}' needs a model with {told}; this one has {shown or 'no classes'}.")
+    return kind
+
+
+def submission_name(kind: str, name: str) -> str:
+    """What the server calls an image, from the name of its file without ending.
+
+    Raises:
+        DataError: the name has not the form that the server needs.
+    """
+    if kind.startswith("cityscapes"):
+        found = _CITYSCAPES_NAME.fullmatch(name)
+        if found is None:
+            raise DataError(
+                f"'{name}' is no name of a Cityscapes image, whose results the server finds by "
+                "<city>_<6 digits>_<6 digits>, as in 'berlin_000000_000019_leftImg8bit'; give the original files."
+            )
+        return found[1]
+    if not _MAPILLARY_NAME.fullmatch(name):
+        raise DataError(
+            f"'{name}' is no name of a Mapillary Vistas image (letters, digits, '-' and '_' only), by which the server "
+            "finds its result; give the original files."
+        )
+    return name
+
+
+class SubmissionWriter:
+    """Writes results of many images as a submission to a test server, into `folder / kind`. A context manager.
+
+    `folder` is then that folder, whose content is what is uploaded. Files of an earlier run are replaced; if the run
+    before had other images, empty the folder first. `panoptic.json` is finished by `close`, or at the end of the
+    `with` block, with an error, too: it then lists the images that were done. Memory does not grow with the images.
+
+    Raises:
+        ConfigError: an unknown kind, or a class table of another data set.
+        OutputError: the folder cannot be made or written.
+    """
+
+    def __init__(self, folder: str | Path, kind: str, categories: Sequence[Category]):
+        self.kind, self.categories = check_kind(kind, categories), tuple(categories)
+        self.folder = make_folder(Path(folder) / kind)
+        self._task = kind.partition("-")[2]
+        # Mapillary's semantic labels are positions in the list of classes, which ends with Unlabeled.
+        self._shift, self._void = (1, len(self.categories)) if kind.startswith("mapillary") else (0, 0)
+        self._known = {c.id for c in self.categories}
+        self._seen: set[str] = set()
+        self._panoptic: _PanopticFile | None = None
+
+    def write(self, segmentation: Segmentation) -> list[Path]:
+        """Writes one result, named `segmentation.name`; the files that are finished by now, without `panoptic.json`.
+
+        Raises:
+            DataError: the server would not know the image's name, the image was written before, or a segment has a
+                category that the class table lacks. Nothing is written for it.
+            OutputError: no permission, no space; the files written before stay.
+        """
+        name = submission_name(self.kind, segmentation.name)
+        if name in self._seen:
+            raise DataError(f"'{name}' was written already; a submission holds one result for each image.")
+        strange = next((s for s in segmentation.segments if s.category not in self._known), None)
+        if strange is not None:
+            raise DataError(
+                f"'{name}' has a segment of the category {strange.category}, which the class table lacks; write "
+                "results with the class table of the model that made them."
+            )
+        writers = {
+            "semantic": self._write_semantic,
+            "instance": self._write_instances,
+            "panoptic": self._write_panoptic,
+        }
+        written = writers[self._task](segmentation, name)
+        self._seen.add(name)
+        return written
+
+    def _write_semantic(self, segmentation: Segmentation, name: str) -> list[Path]:
+        values = np.array([s.category - self._shift for s in segmentation.segments], np.uint8)
+        labels = map_ids(segmentation.id_map, [s.id for s in segmentation.segments], values, self._void)
+        return [_write_png(labels, self.folder / f"{name}.png")]
+
+    def _write_instances(self, segmentation: Segmentation, name: str) -> list[Path]:
+        """The masks first: where the text file is, they all are."""
+        written: list[Path] = []
+        lines = ""
+        for segment in segmentation.segments:
+            mask = segmentation.id_map == segment.id
+            if segment.thing and mask.any():
+                path = self.folder / "masks" / f"{name}_{len(written):03d}.png"
+                written.append(_write_png(mask.astype(np.uint8) * 255, path))
+                lines += f"masks/{path.name} {segment.category - self._shift} {segment.score:.9f}\n"
+        return [*written, _write(self.folder / f"{name}.txt", lines.encode())]
+
+    def _write_panoptic(self, segmentation: Segmentation, name: str) -> list[Path]:
+        png = _write_png(panoptic_rgb(segmentation), self.folder / "panoptic" / f"{name}.png")
+        self._panoptic = self._panoptic or _PanopticFile(self.folder / "panoptic.json", self.categories)
+        image, annotation = panoptic_entries(segmentation, name, segmentation.name, png.name)
+        rows = [{"id": row["id"], "category_id": row["category_id"]} for row in annotation["segments_info"]]
+        self._panoptic.add(image, annotation | {"segments_info": rows})
+        return [png]
+
+    def close(self) -> list[Path]:
+        """Finishes `panoptic.json`; its path. A second call does nothing."""
+        document, self._panoptic = self._panoptic, None
+        if document is None:
+            return []
+        document.finish()
+        return [document.path]
+
+    def __enter__(self) -> SubmissionWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        with suppress(*([OutputError] if kind else [])):  # the error on its way says more
+            self.close()
+
+
+def _write_png(pixels: np.ndarray, path: Path) -> Path:
+    return _write(path, _encoded(pixels, path))
