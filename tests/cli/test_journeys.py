@@ -156,6 +156,33 @@ def test_predict_prints_json(run: Run, tiny_weights: Path, street: Path) -> None
     assert {"category", "name", "score", "area", "box"} <= result["segments"][0].keys()
 
 
+def test_a_submission_to_a_test_server(run: Run, official_checkpoint: Any, street: Path, goldens: Any) -> None:
+    weights = official_checkpoint("manifest_cityscapes_slim.json", 3)
+    image = street.with_name("berlin_000000_000019_leftImg8bit.jpg")
+    shutil.copy(street, image)
+    command = ("predict", "rtknet-slim-cityscapes", image, "--weights", weights, "--size", "64", "--submission")
+    for kind in ("semantic", "instance", "panoptic"):
+        status, out, err = run(*command, f"cityscapes-{kind}")
+        assert status == 0, err
+        assert f"cityscapes-{kind} saved to results/" in out
+    made = {str(path.relative_to("results")) for path in Path("results").rglob("*") if path.is_file()}
+    assert "cityscapes-semantic/berlin_000000_000019.png" in made
+    assert "cityscapes-instance/berlin_000000_000019.txt" in made
+    assert "cityscapes-panoptic/panoptic.json" in made
+    assert not [name for name in made if "overlay" in name]
+    fails(
+        run("predict", "rtknet-slim-cityscapes", street, "--submission", "cityscapes-semantic"),
+        2,
+        "'street' is no name",
+    )
+    case = goldens / "metrics" / "cityscapes_instance_ap_a"
+    status, out, err = run(
+        "eval", "--metric", "ap", "--truth", case / "gtFine" / "val", "--predictions", case / "results"
+    )
+    assert status == 0, err
+    assert "18.4" in out  # the official evaluator's 0.18440
+
+
 def test_models_and_convert(run: Run, official_checkpoint: Any) -> None:
     status, out, _ = run("models")
     assert status == 0

@@ -96,9 +96,9 @@ def test_a_failed_write_leaves_the_old_file(panoptic: dict, tmp_path: Path, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", full)
-        with pytest.raises(OutputError, match=r"result\.json cannot be written: .*No space left"):
+        with pytest.raises(OutputError, match=r"Cannot write '.*result\.json': No space left"):
             report.write_json(panoptic, target)
     assert target.read_text() == "old"
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="choose another place"):
+    with pytest.raises(OutputError, match="choose another folder"):
         report.write_csv(panoptic, tmp_path / "file" / "result.csv")

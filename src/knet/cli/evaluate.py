@@ -24,9 +24,17 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("target", metavar="CONFIG|MODEL", nargs="?", help="a YAML config, or a model's name or file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options such as data.val.images=DIR")
-    parser.add_argument("--metric", choices=["pq", "miou"], help="judge results on disk: panoptic quality or mean IoU")
-    parser.add_argument("--truth", metavar="PATH", help="with --metric: COCO panoptic JSON (pq), folder of PNGs (miou)")
-    parser.add_argument("--predictions", metavar="PATH", help="with --metric: the results, in the same form")
+    parser.add_argument(
+        "--metric",
+        choices=["pq", "miou", "ap"],
+        help="judge results on disk: panoptic quality, mean IoU, Cityscapes instance AP",
+    )
+    parser.add_argument(
+        "--truth", metavar="PATH", help="with --metric: COCO panoptic JSON (pq), folder of PNGs (miou), gtFine/val (ap)"
+    )
+    parser.add_argument(
+        "--predictions", metavar="PATH", help="with --metric: the results, in the same or official form"
+    )
     parser.add_argument("--classes", metavar="NAME", help="with --metric miou: class table, see `knet data --help`")
     parser.add_argument("--output", metavar="DIR", help="also write the figures there, as JSON and CSV")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
@@ -52,12 +60,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _on_disk(args: argparse.Namespace) -> dict[str, Any]:
-    from knet.evaluation import mean_iou, panoptic_quality
+    from knet.evaluation import cityscapes_instance_ap, mean_iou, panoptic_quality
 
     if not args.truth or not args.predictions:
         raise ConfigError("--metric needs --truth and --predictions; see `knet eval --help`.")
     if args.metric == "pq":
         return {"panoptic": panoptic_quality(args.truth, args.predictions, progress=True)}
+    if args.metric == "ap":
+        return {"instance": cityscapes_instance_ap(args.truth, args.predictions, progress=True)}
     if args.classes == "cityscapes":
         return {"semantic": mean_iou(args.truth, args.predictions, protocol="cityscapes", progress=True)}
     if not args.classes:

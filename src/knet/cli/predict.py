@@ -6,6 +6,8 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from knet.cli.options import add_model_options, add_verb, model_options
@@ -28,6 +30,11 @@ def add_parser(verbs: Any) -> None:
         help="any of overlay,panoptic,instances,semantic,json,video, separated by commas "
         "(default: overlay; video where every source is one)",
     )
+    parser.add_argument(
+        "--submission",
+        metavar="KIND",
+        help="write a submission to a test server: cityscapes-semantic, -instance, -panoptic, mapillary-semantic ...",
+    )
     parser.add_argument("--json", action="store_true", help="print the segments of all images as JSON, nothing else")
     add_model_options(parser)
     parser.set_defaults(run=run)
@@ -40,17 +47,25 @@ def run(args: argparse.Namespace) -> int:
     from knet.errors import DataError
     from knet.inference.load import load
     from knet.inference.sources import expand_sources, open_source, probe_video
+    from knet.inference.submissions import SubmissionWriter, submission_name
     from knet.inference.writers import ResultWriter, check_formats
 
     files = expand_sources(args.sources)
-    default = "video" if all(file.video for file in files) else "overlay"
-    formats = [name.strip() for name in (args.formats or default).split(",")]
+    if args.submission:
+        for file in files:  # before any work: a wrong name is refused by the server
+            submission_name(args.submission, file.path.stem)
+    default = "" if args.submission else "video" if all(file.video for file in files) else "overlay"
+    formats: Sequence[str] = [name.strip() for name in (args.formats or default).split(",") if name.strip()]
     segmenter = load(args.model, **model_options(args))
-    formats = list(check_formats(formats, segmenter.categories))
+    formats = check_formats(formats, segmenter.categories)
 
     failed: list[str] = []
     done, seconds, results = 0, 0.0, []
-    with ResultWriter(args.output, formats, segmenter.categories) as writer:
+    with ExitStack() as stack:
+        writer = stack.enter_context(ResultWriter(args.output, formats, segmenter.categories))
+        submission: SubmissionWriter | None = None
+        if args.submission:
+            submission = stack.enter_context(SubmissionWriter(args.output, args.submission, segmenter.categories))
         total = len(files)
         for file in files:
             if file.video:
@@ -64,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
             result = segmenter.segment(item.image, item.name)
             seconds += time.perf_counter() - start
             writer.write(result, item.image, path=item.path, video=item.video)
+            if submission is not None:
+                submission.write(result)
             done += 1
             if args.json:
                 results.append({"image": str(item.path or item.name), **result.to_dict()})
@@ -73,5 +90,6 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"results": results, "failed": failed}, indent=1))
     else:
         each = f", {1000 * seconds / done:.0f} ms each" if done else ""
-        print(f"{done} images{each}, {', '.join(formats)} saved to {args.output}/; {len(failed)} failed")
+        kinds = ", ".join([*formats, args.submission] if args.submission else formats)
+        print(f"{done} images{each}, {kinds} saved to {args.output}/; {len(failed)} failed")
     return 2 if failed else 0

@@ -6,7 +6,6 @@ All functions take the dictionary that `panoptic_quality`, `PanopticQuality.resu
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
@@ -15,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from knet.errors import OutputError
+from knet.files import atomic_path
 
 Row = dict[str, str | int | float | None]
 
@@ -108,12 +107,5 @@ def _cell(value: Any) -> str:
 
 def _write(path: Path, text: str) -> None:
     """Writes in one step: who reads the file sees the old text or the new one, never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise OutputError(f"{path} cannot be written: {error}; choose another place.") from error

@@ -28,7 +28,7 @@ from knet.errors import ConfigError, DataError, OutputError
 from knet.evaluation.semantic import CITYSCAPES_EVALUATED
 from knet.inference.draw import map_ids
 from knet.inference.segmentation import Segmentation, panoptic_entries, panoptic_rgb
-from knet.inference.writers import _encoded, _PanopticFile, _write, make_folder
+from knet.inference.writers import PanopticFile, encoded, make_folder, write_bytes
 from knet.structures import Category
 
 KINDS = tuple(f"{data}-{task}" for data in ("cityscapes", "mapillary") for task in ("semantic", "instance", "panoptic"))
@@ -102,7 +102,7 @@ class SubmissionWriter:
         self._shift, self._void = (1, len(self.categories)) if kind.startswith("mapillary") else (0, 0)
         self._known = {c.id for c in self.categories}
         self._seen: set[str] = set()
-        self._panoptic: _PanopticFile | None = None
+        self._panoptic: PanopticFile | None = None
 
     def write(self, segmentation: Segmentation) -> list[Path]:
         """Writes one result, named `segmentation.name`; the files that are finished by now, without `panoptic.json`.
@@ -145,11 +145,11 @@ class SubmissionWriter:
                 path = self.folder / "masks" / f"{name}_{len(written):03d}.png"
                 written.append(_write_png(mask.astype(np.uint8) * 255, path))
                 lines += f"masks/{path.name} {segment.category - self._shift} {segment.score:.9f}\n"
-        return [*written, _write(self.folder / f"{name}.txt", lines.encode())]
+        return [*written, write_bytes(self.folder / f"{name}.txt", lines.encode())]
 
     def _write_panoptic(self, segmentation: Segmentation, name: str) -> list[Path]:
         png = _write_png(panoptic_rgb(segmentation), self.folder / "panoptic" / f"{name}.png")
-        self._panoptic = self._panoptic or _PanopticFile(self.folder / "panoptic.json", self.categories)
+        self._panoptic = self._panoptic or PanopticFile(self.folder / "panoptic.json", self.categories)
         image, annotation = panoptic_entries(segmentation, name, segmentation.name, png.name)
         rows = [{"id": row["id"], "category_id": row["category_id"]} for row in annotation["segments_info"]]
         self._panoptic.add(image, annotation | {"segments_info": rows})
@@ -172,4 +172,4 @@ class SubmissionWriter:
 
 
 def _write_png(pixels: np.ndarray, path: Path) -> Path:
-    return _write(path, _encoded(pixels, path))
+    return write_bytes(path, encoded(pixels, path))

@@ -89,13 +89,14 @@ def _refused(path: Path, error: Exception) -> OutputError:
     return error if isinstance(error, OutputError) else cannot_write(path, reason)
 
 
-def _write(path: Path, data: bytes) -> Path:
+def write_bytes(path: Path, data: bytes) -> Path:
+    """Writes a file whole or not at all, and returns its path. OutputError if it cannot be written."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
     return path
 
 
-def _encoded(pixels: np.ndarray, path: Path) -> bytes:
+def encoded(pixels: np.ndarray, path: Path) -> bytes:
     """An image file's content: JPEG or PNG by the path's ending."""
     buffer = BytesIO()
     try:
@@ -123,10 +124,10 @@ def write_files(
     for kind in formats:
         if kind in makers:
             path = folder / makers[kind][0]
-            written.append(_write(path, _encoded(makers[kind][1](), path)))
+            written.append(write_bytes(path, encoded(makers[kind][1](), path)))
         elif kind == "json":
             text = json.dumps(segmentation.to_dict(), indent=1)
-            written.append(_write(folder / f"{name}_segments.json", text.encode()))
+            written.append(write_bytes(folder / f"{name}_segments.json", text.encode()))
     return written
 
 
@@ -142,7 +143,7 @@ def save_one(segmentation: Segmentation, folder: Path, formats: Sequence[str], i
         image_entry, annotation = panoptic_entries(segmentation, name, name, f"{name}_panoptic.png")
         document = {"images": [image_entry], "annotations": [annotation]}
         document["categories"] = panoptic_categories(segmentation.categories)
-        written.append(_write(folder / f"{name}_panoptic.json", json.dumps(document).encode()))
+        written.append(write_bytes(folder / f"{name}_panoptic.json", json.dumps(document).encode()))
     return written
 
 
@@ -207,7 +208,7 @@ class _Film:
             raise _AbortError
 
 
-class _PanopticFile:
+class PanopticFile:
     """panoptic.json in the making. Annotations go to disk as they come, so memory stays flat over long videos."""
 
     def __init__(self, path: Path, categories: Sequence[Category]):
@@ -270,7 +271,7 @@ class ResultWriter:
         self.categories, self.formats = tuple(categories), check_formats(formats, categories)
         self.folder = make_folder(Path(folder))
         self._last_number: dict[tuple[str, str], int] = {}
-        self._panoptic: _PanopticFile | None = None
+        self._panoptic: PanopticFile | None = None
         self._film: _Film | None = None
         self._filmed: Path | None = None
         self._image_ids: set[int] = set()
@@ -293,7 +294,7 @@ class ResultWriter:
         picture = segmentation.overlay(image) if drawn else None
         written = write_files(segmentation, self.folder, name, self.formats, picture)
         if "panoptic" in self.formats:
-            self._panoptic = self._panoptic or _PanopticFile(self.folder / "panoptic.json", self.categories)
+            self._panoptic = self._panoptic or PanopticFile(self.folder / "panoptic.json", self.categories)
             image_file, png_file = path.name if path else name, f"{name}_panoptic.png"
             self._panoptic.add(*panoptic_entries(segmentation, self._image_id(name), image_file, png_file))
         if "video" in self.formats and picture is not None:
