@@ -11,7 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
+
+# A busy machine makes any single example slow; speed is measured in benchmarks/, never in a test.
+settings.register_profile("knet", deadline=None)
+settings.load_profile("knet")
 
 BUNDLED = Path(__file__).parent / "goldens"
 
