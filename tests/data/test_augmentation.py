@@ -66,10 +66,12 @@ def test_crop_golden(goldens: Path, case: str) -> None:
     thing_ids = [id_ for id_ in id_map.unique().tolist() if id_ // int(golden["label_divisor"]) in things]
     height, width = golden[f"{case}/crop_size"].tolist()
     windows = [(top, left) for top, left in golden[f"{case}/windows_yx"].tolist()]
-    index = transforms.choose_window(id_map, (height, width), thing_ids, windows)
+    size = (id_map.shape[0], id_map.shape[1])
+    index = transforms.choose_window(id_map, size, (height, width), thing_ids, windows)
     assert index == int(golden[f"{case}/accepted_index"])
     image = torch.stack([id_map % 256] * 3).to(torch.uint8)
-    cut_image, cut_ids = transforms.crop_with_instance(image, id_map, (height, width), thing_ids, windows)
+    window = transforms.window_at(windows[index], (height, width), size)
+    cut_image, cut_ids = transforms.resize_image(image, size, window), transforms.resize_ids(id_map, size, window)
     x, y, w, h = golden[f"{case}/rect_x0y0wh"].tolist()
     assert torch.equal(cut_ids, id_map[y : y + h, x : x + w])
     assert torch.equal(cut_image, image[:, y : y + h, x : x + w])
@@ -87,7 +89,9 @@ def test_an_accepted_window_holds_a_centre(
 ) -> None:
     rng = np.random.default_rng(seed)
     windows = transforms.draw_windows(id_map.shape, (height, width), rng)
-    index = transforms.choose_window(torch.from_numpy(id_map), (height, width), sorted(thing_ids), windows)
+    index = transforms.choose_window(
+        torch.from_numpy(id_map), id_map.shape, (height, width), sorted(thing_ids), windows
+    )
 
     def holds(top: int, left: int) -> bool:
         for id_ in thing_ids & set(id_map[top : top + height, left : left + width].ravel().tolist()):
@@ -113,8 +117,9 @@ def test_windows_lie_in_the_image(height: int, width: int, crop_height: int, cro
 def test_crop_with_large_ids_and_no_things() -> None:
     id_map = torch.zeros(8, 8, dtype=torch.int32)
     id_map[6:, 6:] = 2**24 - 1
-    assert transforms.choose_window(id_map, (4, 4), [2**24 - 1], [(0, 0), (4, 4), (0, 0)]) == 1
-    assert transforms.choose_window(id_map, (4, 4), [], [(0, 0), (4, 4), (0, 0)]) == 2
+    assert transforms.choose_window(id_map, (8, 8), (4, 4), [2**24 - 1], [(0, 0), (4, 4), (0, 0)]) == 1
+    assert transforms.choose_window(id_map, (16, 16), (4, 4), [2**24 - 1], [(4, 4), (12, 12), (0, 0)]) == 1
+    assert transforms.choose_window(id_map, (8, 8), (4, 4), [], [(0, 0), (4, 4), (0, 0)]) == 2
 
 
 @pytest.mark.parametrize("dataset", ["Cityscapes", "Mapillary"])
@@ -141,10 +146,9 @@ def test_resize_golden(goldens: Path, number: int) -> None:
 def test_resize_to_the_same_size_changes_nothing(id_map: np.ndarray) -> None:
     ids = torch.from_numpy(id_map)
     image = torch.stack([ids] * 3).to(torch.uint8)
-    size = (id_map.shape[0], id_map.shape[1])
-    resized, resized_ids = transforms.resize_shortest_edge(image, ids, min(size), max(size))
-    assert torch.equal(resized_ids, ids)
-    assert torch.equal(resized, image)
+    size = transforms.resized_size((id_map.shape[0], id_map.shape[1]), min(id_map.shape), max(id_map.shape))
+    assert torch.equal(transforms.resize_ids(ids, size), ids)
+    assert torch.equal(transforms.resize_image(image, size), image)
 
 
 @given(small_maps, st.integers(1, 40), st.integers(1, 40))
@@ -238,8 +242,9 @@ def test_mapper_golden(goldens: Path, case: str) -> None:
     segments = [SegmentInfo(row["id"], row["category_id"], bool(row["iscrowd"])) for row in rows]
     sample = Sample(case, golden["image"], golden["panoptic_ids"], segments)
     image, ids = to_tensor(sample.image), torch.from_numpy(sample.id_map)
-    image, ids = transforms.resize_shortest_edge(image, ids, setup["short_edge"], setup["max_size"])
-    image, ids = transforms.crop_with_instance(image, ids, tuple(setup["crop"]), [], [(setup["y0"], setup["x0"])])
+    size = transforms.resized_size((ids.shape[0], ids.shape[1]), setup["short_edge"], setup["max_size"])
+    window = transforms.window_at((setup["y0"], setup["x0"]), tuple(setup["crop"]), size)
+    image, ids = transforms.resize_image(image, size, window), transforms.resize_ids(ids, size, window)
     if setup["flip"]:
         image, ids = transforms.flip_horizontally(image, ids)
     if setup["size_divisibility"] > 0:

@@ -99,18 +99,21 @@ def rgb_to_hsv(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[0] != 3:
         raise ConfigError(f"Colours need a (3,H,W) uint8 image, not {tuple(image.shape)} of {image.dtype}.")
-    red, green, blue = (image[channel].to(torch.int32) for channel in range(3))
+    # Tables are read with index_select, which takes 32-bit indices as they are; [] would make them 64-bit first.
+    red, green, blue = image.to(torch.int32, memory_format=torch.contiguous_format).unbind(0)
     value = torch.maximum(torch.maximum(red, green), blue)
     spread = value - torch.minimum(torch.minimum(red, green), blue)
     # 60 degrees of hue are one `spread`: the second and third case start at 60 and 120 (of 180).
     turn = torch.where(
         value == red,
         green - blue,
-        torch.where(value == green, blue - red + 2 * spread, red - green + 4 * spread),
+        torch.where(value == green, (blue - red).add_(spread, alpha=2), (red - green).add_(spread, alpha=4)),
     )
-    hue = (turn * _HUE_QUOTIENT[spread] + _HALF) >> _FRACTION_BITS
-    hue += (hue < 0) * 180
-    saturation = (spread * _SATURATION_QUOTIENT[value] + _HALF) >> _FRACTION_BITS
+    hue = turn.mul_(_HUE_QUOTIENT.index_select(0, spread.flatten()).view(spread.shape))
+    hue.add_(_HALF).bitwise_right_shift_(_FRACTION_BITS)
+    hue.add_(hue < 0, alpha=180)
+    saturation = _SATURATION_QUOTIENT.index_select(0, value.flatten()).view(value.shape)
+    saturation.mul_(spread).add_(_HALF).bitwise_right_shift_(_FRACTION_BITS)
     return hue.to(torch.uint8), saturation.to(torch.uint8), value.to(torch.uint8)
 
 
