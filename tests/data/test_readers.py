@@ -215,8 +215,8 @@ def test_label_folder_refuses(tmp_path: Path) -> None:
     Image.new("RGB", (4, 2)).save(images / "a.jpg")
     with pytest.raises(DataError, match=r"3x2 pixels but its image .* is 4x2"):
         LabelFolder(images, labels, "camvid").read(0)
-    Image.new("RGB", (3, 2)).save(labels / "a.png")
-    with pytest.raises(DataError, match="colour mode RGB"):
+    Image.new("LA", (3, 2)).save(labels / "a.png")
+    with pytest.raises(DataError, match="colour mode LA"):
         LabelFolder(images, labels, "camvid").read(0)
     (labels / "a.png").rename(labels / "b.png")
     with pytest.raises(DataError, match=r"images has a but .*labels has no file"):

@@ -28,8 +28,8 @@ def read_image(path: Path) -> np.ndarray:
     """
     try:
         with Image.open(path) as file:
-            upright = ImageOps.exif_transpose(file)
-            return np.array(upright.convert("RGB"))
+            ImageOps.exif_transpose(file, in_place=True)
+            return np.array(file if file.mode == "RGB" else file.convert("RGB"))
     except _UNREADABLE as fault:
         raise _unreadable(path, "image", fault) from fault
 
@@ -60,14 +60,14 @@ def read_ids(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as file:
             mode = file.mode
-            rgb = np.asarray(file, dtype=np.uint8) if mode == "RGB" else None
+            width, height = file.size
+            # Pillow keeps four bytes a pixel; read as one number they are the id and, in the highest, no part of it.
+            packed = file.tobytes("raw", "RGBX") if mode == "RGB" else None
     except _UNREADABLE as fault:
         raise _unreadable(path, "panoptic PNG", fault) from fault
-    if rgb is None:
+    if packed is None:
         raise DataError(f"{path} has the colour mode {mode}; a COCO panoptic PNG must be 8-bit RGB.")
-    ids = rgb[..., 2].astype(np.int32)
-    ids = (ids << 8) | rgb[..., 1]
-    return (ids << 8) | rgb[..., 0]
+    return np.frombuffer(packed, "<i4").reshape(height, width) & np.int32(0xFFFFFF)
 
 
 def read_labels(path: Path) -> np.ndarray:
@@ -76,15 +76,29 @@ def read_labels(path: Path) -> np.ndarray:
     Raises:
         DataError: the file is missing, no readable PNG, or a colour picture.
     """
+    values = read_labels_or_colors(path)
+    if values.ndim == 3:
+        raise DataError(f"{path} is a colour picture; a label PNG must have one channel with a number per pixel.")
+    return values
+
+
+def read_labels_or_colors(path: Path) -> np.ndarray:
+    """(H,W) int32 pixel values of a label PNG as `read_labels`, or (H,W,3) uint8 of one in RGB; alpha is left out.
+
+    Raises:
+        DataError: the file is missing, no readable PNG, or neither numbers nor RGB.
+    """
     try:
         with Image.open(path) as file:
             mode = file.mode
+            if mode in {"RGB", "RGBA"}:
+                return np.array(file)[..., :3]
             values = np.asarray(file) if mode in {"L", "P", "1"} or mode.startswith("I") else None
     except _UNREADABLE as fault:
         raise _unreadable(path, "label PNG", fault) from fault
     if values is None:
         raise DataError(
-            f"{path} has the colour mode {mode}; a label PNG must have one channel with a number per pixel."
+            f"{path} has the colour mode {mode}; a label PNG must have one channel with a number per pixel, or RGB."
         )
     return values.astype(np.int32)
 

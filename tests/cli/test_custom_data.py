@@ -1,0 +1,245 @@
+"""docs/custom-data.md as a newcomer follows it, on tiny drawn pictures; and what `from-labels` says of bad input."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from knet.cli.main import build_parser, main
+from knet.data.categories import load_categories
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "custom-data.md"
+FLOOR, WALL = (120, 120, 120), (90, 140, 90)
+BOX_COLORS = [(220, 120, 20), (200, 60, 40), (60, 90, 200), (230, 200, 40)]
+Run = Callable[..., tuple[int, str, str]]
+
+# What makes a command of the page quick; the page's own options stay.
+TINY = {
+    "train": [
+        "arguments={width: 8, head_width: 16, channels: 16, kernels: 8, stages: 2}",
+        *("iterations=2", "batch=2", "workers=0", "precision=fp32", "device=cpu", "short_edge=48", "losses.pixels=64"),
+        *("augment.short_edges=[48]", "augment.crop=[32, 48]"),
+    ],
+    "data show": ["augment.short_edges=[48]", "augment.crop=[32, 48]"],
+    "eval": ["device=cpu"],
+}
+
+
+def draw_yard(size: tuple[int, int], rng: np.random.Generator) -> tuple[Image.Image, Image.Image, Image.Image]:
+    """Boxes that hide each other before a wall: image, labels (0 void, 1 floor, 2 wall, 3 box) and instances."""
+    height, width = size
+    image, labels, instances = (Image.new(mode, (width, height)) for mode in ("RGB", "L", "L"))
+    pens = [ImageDraw.Draw(picture) for picture in (image, labels, instances)]
+    horizon = int(rng.integers(height // 4, height // 2))
+
+    def fill(box: tuple[int, int, int, int], *values: tuple[int, int, int] | int) -> None:
+        for pen, value in zip(pens, values, strict=True):
+            pen.rectangle(box, fill=value)
+
+    fill((0, 0, width, horizon), WALL, 2, 0)
+    fill((0, horizon + 1, width, height), FLOOR, 1, 0)
+    for number in range(1, int(rng.integers(3, 7))):
+        edge = int(rng.integers(height // 6, height // 3))
+        left = int(rng.integers(0, width - edge))
+        top = int(rng.integers(horizon - edge // 2, height - edge))
+        color = BOX_COLORS[int(rng.integers(len(BOX_COLORS)))]
+        fill((left, top, left + edge, top + edge), color, 3, number)
+        pens[0].rectangle((left, top, left + edge, top + edge), outline=(40, 40, 40), width=max(edge // 12, 1))
+    fill((0, height - max(height // 20, 1), width, height), (0, 0, 0), 0, 0)  # nobody labelled the lowest rows
+    noise = np.clip(np.asarray(image, np.int16) + rng.integers(-12, 13, (height, width, 3)), 0, 255)
+    return Image.fromarray(noise.astype(np.uint8)), labels, instances
+
+
+def page_blocks(kind: str) -> list[str]:
+    """The page's code blocks of a kind, such as "sh"."""
+    return re.findall(rf"```{kind}\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+def page_commands() -> list[list[str]]:
+    """The arguments of every `knet` command of the page, in its order."""
+    lines = "\n".join(page_blocks("sh")).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("knet ")]
+
+
+def quick(arguments: list[str]) -> list[str]:
+    """The same command with `TINY`'s options after its own key=value options."""
+    verb = " ".join(arguments[: 2 if arguments[0] == "data" else 1])
+    if verb not in TINY:
+        return arguments
+    last = max(place for place, word in enumerate(arguments) if "=" in word and not word.startswith("-"))
+    return [*arguments[: last + 1], *TINY[verb], *arguments[last + 1 :]]
+
+
+def make_yard(root: Path, counts: dict[str, int], size: tuple[int, int]) -> None:
+    """The folders that the page asks for, with the class table that it shows."""
+    rng = np.random.default_rng(0)
+    for split, count in counts.items():
+        for number in range(count):
+            image, labels, instances = draw_yard(size, rng)
+            for kind in ("images", "labels", "instances"):
+                (root / kind / split).mkdir(parents=True, exist_ok=True)
+            image.save(root / "images" / split / f"{number:03}.jpg", quality=95)
+            labels.save(root / "labels" / split / f"{number:03}.png")
+            instances.save(root / "instances" / split / f"{number:03}.png")
+    (table,) = (block for block in page_blocks("json") if '"categories"' in block)
+    (root / "classes.json").write_text(table)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`run("data", ...)` in a folder with the page's yard/ -> exit status, what it printed, what it said of errors."""
+    monkeypatch.chdir(tmp_path)
+    make_yard(Path("yard"), {"train": 3, "val": 2}, (48, 64))
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        try:
+            status = main(list(arguments))
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def test_the_commands_of_the_page_lead_from_masks_to_pictures(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("configs").symlink_to(ROOT / "configs")
+    verbs = []
+    for arguments in page_commands():
+        status, out, err = run(*quick(arguments))
+        assert status == 0, f"knet {shlex.join(arguments)}\n{out}{err}"
+        verbs.append(" ".join(arguments[: 2 if arguments[0] == "data" else 1]))
+        if verbs[-1] == "data from-labels":
+            assert "crowd region of their class" in out
+            assert "components" not in out
+        if verbs[-1] == "data check":
+            assert "nothing wrong" in out
+    assert list(dict.fromkeys(verbs)) == [
+        *("data from-labels", "data check", "data show"),
+        *("train", "predict", "eval"),
+    ]
+    names = [category["name"] for category in json.loads(Path("yard/val/panoptic.json").read_text())["categories"]]
+    assert names == ["floor", "wall", "box"]
+    for split, count in (("train", 3), ("val", 2)):
+        assert len(list(Path("yard", split, "panoptic").glob("*.png"))) == count
+    assert list(Path("look").rglob("*.*"))
+    made = {path.name for path in Path("runs/yard").iterdir()}
+    assert {"config.yaml", "train.csv", "val.csv", "state.pt", "best.safetensors", "last.safetensors"} <= made
+    assert {path.name for path in Path("results").iterdir()} == {"000_overlay.jpg", "001_overlay.jpg"}
+
+
+def labels_command(*more: str, **folders: str) -> list[str]:
+    """from-labels of the yard's training images; `folders` replaces options, None leaves one out."""
+    options = {"images": "yard/images/train", "labels": "yard/labels/train", "classes": "yard/classes.json"}
+    options |= {"output": "out"} | folders
+    return ["data", "from-labels", *(word for key, value in options.items() for word in (f"--{key}", value)), *more]
+
+
+def test_without_instances_the_note_says_what_the_objects_are(run: Run) -> None:
+    status, out, _ = run(*labels_command())
+    assert status == 0
+    assert "components" in out
+    status, out, _ = run(*labels_command("--json", output="other", instances="yard/instances/train"))
+    made = json.loads(out)
+    assert status == 0
+    assert "components" not in made["note"]
+    numbers = [np.unique(Image.open(path)) for path in Path("yard/instances/train").iterdir()]
+    assert made["segments"]["box"] >= sum(len(values) - 1 for values in numbers) - made["crowds"]["box"] > 0
+
+
+def test_objects_that_nobody_told_apart_are_counted_as_crowds(run: Run) -> None:
+    for path in Path("yard/instances/train").iterdir():
+        Image.new("L", Image.open(path).size).save(path)
+    status, out, _ = run(*labels_command(instances="yard/instances/train"))
+    assert status == 0
+    assert re.search(r"^box +3 segments  \(3 are crowd regions\)$", out, re.MULTILINE)
+
+
+def test_no_class_table(run: Run) -> None:
+    command = labels_command()
+    place = command.index("--classes")
+    status, out, err = run(*command[:place], *command[place + 2 :])
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    shown = re.search(r"\{.*\}", err)
+    assert shown is not None
+    Path("shown.json").write_text(shown.group())
+    assert [category.name for category in load_categories("shown.json")] == ["floor", "box"]
+
+
+def test_help_has_an_example_that_is_understood(run: Run) -> None:
+    status, out, _ = run("data", "from-labels", "--help")
+    assert status == 0
+    example = out.split("example:")[1].strip()
+    assert build_parser().parse_args(shlex.split(example)[1:]).instances == "ins/train"
+
+
+def _paint(path: str, mode: str, size: tuple[int, int], value: int | tuple[int, ...]) -> None:
+    Image.new(mode, size, value).save(path)
+
+
+MISTAKES: dict[str, tuple[Callable[[], object], dict[str, str], str]] = {
+    "size of labels": (
+        lambda: _paint("yard/labels/train/001.png", "L", (32, 24), 1),
+        {},
+        r"labels/train/001\.png is 32x24 pixels but its image yard/images/train/001\.jpg is 64x48",
+    ),
+    "size of instances": (
+        lambda: _paint("yard/instances/train/001.png", "L", (32, 24), 1),
+        {"instances": "yard/instances/train"},
+        r"instances/train/001\.png is 32x24 pixels but its image",
+    ),
+    "no label": (
+        lambda: Path("yard/labels/train/002.png").unlink(),
+        {},
+        r"yard/images/train has 002 but yard/labels/train has no file of that name",
+    ),
+    "a label more": (
+        lambda: _paint("yard/labels/train/x.png", "L", (64, 48), 1),
+        {},
+        r"yard/labels/train has x but yard/images/train has no file",
+    ),
+    "no instances": (
+        lambda: Path("yard/instances/train/000.png").unlink(),
+        {"instances": "yard/instances/train"},
+        r"yard/images/train has 000 but yard/instances/train has no file",
+    ),
+    "no folder": (lambda: None, {"instances": "nowhere"}, r"The folder nowhere does not exist"),
+    "unknown value": (
+        lambda: _paint("yard/labels/train/000.png", "L", (64, 48), 77),
+        {},
+        r"000\.png has the pixel value 77, which is neither a class of the table nor void",
+    ),
+    "unknown colour": (
+        lambda: _paint("yard/labels/train/000.png", "RGB", (64, 48), (1, 2, 3)),
+        {},
+        r"000\.png has the colour \(1, 2, 3\), which is neither a class's nor black",
+    ),
+    "labels as JPEG": (
+        lambda: Path("yard/labels/train/000.png").rename("yard/labels/train/000.jpg"),
+        {},
+        r"yard/labels/train has 000\.jpg, in a format that changes pixel values; export PNGs",
+    ),
+    "no table": (lambda: None, {"classes": "no.json"}, r"The class table no\.json does not exist"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_every_mistake_gets_one_sentence(run: Run, case: str) -> None:
+    spoil, folders, message = MISTAKES[case]
+    spoil()
+    status, out, err = run(*labels_command(**folders))
+    assert (status, out) == (2, "")
+    sentences = [line for line in err.splitlines() if line.startswith("knet: ")]
+    assert len(sentences) == 1
+    assert "Traceback" not in err
+    assert re.search(message, sentences[0])
+    assert not Path("out/panoptic.json").exists()
