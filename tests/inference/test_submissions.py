@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from fake_results import names_in, segments_of
 from PIL import Image
+from pycocotools import mask as official
 
 from knet.data.categories import load_categories
+from knet.data.coco_masks import unpack_mask
 from knet.errors import ConfigError, DataError, OutputError
-from knet.evaluation import mean_iou, panoptic_quality
+from knet.evaluation import mask_ap, mean_iou, panoptic_quality
 from knet.evaluation.instance_cityscapes import cityscapes_instance_ap
 from knet.inference.segmentation import Segmentation
-from knet.inference.submissions import KINDS, SubmissionWriter, check_kind, submission_name
+from knet.inference.submissions import KINDS, SubmissionWriter, check_kind, coco_instance_results, submission_name
 from knet.structures import Category, Segment
 
 CITYSCAPES = load_categories("cityscapes")
@@ -26,6 +28,9 @@ MAPILLARY = tuple(
     for i, row in enumerate(sorted(load_categories("mapillary"), key=lambda c: c.id), 1)
 )
 TABLES = {"cityscapes": CITYSCAPES, "mapillary": MAPILLARY}
+TABLES |= {"coco": load_categories("coco_panoptic"), "ade20k": load_categories("ade20k")}
+NAMES = {"cityscapes": "bonn_000003_000019", "mapillary": "bonn_000003_000019"}
+NAMES |= {"coco": "000000000139", "ade20k": "ADE_test_00000001"}
 PANOPTIC = {  # truth, its masks, predictions, their masks
     "cityscapes_panoptic_a": (
         "gtFine/cityscapes_panoptic_val.json",
@@ -89,7 +94,7 @@ def small(name: str, data: str = "cityscapes") -> Segmentation:
     """Two things of one class, stuff, void, and a thing without pixels."""
     id_map = np.zeros((6, 8), np.int32)
     id_map[0, 1:], id_map[3:, :3], id_map[3:, 5:] = 9, 2, 300
-    ids = (26, 7) if data == "cityscapes" else (56, 14)
+    ids = {"cityscapes": (26, 7), "mapillary": (56, 14), "coco": (3, 100), "ade20k": (21, 1)}[data]
     found = result(id_map, {2: ids[0], 300: ids[0], 9: ids[1]}, data, name)
     found.segments.append(Segment(5, ids[0], "car", True, 0.5, 0, (0, 0, 0, 0)))
     return found
@@ -180,12 +185,88 @@ def test_an_image_without_things_has_an_empty_list(tmp_path: Path) -> None:
     assert (folder / "bonn_000003_000019.txt").read_text() == ""
 
 
+def test_coco_instances(goldens: Path, tmp_path: Path) -> None:
+    """Objects that do not overlap, back from the file, are the truth."""
+    case = goldens / "metrics" / "coco_panoptic_real_perfect"
+    truth = from_panoptic(case / "gt.json", case / "gt", "coco")
+    for one in truth:
+        one.name = f"{int(one.name):012d}"
+    folder = submit(tmp_path, "coco-instance", truth)
+    assert names_in(folder) == ["detections.json"]
+    found = json.loads((folder / "detections.json").read_text())
+    things = [(int(one.name), s) for one in truth for s in one.segments if s.thing]
+    assert [(row["image_id"], row["category_id"]) for row in found] == [(image, s.category) for image, s in things]
+    assert all(set(row) == {"image_id", "category_id", "segmentation", "score"} for row in found)
+    images = [dict(zip(("id", "height", "width"), (int(one.name), *one.id_map.shape), strict=True)) for one in truth]
+    categories = [{"id": c.id, "name": c.name} for c in TABLES["coco"] if c.thing]
+    result = mask_ap({"images": images, "annotations": found, "categories": categories}, folder / "detections.json")
+    assert result["all"]["ap"] == near(1)
+    for row, (image, segment) in zip(found, things, strict=True):
+        mask = unpack_mask(row["segmentation"])
+        (one,) = [one for one in truth if int(one.name) == image]
+        assert np.array_equal(mask, one.id_map == segment.id)
+    empty = Segmentation(np.zeros((4, 4), np.int32), [], TABLES["coco"], "000000000139")
+    assert json.loads((submit(tmp_path / "no", "coco-instance", [empty]) / "detections.json").read_text()) == []
+
+
+def test_coco_instance_results_may_overlap() -> None:
+    masks = np.zeros((3, 5, 6), bool)
+    masks[0, 1:3], masks[1, 2:4] = True, True
+    rows = coco_instance_results(139, masks, [1, 90, 3], np.array([0.5, 0.25, 0.9], np.float32))
+    assert [(row["category_id"], row["score"]) for row in rows] == [(1, 0.5), (90, 0.25)]  # the third has no pixel
+    assert json.loads(json.dumps(rows)) == rows
+    assert all(
+        np.array_equal(official.decode(row["segmentation"]), mask) for row, mask in zip(rows, masks, strict=False)
+    )
+
+
+def test_coco_panoptic(goldens: Path, tmp_path: Path) -> None:
+    case = goldens / "metrics" / "coco_panoptic_real_a"
+    expected = json.loads((case / "expected.json").read_text())
+    predicted = from_panoptic(case / "pred.json", case / "pred", "coco")
+    for one in predicted:
+        one.name = f"{int(one.name):012d}"
+    done = submit(tmp_path, "coco-panoptic", predicted)
+    assert names_in(done) == ["panoptic", "panoptic.json"]
+    for row in json.loads((done / "panoptic.json").read_text())["annotations"]:
+        assert row["file_name"] == f"{row['image_id']:012d}.png"
+    assert panoptic_quality(case / "gt.json", done / "panoptic.json")["all"] == near(expected["All"])
+
+
+def test_ade20k(goldens: Path, tmp_path: Path) -> None:
+    case = goldens / "metrics" / "ade20k_miou_a"
+    expected = json.loads((case / "expected.json").read_text())
+    paths = sorted((case / "predictions").iterdir())
+    folder = submit(tmp_path, "ade20k-semantic", [from_labels(path, "ade20k") for path in paths])
+    assert names_in(folder) == [path.name for path in paths]
+    assert all(np.array_equal(pixels(folder / path.name), pixels(path)) for path in paths)
+    again = mean_iou(case / "annotations", folder, protocol="ade20k")
+    assert again["sceneparsing"]["score"] == near(expected["final_score_official"])
+
+
+@pytest.mark.parametrize(("kind", "name"), [("coco-instance", "139"), ("coco-panoptic", "x"), ("ade20k-semantic", "1")])
+def test_names_that_the_other_servers_do_not_know(kind: str, name: str) -> None:
+    with pytest.raises(DataError, match=rf"'{name}' is no name of an? (COCO|ADE20K) image.*give the original files"):
+        submission_name(kind, name)
+
+
+def test_class_tables_of_coco_and_ade20k() -> None:
+    check_kind("coco-instance", load_categories("coco_instance"))
+    check_kind("coco-instance", TABLES["coco"])
+    with pytest.raises(
+        ConfigError, match=r"'coco-panoptic' needs a model with the 133 category ids of the class table"
+    ):
+        check_kind("coco-panoptic", load_categories("coco_instance"))
+    with pytest.raises(ConfigError, match=r"'ade20k-semantic' needs a model with the 150 category ids .* has 7, 8, 11"):
+        check_kind("ade20k-semantic", CITYSCAPES)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_kinds_do_not_mix(tmp_path: Path, kind: str) -> None:
     data = kind.split("-")[0]
     for other in KINDS:
-        submit(tmp_path, other, [small("bonn_000003_000019", other.split("-")[0])])
-    alone = submit(tmp_path / "alone", kind, [small("bonn_000003_000019", data)])
+        submit(tmp_path, other, [small(NAMES[other.split("-")[0]], other.split("-")[0])])
+    alone = submit(tmp_path / "alone", kind, [small(NAMES[data], data)])
     assert [p.name for p in sorted((tmp_path / kind).rglob("*"))] == [p.name for p in sorted(alone.rglob("*"))]
 
 
@@ -217,7 +298,7 @@ def test_names_that_the_cityscapes_server_does_not_know(tmp_path: Path, name: st
 
 @pytest.mark.parametrize("name", ["a/b", "a b", "..", "a.b", "ä", "", "a\n"])
 def test_names_that_the_mapillary_server_does_not_know(tmp_path: Path, name: str) -> None:
-    for kind in KINDS[3:]:
+    for kind in KINDS[3:6]:
         with (
             SubmissionWriter(tmp_path, kind, MAPILLARY) as writer,
             pytest.raises(DataError, match=r"no name of a Mapillary Vistas image"),

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from knet.cli.options import add_model_options, add_verb, model_options
+from knet.cli.options import add_model_options, add_verb, is_first, model_options
 from knet.errors import ConfigError
 
 
@@ -27,10 +27,12 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--metric",
         choices=["pq", "miou", "ap"],
-        help="judge results on disk: panoptic quality, mean IoU, Cityscapes instance AP",
+        help="judge results on disk: panoptic quality, mean IoU, AP of single objects (COCO or Cityscapes)",
     )
     parser.add_argument(
-        "--truth", metavar="PATH", help="with --metric: COCO panoptic JSON (pq), folder of PNGs (miou), gtFine/val (ap)"
+        "--truth",
+        metavar="PATH",
+        help="with --metric: COCO panoptic JSON (pq), folder of PNGs (miou), COCO instances JSON or gtFine/val (ap)",
     )
     parser.add_argument(
         "--predictions", metavar="PATH", help="with --metric: the results, in the same or official form"
@@ -47,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
     from knet.evaluation.report import table, write_csv, write_json
 
     parts = _on_disk(args) if args.metric else _of_model(args)
+    if not is_first():
+        return 0
     if args.output:
         folder = Path(args.output)
         for name, result in parts.items():
@@ -60,16 +64,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _on_disk(args: argparse.Namespace) -> dict[str, Any]:
-    from knet.evaluation import cityscapes_instance_ap, mean_iou, panoptic_quality
+    from knet.evaluation import cityscapes_instance_ap, mask_ap, mean_iou, panoptic_quality
 
     if not args.truth or not args.predictions:
         raise ConfigError("--metric needs --truth and --predictions; see `knet eval --help`.")
     if args.metric == "pq":
         return {"panoptic": panoptic_quality(args.truth, args.predictions, progress=True)}
     if args.metric == "ap":
-        return {"instance": cityscapes_instance_ap(args.truth, args.predictions, progress=True)}
-    if args.classes == "cityscapes":
-        return {"semantic": mean_iou(args.truth, args.predictions, protocol="cityscapes", progress=True)}
+        judge: Any = cityscapes_instance_ap if Path(args.truth).is_dir() else mask_ap
+        return {"instance": judge(args.truth, args.predictions, progress=True)}
+    if args.classes in ("cityscapes", "ade20k"):
+        return {"semantic": mean_iou(args.truth, args.predictions, protocol=args.classes, progress=True)}
     if not args.classes:
         raise ConfigError("--metric miou needs --classes: a class table such as cityscapes or camvid, or a file.")
     from knet.data.categories import load_table
@@ -80,20 +85,22 @@ def _on_disk(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _of_model(args: argparse.Namespace) -> dict[str, Any]:
-    from knet.config import data_config, load_config
+    from knet.config import config_names, data_config, load_config
     from knet.evaluation.evaluate import evaluate
-    from knet.inference.load import load
-    from knet.training.loop import open_data
+    from knet.inference.load import choose_device, load
+    from knet.training.build import open_data
+    from knet.training.distributed import joined
 
     if args.target is None:
         raise ConfigError("Give a config or a model to judge, or --metric for results on disk; see `knet eval --help`.")
     options = model_options(args)
-    if Path(args.target).suffix in (".yaml", ".yml"):
+    if Path(args.target).suffix in (".yaml", ".yml") or args.target in config_names():
         config = load_config(args.target, args.overrides)
         model, data = config.model, config.data
         options["score"] = config.score if args.score is None else args.score
         options["overlap"] = config.overlap if args.overlap is None else args.overlap
     else:
         model, data = args.target, data_config(args.overrides)
-    segmenter = load(model, **options)
-    return evaluate(segmenter, open_data(data, data.val, segmenter.categories))
+    with joined(choose_device(args.device)) as device:
+        segmenter = load(model, **{**options, "device": str(device)})
+        return evaluate(segmenter, open_data(data, data.val, segmenter.categories))

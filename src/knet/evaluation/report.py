@@ -1,6 +1,6 @@
 """Results of the metrics for people and programs: a text table, a CSV file, a JSON file.
 
-All functions take the dictionary that `panoptic_quality`, `PanopticQuality.result`, `mean_iou` or
+All functions take the dictionary that `panoptic_quality`, `PanopticQuality.result`, `mean_iou`, `mask_ap` or
 `cityscapes_instance_ap` returned.
 """
 
@@ -22,6 +22,9 @@ Row = dict[str, str | int | float | None]
 _PANOPTIC = {"pq": "PQ", "sq": "SQ", "rq": "RQ", "tp": "TP", "fp": "FP", "fn": "FN", "n": "N"}
 _SEMANTIC = {"iou": "IoU", "niou": "nIoU", "pixels": "pixels"}
 _INSTANCE = {"ap": "AP", "ap50": "AP50", "objects": "objects"}
+_COCO = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "aps": "APs", "apm": "APm", "apl": "APl"}
+_COCO |= {"ar1": "AR1", "ar10": "AR10", "ar100": "AR100", "ars": "ARs", "arm": "ARm", "arl": "ARl"}
+_COCO["objects"] = "objects"
 
 
 def rows(result: Mapping[str, Any]) -> list[Row]:
@@ -30,9 +33,16 @@ def rows(result: Mapping[str, Any]) -> list[Row]:
     Panoptic: `level` (class, all, things, stuff), `id`, `name`, `pq`, `sq`, `rq`, `tp`, `fp`, `fn`, `n` (categories
     averaged, in the summary). Semantic: `level` (class, category, mean, accuracy: the share of right pixels, in
     the column `iou`), `id`, `name`, `iou`, `niou` (only Cityscapes), `pixels`. Instances: `level` (class, mean),
-    `id`, `name`, `ap`, `ap50`, `objects`. Fractions are 0..1; None where there is nothing to say.
+    `id`, `name`, `ap`, `ap50`, `objects`; COCO's have more, as `mask_ap` gives them. ADE20K adds the means by both
+    conventions (level mean) and the official score (level score). Fractions are 0..1; None where there is nothing to
+    say.
     """
-    if "all" in result:
+    if "ap" in result.get("all", {}):
+        columns = _COCO
+        listed = [("class", key, row["name"], row) for key, row in result["classes"].items()]
+        objects = sum(row["objects"] for row in result["classes"].values())
+        listed.append(("mean", None, "mean of classes", {**result["all"], "objects": objects}))
+    elif "all" in result:
         columns = _PANOPTIC
         listed = [("class", key, row["name"], row) for key, row in result["classes"].items()]
         listed += [(level, None, level, result[level]) for level in ("all", "things", "stuff")]
@@ -48,15 +58,21 @@ def rows(result: Mapping[str, Any]) -> list[Row]:
         listed += [
             ("mean", None, name, {"iou": result[f"{prefix}miou"], "niou": result.get(f"{prefix}mniou")})
             for name, prefix in (("mean of categories", "category_"), ("mean of classes", ""))
-            if f"{prefix}miou" in result
+            if f"{prefix}miou" in result and "sceneparsing" not in result
         ]
+        if "sceneparsing" in result:
+            listed += [
+                ("mean", None, "mean of the classes that occur (mmsegmentation)", {"iou": result["miou"]}),
+                ("mean", None, "mean of all classes (sceneparsing)", {"iou": result["sceneparsing"]["miou"]}),
+                ("score", None, "score (sceneparsing)", {"iou": result["sceneparsing"]["score"]}),
+            ]
         listed.append(("accuracy", None, "pixel accuracy", {"iou": result["pixel_accuracy"]}))
     return [{"level": a, "id": b, "name": c, **{key: row.get(key) for key in columns}} for a, b, c, row in listed]
 
 
 def table(result: Mapping[str, Any]) -> str:
     """The result as a table of plain text, in percent with one decimal; "-" where there is nothing to say."""
-    headings = {**_PANOPTIC, **_SEMANTIC, **_INSTANCE}
+    headings = {**_PANOPTIC, **_SEMANTIC, **_COCO}
     body = rows(result)
     columns = [key for key in body[0] if key in headings]
     cells = [[str(row["name"]), *(_cell(row[key]) for key in columns)] for row in body]

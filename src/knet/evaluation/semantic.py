@@ -5,29 +5,29 @@ One confusion matrix holds all of it. Evaluators differ only in what they do wit
 * "mean": truth void is ignored; a labelled pixel that is predicted as void is missed (as in ADE20K's evaluator).
 * "mapillary": a labelled pixel that is predicted as void, or as a class that is not evaluated, does not count at all.
 * "cityscapes": as "mean" over the 19 evaluated classes, with the scores of the seven categories and with nIoU.
+* "ade20k": as "mean", which here is mmsegmentation's figure, and beside it those of the official evaluator
+  (CSAILVision/sceneparsing), for which a class that occurs nowhere has IoU 0, not none: over the whole validation
+  set, where all 150 classes occur, the two agree.
 
-Everywhere a class that occurs neither in the truth nor (on labelled pixels) in the predictions is left out of the mean.
+Everywhere else a class that occurs neither in the truth nor (on labelled pixels) in the predictions is left out of the
+mean.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
+from knet.data.categories import load_table
 from knet.errors import DataError
+from knet.evaluation.semantic_files import LabelMap, check_size, checked, instance_maps, pair, read_map
 from knet.structures import Category
 
-LabelMap = np.ndarray | str | PathLike[str]
-"""A label map: an integer array (H,W), or the path of the single-channel PNG that holds it."""
-
-PROTOCOLS = ("mean", "mapillary", "cityscapes")
+PROTOCOLS = ("mean", "mapillary", "cityscapes", "ade20k")
 
 # Cityscapes' raw label ids count through these names; the ids in CITYSCAPES_EVALUATED are judged, all others are void.
 CITYSCAPES_LABELS = {
@@ -46,6 +46,10 @@ _CATEGORY_OF = tuple(category for category, names in CITYSCAPES_LABELS.items() f
 # Mean size of an instance over the data set, in pixels, by label id: the numbers that the official nIoU uses.
 _MEAN_SIZES = {24: 3462.4756337644, 25: 3930.4788056518, 26: 12794.0202738185, 27: 27855.1264367816}
 _MEAN_SIZES |= {28: 35732.1511111111, 31: 67583.7075812274, 32: 6298.7200839748, 33: 4672.3249222261}
+_RAW_LABELS = {  # what a message says where maps hold other numbers
+    "cityscapes": "Cityscapes is judged on raw label ids 0..{last} (road is 7)",
+    "ade20k": "ADE20K is judged on the values of its files, 0..{last} (0: other, wall is 1)",
+}
 _NOT_JUDGED = (29, 30)  # caravan and trailer have instances, but no score
 
 
@@ -67,8 +71,8 @@ class ConfusionMatrix:
         Raises: DataError if the maps are not two-dimensional integer arrays of one size.
         """
         classes, columns = self.counts.shape
-        truth, predicted = _checked(truth, f"{name} (truth)"), _checked(predicted, f"{name} (prediction)")
-        _same_size(truth, predicted, name)
+        truth, predicted = checked(truth, f"{name} (truth)"), checked(predicted, f"{name} (prediction)")
+        check_size(truth, predicted, name)
         labelled = (truth >= 0) & (truth < classes)
         cells, found = truth[labelled].astype(np.int64), predicted[labelled].astype(np.int64)
         found[(found < 0) | (found >= classes)] = classes
@@ -122,8 +126,8 @@ class _InstanceScores:
 
     def add(self, instances: np.ndarray, predicted: np.ndarray, name: str) -> None:
         """(H,W) integer instance ids (label id * 1000 + number; up to 1000: no instance), (H,W) raw label ids."""
-        instances = _checked(instances, f"{name} (instances)")
-        _same_size(instances, predicted, f"{name} (instances)")
+        instances = checked(instances, f"{name} (instances)")
+        check_size(instances, predicted, f"{name} (instances)")
         single = instances > 1000
         ids, found = instances[single].astype(np.int64), predicted[single].astype(np.int64)
         sizes, hits = np.bincount(ids), np.bincount(ids, found == ids // 1000)
@@ -167,16 +171,22 @@ def mean_iou(
 
     "cityscapes" has its own classes: `*_labelIds.png` and predictions with raw label ids, paired by the file names'
     `city_sequence_frame`. nIoU is added if there are `*_instanceIds.png` beside the truth, or `instances`.
+    "ade20k" has its own as well, the pixel values 1..150 (0: other), unless `classes` names some.
 
     Gives fractions 0..1, None where nothing was counted: `{"miou", "pixel_accuracy", "classes": {value: {"name",
     "iou", "pixels"}}}`, `pixels` being the class's labelled pixels. "cityscapes" adds `"mniou"`, each class's
     `"niou"`, `"categories": {name: {"iou", "niou"}}`, and their means `"category_miou"` and `"category_mniou"`.
+    "ade20k" adds `"mmsegmentation": {"miou", "macc", "pixel_accuracy"}` and `"sceneparsing": {"miou",
+    "pixel_accuracy", "score"}`: the mean class accuracy, and the mean of mIoU and pixel accuracy.
 
     Raises: DataError for files that are missing or damaged, sizes that differ, and unknown Cityscapes labels.
     """
     if protocol not in PROTOCOLS:
         raise DataError(f"There is no protocol {protocol!r} for mean IoU; use {', '.join(PROTOCOLS)}.")
     cityscapes = protocol == "cityscapes"
+    if protocol == "ade20k" and classes is None:
+        ade20k = load_table("ade20k")
+        classes = {value: c.name for value, c in zip(ade20k.label_values, ade20k.categories, strict=True)}
     if cityscapes == (classes is not None):
         told = "has its own classes; leave `classes` out" if cityscapes else "needs `classes`, {pixel value: name}"
         raise DataError(f"The protocol {protocol!r} {told}.")
@@ -184,23 +194,23 @@ def mean_iou(
         raise DataError(f"`instances` serve nIoU, which the protocol {protocol!r} does not have; leave them out.")
     table = _table(classes if classes is not None else _NAMES)
     matrix, scores = ConfusionMatrix(len(table)), _InstanceScores()
-    images = _pair(truth, predictions, cityscapes)
-    instance_maps = _instance_maps([image[1] for image in images], instances) if cityscapes else []
+    images = pair(truth, predictions, cityscapes)
+    numbered = instance_maps([image[1] for image in images], instances) if cityscapes else []
     for index, (name, true, predicted) in enumerate(
         tqdm(images, "mIoU", unit="image", disable=None if progress else True)
     ):
-        truth_map, predicted_map = _read(true, f"{name} (truth)"), _read(predicted, f"{name} (prediction)")
-        if cityscapes:
-            _known_labels(truth_map, f"{name} (truth)")
-            _known_labels(predicted_map, f"{name} (prediction)")
+        truth_map, predicted_map = read_map(true, f"{name} (truth)"), read_map(predicted, f"{name} (prediction)")
+        if protocol in _RAW_LABELS:
+            _known_labels(truth_map, f"{name} (truth)", max(table), _RAW_LABELS[protocol])
+            _known_labels(predicted_map, f"{name} (prediction)", max(table), _RAW_LABELS[protocol])
         matrix.add(_labels(truth_map, list(table)), _labels(predicted_map, list(table)), name=name)
-        if instance_maps:
-            scores.add(_read(instance_maps[index], f"{name} (instances)"), predicted_map, name)
+        if numbered:
+            scores.add(read_map(numbered[index], f"{name} (instances)"), predicted_map, name)
     if cityscapes:
-        return _cityscapes_result(matrix, scores if instance_maps else None)
+        return _cityscapes_result(matrix, scores if numbered else None)
     if protocol == "mapillary":
         matrix.counts[:, -1] = 0
-    return semantic_result(matrix, table)
+    return semantic_result(matrix, table) | (_ade20k_means(matrix) if protocol == "ade20k" else {})
 
 
 def semantic_result(matrix: ConfusionMatrix, table: Mapping[int, str]) -> dict[str, Any]:
@@ -211,6 +221,19 @@ def semantic_result(matrix: ConfusionMatrix, table: Mapping[int, str]) -> dict[s
         for row, (value, name) in enumerate(table.items())
     }
     return {"miou": _mean(iou), "pixel_accuracy": _number(matrix.pixel_accuracy()), "classes": classes}
+
+
+def _ade20k_means(matrix: ConfusionMatrix) -> dict[str, dict[str, float | None]]:
+    """The means by both conventions, under the names of the evaluators."""
+    iou, pixels = matrix.iou(), matrix.counts.sum(axis=1)
+    hits = np.diagonal(matrix.counts)
+    recall = np.divide(hits, pixels, out=np.full(len(hits), np.nan), where=pixels > 0)
+    accuracy, official = _number(matrix.pixel_accuracy()), float(np.nan_to_num(iou).mean())
+    score = None if accuracy is None else (accuracy + official) / 2
+    return {
+        "mmsegmentation": {"miou": _mean(iou.tolist()), "macc": _mean(recall.tolist()), "pixel_accuracy": accuracy},
+        "sceneparsing": {"miou": official, "pixel_accuracy": accuracy, "score": score},
+    }
 
 
 def _cityscapes_result(matrix: ConfusionMatrix, scores: _InstanceScores | None) -> dict[str, Any]:
@@ -257,91 +280,10 @@ def _labels(values: np.ndarray, table: Sequence[int]) -> np.ndarray:
     return row_of[np.where(outside, len(row_of) - 1, values.astype(np.int64))]
 
 
-def _known_labels(values: np.ndarray, name: str) -> None:
-    if values.min() < 0 or values.max() >= len(_NAMES):
-        raise DataError(
-            f"{name}: pixel values run from {values.min()} to {values.max()}; Cityscapes is judged on raw label ids "
-            f"0..{len(_NAMES) - 1} (road is 7), not on training labels."
-        )
-
-
-def _pair(
-    truth: LabelMap | Sequence[LabelMap], predictions: LabelMap | Sequence[LabelMap], cityscapes: bool
-) -> list[tuple[str, LabelMap, LabelMap]]:
-    """(name, truth, prediction) of each image."""
-    if isinstance(truth, str | PathLike) and isinstance(predictions, str | PathLike) and Path(truth).is_dir():
-        return _pair_folders(Path(truth), Path(predictions), cityscapes)
-    true, predicted = _listed(truth), _listed(predictions)
-    if len(true) != len(predicted) or not true:
-        raise DataError(f"There are {len(true)} truth images and {len(predicted)} predictions; give one for each.")
-    names = [f"image {i}" if isinstance(item, np.ndarray) else str(item) for i, item in enumerate(true)]
-    return list(zip(names, true, predicted, strict=True))
-
-
-def _pair_folders(truth: Path, predictions: Path, cityscapes: bool) -> list[tuple[str, LabelMap, LabelMap]]:
-    def key(path: Path) -> str:
-        return "_".join(path.stem.split("_")[:3]) if cityscapes else path.stem
-
-    pattern = "*_labelIds.png" if cityscapes else "*.png"
-    true, predicted = sorted(truth.rglob(pattern)), sorted(predictions.rglob("*.png"))
-    if not true:
-        raise DataError(f"{truth} holds no {pattern}; give the folder with the truth.")
-    by_key: dict[str, list[Path]] = {}
-    for path in predicted:
-        by_key.setdefault(key(path), []).append(path)
-    pairs: list[tuple[str, LabelMap, LabelMap]] = []
-    for path in true:
-        found = by_key.get(key(path), [])
-        if len(found) > 1:  # the same name in several folders: the one at the same place is meant
-            found = [item for item in found if item.relative_to(predictions) == path.relative_to(truth)] or found
-        if len(found) != 1:
-            told = f"{len(found)} predictions" if found else "no prediction"
-            raise DataError(f"{predictions} holds {told} for {path} (looked for {key(path)}); one is needed.")
-        pairs.append((str(path), path, found[0]))
-    return pairs
-
-
-def _instance_maps(truth: Sequence[LabelMap], given: LabelMap | Sequence[LabelMap] | None) -> list[LabelMap]:
-    """The instance map of each truth image, or none at all."""
-    maps: list[LabelMap] = []
-    if given is not None:
-        maps = _listed(given)
-    elif not any(isinstance(item, np.ndarray) for item in truth):
-        beside = [Path(str(item).replace("_labelIds.png", "_instanceIds.png")) for item in truth]
-        maps = [path for path, item in zip(beside, truth, strict=True) if path != Path(str(item)) and path.is_file()]
-    if len(maps) not in (0, len(truth)):
-        raise DataError(f"There are {len(maps)} instance maps for {len(truth)} truth images; give all or none.")
-    return maps
-
-
-def _listed(maps: LabelMap | Sequence[LabelMap]) -> list[LabelMap]:
-    return [maps] if isinstance(maps, np.ndarray | str | PathLike) else list(maps)
-
-
-def _read(source: LabelMap, name: str) -> np.ndarray:
-    """A label map as an array (H,W); a palette PNG gives its indices."""
-    if isinstance(source, np.ndarray):
-        return _checked(source, name)
-    try:
-        with Image.open(source) as image:
-            return _checked(np.asarray(image), f"{source}")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"The label map {source} cannot be read: {error}.") from error
-
-
-def _checked(labels: np.ndarray, name: str) -> np.ndarray:
-    labels = np.asarray(labels)
-    if labels.ndim != 2 or labels.dtype.kind not in "iu" or labels.size == 0:
-        raise DataError(f"{name}: a label map is an (H,W) integer array, not {labels.shape} {labels.dtype}.")
-    return labels
-
-
-def _same_size(truth: np.ndarray, predicted: np.ndarray, name: str) -> None:
-    if truth.shape != predicted.shape:
-        raise DataError(
-            f"{name}: the prediction has {predicted.shape} pixels (height, width), the truth {truth.shape}; "
-            "write predictions at the size of the original image."
-        )
+def _known_labels(values: np.ndarray, name: str, last: int, told: str) -> None:
+    if values.min() < 0 or values.max() > last:
+        seen = f"pixel values run from {values.min()} to {values.max()}"
+        raise DataError(f"{name}: {seen}; {told.format(last=last)}, not on training labels.")
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

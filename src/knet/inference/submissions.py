@@ -1,40 +1,62 @@
-"""Results in the formats that the Cityscapes and Mapillary Vistas test servers take.
+"""Results in the formats that the test servers of Cityscapes, Mapillary Vistas, COCO and ADE20K take.
 
 Each kind has a folder of its own, whose content is what is packed and uploaded: the servers search it for the images'
 names, so nothing else may lie there.
 
     kind         files                                       content
     *-semantic   <image>.png                                 8 bit; Cityscapes raw label ids, void 0; Mapillary label
-                                                             indices (category id - 1), void the index of Unlabeled
+                                                             indices (category id - 1), void the index of Unlabeled;
+                                                             ADE20K 1 .. 150, void 0
     *-instance   <image>.txt, masks/<image>_<n>.png          a line "mask label confidence" a thing; masks 0 and 255
+                 (COCO) detections.json                      a list of {image_id, category_id, segmentation: RLE, score}
     *-panoptic   panoptic.json, panoptic/<image>.png         COCO panoptic, category ids as in the data set
 
-<image> is city_sequence_frame for Cityscapes, which the names of its images begin with, and for Mapillary the name of
-the image without its ending. Formats: the headers of cityscapesScripts' evaluators, the README of mapillary_vistas;
-that Mapillary takes COCO's panoptic format follows from its ground truth, which has it.
+<image> is city_sequence_frame for Cityscapes, which the names of its images begin with, for the others the name of
+the image without its ending; COCO's are numbers, which are the image ids. COCO's server wants a zip whose files are
+named after the split and the method, as in detections_test-dev2017_knet_results.json: rename before packing (the
+folder of the PNGs like the JSON). Formats: the headers of cityscapesScripts' evaluators, the README of
+mapillary_vistas, COCO's and sceneparsing's descriptions; that Mapillary takes COCO's panoptic format follows from its
+ground truth, which has it.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from knet.data.categories import load_categories
+from knet.data.coco_masks import pack_mask
 from knet.errors import ConfigError, DataError, OutputError
 from knet.evaluation.semantic import CITYSCAPES_EVALUATED
 from knet.inference.draw import map_ids
 from knet.inference.segmentation import Segmentation, panoptic_entries, panoptic_rgb
-from knet.inference.writers import PanopticFile, encoded, make_folder, write_bytes
+from knet.inference.writers import GrowingFile, PanopticFile, encoded, make_folder, write_bytes
 from knet.structures import Category
 
 KINDS = tuple(f"{data}-{task}" for data in ("cityscapes", "mapillary") for task in ("semantic", "instance", "panoptic"))
+KINDS += ("coco-instance", "coco-panoptic", "ade20k-semantic")
 
-_CITYSCAPES_NAME = re.compile(r"([A-Za-z-]+_\d{6}_\d{6})(?:_.*)?", re.DOTALL)
-_MAPILLARY_NAME = re.compile(r"[A-Za-z0-9_-]{1,150}")
+_TABLES = {"coco-instance": "coco_instance", "coco-panoptic": "coco_panoptic", "ade20k-semantic": "ade20k"}
+_NAMES = {  # of images, by data set: the pattern, whose first group is the server's name, and what a message says
+    "cityscapes": (
+        re.compile(r"([A-Za-z-]+_\d{6}_\d{6})(?:_.*)?", re.DOTALL),
+        "a Cityscapes image, whose results the server finds by <city>_<6 digits>_<6 digits>, as in "
+        "'berlin_000000_000019_leftImg8bit'",
+    ),
+    "mapillary": (
+        re.compile(r"([A-Za-z0-9_-]{1,150})"),
+        "a Mapillary Vistas image (letters, digits, '-' and '_' only), by which the server finds its result",
+    ),
+    "coco": (re.compile(r"([0-9]{12})"), "a COCO image, a number of 12 digits, by which the server finds its result"),
+    "ade20k": (re.compile(r"(ADE_[a-z]+_[0-9]{8})"), "an ADE20K image, as in 'ADE_test_00000001'"),
+}
 _MAPILLARY_CLASSES = 65  # of v1.2; later versions have more
 
 
@@ -51,6 +73,10 @@ def check_kind(kind: str, categories: Sequence[Category]) -> str:
     ids = sorted(c.id for c in categories)
     if kind.startswith("cityscapes"):
         fits, told = set(ids) <= set(CITYSCAPES_EVALUATED), "raw label ids (road 7 ... bicycle 33), not training labels"
+    elif kind in _TABLES:
+        wanted = sorted(c.id for c in load_categories(_TABLES[kind]))
+        fits = wanted == (sorted(c.id for c in categories if c.thing) if kind == "coco-instance" else ids)
+        told = f"the {len(wanted)} category ids of the class table '{_TABLES[kind]}'"
     else:
         fits = ids == list(range(1, len(ids) + 1)) and _MAPILLARY_CLASSES <= len(ids) < 256
         told = f"category ids 1 to {_MAPILLARY_CLASSES} (v1.2) or more (v2.0), all of them"
@@ -66,28 +92,55 @@ def submission_name(kind: str, name: str) -> str:
     Raises:
         DataError: the name has not the form that the server needs.
     """
-    if kind.startswith("cityscapes"):
-        found = _CITYSCAPES_NAME.fullmatch(name)
-        if found is None:
-            raise DataError(
-                f"'{name}' is no name of a Cityscapes image, whose results the server finds by "
-                "<city>_<6 digits>_<6 digits>, as in 'berlin_000000_000019_leftImg8bit'; give the original files."
-            )
-        return found[1]
-    if not _MAPILLARY_NAME.fullmatch(name):
-        raise DataError(
-            f"'{name}' is no name of a Mapillary Vistas image (letters, digits, '-' and '_' only), by which the server "
-            "finds its result; give the original files."
-        )
-    return name
+    pattern, told = _NAMES[kind.partition("-")[0]]
+    found = pattern.fullmatch(name)
+    if found is None:
+        raise DataError(f"'{name}' is no name of {told}; give the original files.")
+    return found[1]
+
+
+def coco_instance_results(
+    image_id: int, masks: Iterable[np.ndarray], category_ids: Sequence[int], scores: Sequence[float]
+) -> list[dict[str, Any]]:
+    """One image's objects as rows of COCO's results list, ready for JSON; without boxes, as K-Net submits them.
+
+    masks: (H,W) bool each, of the original image; they may overlap · category_ids: COCO's own numbers, 1 .. 90 ·
+    scores: 0 .. 1. Objects without pixels are left out.
+    """
+    rows = []
+    for mask, category, score in zip(masks, category_ids, scores, strict=True):
+        if mask.any():
+            rle = pack_mask(mask)
+            segmentation = {"size": [int(edge) for edge in rle["size"]], "counts": rle["counts"].decode("ascii")}
+            row = {"image_id": int(image_id), "category_id": int(category), "segmentation": segmentation}
+            rows.append({**row, "score": float(score)})
+    return rows
+
+
+class _Detections(GrowingFile):
+    """detections.json in the making."""
+
+    def __init__(self, path: Path):
+        super().__init__(path, b"[")
+        self._separator = b"\n"
+
+    def add(self, rows: Iterable[dict[str, Any]]) -> None:
+        lines = b",\n".join(json.dumps(row).encode() for row in rows)
+        if lines:
+            self.append(self._separator + lines)
+            self._separator = b",\n"
+
+    def finish(self) -> None:
+        self.end(b"\n]\n")
 
 
 class SubmissionWriter:
     """Writes results of many images as a submission to a test server, into `folder / kind`. A context manager.
 
     `folder` is then that folder, whose content is what is uploaded. Files of an earlier run are replaced; if the run
-    before had other images, empty the folder first. `panoptic.json` is finished by `close`, or at the end of the
-    `with` block, with an error, too: it then lists the images that were done. Memory does not grow with the images.
+    before had other images, empty the folder first. `panoptic.json` and `detections.json` are finished by `close`, or
+    at the end of the `with` block, with an error, too: they then list the images that were done. Memory does not grow
+    with the images.
 
     Raises:
         ConfigError: an unknown kind, or a class table of another data set.
@@ -103,9 +156,10 @@ class SubmissionWriter:
         self._known = {c.id for c in self.categories}
         self._seen: set[str] = set()
         self._panoptic: PanopticFile | None = None
+        self._detections: _Detections | None = None
 
     def write(self, segmentation: Segmentation) -> list[Path]:
-        """Writes one result, named `segmentation.name`; the files that are finished by now, without `panoptic.json`.
+        """Writes one result, named `segmentation.name`; the files that are finished by now, without the JSON of all.
 
         Raises:
             DataError: the server would not know the image's name, the image was written before, or a segment has a
@@ -125,8 +179,9 @@ class SubmissionWriter:
             "semantic": self._write_semantic,
             "instance": self._write_instances,
             "panoptic": self._write_panoptic,
+            "detections": self._write_detections,
         }
-        written = writers[self._task](segmentation, name)
+        written = writers["detections" if self.kind == "coco-instance" else self._task](segmentation, name)
         self._seen.add(name)
         return written
 
@@ -150,18 +205,27 @@ class SubmissionWriter:
     def _write_panoptic(self, segmentation: Segmentation, name: str) -> list[Path]:
         png = _write_png(panoptic_rgb(segmentation), self.folder / "panoptic" / f"{name}.png")
         self._panoptic = self._panoptic or PanopticFile(self.folder / "panoptic.json", self.categories)
-        image, annotation = panoptic_entries(segmentation, name, segmentation.name, png.name)
+        image_id = int(name) if self.kind.startswith("coco") else name
+        image, annotation = panoptic_entries(segmentation, image_id, segmentation.name, png.name)
         rows = [{"id": row["id"], "category_id": row["category_id"]} for row in annotation["segments_info"]]
         self._panoptic.add(image, annotation | {"segments_info": rows})
         return [png]
 
+    def _write_detections(self, segmentation: Segmentation, name: str) -> list[Path]:
+        self._detections = self._detections or _Detections(self.folder / "detections.json")
+        things = [s for s in segmentation.segments if s.thing]
+        masks = (segmentation.id_map == thing.id for thing in things)
+        rows = coco_instance_results(int(name), masks, [s.category for s in things], [s.score for s in things])
+        self._detections.add(rows)
+        return []
+
     def close(self) -> list[Path]:
-        """Finishes `panoptic.json`; its path. A second call does nothing."""
-        document, self._panoptic = self._panoptic, None
-        if document is None:
-            return []
-        document.finish()
-        return [document.path]
+        """Finishes `panoptic.json` or `detections.json`; its path. A second call does nothing."""
+        documents = [document for document in (self._panoptic, self._detections) if document is not None]
+        self._panoptic = self._detections = None
+        for document in documents:
+            document.finish()
+        return [document.path for document in documents]
 
     def __enter__(self) -> SubmissionWriter:
         return self

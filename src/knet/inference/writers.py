@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -32,7 +31,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from knet.errors import ConfigError, OutputError
-from knet.files import atomic_path, cannot_write
+from knet.files import atomic_path, cannot_write, safe_name
 from knet.inference.segmentation import (
     Segmentation,
     instance_ids,
@@ -65,12 +64,6 @@ def check_formats(formats: Sequence[str], categories: Sequence[Category]) -> tup
             f"with 0 .. 999; '{bad.name}' has {bad.id}: use 'panoptic' instead."
         )
     return tuple(dict.fromkeys(formats))
-
-
-def safe_name(name: str) -> str:
-    """A name that every file system takes: no folders, no reserved characters, at most 150 bytes."""
-    cleaned = re.sub(r'[\x00-\x1f<>:"/\\|?*]+', "_", name).strip(" .") or "image"
-    return cleaned.encode("utf-8", "replace")[:150].decode("utf-8", "ignore")
 
 
 def make_folder(folder: Path) -> Path:
@@ -208,27 +201,26 @@ class _Film:
             raise _AbortError
 
 
-class PanopticFile:
-    """panoptic.json in the making. Annotations go to disk as they come, so memory stays flat over long videos."""
+class GrowingFile:
+    """A file in the making: what is added goes to disk at once, so memory stays flat; it gets its name when finished.
 
-    def __init__(self, path: Path, categories: Sequence[Category]):
-        self.path, self._images, self._size = path, list[bytes](), 0
+    Raises:
+        OutputError: the file cannot be made.
+    """
+
+    def __init__(self, path: Path, head: bytes):
+        self.path, self._size = path, 0
         self._stack = ExitStack()
         try:
             temporary = self._stack.enter_context(atomic_path(path))
             self._file = self._stack.enter_context(temporary.open("wb", buffering=0))
-            rows = json.dumps(panoptic_categories(categories))
-            self._append(f'{{"categories": {rows},\n"annotations": ['.encode())
+            self.append(head)
         except (OSError, OutputError) as error:
             self._abort()
             raise _refused(path, error) from error
 
-    def add(self, image: dict[str, Any], annotation: dict[str, Any]) -> None:
-        """One more image. After an OutputError the file is as it was before."""
-        self._append((b",\n" if self._images else b"\n") + json.dumps(annotation).encode())
-        self._images.append(json.dumps(image).encode())
-
-    def _append(self, data: bytes) -> None:
+    def append(self, data: bytes) -> None:
+        """After an OutputError the file is as it was before."""
         try:
             rest = memoryview(data)
             while rest:
@@ -240,10 +232,10 @@ class PanopticFile:
                 self._file.truncate()
             raise _refused(self.path, error) from error
 
-    def finish(self) -> None:
-        """Puts the file under its own name, with all images that were added."""
+    def end(self, tail: bytes) -> None:
+        """Puts the file under its own name. After an OutputError there is none."""
         try:
-            self._append(b'\n],\n"images": [\n' + b",\n".join(self._images) + b"\n]}\n")
+            self.append(tail)
         except OutputError:
             self._abort()
             raise
@@ -252,6 +244,24 @@ class PanopticFile:
     def _abort(self) -> None:
         with suppress(_AbortError, OutputError, OSError), self._stack:
             raise _AbortError
+
+
+class PanopticFile(GrowingFile):
+    """panoptic.json in the making."""
+
+    def __init__(self, path: Path, categories: Sequence[Category]):
+        self._images = list[bytes]()
+        rows = json.dumps(panoptic_categories(categories))
+        super().__init__(path, f'{{"categories": {rows},\n"annotations": ['.encode())
+
+    def add(self, image: dict[str, Any], annotation: dict[str, Any]) -> None:
+        """One more image. After an OutputError the file is as it was before."""
+        self.append((b",\n" if self._images else b"\n") + json.dumps(annotation).encode())
+        self._images.append(json.dumps(image).encode())
+
+    def finish(self) -> None:
+        """Puts the file under its own name, with all images that were added."""
+        self.end(b'\n],\n"images": [\n' + b",\n".join(self._images) + b"\n]}\n")
 
 
 class ResultWriter:

@@ -1,0 +1,114 @@
+"""Masks as COCO's JSON files hold them: polygons, or the lengths of runs (RLE), as numbers or packed into a text.
+
+All forms become one here, the packed RLE: `{"size": [height, width], "counts": bytes}`. Runs go down the columns and
+start with background. The pixels are those of pycocotools, whose successor faster-coco-eval does the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from faster_coco_eval import mask_api_new_cpp as runs
+from faster_coco_eval.core import mask as masks
+
+from knet.errors import DataError
+
+Rle = dict[str, Any]
+"""A packed mask: `size` [height, width] and `counts` bytes."""
+
+FARTHEST = 100_000.0  # pixels; drawing a polygon costs memory in proportion to its length
+
+
+def pack_mask(mask: np.ndarray) -> Rle:
+    """(H,W) bool or integer, not 0 = object -> packed RLE"""
+    return masks.encode(np.asfortranarray(mask != 0, np.uint8))
+
+
+def unpack_mask(rle: Rle) -> np.ndarray:
+    """Packed RLE -> (H,W) bool"""
+    return masks.decode(rle).astype(bool)
+
+
+def mask_area(rle: Rle) -> int:
+    """Number of pixels."""
+    return int(masks.area(rle))
+
+
+def mask_box(rle: Rle) -> list[float]:
+    """[left, top, width, height] in pixels; all 0 for an empty mask."""
+    return masks.toBbox(rle).tolist()
+
+
+def read_mask(segmentation: object, size: tuple[int, int], where: str) -> Rle:
+    """A mask in any of COCO's forms, or as an (H,W) array, as packed RLE of an image of `size` (height, width).
+
+    A polygon of fewer than three corners covers no pixel, nor does a list without polygons; what lies outside the
+    image is cut off.
+
+    Raises:
+        DataError: no such form, RLE of another size or with a wrong sum of runs, corners that are no numbers or lie
+            absurdly far out. `where` begins the sentence.
+    """
+    if isinstance(segmentation, np.ndarray):
+        if segmentation.shape != size or segmentation.dtype.kind not in "biu":
+            told = f"{segmentation.shape} {segmentation.dtype}"
+            raise DataError(f"{where}: the mask must be a {size} array of bool or whole numbers, not {told}.")
+        return pack_mask(segmentation)
+    if isinstance(segmentation, list):
+        return _draw(segmentation, size, where)
+    if isinstance(segmentation, dict):
+        return _packed(segmentation, size, where)
+    raise DataError(f"{where}: the segmentation is {_short(segmentation)}; give polygons or RLE (size and counts).")
+
+
+def _draw(polygons: Sequence[Any], size: tuple[int, int], where: str) -> Rle:
+    """All polygons of an object as one mask."""
+    drawn: list[list[float]] = []
+    for polygon in polygons:
+        if not isinstance(polygon, list) or len(polygon) % 2 or not all(map(_is_number, polygon)):
+            raise DataError(f"{where}: {_short(polygon)} is no polygon; give a flat list x, y, x, y, ... of numbers.")
+        far = next((value for value in polygon if not abs(value) <= FARTHEST), None)  # NaN is far, too
+        if far is not None:
+            raise DataError(f"{where}: a polygon has a corner at {_short(far)}, far outside the image; give pixels.")
+        if len(polygon) >= 6:  # fewer would be read as a box
+            drawn.append([float(value) for value in polygon])
+    if not drawn:
+        return pack_mask(np.zeros(size, bool))
+    return masks.merge(masks.frPyObjects(drawn, *size))
+
+
+def _packed(segmentation: dict[str, Any], size: tuple[int, int], where: str) -> Rle:
+    """RLE of both kinds, checked."""
+    given, counts = segmentation.get("size"), segmentation.get("counts")
+    if not isinstance(given, list | tuple) or list(given) != list(size):
+        told = f"{_short(given)}, but its image [{size[0]}, {size[1]}] (height, width)"
+        raise DataError(f"{where}: the RLE has the size {told}; write masks at the size of the image.")
+    height, width = size
+    if isinstance(counts, list) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts):
+        total = sum(counts)
+        if total == height * width:
+            return masks.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    elif isinstance(counts, str | bytes):
+        rle: Rle = {
+            "size": [height, width],
+            "counts": counts.encode("utf-8", "replace") if isinstance(counts, str) else counts,
+        }
+        try:
+            total = sum(runs.toUncompressedRLE([rle])[0]["counts"])
+        except (RuntimeError, ValueError) as error:
+            raise DataError(f"{where}: the counts of the RLE are damaged ({error}); write the file again.") from error
+        if total == height * width:
+            return rle
+    else:
+        raise DataError(f"{where}: the counts of the RLE are {_short(counts)}; give whole numbers, or packed text.")
+    raise DataError(f"{where}: the runs of the RLE add up to {total} pixels, its image has {height * width}.")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _short(value: object) -> str:
+    return f"{value!r:.60}"

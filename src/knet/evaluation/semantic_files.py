@@ -1,0 +1,96 @@
+"""Label maps as the semantic metrics read them: arrays, or single-channel PNGs paired by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from knet.errors import DataError
+
+LabelMap = np.ndarray | str | PathLike[str]
+"""A label map: an integer array (H,W), or the path of the single-channel PNG that holds it."""
+
+
+def pair(
+    truth: LabelMap | Sequence[LabelMap], predictions: LabelMap | Sequence[LabelMap], cityscapes: bool
+) -> list[tuple[str, LabelMap, LabelMap]]:
+    """(name, truth, prediction) of each image. Raises: DataError if they do not pair up."""
+    if isinstance(truth, str | PathLike) and isinstance(predictions, str | PathLike) and Path(truth).is_dir():
+        return _pair_folders(Path(truth), Path(predictions), cityscapes)
+    true, predicted = _listed(truth), _listed(predictions)
+    if len(true) != len(predicted) or not true:
+        raise DataError(f"There are {len(true)} truth images and {len(predicted)} predictions; give one for each.")
+    names = [f"image {i}" if isinstance(item, np.ndarray) else str(item) for i, item in enumerate(true)]
+    return list(zip(names, true, predicted, strict=True))
+
+
+def _pair_folders(truth: Path, predictions: Path, cityscapes: bool) -> list[tuple[str, LabelMap, LabelMap]]:
+    def key(path: Path) -> str:
+        return "_".join(path.stem.split("_")[:3]) if cityscapes else path.stem
+
+    pattern = "*_labelIds.png" if cityscapes else "*.png"
+    true, predicted = sorted(truth.rglob(pattern)), sorted(predictions.rglob("*.png"))
+    if not true:
+        raise DataError(f"{truth} holds no {pattern}; give the folder with the truth.")
+    by_key: dict[str, list[Path]] = {}
+    for path in predicted:
+        by_key.setdefault(key(path), []).append(path)
+    pairs: list[tuple[str, LabelMap, LabelMap]] = []
+    for path in true:
+        found = by_key.get(key(path), [])
+        if len(found) > 1:  # the same name in several folders: the one at the same place is meant
+            found = [item for item in found if item.relative_to(predictions) == path.relative_to(truth)] or found
+        if len(found) != 1:
+            told = f"{len(found)} predictions" if found else "no prediction"
+            raise DataError(f"{predictions} holds {told} for {path} (looked for {key(path)}); one is needed.")
+        pairs.append((str(path), path, found[0]))
+    return pairs
+
+
+def instance_maps(truth: Sequence[LabelMap], given: LabelMap | Sequence[LabelMap] | None) -> list[LabelMap]:
+    """The instance map of each truth image, or none at all. Raises: DataError if some are given, but not all."""
+    maps: list[LabelMap] = []
+    if given is not None:
+        maps = _listed(given)
+    elif not any(isinstance(item, np.ndarray) for item in truth):
+        beside = [Path(str(item).replace("_labelIds.png", "_instanceIds.png")) for item in truth]
+        maps = [path for path, item in zip(beside, truth, strict=True) if path != Path(str(item)) and path.is_file()]
+    if len(maps) not in (0, len(truth)):
+        raise DataError(f"There are {len(maps)} instance maps for {len(truth)} truth images; give all or none.")
+    return maps
+
+
+def _listed(maps: LabelMap | Sequence[LabelMap]) -> list[LabelMap]:
+    return [maps] if isinstance(maps, np.ndarray | str | PathLike) else list(maps)
+
+
+def read_map(source: LabelMap, name: str) -> np.ndarray:
+    """A label map as an array (H,W); a palette PNG gives its indices. Raises: DataError if it is none."""
+    if isinstance(source, np.ndarray):
+        return checked(source, name)
+    try:
+        with Image.open(source) as image:
+            return checked(np.asarray(image), f"{source}")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"The label map {source} cannot be read: {error}.") from error
+
+
+def checked(labels: np.ndarray, name: str) -> np.ndarray:
+    """The map itself. Raises: DataError if it is no (H,W) array of integers."""
+    labels = np.asarray(labels)
+    if labels.ndim != 2 or labels.dtype.kind not in "iu" or labels.size == 0:
+        raise DataError(f"{name}: a label map is an (H,W) integer array, not {labels.shape} {labels.dtype}.")
+    return labels
+
+
+def check_size(truth: np.ndarray, predicted: np.ndarray, name: str) -> None:
+    """Raises: DataError if the maps differ in size."""
+    if truth.shape != predicted.shape:
+        raise DataError(
+            f"{name}: the prediction has {predicted.shape} pixels (height, width), the truth {truth.shape}; "
+            "write predictions at the size of the original image."
+        )
