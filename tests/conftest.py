@@ -48,17 +48,24 @@ def _fill_weights() -> Any:
 
 @pytest.fixture(scope="session")
 def official_checkpoint(goldens: Goldens, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """(manifest file name, seed) -> path of a checkpoint in the official form, made once a session."""
-    made: dict[tuple[str, int], Path] = {}
+    """(manifest file name, seed, family) -> path of a checkpoint in the official form, made once a session.
 
-    def make(manifest: str, seed: int) -> Path:
-        if (manifest, seed) not in made:
-            keys = json.loads((goldens / "rtknet" / manifest).read_text())["keys"]
+    K-Net's are in the form of OpenMMLab's publishing tool, which writes PyTorch's old format, without a zip archive.
+    """
+    made: dict[tuple[str, int, str], Path] = {}
+
+    def make(manifest: str, seed: int, family: str = "rtknet") -> Path:
+        if (manifest, seed, family) not in made:
+            keys = json.loads((goldens / family / manifest).read_text())["keys"]
             state = _fill_weights().fill_torch(keys, seed)
             path = tmp_path_factory.mktemp("official") / f"{Path(manifest).stem}_{seed}.pth"
-            torch.save({"model": state, "iteration": 89_999}, path)
-            made[manifest, seed] = path
-        return made[manifest, seed]
+            if family == "rtknet":
+                torch.save({"model": state, "iteration": 89_999}, path)
+            else:
+                content = {"meta": {"epoch": 12, "CLASSES": ("person", "bicycle")}, "state_dict": state}
+                torch.save(content, path, _use_new_zipfile_serialization=False)
+            made[manifest, seed, family] = path
+        return made[manifest, seed, family]
 
     return make
 

@@ -103,6 +103,13 @@ def test_the_update_ignores_a_group_whose_gate_is_shut() -> None:
     assert torch.allclose(update(rand(1, 3, 8, seed=1), kernels), update(rand(1, 3, 8, seed=2), kernels), atol=1e-6)
 
 
+def test_kernels_wider_than_the_update_are_updated_part_by_part() -> None:
+    update = AdaptiveUpdate(8).eval()
+    group, kernels = rand(2, 5, 16), rand(2, 5, 16, seed=1)
+    parts = [update(group[..., part], kernels[..., part]) for part in (slice(0, 8), slice(8, 16))]
+    assert torch.allclose(update(group, kernels), torch.cat(parts, dim=-1), atol=1e-6)
+
+
 def test_the_decoder_gives_an_output_for_the_initial_masks_and_one_a_stage() -> None:
     decoder = KernelDecoder(channels=16, kernels=6, classes=4, stages=3, hidden=32)
     outputs = decoder(rand(2, 16, 8, 8))

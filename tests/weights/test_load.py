@@ -1,8 +1,10 @@
 """Weights files: every form that is read, every way that one can be wrong."""
 
+import functools
 import json
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,31 @@ def test_forms_of_a_pickled_checkpoint(wrap: str, official: Path, tmp_path: Path
     assert load(MODEL, weights=path).name == MODEL
 
 
+def test_openmmlab_checkpoints_in_the_old_and_the_new_format(official_checkpoint: Any, tmp_path: Path) -> None:
+    old = official_checkpoint("manifest_det_ins_r50.json", 18, "knet")  # as mmdet's publishing tool writes them
+    assert not zipfile.is_zipfile(old)
+    new, training = tmp_path / "new.pth", tmp_path / "training.pth"
+    content = torch.load(old, weights_only=True)
+    torch.save(content, new)
+    parameters = [torch.nn.Parameter(torch.zeros(2))]
+    torch.save({**content, "optimizer": torch.optim.AdamW(parameters).state_dict()}, training)
+    states = [read_checkpoint(path).state for path in (old, new, training)]
+    assert states[0].keys() == knet.create("knet-r50-coco-instance").state_dict().keys()
+    for state in states[1:]:
+        assert all(torch.equal(tensor, states[0][key]) for key, tensor in state.items())
+    knet.convert(old, tmp_path / "knet.safetensors", "knet-r50-coco-instance")
+    converted = read_checkpoint(tmp_path / "knet.safetensors")
+    assert converted.state.keys() == states[0].keys()
+    assert len(converted.metadata["categories"]) == 80
+
+
+def test_weights_of_another_task_are_refused(official_checkpoint: Any) -> None:
+    instance = official_checkpoint("manifest_det_ins_r50.json", 18, "knet")
+    with pytest.raises(CheckpointError, match=r"They fit: knet-r50-coco-instance\.") as error:
+        load("knet-r50-coco-panoptic", weights=instance)
+    assert "shape: semantic.bias is 80, the model needs 133" in str(error.value)
+
+
 def test_every_tensor_that_does_not_fit_is_listed(official: Path, tmp_path: Path) -> None:
     content = torch.load(official, weights_only=True)
     state = content["model"]
@@ -85,7 +112,12 @@ class _Attack:
 
 def test_a_malicious_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     proof = tmp_path / "was_run"
-    for number, save in enumerate((torch.save, lambda content, path: path.write_bytes(pickle.dumps(content, 2)))):
+    writers = (
+        torch.save,
+        functools.partial(torch.save, _use_new_zipfile_serialization=False),
+        lambda content, path: path.write_bytes(pickle.dumps(content, 2)),
+    )
+    for number, save in enumerate(writers):
         path = tmp_path / f"attack{number}.pth"
         save({"model": _Attack(proof)}, path)
         with pytest.raises(CheckpointError, match="could run code") as error:
@@ -96,14 +128,17 @@ def test_a_malicious_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
-@pytest.mark.parametrize("kind", ["pth", "safetensors"])
+@pytest.mark.parametrize("kind", ["pth", "old pth", "safetensors"])
 def test_truncated_and_empty_files(share: float, kind: str, official: Path, tmp_path: Path) -> None:
-    whole = official
+    whole, ending = official, kind.split()[-1]
+    if kind == "old pth":
+        whole = tmp_path / "whole.pth"
+        torch.save(torch.load(official, weights_only=True), whole, _use_new_zipfile_serialization=False)
     if kind == "safetensors":
         whole = tmp_path / "whole.safetensors"
         knet.convert(official, whole, MODEL)
     data = whole.read_bytes()
-    path = tmp_path / f"cut.{kind}"
+    path = tmp_path / f"cut.{ending}"
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(CheckpointError, match=r"cut\.") as error:
         load(MODEL, weights=path)

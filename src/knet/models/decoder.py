@@ -1,6 +1,7 @@
-"""From a feature map to segments: learned initial kernels, then one refinement after the other."""
+"""From a feature map to segments: initial kernels, then one refinement after the other."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +10,17 @@ from knet.models.kernels import Pooling, Stage, group_features, predict_masks
 from knet.structures import Output
 
 
+def refine(stages: Iterable[nn.Module], features: Tensor, kernels: Tensor, mask_logits: Tensor) -> list[Output]:
+    """The loop over stages. (B,C,H,W), (B,N,C), (B,N,H,W) that enter the first stage -> one Output a stage"""
+    outputs = []
+    for stage in stages:
+        kernels, mask_logits, class_logits, seen = stage(features, kernels, mask_logits)
+        outputs.append(Output(kernels, mask_logits, class_logits, seen))
+    return outputs
+
+
 class KernelDecoder(nn.Module):
-    """Initial kernels and the loop over stages. (B,C,H,W) -> one Output for the initial masks and one a stage.
+    """Learned initial kernels and their refinement: one Output for the initial masks and one a stage.
 
     The kernels that enter the first stage are the learned ones plus the group features of the initial masks: no
     paper says so, all official code does it.
@@ -39,12 +49,22 @@ class KernelDecoder(nn.Module):
         self.kernels = nn.Parameter(torch.randn(kernels, channels) * math.sqrt(2 / kernels))
         self.stages = nn.ModuleList(Stage(channels, classes, pooling, transform, hidden) for _ in range(stages))
 
-    def forward(self, features: Tensor) -> list[Output]:
+    def forward(
+        self, features: Tensor, localization: Tensor | None = None, fixed: tuple[Tensor, Tensor] | None = None
+    ) -> list[Output]:
+        """Segments a feature map.
+
+        Args:
+            features: (B,C,H,W), what kernels gather and are refined on.
+            localization: (B,C,H,W), the map that the initial masks are predicted from, where it is not `features`.
+            fixed: kernels (B,M,C) and mask logits (B,M,H,W) that join the learned ones before the first stage (K-Net's
+                stuff). The first Output does not hold them; the stages' have N + M kernels, these last.
+        """
+        localization = features if localization is None else localization
         kernels = self.kernels.expand(features.shape[0], -1, -1)
-        mask_logits = predict_masks(kernels, features)
+        mask_logits = predict_masks(kernels, localization)
         kernels = kernels + group_features(mask_logits, features, self.pooling)
-        outputs = [Output(kernels, mask_logits, None, features)]
-        for stage in self.stages:
-            kernels, mask_logits, class_logits, seen = stage(features, kernels, mask_logits)
-            outputs.append(Output(kernels, mask_logits, class_logits, seen))
-        return outputs
+        initial = Output(kernels, mask_logits, None, localization)
+        if fixed is not None:
+            kernels, mask_logits = torch.cat((kernels, fixed[0]), dim=1), torch.cat((mask_logits, fixed[1]), dim=1)
+        return [initial, *refine(self.stages, features, kernels, mask_logits)]

@@ -51,10 +51,15 @@ def _pixel_sums(weights: Tensor, features: Tensor) -> Tensor:
 
 
 class AdaptiveUpdate(nn.Module):
-    """Mixes each kernel with its group feature through two learned gates (Eq. 3). (B,N,C), (B,N,C) -> (B,N,C)"""
+    """Mixes each kernel with its group feature through two learned gates (Eq. 3). (B,N,C), (B,N,C) -> (B,N,C)
+
+    Kernels wider than the update's own `channels` are taken apart: each part of that width is updated as if it were a
+    kernel. No paper says so, but the official semantic models have kernels of 512 and an update of 256.
+    """
 
     def __init__(self, channels: int = 256):
         super().__init__()
+        self.channels = channels
         self.from_group = nn.Linear(channels, 2 * channels)  # psi_1 (for the gates), psi_3 (for the sum)
         self.from_kernel = nn.Linear(channels, 2 * channels)  # psi_2, psi_4
         self.group_gate, self.group_gate_norm = nn.Linear(channels, channels), nn.LayerNorm(channels)
@@ -63,13 +68,14 @@ class AdaptiveUpdate(nn.Module):
         self.out, self.out_norm = nn.Linear(channels, channels), nn.LayerNorm(channels)
 
     def forward(self, group: Tensor, kernels: Tensor) -> Tensor:
+        group, kernels = (x.unflatten(-1, (-1, self.channels)) for x in (group, kernels))
         group_in, group_out = self.from_group(group).chunk(2, dim=-1)
         kernel_in, kernel_out = self.from_kernel(kernels).chunk(2, dim=-1)
         both = group_in * kernel_in
         group_gate = self.group_gate_norm(self.group_gate(both)).sigmoid()  # G^F
         kernel_gate = self.kernel_gate_norm(self.kernel_gate(both)).sigmoid()  # G^K
         mixed = group_gate * self.group_norm(group_out) + kernel_gate * self.kernel_norm(kernel_out)
-        return self.out_norm(self.out(mixed)).relu()
+        return self.out_norm(self.out(mixed)).relu().flatten(-2)
 
 
 class Interaction(nn.Module):
@@ -108,13 +114,22 @@ class Stage(nn.Module):
         pooling: how pixels are gathered, see `group_features`.
         transform: whether the stage passes the features through a 1x1 convolution of its own first (K-Net).
         hidden: width of the feed-forward network.
+        update_channels: width of the adaptive update, a divisor of C; None is C itself.
     """
 
-    def __init__(self, channels: int, classes: int | None, pooling: Pooling, transform: bool, hidden: int = 2048):
+    def __init__(
+        self,
+        channels: int,
+        classes: int | None,
+        pooling: Pooling,
+        transform: bool,
+        hidden: int = 2048,
+        update_channels: int | None = None,
+    ):
         super().__init__()
         self.pooling: Pooling = pooling
         self.transform = nn.Conv2d(channels, channels, 1) if transform else nn.Identity()
-        self.update = AdaptiveUpdate(channels)
+        self.update = AdaptiveUpdate(update_channels or channels)
         self.interaction = Interaction(channels, hidden=hidden)
         self.to_mask = mlp(channels, channels)
         self.to_class = mlp(channels, classes) if classes is not None else None

@@ -9,9 +9,12 @@ from typing import Any
 from torch import nn
 
 from knet.errors import ConfigError
+from knet.models.image import KNet
 from knet.models.realtime import RTKNet
+from knet.models.semantic import KNetSemantic
 from knet.structures import Preprocessing
 
+_COCO_IMAGES = Preprocessing(short_edge=800, max_edge=1333, antialias=False)
 _SLIM = {"width": 32, "head_width": 64, "injection": (True, True)}
 
 
@@ -33,6 +36,49 @@ class ZooEntry:
     about: str
     published: dict[str, float] = field(default_factory=dict)
     bundled: str | None = None
+
+
+def _coco_panoptic(backbone: str, title: str, published: dict[str, float]) -> ZooEntry:
+    return ZooEntry(
+        KNet,
+        {"classes": 133, "stuff": tuple(range(80, 133)), "backbone": backbone},
+        "coco_panoptic",
+        _COCO_IMAGES,
+        score=0.3,
+        overlap=0.6,
+        about=f"K-Net, {title}: panoptic segmentation of everyday scenes",
+        published=published,
+    )
+
+
+def _coco_instance(backbone: str, title: str, published: dict[str, float]) -> ZooEntry:
+    return ZooEntry(
+        KNet,
+        {"classes": 80, "backbone": backbone},
+        "coco_instance",
+        _COCO_IMAGES,
+        score=0.0,  # mask AP ranks all objects itself
+        overlap=0.0,
+        about=f"K-Net, {title}: instance segmentation of everyday scenes",
+        published=published,
+    )
+
+
+def _ade20k(
+    head: str, backbone: str, title: str, paper: float, retrained: tuple[float, float], short: int = 512, **more: Any
+) -> ZooEntry:
+    """`paper`: K-Net's own table · `retrained`: mmsegmentation's, whose weights are the published ones."""
+    single, flipped = retrained
+    return ZooEntry(
+        KNetSemantic,
+        {"classes": 150, "head": head, "backbone": backbone, **more},
+        "ade20k",
+        Preprocessing(short_edge=short, max_edge=2048, antialias=False, divisor=1),
+        score=0.0,  # every pixel gets its best class
+        overlap=0.0,
+        about=f"K-Net, {title}: semantic segmentation of scenes in 150 classes",
+        published={"val mIoU": single, "val mIoU (ms+flip)": flipped, "val mIoU (K-Net's repository)": paper},
+    )
 
 
 ZOO: dict[str, ZooEntry] = {
@@ -74,6 +120,22 @@ ZOO: dict[str, ZooEntry] = {
         overlap=0.6,
         about="small street model trained by this project on CamVid; comes with the package (non-commercial data)",
         bundled="rtknet-slim-camvid.safetensors",
+    ),
+    "knet-r50-coco-panoptic": _coco_panoptic("r50", "ResNet-50", {"val PQ (1x)": 44.3, "val PQ (3x)": 47.1}),
+    "knet-r101-coco-panoptic": _coco_panoptic("r101", "ResNet-101", {"val PQ (3x)": 48.4}),
+    "knet-r101dcn-coco-panoptic": _coco_panoptic("r101dcn", "deformable ResNet-101", {"val PQ (3x)": 49.6}),
+    "knet-swinl-coco-panoptic": _coco_panoptic("swinl", "Swin-L", {"val PQ (3x)": 54.6, "test-dev PQ (3x)": 55.2}),
+    "knet-r50-coco-instance": _coco_instance("r50", "ResNet-50", {"val mask AP (1x)": 34.0, "val mask AP (3x)": 37.8}),
+    "knet-r101-coco-instance": _coco_instance("r101", "ResNet-101", {"val mask AP (3x)": 39.2}),
+    "knet-r101dcn-coco-instance": _coco_instance("r101dcn", "deformable ResNet-101", {"val mask AP (3x)": 40.5}),
+    "knet-fcn-r50-ade20k": _ade20k("fcn", "r50-dilated", "FCN on ResNet-50", 43.3, (43.60, 45.12)),
+    "knet-pspnet-r50-ade20k": _ade20k("pspnet", "r50-dilated", "PSPNet on ResNet-50", 43.9, (44.18, 45.58)),
+    "knet-deeplabv3-r50-ade20k": _ade20k("deeplabv3", "r50-dilated", "DeepLabV3 on ResNet-50", 44.6, (45.06, 46.11)),
+    "knet-upernet-r50-ade20k": _ade20k("upernet", "r50-deep", "UPerNet on ResNet-50", 43.6, (43.45, 44.07)),
+    "knet-upernet-swint-ade20k": _ade20k("upernet", "swint", "UPerNet on Swin-T", 45.4, (45.84, 46.27), drop_path=0.3),
+    "knet-upernet-swinl-ade20k": _ade20k("upernet", "swinl", "UPerNet on Swin-L", 52.0, (52.05, 53.24), drop_path=0.3),
+    "knet-upernet-swinl640-ade20k": _ade20k(
+        "upernet", "swinl", "UPerNet on Swin-L, larger images", 52.7, (52.21, 53.34), short=640, drop_path=0.4
     ),
 }
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from knet.errors import CheckpointError
 from knet.files import atomic_path
-from knet.weights import rtknet
+from knet.weights import openmmlab, openmmlab_semantic, rtknet
 
 METADATA_KEY = "knet"
 FORMAT_VERSION = 1
@@ -32,8 +32,9 @@ class Checkpoint:
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Reads a file of weights; its format is found from its content. Nothing in the file is ever executed.
 
-    Reads `knet`'s own .safetensors and pickled PyTorch files (.pth, .pt): plain state dicts, and the official RT-K-Net
-    form ({"model": {...}, ...}), whose keys are translated to ours.
+    Reads `knet`'s own .safetensors and pickled PyTorch files (.pth, .pt) of the present and the old form: plain state
+    dicts, and the official forms of RT-K-Net ({"model": {...}, ...}) and of OpenMMLab's K-Net ({"state_dict": {...},
+    ...}), whose keys are translated to ours.
 
     Raises:
         CheckpointError: missing, empty, damaged, holding anything but tensors and plain values, or no state dict.
@@ -46,6 +47,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     checkpoint = _read_safetensors(path) if path.suffix == ".safetensors" else Checkpoint(_read_pickle(path), {})
     if rtknet.is_official(set(checkpoint.state)):
         checkpoint.state = rtknet.translate(checkpoint.state)
+    elif openmmlab.is_image(set(checkpoint.state)):
+        checkpoint.state = openmmlab.translate_image(checkpoint.state)
+    elif openmmlab_semantic.is_semantic(set(checkpoint.state)):
+        checkpoint.state = openmmlab_semantic.translate_semantic(checkpoint.state)
     return checkpoint
 
 
@@ -75,11 +80,11 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"The weights file '{path}' is not a whole PyTorch file ({reason}); download or copy it again."
         ) from error
-    state = content.get("model", content) if isinstance(content, dict) else content
+    state = content.get("state_dict", content.get("model", content)) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(
-            f"The weights file '{path}' holds no state dict (a table of tensors, alone or under 'model'); "
-            "give the file that the training program saved."
+            f"The weights file '{path}' holds no state dict (a table of tensors, alone or under 'model' or "
+            "'state_dict'); give the file that the training program saved."
         )
     return state
 

@@ -7,6 +7,20 @@ import re
 
 from torch import Tensor
 
+# Of the adaptive kernel update, which all official code names alike.
+UPDATE_RENAMES: tuple[tuple[str, str], ...] = (
+    (r"\.update\.dynamic_layer\.", ".update.from_group."),
+    (r"\.update\.input_layer\.", ".update.from_kernel."),
+    (r"\.update\.update_gate\.", ".update.group_gate."),
+    (r"\.update\.input_gate\.", ".update.kernel_gate."),
+    (r"\.update\.norm_in\.", ".update.group_gate_norm."),
+    (r"\.update\.input_norm_in\.", ".update.kernel_gate_norm."),
+    (r"\.update\.norm_out\.", ".update.group_norm."),
+    (r"\.update\.input_norm_out\.", ".update.kernel_norm."),
+    (r"\.update\.fc_layer\.", ".update.out."),
+    (r"\.update\.fc_norm\.", ".update.out_norm."),
+)
+
 # Applied in order to the whole key; the first field is a regular expression.
 _RENAMES: tuple[tuple[str, str], ...] = (
     (r"^backbone\.conv1\.", "backbone.stem."),
@@ -42,16 +56,7 @@ _RENAMES: tuple[tuple[str, str], ...] = (
     (r"^sem_seg_head\.sem_seg_head\.", "semantic."),
     (r"^sem_seg_head\.heads\.(\d+)\.", r"decoder.stages.\1."),
     (r"\.adaptive_kernel_update\.", ".update."),
-    (r"\.update\.dynamic_layer\.", ".update.from_group."),
-    (r"\.update\.input_layer\.", ".update.from_kernel."),
-    (r"\.update\.update_gate\.", ".update.group_gate."),
-    (r"\.update\.input_gate\.", ".update.kernel_gate."),
-    (r"\.update\.norm_in\.", ".update.group_gate_norm."),
-    (r"\.update\.input_norm_in\.", ".update.kernel_gate_norm."),
-    (r"\.update\.norm_out\.", ".update.group_norm."),
-    (r"\.update\.input_norm_out\.", ".update.kernel_norm."),
-    (r"\.update\.fc_layer\.", ".update.out."),
-    (r"\.update\.fc_norm\.", ".update.out_norm."),
+    *UPDATE_RENAMES,
     (r"\.kernel_interaction\.", ".interaction."),
     (r"\.interaction\.ffn\.linear1\.", ".interaction.expand."),
     (r"\.interaction\.ffn\.linear2\.", ".interaction.contract."),

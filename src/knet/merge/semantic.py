@@ -1,0 +1,169 @@
+"""From class logits to one class for each pixel: whole images, sliding windows, and several looks at one image.
+
+As in mmsegmentation: logits are stretched (bilinear, align_corners=False) to the size that the network saw, then to
+the image's own; several looks are averaged as probabilities there. Classes are stretched a few at a time, so that a
+large photograph in 150 classes needs no more memory than a small one's.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from knet.errors import ConfigError
+
+# (B,3,H,W) network inputs -> (B,K,h,w) class logits of the last stage.
+Predict = Callable[[Tensor], Tensor]
+_VALUES_AT_ONCE = 2**25  # 128 MiB of float32
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a network said when it looked at an image in one way.
+
+    `logits` (K,h,w) · `seen` height and width of what it saw · `size` height and width of the image itself ·
+    `flipped` whether it saw the mirror image.
+    """
+
+    logits: Tensor
+    seen: tuple[int, int]
+    size: tuple[int, int]
+    flipped: bool = False
+
+    def parts(self) -> Iterator[Tensor]:
+        """The logits on the image's own pixels, a few classes at a time in label order: (k,H,W) float32 each."""
+        pixels = max(self.size[0] * self.size[1], self.seen[0] * self.seen[1])
+        for part in self.logits.split(max(_VALUES_AT_ONCE // pixels, 1)):
+            part = _stretch(part[None].float().contiguous(), self.seen)
+            yield _stretch(part.flip(3) if self.flipped else part, self.size)[0]
+
+
+def look(
+    predict: Predict,
+    inputs: Tensor,
+    size: tuple[int, int],
+    flip: bool = False,
+    window: tuple[int, int] | None = None,
+    stride: tuple[int, int] | None = None,
+) -> list[View]:
+    """One look at an image, or two: at its mirror image as well.
+
+    Args:
+        predict: the network, see `Predict`.
+        inputs: (1,3,h,w), the normalised image without padding.
+        size: height and width of the image itself.
+        flip: whether to look at the mirror image too.
+        window, stride: see `sliding_logits`; None shows the network the whole image at once.
+
+    Raises:
+        ConfigError: a window or a stride that cannot be.
+    """
+    seen = (inputs.shape[2], inputs.shape[3])
+
+    def see(images: Tensor) -> Tensor:
+        return predict(images) if window is None else sliding_logits(predict, images, window, stride or window)
+
+    views = [View(see(inputs)[0], seen, size)]
+    if flip:
+        views.append(View(see(inputs.flip(3))[0], seen, size, flipped=True))
+    return views
+
+
+def sliding_logits(predict: Predict, images: Tensor, window: tuple[int, int], stride: tuple[int, int]) -> Tensor:
+    """Class logits from windows that slide over the images, averaged where they overlap. (B,3,H,W) -> (B,K,H,W)
+
+    The last window of a row or column is moved back into the image, so all have the same size; one that is larger
+    than the image is cut to it.
+
+    Args:
+        predict: the network, see `Predict`.
+        images: normalised, without padding.
+        window: height and width of a window, in pixels.
+        stride: from one window to the next, down and to the right: 1 to the window's own size.
+
+    Raises:
+        ConfigError: a window below one pixel, or a stride that would skip pixels.
+    """
+    if min(window) < 1 or any(not 1 <= step <= side for step, side in zip(stride, window, strict=True)):
+        raise ConfigError(
+            f"A sliding window of {window} pixels cannot move by {stride}; give a window of at least 1 x 1 and a "
+            "stride between 1 and the window's size."
+        )
+    count = torch.zeros(images.shape[2:], device=images.device)
+    total = count
+    for rows in _windows(images.shape[2], window[0], stride[0]):
+        for columns in _windows(images.shape[3], window[1], stride[1]):
+            part = images[:, :, rows, columns]
+            logits = _stretch(predict(part).float(), (part.shape[2], part.shape[3]))
+            if total is count:  # the first window tells how many classes there are
+                total = logits.new_zeros(*logits.shape[:2], *images.shape[2:])
+            total[:, :, rows, columns] += logits
+            count[rows, columns] += 1
+    return total / count
+
+
+def best_classes(views: Sequence[View]) -> tuple[Tensor, Tensor]:
+    """The most probable class of every pixel, by the mean over all views of an image.
+
+    -> labels (H,W) int64, its mean probability (H,W) float32. On a tie the class with the lower label wins.
+    """
+    single = len(views) == 1  # one look needs no probabilities to compare its classes: one pass over them will do
+    top = torch.full(views[0].size, -torch.inf, device=views[0].logits.device)
+    labels, total, first = torch.zeros_like(top, dtype=torch.int64), top, 0
+    for part in views[0].parts() if single else mean_probabilities(views):
+        value, index = part.max(dim=0)
+        labels, top = torch.where(value > top, index + first, labels), torch.maximum(top, value)
+        if single:
+            total = torch.logaddexp(total, part.logsumexp(dim=0))
+        first += len(part)
+    return labels, (top - total).exp() if single else top
+
+
+def mean_probabilities(views: Sequence[View]) -> Iterator[Tensor]:
+    """Class probabilities averaged over views of one image, a few classes at a time in label order: (k,H,W) each."""
+    totals = [_log_total(view) for view in views]
+    for parts in zip(*(view.parts() for view in views), strict=True):
+        mean = torch.zeros_like(parts[0])
+        for part, total in zip(parts, totals, strict=True):
+            mean += (part - total).exp_()
+        yield mean / len(views)
+
+
+def class_segments(labels: Tensor, probabilities: Tensor) -> tuple[Tensor, list[tuple[int, int, float]]]:
+    """One segment for each class in an image, numbered 1, 2, ... by label. (H,W) int64, (H,W) -> id map, rows
+
+    Returns:
+        The id map (H,W) int32, without void, and for each segment its id, its label and its score: the mean
+        probability of its pixels.
+    """
+    present, index, areas = labels.unique(return_inverse=True, return_counts=True)
+    sums = torch.zeros(len(present), dtype=torch.float64, device=labels.device)
+    sums.index_add_(0, index.flatten(), probabilities.flatten().double())
+    scores = (sums / areas).tolist()
+    rows = [(number, label, scores[number - 1]) for number, label in enumerate(present.tolist(), start=1)]
+    return (index + 1).int(), rows
+
+
+def _log_total(view: View) -> Tensor:
+    """The logarithm of the softmax's denominator. -> (H,W)"""
+    total = torch.full(view.size, -torch.inf, device=view.logits.device)
+    for part in view.parts():
+        total = torch.logaddexp(total, part.logsumexp(dim=0))
+    return total
+
+
+def _windows(whole: int, window: int, stride: int) -> Iterator[slice]:
+    """Where windows lie along a side of `whole` pixels."""
+    window = min(window, whole)
+    for number in range(-(-(whole - window) // stride) + 1):
+        start = min(number * stride, whole - window)
+        yield slice(start, start + window)
+
+
+def _stretch(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B,K,h,w) -> (B,K,H,W)"""
+    if tuple(logits.shape[2:]) == size:
+        return logits
+    return F.interpolate(logits, size, mode="bilinear", align_corners=False)

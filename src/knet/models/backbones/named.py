@@ -1,0 +1,75 @@
+"""Backbones by name: those of the published K-Nets, and any of timm's that gives maps at 1/4 to 1/32 of the image."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from knet.errors import ConfigError
+from knet.models.backbones.resnet import ResNet
+from knet.models.backbones.swin import Swin
+
+# ResNets with a frozen beginning are for things and stuff; those with a deep stem ("v1c"), trained as a whole, for
+# semantic segmentation.
+_PUBLISHED: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
+    "r50": (ResNet, {"depth": 50, "frozen": True}),
+    "r101": (ResNet, {"depth": 101, "frozen": True}),
+    "r101dcn": (ResNet, {"depth": 101, "deformable": True, "frozen": True}),
+    "r50-deep": (ResNet, {"depth": 50, "deep_stem": True}),
+    "r50-dilated": (ResNet, {"depth": 50, "deep_stem": True, "output_stride": 8}),
+    "swint": (Swin, {"embed_dim": 96, "depths": (2, 2, 6, 2), "heads": (3, 6, 12, 24)}),
+    "swinb": (Swin, {"embed_dim": 128, "depths": (2, 2, 18, 2), "heads": (4, 8, 16, 32)}),
+    "swinl": (Swin, {"embed_dim": 192, "depths": (2, 2, 18, 2), "heads": (6, 12, 24, 48)}),
+}
+
+
+class TimmBackbone(nn.Module):
+    """A backbone of timm. (B,3,H,W) -> four maps (B,C,h,w) at 1/4, 1/8, 1/16, 1/32, C of them in `channels`
+
+    Raises:
+        ConfigError: timm has no model of this name, or it lacks a map at one of the four scales.
+    """
+
+    def __init__(self, name: str):
+        super().__init__()
+        import timm  # only who names one of its backbones waits for it
+
+        try:
+            self.net = timm.create_model(name, features_only=True)
+            info: Any = self.net.feature_info
+            strides = info.reduction()
+            self.picks = [len(strides) - 1 - strides[::-1].index(stride) for stride in (4, 8, 16, 32)]
+        except (RuntimeError, ValueError, AttributeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ConfigError(
+                f"timm's '{name}' cannot be a backbone here ({reason}); it must exist and give maps at 1/4, 1/8, 1/16 "
+                "and 1/32 of the image, as convnext_tiny or resnet18 do."
+            ) from error
+        depths = info.channels()
+        self.channels = tuple(depths[pick] for pick in self.picks)
+        self.channels_last = getattr(self.net, "output_fmt", "NCHW") == "NHWC"  # as transformers give them
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps = self.net(images)
+        return [maps[pick].permute(0, 3, 1, 2) if self.channels_last else maps[pick] for pick in self.picks]
+
+
+def named_backbone(name: str, **arguments: Any) -> nn.Module:
+    """A backbone with random weights: (B,3,H,W) -> c2 .. c5, and their depths as its attribute `channels`.
+
+    Args:
+        name: "r50", "r101", "r101dcn", "r50-deep", "r50-dilated", "swint", "swinb", "swinl", or "timm/" and the name of
+            a model of timm.
+        arguments: constructor arguments beside those of the name, such as `drop_path` of Swin.
+
+    Raises:
+        ConfigError: there is no such backbone.
+    """
+    if name.startswith("timm/"):
+        return TimmBackbone(name.removeprefix("timm/"), **arguments)
+    if name not in _PUBLISHED:
+        names = ", ".join(_PUBLISHED)
+        raise ConfigError(
+            f"There is no backbone '{name}'; it is one of: {names}, or timm/ and a model of timm (timm/convnext_tiny)."
+        )
+    build, own = _PUBLISHED[name]
+    return build(**own, **arguments)

@@ -1,0 +1,97 @@
+"""ResNet (He et al., CVPR 2016) as K-Net uses it: torchvision's layers, without the classifier, to a list of maps.
+
+torchvision's layers hold all official weights: the stride of a stage sits on the 3x3 convolution of its first block,
+and where a stage trades its stride for dilation, its first block keeps the dilation of the stage before.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import resnet50, resnet101
+from torchvision.ops import DeformConv2d
+
+
+class OffsetConv(DeformConv2d):
+    """Deformable 3x3 convolution (Dai et al., ICCV 2017): every tap looks where a plain convolution sends it.
+
+    Offsets are (dy, dx) per tap, start at zero, and read zeros outside the map. (B,C,H,W) -> (B,C,H/stride,W/stride)
+    """
+
+    def __init__(self, channels: int, stride: int):
+        super().__init__(channels, channels, 3, stride, padding=1, bias=False)
+        self.offset = nn.Conv2d(channels, 2 * 9, 3, stride, padding=1)
+        for parameter in self.offset.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        offsets = self.offset(x)
+        dtype = self.weight.dtype
+        with torch.autocast(x.device.type, enabled=False):  # on a CPU the operator is not made for half precision
+            return super().forward(x.to(dtype), offsets.to(dtype))
+
+
+def _deep_stem() -> nn.Sequential:
+    """Three 3x3 convolutions in place of the 7x7 one ("v1c"). (B,3,H,W) -> (B,64,H/2,W/2), before batch norm"""
+    return nn.Sequential(
+        *(nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU()),
+        *(nn.Conv2d(32, 32, 3, 1, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU()),
+        nn.Conv2d(32, 64, 3, 1, 1, bias=False),
+    )
+
+
+class ResNet(nn.Module):
+    """The backbone. (B,3,H,W) -> c2 (B,256,H/4,W/4), c3 (B,512,..), c4 (B,1024,..), c5 (B,2048,..)
+
+    c3, c4 and c5 have 1/8, 1/16 and 1/32 of the image's sides, or 1/8 all three with an output stride of 8. Names of
+    parameters are torchvision's, so weights from ImageNet fit after their classifier is left out.
+
+    Args:
+        depth: 50 or 101 layers.
+        deformable: 3x3 convolutions of c3 to c5 are deformable.
+        deep_stem: three small convolutions as stem.
+        output_stride: 8 keeps the size from c3 on and dilates the convolutions instead.
+        frozen: fine-tuning with small batches (detection): stem and c2 are not trained, and batch norm always uses its
+            running statistics; the norms' weights and biases of c3 to c5 are trained.
+    """
+
+    channels = (256, 512, 1024, 2048)
+
+    def __init__(
+        self,
+        depth: Literal[50, 101] = 50,
+        deformable: bool = False,
+        deep_stem: bool = False,
+        output_stride: Literal[8, 32] = 32,
+        frozen: bool = False,
+    ):
+        super().__init__()
+        build = {50: resnet50, 101: resnet101}[depth]
+        dilated = output_stride == 8
+        net = build(replace_stride_with_dilation=[False, dilated, dilated])
+        self.conv1 = _deep_stem() if deep_stem else net.conv1
+        self.bn1, self.relu, self.maxpool = net.bn1, net.relu, net.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+        if deformable:
+            for block in (*self.layer2, *self.layer3, *self.layer4):
+                block.conv2 = OffsetConv(block.conv2.in_channels, block.conv2.stride[0])
+        self.frozen = frozen
+        if frozen:
+            for module in (self.conv1, self.bn1, self.layer1):
+                module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "ResNet":
+        """As of every module, but a frozen backbone's batch norms stay in evaluation mode."""
+        super().train(mode)
+        for module in self.modules():
+            if self.frozen and isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        maps = []
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = layer(x)
+            maps.append(x)
+        return maps

@@ -1,0 +1,185 @@
+"""Swin Transformer (Liu et al., ICCV 2021): attention inside windows of 7 x 7 cells, which every second block moves by
+half a window so that neighbours meet.
+
+Written here and not taken from a library, because the official K-Net weights were trained with the OpenMMLab variant:
+windows are filled up with zeros after the layer norm and before the shift, every block of odd number shifts (also on
+maps smaller than a window), and patch merging orders its inputs by channel. Maps are (B,H,W,C) inside.
+"""
+
+from collections.abc import Sequence
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import StochasticDepth
+
+
+def split_windows(x: Tensor, window: int) -> Tensor:
+    """(B,H,W,C), H and W multiples of the window's side w -> (B*M, w*w, C) for M windows, row by row"""
+    x = x.unflatten(2, (-1, window)).unflatten(1, (-1, window))  # (B, rows, w, columns, w, C)
+    return x.transpose(2, 3).flatten(3, 4).flatten(0, 2)
+
+
+def join_windows(windows: Tensor, window: int, size: tuple[int, int]) -> Tensor:
+    """The inverse of `split_windows` for a map of `size`. (B*M, w*w, C) -> (B,H,W,C)"""
+    height, width = size
+    x = windows.unflatten(0, (-1, height // window, width // window)).unflatten(3, (window, window))
+    return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+def pad_to_multiple(x: Tensor, divisor: int) -> Tensor:
+    """Zeros at the right and the bottom, up to multiples of the divisor. (B,H,W,C) -> (B,H',W',C)"""
+    return F.pad(x, (0, 0, 0, -x.shape[2] % divisor, 0, -x.shape[1] % divisor))
+
+
+def shift_mask(height: int, width: int, window: int, shift: int) -> Tensor:
+    """What cells of a window may not see after a shift: others that came in from the opposite side. -> (M,w*w,w*w)
+
+    Added to attention scores: 0, or -100 between cells that are no neighbours in the image.
+    """
+    rows, columns = torch.arange(height), torch.arange(width)
+    row_part = (rows >= height - window).long() + (rows >= height - shift)
+    column_part = (columns >= width - window).long() + (columns >= width - shift)
+    parts = split_windows((3 * row_part[:, None] + column_part)[None, :, :, None], window)[..., 0]  # (M,w*w)
+    return (parts[:, None] != parts[:, :, None]) * -100.0
+
+
+class WindowAttention(nn.Module):
+    """Multi-head attention among the cells of a window, with a learned bias for every offset between two cells.
+
+    (B*M,w*w,C), additive mask (M,w*w,w*w) or None -> (B*M,w*w,C)
+    """
+
+    offsets: Tensor
+
+    def __init__(self, channels: int, heads: int, window: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = nn.Linear(channels, channels)
+        self.position_bias = nn.Parameter(0.02 * torch.randn((2 * window - 1) ** 2, heads))
+        y, x = (part.flatten() for part in torch.meshgrid(*[torch.arange(window)] * 2, indexing="ij"))
+        offset_y, offset_x = (part[:, None] - part + window - 1 for part in (y, x))
+        self.register_buffer("offsets", offset_y * (2 * window - 1) + offset_x, persistent=False)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        queries, keys, values = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        scores = queries * queries.shape[-1] ** -0.5 @ keys.transpose(2, 3)
+        scores = scores + self.position_bias[self.offsets].permute(2, 0, 1)
+        if mask is not None:
+            scores = (scores.unflatten(0, (-1, len(mask))) + mask[:, None]).flatten(0, 1)
+        seen = scores.softmax(dim=-1) @ values
+        return self.out(seen.transpose(1, 2).flatten(2))
+
+
+class SwinBlock(nn.Module):
+    """Window attention, then a feed-forward network, both residual. (B,H,W,C), see `shift_mask` -> (B,H,W,C)"""
+
+    def __init__(self, channels: int, heads: int, window: int, shift: int, drop_path: float):
+        super().__init__()
+        self.window, self.shift = window, shift
+        self.attention_norm = nn.LayerNorm(channels)
+        self.attention = WindowAttention(channels, heads, window)
+        self.ffn_norm = nn.LayerNorm(channels)
+        self.expand, self.contract = nn.Linear(channels, 4 * channels), nn.Linear(4 * channels, channels)
+        self.drop_path = StochasticDepth(drop_path, "row")
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        _, height, width, _ = x.shape
+        padded = pad_to_multiple(self.attention_norm(x), self.window)
+        shifted = padded.roll((-self.shift, -self.shift), (1, 2))
+        windows = self.attention(split_windows(shifted, self.window), mask if self.shift else None)
+        seen = join_windows(windows, self.window, (padded.shape[1], padded.shape[2]))
+        seen = seen.roll((self.shift, self.shift), (1, 2))[:, :height, :width]
+        x = x + self.drop_path(seen)
+        return x + self.drop_path(self.contract(F.gelu(self.expand(self.ffn_norm(x)))))
+
+
+class PatchMerging(nn.Module):
+    """Four neighbours become one cell of twice the channels. (B,H,W,C) -> (B,ceil(H/2),ceil(W/2),2C)
+
+    Its 4C inputs go channel by channel, and by row and column within a channel: the OpenMMLab order. The first Swin
+    code has another, see `knet.weights.swin`.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * channels)
+        self.reduce = nn.Linear(4 * channels, 2 * channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = pad_to_multiple(x, 2).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B,h,2,w,2,C)
+        return self.reduce(self.norm(x.permute(0, 1, 3, 5, 2, 4).flatten(3)))
+
+
+class SwinStage(nn.Module):
+    """Blocks on one scale, each second one with shifted windows. (B,H,W,C) -> (B,H,W,C)"""
+
+    def __init__(self, channels: int, heads: int, window: int, drop_paths: Sequence[float]):
+        super().__init__()
+        self.window, self.shift = window, window // 2
+        self.blocks = nn.ModuleList(
+            SwinBlock(channels, heads, window, self.shift * (number % 2), drop_path)
+            for number, drop_path in enumerate(drop_paths)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = (side + -side % self.window for side in x.shape[1:3])
+        mask = shift_mask(height, width, self.window, self.shift).to(x)
+        for block in self.blocks:
+            x = block(x, mask)
+        return x
+
+
+class Swin(nn.Module):
+    """The backbone. (B,3,H,W) of any size -> four maps (B,C,h,w) at 1/4, 1/8, 1/16, 1/32 (rounded up)
+
+    Each map leaves through a layer norm of its own; the next stage reads it before that norm.
+
+    Args:
+        embed_dim: channels of the first stage; each stage doubles them.
+        depths: blocks of each stage.
+        heads: attention heads of each stage.
+        window: side of a window, in cells.
+        drop_path: probability of skipping a residual branch in training, at the last block; it grows linearly from 0.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int = 96,
+        depths: Sequence[int] = (2, 2, 6, 2),
+        heads: Sequence[int] = (3, 6, 12, 24),
+        window: int = 7,
+        drop_path: float = 0.2,
+    ):
+        super().__init__()
+        self.channels = tuple(embed_dim * 2**stage for stage in range(len(depths)))
+        self.patches = nn.Conv2d(3, embed_dim, 4, 4)
+        self.patches_norm = nn.LayerNorm(embed_dim)
+        rates = iter([drop_path * block / (sum(depths) - 1) for block in range(sum(depths))])
+        self.stages = nn.ModuleList(
+            SwinStage(channels, count, window, list(islice(rates, depth)))
+            for channels, count, depth in zip(self.channels, heads, depths, strict=True)
+        )
+        self.merges = nn.ModuleList(PatchMerging(channels) for channels in self.channels[:-1])
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for channels in self.channels)
+        self.apply(_initialise)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        height, width = images.shape[2:]
+        x = self.patches(F.pad(images, (0, -width % 4, 0, -height % 4))).permute(0, 2, 3, 1)
+        x = self.patches_norm(x)
+        maps = []
+        for number, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
+            x = stage(x if number == 0 else self.merges[number - 1](x))
+            maps.append(norm(x).permute(0, 3, 1, 2))
+        return maps
+
+
+def _initialise(module: nn.Module) -> None:
+    """As the original, whose normal distribution is cut off at 100 standard deviations."""
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

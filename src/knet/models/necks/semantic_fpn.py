@@ -1,0 +1,70 @@
+"""The localisation FPN of K-Net: all levels of a pyramid summed at 1/8 of the image, seen once for where things are and
+once for what they are (after Panoptic FPN's semantic branch, Kirillov et al., CVPR 2019)."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def conv_norm_relu(channels: int, size: int = 1, stride: int = 1) -> nn.Sequential:
+    """Convolution with "same" padding, group norm of 32 groups, ReLU. (B,channels,h,w) -> (B,channels,h',w')"""
+    conv = nn.Conv2d(channels, channels, size, stride, size // 2, bias=False)
+    nn.init.normal_(conv.weight, std=0.01)
+    return nn.Sequential(conv, nn.GroupNorm(32, channels), nn.ReLU())
+
+
+def sine_positions(height: int, width: int, channels: int, device: torch.device) -> Tensor:
+    """DETR's encoding of where a cell is: half of the channels for its row, half for its column. -> (channels,h,w)
+
+    Rows count from 1 to `height` and are scaled to 2 pi; a channel pair is the sine and cosine of the row divided by
+    one of channels / 4 wavelengths between 1 and 10000. All cells count, those of padding too.
+    """
+    pairs = channels // 4
+    wavelengths = 10_000 ** (torch.arange(pairs, device=device) / pairs)
+
+    def encode(cells: int) -> Tensor:
+        places = torch.arange(1, cells + 1, device=device) / (cells + 1e-6) * (2 * math.pi)
+        angles = places / wavelengths[:, None]
+        return torch.stack((angles.sin(), angles.cos()), dim=1).flatten(0, 1)  # (channels / 2, cells)
+
+    rows, columns = encode(height)[:, :, None], encode(width)[:, None, :]
+    return torch.cat((rows.expand(-1, -1, width), columns.expand(-1, height, -1)))
+
+
+class SemanticFPN(nn.Module):
+    """p2 .. p5 at 1/4 .. 1/32 of the image -> localisation and semantic features, both (B,channels,H/8,W/8)
+
+    A convolution with stride 2 brings p2 to 1/8, bilinear resizes (align_corners=False) between convolutions the
+    coarse maps. p5 is told its positions first.
+    """
+
+    def __init__(self, channels: int = 256):
+        super().__init__()
+
+        def unit(stride: int = 1) -> nn.Sequential:
+            return conv_norm_relu(channels, 3, stride)
+
+        def twice() -> nn.Upsample:
+            return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+
+        self.levels = nn.ModuleList(
+            (
+                nn.Sequential(unit(stride=2)),
+                nn.Sequential(unit()),
+                nn.Sequential(unit(), twice(), unit()),
+                nn.Sequential(unit(), twice(), unit(), twice(), unit()),
+            )
+        )
+        self.localization = conv_norm_relu(channels)
+        self.semantic = conv_norm_relu(channels)
+
+    def forward(self, pyramid: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        *fine, p5 = pyramid
+        p5 = p5 + sine_positions(p5.shape[2], p5.shape[3], p5.shape[1], p5.device).to(p5.dtype)
+        p2, *others = (level(x) for level, x in zip(self.levels, (*fine, p5), strict=True))
+        total = p2
+        for other in others:
+            total = total + other
+        return self.localization(total), self.semantic(total)

@@ -1,0 +1,89 @@
+"""K-Net for semantic segmentation (Zhang et al., NeurIPS 2021, section 4.3): one kernel a class."""
+
+from torch import Tensor, nn
+
+from knet.errors import ConfigError
+from knet.models.backbones.named import named_backbone
+from knet.models.decoder import refine
+from knet.models.kernels import Stage
+from knet.models.necks.aspp import ASPPHead
+from knet.models.necks.fcn import FCNHead, classifier, conv_bn_relu
+from knet.models.necks.psp import PSPHead
+from knet.models.necks.uper import UPerHead
+from knet.structures import Output
+
+_HEADS = {"fcn": FCNHead, "pspnet": PSPHead, "deeplabv3": ASPPHead, "upernet": UPerHead}
+
+
+class KNetSemantic(nn.Module):
+    """A backbone, the head of a known semantic network, and that network's class weights as kernels to be refined.
+
+    Args:
+        classes: K, and the number of kernels.
+        head: "fcn", "pspnet", "deeplabv3" or "upernet".
+        backbone: see `named_backbone`; the first three heads want one with c5 at 1/8 of the image.
+        drop_path: of a Swin backbone, None for its default.
+        channels: C, of kernels and features.
+        update_channels: width of the adaptive update; C is a multiple of it.
+        stages: number of kernel updates.
+        hidden: width of the stages' feed-forward network.
+
+    Raises:
+        ConfigError: unknown head or backbone.
+    """
+
+    size_divisor = 1  # images need no padding
+
+    def __init__(
+        self,
+        classes: int,
+        head: str = "upernet",
+        backbone: str = "r50-deep",
+        drop_path: float | None = None,
+        channels: int = 512,
+        update_channels: int = 256,
+        stages: int = 3,
+        hidden: int = 2048,
+    ):
+        super().__init__()
+        if head not in _HEADS:
+            raise ConfigError(f"There is no semantic head '{head}'; it is one of: {', '.join(_HEADS)}.")
+        self.backbone = named_backbone(backbone, **({} if drop_path is None else {"drop_path": drop_path}))
+        inputs: tuple[int, ...] = self.backbone.channels  # type: ignore[assignment]
+        self.neck = _HEADS[head](inputs, channels)
+        self.kernels = classifier(channels, classes)
+        self.stages = nn.ModuleList(
+            Stage(channels, None, "softmax", transform=True, hidden=hidden, update_channels=update_channels)
+            for _ in range(stages)
+        )
+        self.stages.apply(_reset)
+        # Trains the backbone, answers nothing: left out in evaluation, but part of official checkpoints.
+        self.auxiliary = nn.Sequential(conv_bn_relu(inputs[2], 256, 3), classifier(256, classes))
+
+    def forward(self, images: Tensor) -> list[Output]:
+        """Classifies the pixels of an image batch.
+
+        (B,3,H,W) normalised RGB of any size -> the initial output (in training with the auxiliary semantic logits
+        (B,K,H/16,W/16), at 1/8 with a dilated backbone), then one Output an update. Kernel k means class k, so there
+        are no class logits: the mask logits are the classes', to be compared by softmax. The last one is the result.
+        """
+        maps = self.backbone(images)
+        features = self.neck(maps)
+        # The class weights are the kernels, without bias; they see features with dropout, the stages without.
+        kernels = self.kernels[-1].weight.flatten(1).expand(len(images), -1, -1)  # type: ignore[operator]
+        first = Output(kernels, self.kernels(features), None, features)
+        if self.training:
+            first.semantic_logits = self.auxiliary(maps[2])
+        return [first, *refine(self.stages, features, kernels, first.mask_logits)]
+
+
+def _reset(module: nn.Module) -> None:
+    """The official code never calls its own initialisation of the stages here: linears start as PyTorch makes them."""
+    if isinstance(module, nn.Linear):
+        module.reset_parameters()
+    elif isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+    elif isinstance(module, nn.MultiheadAttention):  # after its output layer, which `apply` visits first
+        nn.init.xavier_uniform_(module.in_proj_weight)
+        nn.init.zeros_(module.out_proj.bias)

@@ -1,0 +1,88 @@
+"""Key names of the official K-Net checkpoints in the OpenMMLab form (github.com/ZwwWayne/K-Net), to ours.
+
+Such a file is `torch.save` of {"meta": {...}, "state_dict": {key: tensor}}. Keys of the networks for panoptic and
+instance segmentation start with `backbone.`, `neck.`, `rpn_head.` (initial kernels) or `roi_head.mask_head.` (stages).
+"""
+
+import re
+
+from torch import Tensor
+
+from knet.weights import swin
+from knet.weights.rtknet import UPDATE_RENAMES
+
+_BACKBONE = "backbone."
+
+# Applied in order to the whole key; the first field is a regular expression.
+RESNET_RENAMES: tuple[tuple[str, str], ...] = (
+    (r"^backbone\.stem\.([0-6])\.", r"backbone.conv1.\1."),
+    (r"^backbone\.stem\.7\.", "backbone.bn1."),
+    (r"^(backbone\..*)\.conv2\.conv_offset\.", r"\1.conv2.offset."),
+)
+# Of a stage, whose own name is `decoder.stages.` and its number already.
+STAGE_RENAMES: tuple[tuple[str, str], ...] = (
+    (r"\.kernel_update_conv\.", ".update."),
+    *UPDATE_RENAMES,
+    (r"\.attention\.attn\.", ".interaction.attention."),
+    (r"\.attention_norm\.", ".interaction.attention_norm."),
+    (r"\.ffn\.layers\.0\.0\.", ".interaction.expand."),
+    (r"\.ffn\.layers\.1\.", ".interaction.contract."),
+    (r"\.ffn_norm\.", ".interaction.ffn_norm."),
+    (r"\.feat_transform\.conv\.", ".transform."),
+    (r"\.mask_fcs\.", ".to_mask."),
+    (r"\.fc_mask\.", ".to_mask.3."),
+    (r"\.cls_fcs\.", ".to_class."),
+    (r"\.fc_cls\.", ".to_class.3."),
+)
+_IMAGE_RENAMES: tuple[tuple[str, str], ...] = (
+    (r"^neck\.lateral_convs\.(\d+)\.conv\.", r"neck.laterals.\1."),
+    (r"^neck\.fpn_convs\.(\d+)\.conv\.", r"neck.outputs.\1."),
+    # Units are convolution, norm, ReLU; between the units of a level lies the resize: 0, 2, 4.
+    (r"^rpn_head\.localization_fpn\.convs_all_levels\.(\d)\.conv0\.", r"pyramid.levels.\1.0."),
+    (r"^rpn_head\.localization_fpn\.convs_all_levels\.(\d)\.conv1\.", r"pyramid.levels.\1.2."),
+    (r"^rpn_head\.localization_fpn\.convs_all_levels\.(\d)\.conv2\.", r"pyramid.levels.\1.4."),
+    (r"^rpn_head\.localization_fpn\.conv_pred\.", "pyramid.localization."),
+    (r"^rpn_head\.localization_fpn\.aux_convs\.0\.", "pyramid.semantic."),
+    (r"^rpn_head\.loc_convs\.0\.", "to_localization."),
+    (r"^rpn_head\.seg_convs\.0\.", "to_semantics."),
+    (r"^rpn_head\.init_kernels\.weight$", "decoder.kernels"),
+    (r"^rpn_head\.conv_seg\.", "semantic."),
+    (r"^((?:pyramid|to_localization|to_semantics)\..*)\bconv\.", r"\g<1>0."),
+    (r"^((?:pyramid|to_localization|to_semantics)\..*)\bgn\.", r"\g<1>1."),
+    (r"^roi_head\.mask_head\.(\d+)\.", r"decoder.stages.\1."),
+    *STAGE_RENAMES,
+)
+
+
+def is_image(keys: set[str]) -> bool:
+    """Whether these look like the keys of an official K-Net for panoptic or instance segmentation."""
+    return any(key.startswith("roi_head.mask_head.0.kernel_update_conv.") for key in keys)
+
+
+def rename_image(key: str) -> str:
+    """The name that an official key has in `KNet`; a key that is not known passes unchanged, for the strict check.
+
+    Keys of a Swin backbone are not for this function: `swin.translate` changes some of their values too.
+    """
+    renames = RESNET_RENAMES if key.startswith(_BACKBONE) else _IMAGE_RENAMES
+    for pattern, replacement in renames:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def translate_image(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """An official state dict under `KNet`'s names. Initial kernels lose their two 1x1 axes: (N,C,1,1) -> (N,C)."""
+    ours = {rename_image(key): tensor for key, tensor in rename_swin(state).items()}
+    kernels = ours.get("decoder.kernels")
+    if kernels is not None and kernels.ndim == 4:
+        ours["decoder.kernels"] = kernels.flatten(1)
+    return ours
+
+
+def rename_swin(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict with the keys of a Swin backbone under our names, all others as they are."""
+    if not any(key.startswith(f"{_BACKBONE}patch_embed.") for key in state):
+        return state
+    inside = {k.removeprefix(_BACKBONE): tensor for k, tensor in state.items() if k.startswith(_BACKBONE)}
+    outside = {k: tensor for k, tensor in state.items() if not k.startswith(_BACKBONE)}
+    return {f"{_BACKBONE}{k}": tensor for k, tensor in swin.translate(inside).items()} | outside

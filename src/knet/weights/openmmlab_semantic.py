@@ -1,0 +1,57 @@
+"""Key names of the official semantic K-Nets, to ours. mmsegmentation 1.x and K-Net's repository name them alike.
+
+Keys start with `backbone.`, `decode_head.kernel_generate_head.` (initial kernels), `decode_head.kernel_update_head.`
+(stages) or `auxiliary_head.`.
+"""
+
+import re
+
+from torch import Tensor
+
+from knet.weights.openmmlab import RESNET_RENAMES, STAGE_RENAMES, rename_swin
+
+_GENERATE = r"^decode_head\.kernel_generate_head\."
+
+# Applied in order to the whole key; the first field is a regular expression.
+_UPERNET_RENAMES: tuple[tuple[str, str], ...] = (
+    (_GENERATE + r"psp_modules\.(\d)\.1\.", r"neck.context.scales.\1."),
+    (_GENERATE + r"bottleneck\.", "neck.context.fuse."),
+    (_GENERATE + r"lateral_convs\.", "neck.laterals."),
+    (_GENERATE + r"fpn_convs\.", "neck.outputs."),
+    (_GENERATE + r"fpn_bottleneck\.", "neck.fuse."),
+)
+_SEMANTIC_RENAMES: tuple[tuple[str, str], ...] = (
+    (_GENERATE + r"conv_seg\.", "kernels.1."),
+    (_GENERATE + r"psp_modules\.(\d)\.1\.", r"neck.scales.\1."),
+    (_GENERATE + r"image_pool\.", "neck.pooled."),
+    (_GENERATE + r"(?:aspp_modules|convs)\.", "neck.convs."),
+    (_GENERATE + r"(?:conv_cat|bottleneck)\.", "neck.fuse."),
+    (r"^auxiliary_head\.convs\.0\.", "auxiliary.0."),
+    (r"^auxiliary_head\.conv_seg\.", "auxiliary.1.1."),
+    (r"^((?:neck|auxiliary)\..*)\.conv\.", r"\1.0."),
+    (r"^((?:neck|auxiliary)\..*)\.bn\.", r"\1.1."),
+    (r"^decode_head\.kernel_update_head\.", "stages."),
+)
+
+
+def is_semantic(keys: set[str]) -> bool:
+    """Whether these look like the keys of an official K-Net for semantic segmentation."""
+    return any(key.startswith("decode_head.kernel_update_head.0.") for key in keys)
+
+
+def rename_semantic(key: str, upernet: bool) -> str:
+    """The name that an official key has in `KNetSemantic`; an unknown one passes unchanged, for the strict check.
+
+    `upernet`: whether the head is UPerNet, which means other layers by some names of PSPNet's. Keys of a Swin backbone
+    are not for this function: `swin.translate` changes some of their values too.
+    """
+    renames = RESNET_RENAMES if key.startswith("backbone.") else _SEMANTIC_RENAMES + STAGE_RENAMES
+    for pattern, replacement in (*(_UPERNET_RENAMES if upernet else ()), *renames):
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def translate_semantic(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """An official state dict under `KNetSemantic`'s names."""
+    upernet = any(re.match(_GENERATE + "fpn_bottleneck", key) for key in state)
+    return {rename_semantic(key, upernet): tensor for key, tensor in rename_swin(state).items()}
