@@ -16,6 +16,8 @@ SOURCE = ROOT / "src" / "knet"
 FLOORS: tuple[tuple[str, int], ...] = (
     ("knet.cli", 5),
     ("knet.training.loop", 4),
+    ("knet.training.step", 4),
+    ("knet.training.build", 4),
     ("knet.evaluation.evaluate", 4),
     ("knet.inference", 3),
     ("knet.weights", 2),

@@ -45,6 +45,7 @@ class Augment(_Options):
     short_edges: tuple[int, ...]  # one is drawn for each image
     max_edge: int = 4096
     crop: tuple[int, int]  # height, width
+    instance_crop: bool = True  # the crop holds the centre of an object where ten tries find one
     color: bool = True
     flip: bool = True
     pad: tuple[int, int] | None = None  # height, width that smaller images are padded to
@@ -60,12 +61,14 @@ class Losses(_Options):
     semantic: float = 1.0
     instance: float = 1.0
     pixels: int = Field(4096, ge=1)  # of each image that the instance loss compares; its cost grows with the square
+    match_pixels: int | None = Field(None, ge=1)  # of each image that matching looks at; without it all
 
 
 class Optimizer(_Options):
     """AdamW, and how the rate of learning changes: base x warm-up x (1 - iteration / iterations) ** power."""
 
     learning_rate: float = Field(2e-4, gt=0)
+    for_batch: int | None = Field(None, ge=1)  # the batch that learning_rate is meant for; another batch scales it
     weight_decay: float = Field(0.05, ge=0)  # not on normalisation layers
     backbone_multiplier: float = Field(1.0, ge=0)
     clip: float = Field(1.0, gt=0)  # largest norm of the whole gradient
@@ -89,24 +92,41 @@ class RunConfig(_Options):
     score: float | None = None  # thresholds of the panoptic merge; without them the model's own
     overlap: float | None = None
     iterations: int = Field(90_000, ge=1)
-    batch: int = Field(32, ge=1)
-    workers: int = Field(4, ge=0)
+    batch: int = Field(32, ge=1)  # images an iteration, over all processes
+    accumulate: int = Field(1, ge=1)  # parts that each process goes through its images in, to save memory
+    workers: int = Field(4, ge=0)  # processes that read images, for each training process
     precision: Precision = "fp32"
+    compile: bool = False  # torch.compile the network: slow to start, faster after
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # several processes: a copy of the weights each, or a share (FSDP2)
+    ema: float | None = Field(None, gt=0, lt=1)  # judge and save an exponential mean of the weights, such as 0.9998
+    skip_images: int = Field(10, ge=0)  # training images that cannot be read and are left out before the run stops
+    skip_losses: int = Field(0, ge=0)  # iterations with a loss that is not finite, left out before the run stops
     device: str = "auto"
     seed: int = 0
     validate_every: int = Field(5000, ge=1)
     save_every: int = Field(1000, ge=1)
     log_every: int = Field(20, ge=1)
+    wandb: str | None = None  # project of Weights & Biases to log to as well
     output: Path = Path("runs/run")
+
+
+_PUBLISHED = Path(__file__).parent / "configs"
+
+
+def config_names() -> list[str]:
+    """Names of the configs that come with the package: one for each published run."""
+    return sorted(path.stem for path in _PUBLISHED.glob("*.yaml"))
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
     """Reads a YAML config and applies `key=value` overrides such as `optimizer.learning_rate=1e-4`.
 
+    path: a file, or the name of a config that comes with the package, such as "rtknet-cityscapes".
+
     Raises:
         ConfigError: no such file, no valid YAML, an unknown key (says which is nearest), a value of the wrong type.
     """
-    path = Path(path)
+    path = _find(path)
     try:
         table = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -149,6 +169,17 @@ def validate_config(table: dict[str, Any], origin: str) -> RunConfig:
 def dump_config(config: RunConfig) -> dict[str, Any]:
     """The config as plain YAML-able values; `validate_config` gives it back."""
     return config.model_dump(mode="json", by_alias=True)
+
+
+def _find(path: str | Path) -> Path:
+    name = str(path)
+    if name in config_names():
+        return _PUBLISHED / f"{name}.yaml"
+    if Path(name).suffix or len(Path(name).parts) > 1 or Path(name).is_file():
+        return Path(name)
+    near = difflib.get_close_matches(name, config_names(), n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"give a YAML file, or one of: {', '.join(config_names())}."
+    raise ConfigError(f"There is no config '{name}'; {hint}")
 
 
 def _apply(table: dict[str, Any], override: str) -> None:

@@ -27,3 +27,7 @@ class OutputError(KNetError):
 
 class TrainingError(KNetError):
     """A training run that cannot go on: its loss is not a finite number."""
+
+
+class StoppedError(KNetError):
+    """A run was asked to stop (SIGTERM) and did, with its state saved. The command line ends with status 143."""

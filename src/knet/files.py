@@ -1,6 +1,7 @@
 """Files that are there whole or not at all."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,3 +34,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def cannot_write(path: Path, reason: object) -> OutputError:
     """The error for a file that cannot be written."""
     return OutputError(f"Cannot write '{path}': {reason}; free space or choose another folder.")
+
+
+def safe_name(name: str) -> str:
+    """A name that every file system takes: no folders, no reserved characters, at most 150 bytes."""
+    cleaned = re.sub(r'[\x00-\x1f<>:"/\\|?*]+', "_", name).strip(" .") or "image"
+    return cleaned.encode("utf-8", "replace")[:150].decode("utf-8", "ignore")

@@ -10,23 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_panoptic import TinyPanoptic
 
-from knet.data.batches import BatchPlan, Draw, TrainingSet, collate, load_batches
+from knet.data.batches import Batch, BatchPlan, Draw, TrainingSet, collate, load_batches
 from knet.data.coco_panoptic import CocoPanoptic
 from knet.data.transforms import TrainAugmentation
 from knet.errors import ConfigError, DataError
 
 
-def make_set(tiny: TinyPanoptic, seed: int = 3) -> TrainingSet:
+def make_set(tiny: TinyPanoptic, seed: int = 3, skip: int = 0) -> TrainingSet:
     reader = CocoPanoptic(tiny.images, tiny.json, tiny.masks)
-    return TrainingSet(reader, TrainAugmentation([16, 20, 30], 90, (16, 16)), seed)
+    return TrainingSet(reader, TrainAugmentation([16, 20, 30], 90, (16, 16)), seed, skip)
 
 
-def equal(one: tuple, other: tuple) -> bool:
-    images = all(torch.equal(a, b) for a, b in zip(one[0], other[0], strict=True))
-    return images and all(
-        torch.equal(a.id_map, b.id_map) and torch.equal(a.labels, b.labels)
-        for a, b in zip(one[1], other[1], strict=True)
-    )
+def equal(one: Batch, other: Batch) -> bool:
+    images = all(torch.equal(a, b) for a, b in zip(one.images, other.images, strict=True))
+    targets = zip(one.targets, other.targets, strict=True)
+    same = all(torch.equal(a.id_map, b.id_map) and torch.equal(a.labels, b.labels) for a, b in targets)
+    return images and same and one.positions == other.positions
 
 
 @given(st.integers(1, 12), st.integers(1, 7), st.integers(0, 2**40), st.integers(0, 30))
@@ -59,9 +58,9 @@ def test_luck_depends_on_seed_iteration_and_position_only(tiny: TinyPanoptic) ->
     training_set = make_set(tiny)
     first = training_set[Draw(4, 1, 0)]
     training_set[Draw(0, 0, 1)]
-    assert torch.equal(first[0], training_set[Draw(4, 1, 0)][0])
+    assert torch.equal(first.image, training_set[Draw(4, 1, 0)].image)
     others = [training_set[Draw(4, 2, 0)], training_set[Draw(5, 1, 0)], make_set(tiny, 4)[Draw(4, 1, 0)]]
-    assert not any(torch.equal(first[0], other[0]) for other in others)
+    assert not any(torch.equal(first.image, other.image) for other in others)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -70,7 +69,7 @@ def test_a_resumed_run_sees_the_same_batches(tiny: TinyPanoptic, workers: int) -
     whole = list(islice(load_batches(training_set, BatchPlan(2, 3, 3)), 4))
     resumed = list(islice(load_batches(training_set, BatchPlan(2, 3, 3, 2), workers), 2))
     assert all(equal(one, other) for one, other in zip(whole[2:], resumed, strict=True))
-    images, targets = whole[0]
+    images, targets = whole[0].images, whole[0].targets
     assert [image.dtype for image in images] == [torch.uint8] * 3
     assert [tuple(target.id_map.shape) for target in targets] == [tuple(image.shape[1:]) for image in images]
 
@@ -78,8 +77,9 @@ def test_a_resumed_run_sees_the_same_batches(tiny: TinyPanoptic, workers: int) -
 def test_collate_keeps_sizes(tiny: TinyPanoptic) -> None:
     training_set = make_set(tiny)
     samples = [training_set[Draw(0, position, 0)] for position in range(2)]
-    images, targets = collate(samples)
-    assert images[1] is samples[1][0] and targets[0] is samples[0][1]
+    batch = collate(samples)
+    assert batch.images[1] is samples[1].image and batch.targets[0] is samples[0].target
+    assert len(batch) == 2 and batch.positions == [0, 1] and batch.part(1, 2).positions == [1]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -93,6 +93,18 @@ def test_an_unreadable_image_is_named(tiny: TinyPanoptic, workers: int) -> None:
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_may_be_left_out(tiny: TinyPanoptic, workers: int) -> None:
+    training_set = make_set(tiny, skip=1)
+    sound = next(load_batches(training_set, BatchPlan(2, 4, 0)))
+    assert not sound.faults
+    (tiny.images / "1.png").write_bytes(b"")
+    batch = next(load_batches(training_set, BatchPlan(2, 4, 0), workers))
+    assert list(batch.faults) == ["1"] and "1.png cannot be read" in batch.faults["1"]
+    changed = [not torch.equal(a, b) for a, b in zip(batch.images, sound.images, strict=True)]
+    assert any(changed) and not all(changed)  # the other image stands in its place
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -100,6 +112,7 @@ def test_an_unreadable_image_is_named(tiny: TinyPanoptic, workers: int) -> None:
         ({"length": 5, "batch": 0, "seed": 0}, "batch of 0"),
         ({"length": 5, "batch": 3, "seed": 0, "world": 2}, "3 does not divide among 2"),
         ({"length": 5, "batch": 4, "seed": 0, "world": 2, "rank": 2}, "does not divide"),
+        ({"length": 5, "batch": 8, "seed": 0, "world": 2, "parts": 3}, "4 images to each of 2 processes.*accumulate=3"),
         ({"length": 5, "batch": 4, "seed": -1}, "seed -1"),
         ({"length": 5, "batch": 4, "seed": 0, "start_iteration": -1}, "start iteration -1"),
     ],

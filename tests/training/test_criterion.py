@@ -10,12 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch import distributed as dist
 from torch.nn import functional as F
 
 from knet.errors import DataError
 from knet.structures import Output, Target
-from knet.training.criterion import Criterion, Truth, prepare
+from knet.training.criterion import Criterion, Truth, count_segments, prepare
 from knet.training.losses import IGNORE
 
 CASES = ["void", "full_cover", "one_empty", "more_gt_than_kernels", "mostly_void", "all_empty"]
@@ -186,10 +185,10 @@ def perfect(targets: list[Target], size: tuple[int, int]) -> list[Output]:
 
 def test_the_perfect_answer_costs_nothing() -> None:
     _, targets = make([(64, 64)], [4])
-    criterion = Criterion(stride=4)
+    criterion = Criterion(stride=4, instance_weight=0)  # it has no zero: a pixel is never like itself alone
     outputs = perfect(targets, (64, 64))
     losses = criterion(outputs, targets)
-    assert not {"loss_seg", "loss_inst_disc"} & losses.keys()  # in evaluation a network has no auxiliary prediction
+    assert "loss_seg" not in losses  # in evaluation a network has no auxiliary prediction
     assert total(losses) < 2e-2
     for (match,) in criterion.match(outputs, criterion.prepare(outputs, targets)):
         assert torch.equal(match.kernels, match.segments)
@@ -249,17 +248,42 @@ def test_weights_scale_their_losses() -> None:
         torch.testing.assert_close(default[name], ones[name] * factors[name.split("_")[-1]])
 
 
-def test_class_loss_is_divided_by_the_mean_count_over_processes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parts_of_a_batch_have_the_mean_of_their_losses_equal_to_that_of_the_whole() -> None:
+    """What is divided by counts: the semantic loss of parts in one process chooses its pixels in each part."""
+    outputs, targets = make([(64, 96)] * 4, [3, 0, 9, 1], seed=3)
+    noise = torch.rand(4, 16 * 24)
+    whole = Criterion()(outputs, targets, noise)
+    parts = []
+    for part in (slice(0, 2), slice(2, 4)):
+        rows = [
+            Output(
+                o.kernels[part],
+                o.mask_logits[part],
+                None if o.class_logits is None else o.class_logits[part],
+                o.features[part],
+            )
+            for o in outputs
+        ]
+        parts.append(Criterion()(rows, targets[part], noise[part], count_segments(targets, N, parts=2)))
+    for name in parts[0]:
+        torch.testing.assert_close((parts[0][name] + parts[1][name]) / 2, whole[name], rtol=1e-5, atol=1e-7)
+
+
+def test_matching_may_look_at_some_pixels_only() -> None:
+    _, targets = make([(64, 64)], [4])
+    outputs = perfect(targets, (64, 64))
+    truth = Criterion(stride=4).prepare(outputs, targets)
+    order = torch.tensor([2, 0, 3, 1, *range(4, outputs[0].mask_logits.shape[1])])
+    for output in outputs:
+        output.mask_logits = output.mask_logits[:, order]
+    few = Criterion(stride=4, match_pixels=64)
+    for stage in few.compute(outputs, truth), few.compute(outputs, truth, torch.rand(1, 256)):
+        assert stage["s1_loss_dice"] < 1e-2  # every kernel was given its own segment
+    assert total(Criterion(match_pixels=10_000)(outputs, targets)).isfinite()
+
+
+def test_no_weight_no_instance_loss() -> None:
     outputs, targets = make([(64, 64)], [3])
-    alone = Criterion()(outputs, targets)["s2_loss_cls"]
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
-    try:
-        torch.testing.assert_close(Criterion()(outputs, targets)["s2_loss_cls"], alone)
-        monkeypatch.setattr(dist, "get_world_size", lambda: 2)  # as if another process had no targets
-        torch.testing.assert_close(Criterion()(outputs, targets)["s2_loss_cls"], alone * 2)
-        monkeypatch.setattr(dist, "get_world_size", lambda: 8)
-        torch.testing.assert_close(Criterion()(outputs, targets)["s2_loss_cls"], alone * 3)  # never less than one
-    finally:
-        dist.destroy_process_group()
+    assert "loss_inst_disc" not in Criterion(instance_weight=0)(outputs, targets)
+    outputs[0].semantic_logits = None
+    assert {"loss_seg", "loss_inst_disc"} & Criterion()(outputs, targets).keys() == {"loss_inst_disc"}

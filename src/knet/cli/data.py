@@ -1,4 +1,4 @@
-"""knet data: making, preparing and checking data sets."""
+"""knet data: making, preparing and checking data sets; `knet data show` is in the file beside."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from knet.cli import show
 from knet.cli.options import add_verb
 from knet.errors import ConfigError
 
 _LAYOUTS = ("cityscapes", "mapillary")
+_TABLE_HINT = (
+    "give camvid, cityscapes, mapillary, or a JSON file such as "
+    '{"void_id": 255, "categories": [{"id": 1, "name": "floor", "thing": false, "color": [120, 120, 120]}, '
+    '{"id": 2, "name": "box", "thing": true, "color": [220, 120, 20]}]}; see docs/custom-data.md.'
+)
 
 
 def add_parser(verbs: Any) -> None:
@@ -19,6 +25,7 @@ def add_parser(verbs: Any) -> None:
     jobs = parser.add_subparsers(title="jobs", metavar="JOB", required=True)
     _add_prepare(jobs)
     _add_check(jobs)
+    show.add_parser(jobs)
     _add_from_labels(jobs)
     _add_synth(jobs)
 
@@ -64,15 +71,27 @@ def _add_from_labels(jobs: Any) -> None:
     labels = add_verb(
         jobs,
         "from-labels",
-        "turn label PNGs into a COCO panoptic data set; objects are connected components, not annotated instances",
-        "knet data from-labels --images img/train --labels lab/train --classes camvid --output data/train",
+        "turn label PNGs, and instance PNGs where there are some, into a COCO panoptic data set",
+        "knet data from-labels --images img/train --labels lab/train --instances ins/train --classes classes.json "
+        "--output data/train",
     )
     labels.add_argument("--images", required=True, metavar="DIR", help="folder of images")
-    labels.add_argument("--labels", required=True, metavar="DIR", help="folder of label PNGs with the same names")
-    labels.add_argument("--classes", required=True, metavar="TABLE", help="camvid, cityscapes, mapillary, or a file")
+    labels.add_argument(
+        "--labels", required=True, metavar="DIR", help="label PNGs of the same names: class numbers, or table colours"
+    )
+    labels.add_argument(
+        "--instances",
+        metavar="DIR",
+        help="PNGs of the same names that number the objects of an image, 0 = not told apart "
+        "(default: each connected region of a thing class is an object)",
+    )
+    labels.add_argument("--classes", metavar="TABLE", help="camvid, cityscapes, mapillary, or a JSON or YAML file")
     labels.add_argument("--output", required=True, metavar="DIR", help="gets panoptic.json and panoptic/*.png")
     labels.add_argument(
-        "--minimum-area", type=int, default=20, metavar="PIXELS", help="smaller components become void (default: 20)"
+        "--minimum-area",
+        type=int,
+        metavar="PIXELS",
+        help="smaller objects become void (default: 20; 0 with --instances)",
     )
     labels.add_argument("--overwrite", action="store_true", help="replace an output that exists")
     labels.add_argument("--json", action="store_true", help="print the summary as JSON")
@@ -153,11 +172,14 @@ def run_from_labels(args: argparse.Namespace) -> int:
     """Converts and prints how many segments each class got."""
     from knet.data.from_labels import labels_to_panoptic
 
+    if args.classes is None:
+        raise ConfigError(f"--classes is missing: {_TABLE_HINT}")
     made = labels_to_panoptic(
         args.images,
         args.labels,
         args.output,
         args.classes,
+        instances=args.instances,
         minimum_area=args.minimum_area,
         overwrite=args.overwrite,
     )
@@ -165,8 +187,12 @@ def run_from_labels(args: argparse.Namespace) -> int:
         print(json.dumps(asdict(made), indent=1, default=str))
         return 0
     for name, count in made.segments.items():
-        dropped = f"  ({made.dropped[name]} dropped as too small)" if made.dropped.get(name) else ""
-        print(f"{name:<20} {count:>7} segments{dropped}")
+        parts = []
+        if made.crowds.get(name):
+            parts.append(f"{made.crowds[name]} are crowd regions")
+        if made.dropped.get(name):
+            parts.append(f"{made.dropped[name]} dropped as too small")
+        print(f"{name:<20} {count:>7} segments" + (f"  ({', '.join(parts)})" if parts else ""))
     print(f"{made.images} images, {made.json} and {made.masks}/ written")
     print(f"note: {made.note}")
     return 0

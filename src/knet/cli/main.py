@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 
 from knet import __version__
 from knet.cli import convert, data, demo, evaluate, models, predict, train
-from knet.errors import KNetError, OutputError, TrainingError
+from knet.errors import KNetError, OutputError, StoppedError, TrainingError
 
 _VERBS = (predict, train, evaluate, convert, models, data, demo)
 
@@ -28,10 +29,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line. Exit status: 0 done, 1 a failure, 2 bad usage or input."""
+    """Runs the command line. Exit status: 0 done, 1 a failure, 2 bad usage or input, 128 + signal when stopped."""
     args = build_parser().parse_args(arguments)
     try:
         return args.run(args)
+    except StoppedError as error:  # not 0: a scheduler must not take the run for a finished one
+        print(f"knet: {error}", file=sys.stderr)
+        return 128 + signal.SIGTERM
     except KNetError as error:
         print(f"knet: {error}", file=sys.stderr)
         return 1 if isinstance(error, OutputError | TrainingError) else 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 
@@ -39,6 +40,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def model_options(args: argparse.Namespace) -> dict[str, Any]:
     """What `add_model_options` added, as keyword arguments of `knet.load`."""
     return {key: getattr(args, key) for key in ("weights", "device", "precision", "size", "score", "overlap")}
+
+
+def is_first() -> bool:
+    """Whether this process speaks for all that torchrun or srun started."""
+    from knet.training.distributed import place_of
+
+    return place_of(dict(os.environ)).rank == 0
 
 
 def _size(text: str) -> str | int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
-from knet.cli.options import add_verb
+from knet.cli.options import add_verb, is_first
+from knet.errors import ConfigError
 
 
 def add_parser(verbs: Any) -> None:
@@ -14,23 +16,46 @@ def add_parser(verbs: Any) -> None:
         verbs,
         "train",
         "train a model",
-        "knet train configs/rtknet-slim-camvid.yaml data.root=/data/camvid batch=4 output=runs/camvid",
+        "knet train rtknet-cityscapes data.root=/data/cityscapes batch=8 output=runs/city\n"
+        "  knet train --resume runs/city\n"
+        "  torchrun --nproc-per-node 4 -m knet.cli.main train rtknet-cityscapes data.root=/data/cityscapes\n"
+        "  knet train rtknet-cityscapes --print > my.yaml",
     )
-    parser.add_argument("config", metavar="CONFIG", help="YAML file of options; see configs/ and docs/training.md")
+    parser.add_argument(
+        "config",
+        metavar="CONFIG",
+        nargs="?",
+        help="YAML file of options, or the name of a published run; see configs/ and docs/training.md",
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that replace those of the file")
     parser.add_argument(
         "--resume", metavar="DIR", help="go on with the run in this folder from its last saved iteration"
     )
+    parser.add_argument("--print", action="store_true", help="show all options as they would be used, and stop")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Trains, and prints where the results are."""
-    from knet.config import load_config
+    import yaml
+
+    from knet.config import dump_config, load_config
+
+    source, overrides = args.config, list(args.overrides)
+    if args.resume is not None:
+        if source is not None and "=" in source:
+            source, overrides = None, [source, *overrides]
+        source = source or Path(args.resume) / "config.yaml"
+        overrides.append(f"output={args.resume}")
+    if source is None:
+        raise ConfigError("Give a config (a YAML file or the name of a published run), or --resume with a run folder.")
+    config = load_config(source, overrides)
+    if args.print:
+        print(yaml.safe_dump(dump_config(config), sort_keys=False), end="")
+        return 0
     from knet.training.loop import train
 
-    overrides = args.overrides + ([f"output={args.resume}"] if args.resume else [])
-    config = load_config(args.config, overrides)
     folder = train(config, resume=args.resume is not None)
-    print(f"run folder: {folder}; use its weights with: knet predict {folder / 'best.safetensors'} IMAGE")
+    if is_first():
+        print(f"run folder: {folder}; use its weights with: knet predict {folder / 'best.safetensors'} IMAGE")
     return 0

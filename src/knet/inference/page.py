@@ -6,6 +6,7 @@ Plain HTML and CSS in one file, no scripts, nothing from the network: it opens f
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -34,6 +35,7 @@ i { display: inline-block; width: .95em; height: .95em; margin-right: .45em; bor
 article { margin: 0 0 1.5rem; padding: 1.1rem; background: var(--card); border: 1px solid var(--line);
   border-radius: 12px; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: .9rem; }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 34rem), 1fr)); gap: 1.5rem; }
 figure { margin: 0; }
 figure img { display: block; width: 100%; height: auto; border-radius: 6px; }
 figcaption { margin-top: .3rem; color: var(--soft); font-size: .85rem; }
@@ -74,18 +76,38 @@ def write_index(folder: str | Path, title: str, rows: Sequence[Row], categories:
         OutputError: the folder cannot be written, or the disk is full.
     """
     folder = make_folder(Path(folder))
-    path = folder / "index.html"
     colors = _colors(rows, categories)
     failed = sum(row.error is not None for row in rows)
     count = f"{len(rows)} image{'' if len(rows) == 1 else 's'}" + (f", {failed} failed" if failed else "")
+    return _write_page(folder, title, count, colors, [_article(row, colors, folder) for row in rows])
+
+
+def write_grid(
+    folder: str | Path, title: str, note: str, rows: Sequence[Row], categories: Sequence[Category] = ()
+) -> Path:
+    """Writes `index.html` as a grid of the rows' overlays, each with its name, size and classes; returns its path.
+
+    note: a sentence below the title.
+
+    Raises:
+        OutputError: the folder cannot be written, or the disk is full.
+    """
+    folder = make_folder(Path(folder))
+    colors = _colors(rows, categories)
+    cells = [_cell(row, colors, folder) for row in rows]
+    return _write_page(folder, title, escape(note), colors, ['<div class="grid">\n', *cells, "</div>\n"])
+
+
+def _write_page(folder: Path, title: str, note: str, colors: dict[int, tuple[str, Color]], body: Sequence[str]) -> Path:
     parts = [
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<header>\n"
-        f'<h1>{escape(title)}</h1>\n<div class="count">{count}</div>\n{_legend(colors)}</header>\n<main>\n',
-        *(_article(row, colors, folder) for row in rows),
+        f'<h1>{escape(title)}</h1>\n<div class="count">{note}</div>\n{_legend(colors)}</header>\n<main>\n',
+        *body,
         "</main>\n</body>\n</html>\n",
     ]
+    path = folder / "index.html"
     with atomic_path(path) as temporary:
         temporary.write_text("".join(parts), encoding="utf-8", errors="replace")
     return path
@@ -127,6 +149,21 @@ def _figure(picture: Path | None, caption: str, row: Row, folder: Path) -> str:
     size = f' width="{row.size[1]}" height="{row.size[0]}"' if row.size else ""
     image = f'<img src="{link}" alt="{escape(row.name)}: {caption}" loading="lazy"{size}>'
     return f'<figure><a href="{link}">{image}</a><figcaption>{caption}</figcaption></figure>\n'
+
+
+def _cell(row: Row, colors: dict[int, tuple[str, Color]], folder: Path) -> str:
+    """One picture of a grid: what it shows is said below it, classes by their area."""
+    picture = "" if row.overlay is None else escape(_link(row.overlay, folder))
+    size = f" <span>{row.size[1]} &times; {row.size[0]}</span>" if row.size else ""
+    segments = sorted(row.segments, key=lambda s: -s.area)
+    counts = Counter(s.category for s in segments)
+    classes = ", ".join(
+        f"{_swatch(colors[i][1])}{escape(colors[i][0])}" + (f" &times; {n}" if n > 1 else "") for i, n in counts.items()
+    )
+    return (
+        f'<figure><a href="{picture}"><img src="{picture}" alt="{escape(row.name)}"></a>\n'
+        f"<figcaption><b>{escape(row.name)}</b>{size}<br>{classes or 'no segment'}</figcaption></figure>\n"
+    )
 
 
 def _link(target: Path, folder: Path) -> str:

@@ -147,16 +147,19 @@ class Segmenter:
         return Segmentation(id_map, segments, self.categories, name)
 
 
-def normalize_and_pad(images: Sequence[Tensor], preprocessing: Preprocessing) -> Tensor:
+def normalize_and_pad(
+    images: Sequence[Tensor], preprocessing: Preprocessing, least: tuple[int, int] = (1, 1)
+) -> Tensor:
     """A batch for a network. B tensors (3,H,W) uint8 or 0..255 -> (B,3,h,w) float32
 
-    h and w are the largest of the batch, rounded up to the divisor; zeros fill the right and the bottom, after the
-    normalisation, so that padding is the mean colour.
+    h and w are the largest of the batch and of `least`, rounded up to the divisor; zeros fill the right and the
+    bottom, after the normalisation, so that padding is the mean colour.
     """
     mean = torch.tensor(preprocessing.mean, device=images[0].device)[:, None, None]
     std = torch.tensor(preprocessing.std, device=images[0].device)[:, None, None]
     d = preprocessing.divisor
-    height, width = (-(-max(image.shape[side] for image in images) // d) * d for side in (1, 2))
+    sizes = [*((image.shape[1], image.shape[2]) for image in images), least]
+    height, width = (-(-max(sides) // d) * d for sides in zip(*sizes, strict=True))
     batch = images[0].new_zeros(len(images), 3, height, width, dtype=torch.float32)
     for row, image in zip(batch, images, strict=True):
         row[:, : image.shape[1], : image.shape[2]] = (image.float() - mean) / std

@@ -6,47 +6,54 @@ resumed continues exactly as if nothing had happened.
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
-from knet import __version__
-from knet.config import Data, PanopticFiles, RunConfig, dump_config
-from knet.data.batches import BatchPlan, TrainingSet, load_batches
-from knet.data.categories import load_categories
+from knet.config import RunConfig, dump_config
+from knet.data.batches import Batch, BatchPlan, Reader, TrainingSet, load_batches
 from knet.data.coco_panoptic import CocoPanoptic
-from knet.data.transforms import TrainAugmentation
-from knet.errors import ConfigError, OutputError, TrainingError
+from knet.errors import ConfigError, DataError, OutputError, TrainingError
 from knet.evaluation.evaluate import evaluate
 from knet.files import atomic_path
-from knet.inference.load import choose_device, describe, segmenter_for
-from knet.inference.segmenter import normalize_and_pad
-from knet.models.zoo import create, entry
-from knet.structures import Category, Preprocessing, Target
-from knet.training.criterion import Criterion
+from knet.inference.load import choose_device, segmenter_for
+from knet.inference.samples import draw_truth, side_by_side
+from knet.inference.segmenter import Segmenter
+from knet.models.zoo import create
+from knet.training.build import (
+    augmentation_of,
+    build_criterion,
+    build_network,
+    made_for,
+    open_data,
+    run_card,
+    scaled_learning_rate,
+)
+from knet.training.distributed import gather_objects, joined, rank, world
+from knet.training.interrupt import Interrupt
 from knet.training.optimizer import adamw, learning_rate
-from knet.training.record import Record
-from knet.training.state import read_state, save_state
-from knet.weights.load import load_strict, read_checkpoint, save_weights
+from knet.training.record import RunRecord
+from knet.training.state import MovingAverage, Progress, load_state, save_state, whole_weights
+from knet.training.step import StepResult, train_step
+from knet.weights.load import save_weights
 
-Batch = tuple[list[Tensor], list[Target]]
-
-_AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_PICTURES = 4  # validation images that every validation draws
 
 
 def train(config: RunConfig, resume: bool = False) -> Path:
-    """Trains a model as the config says.
+    """Trains a model as the config says; in several processes where torchrun or srun started them.
 
-    The run folder `config.output` gets: config.yaml; train.csv and val.csv (and TensorBoard's files where it is
-    installed); state.pt, from which `resume` goes on; last.safetensors and best.safetensors (highest PQ), ready for
-    `knet.load`.
+    The run folder `config.output` gets: config.yaml; train.csv, val.csv and curves.png (and TensorBoard's files where
+    it is installed); pictures/; state.pt, from which `resume` goes on; last.safetensors and best.safetensors (highest
+    PQ), ready for `knet.load`.
 
     Args:
         config: see `knet.config.RunConfig`.
@@ -58,206 +65,237 @@ def train(config: RunConfig, resume: bool = False) -> Path:
 
     Raises:
         ConfigError: options that contradict each other, or a run folder that holds another run.
-        DataError: a data set that cannot be read.
+        DataError: a data set that cannot be read, or more unreadable images than `skip_images`.
         CheckpointError: weights or a state that do not fit.
-        TrainingError: the loss is not finite; names the images.
+        TrainingError: more losses that are not finite than `skip_losses`; names the images.
+        StoppedError: SIGTERM came; the state is saved.
     """
-    device, folder = choose_device(config.device), config.output
+    with joined(choose_device(config.device)) as device, Interrupt(config.output) as interrupt:
+        return _train(config, resume, device, interrupt)
+
+
+def _train(config: RunConfig, resume: bool, device: torch.device, interrupt: Interrupt) -> Path:
+    folder, o = config.output, config.optimizer
     dataset, validation = open_data(config.data, config.data.train), open_data(config.data, config.data.val)
     card = run_card(config, dataset.categories)
-    torch.manual_seed(config.seed)
-    net = create(config.model, **card["arguments"])
-    if config.weights is not None:
-        load_strict(net, read_checkpoint(config.weights).state, str(config.weights))
-    net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fits = made_for(card, dataset)
+    plan = BatchPlan(len(dataset), config.batch, config.seed, rank=rank(), world=world(), parts=config.accumulate)
+    training_set = TrainingSet(dataset, augmentation_of(config), config.seed, config.skip_images)
+    net, called = build_network(config, card, device)
     criterion = build_criterion(config)
-    o = config.optimizer
-    optimizer = adamw(net, o.learning_rate, o.weight_decay, o.backbone_multiplier)
+    base, note = scaled_learning_rate(config)
+    optimizer = adamw(net, base, o.weight_decay, o.backbone_multiplier)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-    start, best = open_folder(config, resume, net, optimizer, scaler)
+    average = MovingAverage(net, config.ema) if config.ema is not None else None
+    judge = segmenter_for(create(config.model, **card["arguments"]), card, device, config.precision)
+    if resume:
+        progress = load_state(folder / "state.pt", net, optimizer, scaler, average, fits)
+    else:
+        progress = Progress(made_for=fits)
+        open_folder(config)
 
-    bar = tqdm(total=config.iterations, initial=start, desc="training", unit="iteration", disable=None)
-    with bar, Record(folder, "train", start) as losses_log, Record(folder, "val", start) as metrics_log:
-        clock, done = time.perf_counter(), start
-        for iteration, batch in batches(config, dataset, start):
-            torch.manual_seed(config.seed * 1_000_003 + iteration)
+    def save() -> None:
+        save_state(folder / "state.pt", net, optimizer, scaler, average, progress, dump_config(config))
+
+    first = rank() == 0
+    quiet = not first or None  # None: where there is no terminal
+    bar = tqdm(total=config.iterations, initial=progress.iteration, desc="training", unit="iteration", disable=quiet)
+    record = RunRecord(folder, progress.iteration, config.wandb, dump_config(config), active=first)
+
+    def say(line: str) -> None:
+        if first:
+            bar.write(line)
+
+    say(introduction(config, card, len(dataset), net, device))
+    if note:
+        say(note)
+    with bar, record:
+        plan = plan.starting_at(progress.iteration)
+        batches = load_batches(training_set, plan, config.workers, device.type == "cuda")
+        clock, since, waiting = time.perf_counter(), progress.iteration, 0.0
+        while True:
+            # A run that was killed while it validated has the state of before, and validates now.
+            if validation_is_due(config, progress):
+                save()
+                with interrupt.at_once():
+                    figures = validate(judge, whole_weights(net, average), card, validation, progress, config)
+                record.log("val", progress.iteration, figures)
+                if first:
+                    record.pictures(progress.iteration, pictures(judge, validation))
+                    record.plot()
+                shown = "  ".join(f"{key} {100 * value:.1f}" for key, value in figures.items())
+                say(f"iteration {progress.iteration}  {shown}")
+                progress.best = max(progress.best, figures["pq"])
+                progress.validated = progress.iteration
+                save()
+                clock, since, waiting = time.perf_counter(), progress.iteration, 0.0
+            if progress.iteration >= config.iterations:
+                return folder
+            iteration = progress.iteration
+            asked_for = time.perf_counter()
+            batch = next(batches)
+            waiting += time.perf_counter() - asked_for
             rate = learning_rate(iteration, config.iterations, 1.0, o.warmup, o.warmup_start, o.power)
-            losses = train_step(net, criterion, optimizer, scaler, batch, config, rate)
-            if not math.isfinite(sum(losses.values())):
-                raise not_finite(losses, iteration, config, dataset)
-            finished = iteration + 1
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * rate
+            step = train_step(
+                called,
+                criterion,
+                optimizer,
+                scaler,
+                batch,
+                seed=(config.seed, iteration),
+                precision=config.precision,
+                clip=o.clip,
+                parts=config.accumulate,
+                asked=interrupt.asked or bool(batch.faults),
+            )
+            progress.iteration += 1
+            if step.asked:
+                for line in note_faults(progress, batch, config):
+                    say(line)
+            if not step.taken:
+                say(note_loss(progress, step, batch, dataset, config))
+            elif average is not None:
+                average.update()
             bar.update()
+            finished = progress.iteration
             if finished % config.log_every == 0 or finished == config.iterations:
-                seconds = (time.perf_counter() - clock) / (finished - done)
-                row = {"loss": sum(losses.values()), "rate": rate * o.learning_rate, "seconds": seconds, **losses}
-                row["invalid_costs"] = criterion.invalid_costs  # grows when matching met numbers that are not finite
-                losses_log.log(finished, row)
+                seconds = time.perf_counter() - clock
+                row = {"loss": sum(step.losses.values()), "rate": rate * base, "seconds": seconds / (finished - since)}
+                row |= {"waiting": waiting / seconds, **step.losses, "gradient_norm": step.gradient_norm}
+                # These grow when matching met numbers that are not finite, and when something was left out.
+                row |= {"invalid_costs": criterion.invalid_costs, "bad_images": len(progress.bad_images)}
+                row |= {"bad_losses": len(progress.bad_losses)}
+                record.log("train", finished, row)
                 bar.set_postfix_str(f"loss {row['loss']:.3f}")
-                if bar.disable:  # no terminal: plain lines
+                if bar.disable and first:  # no terminal: plain lines
                     line = f"iteration {finished}/{config.iterations}  loss {row['loss']:.3f}"
-                    print(f"{line}  {seconds:.2f} s/iteration", flush=True)
-                clock, done = time.perf_counter(), finished
-            if finished % config.validate_every == 0 or finished == config.iterations:
-                figures = validate(net, card, validation, best, finished, config)
-                metrics_log.log(finished, figures)
-                bar.write(f"iteration {finished}  " + "  ".join(f"{k} {100 * v:.1f}" for k, v in figures.items()))
-                best = max(best, figures["pq"])
-                clock, done = time.perf_counter(), finished
-            if finished % config.save_every == 0 or finished == config.iterations:
-                save_state(folder / "state.pt", net, optimizer, scaler, finished, best, dump_config(config))
-    return folder
+                    print(f"{line}  {row['seconds']:.2f} s/iteration", flush=True)
+                clock, since, waiting = time.perf_counter(), finished, 0.0
+            stop = step.asked and any(gather_objects(interrupt.asked))
+            if stop or finished % config.save_every == 0:
+                save()
+            if stop:
+                raise interrupt.error
 
 
-def train_step(
-    net: nn.Module,
-    criterion: Criterion,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    batch: Batch,
-    config: RunConfig,
-    rate: float,
-) -> dict[str, float]:
-    """One update of the weights; none if the loss is not finite.
+def introduction(config: RunConfig, card: dict[str, Any], images: int, net: nn.Module, device: torch.device) -> str:
+    """What is about to happen, in a line."""
+    millions = sum(parameter.numel() for parameter in net.parameters()) / 1e6
+    processes = f" in {world()} processes" if world() > 1 else ""
+    return (
+        f"{config.model} with {millions:.1f} M parameters, {len(card['categories'])} classes, {images} images, "
+        f"batch {config.batch}, {config.iterations} iterations on {device.type} ({config.precision}){processes}"
+    )
 
-    Args:
-        net, criterion, optimizer, scaler, config: as made by `train`.
-        batch: images (3,h,w) uint8 of any sizes, and their targets.
-        rate: factor on every group's initial learning rate.
 
-    Returns:
-        The weighted losses by name.
+def validation_is_due(config: RunConfig, progress: Progress) -> bool:
+    """Whether the weights as they are should be judged before anything else."""
+    done = progress.iteration
+    return done > progress.validated and (done % config.validate_every == 0 or done == config.iterations)
+
+
+def note_faults(progress: Progress, batch: Batch, config: RunConfig) -> Iterator[str]:
+    """Takes note of images that some process could not read; a line for each that is new.
+
+    Raises:
+        DataError: there are more than `skip_images`; the same in all processes.
     """
-    device = next(net.parameters()).device
-    net.train()
-    for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * rate
-    images, targets = batch
-    inputs = normalize_and_pad([image.to(device, non_blocking=True) for image in images], Preprocessing(0, 0))
-    inputs = inputs.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(device.type, _AUTOCAST[config.precision], enabled=config.precision != "fp32"):
-        outputs = net(inputs)
-    losses = criterion(outputs, [target.to(device) for target in targets])
-    total = torch.stack(list(losses.values())).sum()
-    values = torch.stack([total, *losses.values()]).tolist()  # one copy to the host
-    if not math.isfinite(values[0]):
-        return dict(zip(losses, values[1:], strict=True))
-    optimizer.zero_grad(set_to_none=True)
-    scaler.scale(total).backward()
-    scaler.unscale_(optimizer)
-    nn.utils.clip_grad_norm_(net.parameters(), config.optimizer.clip)
-    scaler.step(optimizer)
-    scaler.update()
-    return dict(zip(losses, values[1:], strict=True))
+    for faults in gather_objects(batch.faults):
+        for name, sentence in faults.items():
+            if name not in progress.bad_images:
+                progress.bad_images[name] = sentence
+                yield f"left out: {sentence}"
+    if len(progress.bad_images) > config.skip_images:
+        sentence = list(progress.bad_images.values())[-1]
+        raise DataError(
+            f"{len(progress.bad_images)} training images cannot be read, more than skip_images={config.skip_images} "
+            f"allows; the last one: {sentence} `knet data check` finds all of them."
+        )
 
 
-def not_finite(losses: dict[str, float], iteration: int, config: RunConfig, dataset: CocoPanoptic) -> TrainingError:
-    """The error for a loss that is not a finite number: names the losses and the images."""
+def note_loss(progress: Progress, step: StepResult, batch: Batch, dataset: Reader, config: RunConfig) -> str:
+    """Takes note of an iteration whose loss is not finite, also in not_finite.json; a line to show.
+
+    Raises:
+        TrainingError: there are more than `skip_losses`; names the losses and the images.
+    """
+    iteration = progress.iteration - 1
+    progress.bad_losses.append(iteration)
     draws = next(iter(BatchPlan(len(dataset), config.batch, config.seed, iteration)))
-    images = ", ".join(dataset.name(draw.image) for draw in draws)
-    bad = ", ".join(name for name, value in losses.items() if not math.isfinite(value))
-    return TrainingError(
-        f"The loss is not finite in iteration {iteration} ({bad}), for the images {images}; lower "
-        "optimizer.learning_rate or use precision=bf16 or fp32, and resume the run."
-    )
-
-
-def batches(config: RunConfig, dataset: CocoPanoptic, start: int) -> Iterator[tuple[int, Batch]]:
-    """The augmented batches of the iterations from `start` on, with their numbers."""
-    a = config.augment
-    if a is None:
-        raise ConfigError("The config has no 'augment'; training needs at least augment.short_edges and augment.crop.")
-    augmentation = TrainAugmentation(a.short_edges, a.max_edge, a.crop, a.flip, a.color, a.pad)
-    plan = BatchPlan(len(dataset), config.batch, config.seed, start)
-    loader = load_batches(
-        TrainingSet(dataset, augmentation, config.seed), plan, config.workers, torch.cuda.is_available()
-    )
-    return zip(range(start, config.iterations), loader, strict=False)
+    images = [dataset.name(draw.image) for draw in draws]
+    bad = ", ".join(name for name, value in step.losses.items() if not math.isfinite(value)) or "gradient"
+    if rank() == 0:
+        numbers = {name: str(value) for name, value in {**step.losses, "gradient": step.gradient_norm}.items()}
+        with atomic_path(config.output / "not_finite.json") as temporary:
+            temporary.write_text(json.dumps({"iteration": iteration, "images": images, "losses": numbers}, indent=1))
+    what = f"The loss is not finite in iteration {iteration} ({bad}), for the images {', '.join(images)}"
+    if len(progress.bad_losses) > config.skip_losses:
+        raise TrainingError(
+            f"{what}; lower optimizer.learning_rate, use precision=bf16 or fp32, or leave such iterations out with "
+            "skip_losses=N, and resume the run. not_finite.json in its folder has the same."
+        )
+    return f"left out: {what}."
 
 
 def validate(
-    net: nn.Module, card: dict[str, Any], dataset: CocoPanoptic, best: float, iteration: int, config: RunConfig
+    judge: Segmenter,
+    weights: dict[str, torch.Tensor],
+    card: dict[str, Any],
+    dataset: CocoPanoptic,
+    progress: Progress,
+    config: RunConfig,
 ) -> dict[str, float]:
-    """Judges the network on the validation set and saves its weights, also as the best if PQ is at least `best`.
+    """Judges weights on the validation set and saves them, also as the best if PQ is at least that so far.
 
     Returns:
         pq, sq, rq, pq_things, pq_stuff and miou as fractions, 0 where no segment was counted.
     """
-    segmenter = segmenter_for(net, card, next(net.parameters()).device, config.precision)
-    result = evaluate(segmenter, dataset)
+    assert judge.net is not None
+    judge.net.load_state_dict(weights)
+    result = evaluate(judge, dataset)
     panoptic, semantic = result["panoptic"], result["semantic"]
     figures = {key: panoptic["all"][key] for key in ("pq", "sq", "rq")}
     figures |= {f"pq_{kind}": panoptic[kind]["pq"] for kind in ("things", "stuff")} | {"miou": semantic["miou"]}
     figures = {key: value or 0.0 for key, value in figures.items()}
-    card = {**card, "training": {"iteration": iteration, "val": figures, "config": dump_config(config)}}
-    save_weights(config.output / "last.safetensors", net.state_dict(), card)
-    if figures["pq"] >= best:
-        save_weights(config.output / "best.safetensors", net.state_dict(), card)
+    card = {**card, "training": {"iteration": progress.iteration, "val": figures, "config": dump_config(config)}}
+    if rank() == 0:
+        save_weights(config.output / "last.safetensors", weights, card)
+        if figures["pq"] >= progress.best:
+            save_weights(config.output / "best.safetensors", weights, card)
     return figures
 
 
-def open_data(data: Data, files: PanopticFiles | None, categories: Sequence[Category] | None = None) -> CocoPanoptic:
-    """One data set of a config, with the given classes, else those of the config's table, else of its own JSON."""
-    if files is None:
-        raise ConfigError("The config has no 'data.train'; give its images, json and masks.")
-    if categories is None and data.categories is not None:
-        categories = load_categories(data.categories)
-    return CocoPanoptic(data.root / files.images, data.root / files.json_file, data.root / files.masks, categories)
+def pictures(judge: Segmenter, dataset: CocoPanoptic) -> dict[str, Any]:
+    """A few validation images by name: truth at the left, what the network found at the right. (H,W,3) uint8"""
+    drawn = {}
+    for number in range(min(_PICTURES, len(dataset))):
+        sample = dataset.read(number * len(dataset) // min(_PICTURES, len(dataset)))
+        truth = draw_truth(sample, dataset.categories)
+        drawn[f"val_{number}"] = side_by_side([truth, judge(sample.image).overlay(sample.image)])
+    return drawn
 
 
-def run_card(config: RunConfig, categories: Sequence[Category]) -> dict[str, Any]:
-    """What weights of this run will say of themselves, see `describe`."""
-    row = entry(config.model)
-    p = row.preprocessing
-    return describe(
-        config.model,
-        {**config.arguments, "classes": len(categories)},
-        categories,
-        Preprocessing(config.short_edge or p.short_edge, config.max_edge or p.max_edge),
-        row.score if config.score is None else config.score,
-        row.overlap if config.overlap is None else config.overlap,
-        version=__version__,
-    )
+def open_folder(config: RunConfig) -> None:
+    """Makes the run folder with its config.yaml.
 
-
-def build_criterion(config: RunConfig) -> Criterion:
-    """The losses with the config's weights."""
-    w = config.losses
-    return Criterion(
-        class_weight=w.classes,
-        mask_weight=w.mask,
-        dice_weight=w.dice,
-        rank_weight=w.rank,
-        semantic_weight=w.semantic,
-        instance_weight=w.instance,
-        pixels=w.pixels,
-    )
-
-
-def open_folder(
-    config: RunConfig,
-    resume: bool,
-    net: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-) -> tuple[int, float]:
-    """Makes the run folder, or puts the state in it back. Returns the iterations done and the best PQ so far."""
+    Raises:
+        ConfigError: it holds a run already.
+        OutputError: it cannot be made.
+    """
     folder = config.output
-    if resume:
-        state = read_state(folder / "state.pt")
-        load_strict(net, state["net"], str(folder / "state.pt"))
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
-        return state["iteration"], state["best"]
     if (folder / "state.pt").exists():
         raise ConfigError(
             f"The folder '{folder}' already holds a run; go on with --resume {folder}, or set another output."
         )
+    if rank() != 0:
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"Cannot make the run folder '{folder}': {error.strerror}; set another output.") from error
     with atomic_path(folder / "config.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(dump_config(config), sort_keys=False))
-    return 0, -1.0

@@ -1,4 +1,4 @@
-"""The losses of RT-K-Net as pure functions: predictions and truth in, one unweighted scalar out.
+"""The losses of RT-K-Net as functions: predictions and truth in, one unweighted scalar out.
 
     L = L_mask + L_dice + L_cls + L_aux (Eq. 6),  L_aux = L_rank + L_seg + L_inst (Eq. 12), each with a weight
 
@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from knet.training.distributed import gather, mean_over_processes, world
 
 P = ParamSpec("P")
 
@@ -60,26 +62,27 @@ def focal_loss(logits: Tensor, targets: Tensor, *, alpha: float = 0.25, gamma: f
 
 
 @in_float32
-def mask_loss(logits: Tensor, masks: Tensor) -> Tensor:
+def mask_loss(logits: Tensor, masks: Tensor, count: float | None = None) -> Tensor:
     """Mask loss L_mask: binary cross entropy, mean over masks and pixels. (M,h,w) logits, (M,h,w) in 0..1 -> ()
 
-    Masks may be soft: at the edge of a segment a low-resolution pixel belongs to it only in part.
+    Masks may be soft: at the edge of a segment a low-resolution pixel belongs to it only in part. `count` is the
+    number of masks to divide by where M is not it: a part of a batch divides by what its parts have on average.
     """
     total = F.binary_cross_entropy_with_logits(logits, masks.to(logits.dtype), reduction="sum")
-    return total / max(1, logits.numel())
+    return total / (max(1, len(logits)) if count is None else count) / logits.shape[1:].numel()
 
 
 @in_float32
-def dice_loss(logits: Tensor, masks: Tensor, *, eps: float = 1e-3) -> Tensor:
+def dice_loss(logits: Tensor, masks: Tensor, count: float | None = None, *, eps: float = 1e-3) -> Tensor:
     """Dice loss L_dice (V-Net form, squares below), mean over masks. (M,h,w) logits, (M,h,w) in 0..1 -> () in 0..1
 
     Every mask counts the same whatever its size, which the mask loss does not give. `eps` is added once for each of
-    the two sums.
+    the two sums. `count`: see `mask_loss`.
     """
     p, t = logits.sigmoid().flatten(1), masks.to(logits.dtype).flatten(1)
     overlap = 2 * (p * t).sum(1)
     sizes = p.square().sum(1) + t.square().sum(1) + 2 * eps
-    return (1 - overlap / sizes).sum() / max(1, len(p))
+    return (1 - overlap / sizes).sum() / (max(1, len(p)) if count is None else count)
 
 
 @in_float32
@@ -99,10 +102,17 @@ def semantic_loss(logits: Tensor, labels: Tensor, *, share: float = 0.2) -> Tens
     Only the hardest `share` of the pixels of the batch counts. The paper calls the loss weighted, as in DeeperLab
     (Yang et al., 2019); the official code weighs nothing, and divides the sum of the chosen by the number of all
     labelled pixels, so the value is about `share` of a mean over the chosen.
+
+    The batch is that of all processes, whose parts have equal shapes; the mean of their values is the loss of the
+    whole. (The official code chooses in each process by itself: its loss depends on how many share the batch.)
     """
     losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none").flatten()
-    hardest = losses.topk(int(share * losses.numel())).values
-    return hardest.sum() / (labels != IGNORE).sum().clamp(min=1)
+    chosen = int(share * losses.numel() * world())
+    hardest = losses.topk(min(chosen, losses.numel())).values
+    if world() > 1 and chosen:
+        hardest = hardest * (hardest >= gather(hardest).topk(chosen).values[-1])
+    labelled = mean_over_processes((labels != IGNORE).sum().to(losses.dtype))
+    return hardest.sum() / labelled.clamp(min=1 / world())
 
 
 @in_float32

@@ -1,65 +1,107 @@
-"""What a run leaves to look at: one CSV row a logged iteration, and TensorBoard where it is installed."""
+"""What a run leaves to look at: CSV files, curves and pictures in its folder; TensorBoard and Weights & Biases."""
+
+from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Literal, Self
 
-from knet.files import atomic_path
+import numpy as np
+from PIL import Image
+
+from knet.errors import ConfigError
+from knet.files import atomic_path, cannot_write, safe_name
+from knet.training.plots import plot_run
+
+Kind = Literal["train", "val"]
+
+_RUN_ID = "wandb_run.txt"
 
 
-class Record:
-    """Writes scalars to `<folder>/<name>.csv` and to TensorBoard. Use as a context manager.
+class RunRecord:
+    """Writes down how a run goes. Use as a context manager.
 
-    The columns are those of the first row; a resumed run drops the rows after the iteration it starts from, so that
-    the file reads as if the run had never stopped.
+    The folder gets train.csv and val.csv; pictures/ and curves.png when they are asked for; tensorboard/ where
+    TensorBoard is installed. A resumed run drops the rows after the iteration it starts from, so that the files read
+    as if the run had never stopped.
 
     Args:
         folder: the run's folder; must exist.
-        name: "train" or "val": the CSV's name and the prefix of TensorBoard's tags.
-        start: iterations done before; rows beyond are dropped.
+        start: iterations done before.
+        wandb: project of Weights & Biases to log to as well; a resumed run goes on with the same run there.
+            WANDB_MODE=offline keeps it from using the network.
+        config: what Weights & Biases shows as the run's options.
+        active: False, for all processes of a run but the first, makes every method do nothing and touches no file.
+
+    Raises:
+        ConfigError: Weights & Biases is asked for and is not installed, or does not start.
+        OutputError: here and in every method: a file cannot be written.
     """
 
-    def __init__(self, folder: Path, name: str, start: int = 0):
-        self.path, self.name = folder / f"{name}.csv", name
-        self._columns: list[str] = []
-        self._keep_until(start)
-        self._file = self.path.open("a", newline="")
+    def __init__(
+        self,
+        folder: Path,
+        start: int,
+        wandb: str | None = None,
+        config: dict[str, Any] | None = None,
+        active: bool = True,
+    ):
+        self._folder, self._active = folder, active
+        self._wandb: _WandbRun | None = None
+        self._board: Any = None
+        if not active:
+            return
+        self._rows = {kind: _Rows(folder / f"{kind}.csv", start) for kind in ("train", "val")}
+        if wandb is not None:
+            self._wandb = _WandbRun(folder, wandb, config or {}, resume=start > 0)
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            self._board = None
-        else:
+            return
+        try:
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+        except OSError as error:
+            raise self._board_failed(error) from error
 
-    def _keep_until(self, start: int) -> None:
-        if not self.path.is_file():
+    def log(self, kind: Kind, iteration: int, scalars: Mapping[str, float]) -> None:
+        """Appends a row to the CSV file of this kind and makes sure that it is on the disk."""
+        if not self._active:
             return
-        with self.path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        kept = [row for row in rows if (row.get("iteration") or "").isdigit() and int(row["iteration"]) <= start]
-        if not kept:
-            self.path.unlink()
-            return
-        self._columns = list(kept[0])
-        with atomic_path(self.path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(kept)
-
-    def log(self, iteration: int, scalars: dict[str, float]) -> None:
-        """Appends a row and makes sure that it is on the disk."""
-        row: dict[str, float] = {"iteration": iteration, **scalars}
-        if not self._columns:
-            self._columns = list(row)
-            csv.writer(self._file).writerow(self._columns)
-        csv.DictWriter(self._file, self._columns, extrasaction="ignore").writerow(row)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self._rows[kind].append({"iteration": iteration, **scalars})
+        named = {f"{kind}/{key}": value for key, value in scalars.items()}
         if self._board is not None:
-            for key, value in scalars.items():
-                self._board.add_scalar(f"{self.name}/{key}", value, iteration)
+            try:
+                for name, value in named.items():
+                    self._board.add_scalar(name, value, iteration)
+            except OSError as error:
+                raise self._board_failed(error) from error
+        if self._wandb is not None:
+            self._wandb.log(named, iteration)
+
+    def pictures(self, iteration: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Shows (H,W,3) uint8 RGB pictures by name; pictures/<name>.jpg holds the latest of each."""
+        if not self._active:
+            return
+        for name, picture in pictures.items():
+            with atomic_path(self._folder / "pictures" / f"{safe_name(name)}.jpg") as temporary:
+                Image.fromarray(picture).save(temporary, quality=92, subsampling=0)
+        if self._board is not None:
+            try:
+                for name, picture in pictures.items():
+                    self._board.add_image(f"pictures/{name}", picture, iteration, dataformats="HWC")
+            except OSError as error:
+                raise self._board_failed(error) from error
+        if self._wandb is not None:
+            images = {f"pictures/{name}": self._wandb.image(picture) for name, picture in pictures.items()}
+            self._wandb.log(images, iteration)
+
+    def plot(self) -> None:
+        """Draws curves.png anew from the CSV files, see `plot_run`."""
+        if self._active:
+            plot_run(self._folder)
 
     def __enter__(self) -> Self:
         return self
@@ -67,6 +109,111 @@ class Record:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
+        try:
+            if self._board is not None:
+                self._board.close()
+        except OSError as fault:
+            if error is None:  # otherwise what went wrong first is what the user should read
+                raise self._board_failed(fault) from fault
+        finally:
+            if self._wandb is not None:
+                self._wandb.finish(failed=error is not None)
+
+    def _board_failed(self, error: OSError) -> Exception:
+        return cannot_write(self._folder / "tensorboard", error.strerror or error)
+
+
+class _Rows:
+    """A CSV file that grows by rows and, where a row brings new columns, by columns: earlier rows leave them empty.
+
+    A row takes the place of those of its iteration and later ones: a run that was killed while it validated repeats it.
+    """
+
+    def __init__(self, path: Path, start: int):
+        self._path = path
+        self._columns: list[str] = []
+        self._last = -1  # iteration of the last row
+        if path.is_file():
+            self._keep_until(start)
+
+    def append(self, row: Mapping[str, float]) -> None:
+        """Writes the row and waits until it is on the disk."""
+        iteration = int(row["iteration"])
+        new = [key for key in row if key not in self._columns]
+        if self._columns and (new or iteration <= self._last):
+            earlier = [old for old in self._read() if int(old["iteration"]) < iteration]
+            self._rewrite([*self._columns, *new], earlier)
+        self._last = iteration
+        try:
+            with self._path.open("a", newline="", encoding="utf-8") as file:
+                if not self._columns:
+                    self._columns = new
+                    csv.writer(file).writerow(new)
+                csv.DictWriter(file, self._columns).writerow(row)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise cannot_write(self._path, error.strerror or error) from error
+
+    def _keep_until(self, start: int) -> None:
+        rows = self._read()
+        # A killed run may leave its last row half written: "12" of "1234,0.5,..." is not the row of iteration 12.
+        whole = [row for row in rows if None not in row.values() and row.get("iteration", "").isdigit()]
+        kept = [row for row in whole if int(row["iteration"]) <= start]
+        if kept:
+            self._rewrite(list(kept[0]), kept)
+            self._last = int(kept[-1]["iteration"])
+        else:
+            self._path.unlink()
+
+    def _read(self) -> list[dict[str, str]]:
+        with self._path.open(newline="", encoding="utf-8", errors="replace") as file:
+            return list(csv.DictReader(file))
+
+    def _rewrite(self, columns: list[str], rows: list[dict[str, str]]) -> None:
+        with atomic_path(self._path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+        self._columns = columns
+
+
+class _WandbRun:
+    """A run at Weights & Biases; its id is kept in the run's folder, for resuming."""
+
+    def __init__(self, folder: Path, project: str, config: dict[str, Any], resume: bool):
+        try:
+            # By name: a mere folder "wandb", which earlier runs leave, can be imported as well but holds nothing.
+            from wandb import Error, Image, init
+        except ImportError as error:
+            raise ConfigError(
+                f"wandb={project} needs Weights & Biases, which is not installed: install knet[wandb]."
+            ) from error
+        path = folder / _RUN_ID
+        known = path.read_text(encoding="utf-8").strip() if resume and path.is_file() else None
+        try:
+            self._run = init(
+                project=project,
+                name=folder.name,
+                dir=str(folder),
+                config=config,
+                id=known,
+                resume="allow" if known else None,
+            )
+        except Error as error:
+            raise ConfigError(
+                f"Weights & Biases does not start: {' '.join(str(error).split())}; log in with 'wandb login', or set "
+                "the environment variable WANDB_MODE=offline."
+            ) from error
+        self.image = Image
+        if known is None:
+            with atomic_path(path) as temporary:
+                temporary.write_text(self._run.id, encoding="utf-8")
+
+    def log(self, values: Mapping[str, Any], iteration: int) -> None:
+        """Sends values. Those that a resumed run repeats are ignored there; they equal the ones that are."""
+        self._run.log(dict(values), step=iteration)
+
+    def finish(self, failed: bool) -> None:
+        """Sends the rest and closes the run."""
+        self._run.finish(exit_code=int(failed))

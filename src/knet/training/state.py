@@ -1,14 +1,74 @@
-"""A run's state on disk: everything that resuming needs, written whole or not at all."""
+"""A run's state on disk: everything that resuming needs, written whole or not at all.
+
+Weights and optimiser are stored whole and by name, so a run may go on with another number of processes. Random states
+are not needed: every random number of an iteration follows from the seed and its number, and so does the place in the
+data set.
+"""
 
 import pickle
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.tensor import DTensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from knet.errors import CheckpointError
 from knet.files import atomic_path, cannot_write
+from knet.training.distributed import rank
+
+_WHOLE = StateDictOptions(full_state_dict=True)
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    `iteration` done · `validated` the last one after which the model was judged · `best` PQ so far, -1 before the
+    first · `bad_images` that could not be read: name -> what is wrong · `bad_losses` iterations whose loss was not
+    finite · `made_for` what the state fits: model, classes and data set.
+    """
+
+    iteration: int = 0
+    validated: int = 0
+    best: float = -1.0
+    bad_images: dict[str, str] = field(default_factory=dict)
+    bad_losses: list[int] = field(default_factory=list)
+    made_for: dict[str, Any] = field(default_factory=dict)
+
+
+class MovingAverage:
+    """Exponential moving average of all weights and statistics: mean = decay * mean + (1 - decay) * now."""
+
+    def __init__(self, net: nn.Module, decay: float):
+        self._average = get_ema_multi_avg_fn(decay)
+        self._net = net
+        self.values = {k: v.detach().clone() for k, v in net.state_dict().items() if v.is_floating_point()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Takes in the network's present weights."""
+        now = self._net.state_dict()
+        self._average(list(self.values.values()), [now[key] for key in self.values], 0)
+
+    def restore(self, weights: dict[str, Any]) -> None:
+        """Puts whole weights (see `whole_weights`) in the place of the mean. The network's own become the same."""
+        set_model_state_dict(self._net, weights, options=_WHOLE)
+        self.values = {k: v.detach().clone() for k, v in self._net.state_dict().items() if v.is_floating_point()}
+
+
+def whole_weights(net: nn.Module, average: MovingAverage | None = None) -> dict[str, Tensor]:
+    """The network's state dict, or its moving average, in ordinary tensors. Every process must ask at the same time."""
+    values = net.state_dict() | (average.values if average is not None else {})
+    return {key: value.full_tensor() if isinstance(value, DTensor) else value for key, value in values.items()}
 
 
 def save_state(
@@ -16,30 +76,61 @@ def save_state(
     net: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    iteration: int,
-    best: float,
+    average: MovingAverage | None,
+    progress: Progress,
     config: dict[str, Any],
 ) -> None:
-    """Writes weights, optimiser, loss scale, the number of iterations done, the best PQ so far, and the config.
-
-    Random states are not needed: every random number of an iteration follows from the seed and its number.
+    """Writes weights, their moving average, optimiser, loss scale, progress and config; the first process writes.
 
     Raises:
         OutputError: the file cannot be written; an older one stays as it was.
     """
     state = {
-        "net": net.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "net": whole_weights(net),
+        "average": whole_weights(net, average) if average is not None else None,
+        "optimizer": get_optimizer_state_dict(net, optimizer, options=_WHOLE),
         "scaler": scaler.state_dict(),
-        "iteration": iteration,
-        "best": best,
+        "progress": vars(progress),
         "config": config,
     }
+    if rank() != 0:
+        return
     with atomic_path(path) as temporary:
         try:
             torch.save(state, temporary)
         except RuntimeError as error:  # how torch reports a full disk
             raise cannot_write(path, str(error).splitlines()[0]) from error
+
+
+def load_state(
+    path: Path,
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    average: MovingAverage | None,
+    made_for: dict[str, Any],
+) -> Progress:
+    """Puts back what `save_state` wrote, in every process.
+
+    A run that had no moving average starts one from its weights.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another model or data set than `made_for`.
+    """
+    state = read_state(path)
+    progress = Progress(**state["progress"])
+    for what, value in made_for.items():
+        if progress.made_for.get(what) != value:
+            raise CheckpointError(
+                f"The run state '{path}' is of another {what} ({_short(progress.made_for.get(what))}) than the config "
+                f"({_short(value)}); resume with the config of that run, or start a new one in another output folder."
+            )
+    if average is not None:
+        average.restore(state["average"] or state["net"])
+    set_model_state_dict(net, state["net"], options=_WHOLE)
+    set_optimizer_state_dict(net, optimizer, state["optimizer"], options=_WHOLE)
+    scaler.load_state_dict(state["scaler"])
+    return progress
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -54,6 +145,11 @@ def read_state(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"The run state '{path}' is damaged; start the run again without --resume.") from error
-    if not isinstance(state, dict) or not {"net", "optimizer", "scaler", "iteration", "config"} <= state.keys():
-        raise CheckpointError(f"'{path}' was not written by `knet train`; give the folder of one of its runs.")
+    if not isinstance(state, dict) or not {"net", "optimizer", "scaler", "progress", "config"} <= state.keys():
+        raise CheckpointError(f"'{path}' was not written by this `knet train`; give the folder of one of its runs.")
     return state
+
+
+def _short(value: object) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."

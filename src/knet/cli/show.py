@@ -1,0 +1,128 @@
+"""knet data show: the samples that training will see, as pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from knet.cli.options import add_verb
+from knet.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from knet.config import RunConfig
+    from knet.data.batches import Reader
+    from knet.structures import Target
+
+
+def add_parser(jobs: Any) -> None:
+    """Adds the verb to those of `knet data`."""
+    parser = add_verb(
+        jobs,
+        "show",
+        "draw what training will see: samples after augmentation, plain and with their segments, and a page of them",
+        "knet data show configs/rtknet-cityscapes.yaml data.root=data/cityscapes --output show --count 16\n"
+        "  knet data show my.yaml --split val --output show-val",
+    )
+    parser.add_argument("config", metavar="CONFIG", help="YAML file of options, as for `knet train`")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that replace those of the file")
+    parser.add_argument("--output", required=True, metavar="DIR", help="gets a JPEG a sample, and index.html")
+    parser.add_argument("--count", type=int, default=16, metavar="N", help="samples (default: 16)")
+    parser.add_argument(
+        "--split",
+        choices=["train", "val"],
+        default="train",
+        help="train: the first samples of the run, augmented (default); val: images as they are",
+    )
+    parser.add_argument("--seed", type=int, help="other samples: those of a run with this seed (default: the config's)")
+    parser.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty")
+    parser.add_argument("--json", action="store_true", help="print the list of samples as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draws the samples and prints what is in them."""
+    if args.count < 1:
+        raise ConfigError(f"--count {args.count} is no number of samples; give 1 or more.")
+    if args.split == "val" and args.seed is not None:
+        raise ConfigError("--seed is for --split train; validation images are shown as they are, in their order.")
+    output = Path(args.output)
+    if not args.overwrite and output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ConfigError(f"The output '{output}' exists and is not empty; choose another folder, or add --overwrite.")
+    from tqdm import tqdm
+
+    from knet.config import load_config
+    from knet.inference.samples import write_samples
+    from knet.training.build import open_data
+
+    overrides = args.overrides + ([] if args.seed is None else [f"seed={args.seed}"])
+    config = load_config(args.config, overrides)
+    training = args.split == "train"
+    reader = open_data(config.data, config.data.train if training else config.data.val)
+    samples = training_samples(config, reader) if training else validation_samples(reader)
+    count = args.count if training else min(args.count, len(reader))
+    what = f"as training with seed {config.seed} will see them" if training else "for validation, as they are"
+    note = f"{count} samples of {len(reader)} images, {what}"
+    bar = tqdm(islice(samples, count), total=count, desc="drawing", unit="image", disable=None)
+    key = f"{note}; left the image, right its segments, void and crowd regions unpainted"
+    listed = write_samples(output, f"{config.model}: {args.split}", key, bar, reader.categories)
+    if args.json:
+        print(json.dumps(listed, indent=1))
+        return 0
+    print(_summary(listed, [category.name for category in reader.categories]))
+    print(f"{note}: {output / 'index.html'}")
+    return 0
+
+
+def training_samples(config: RunConfig, reader: Reader) -> Iterator[tuple[str, np.ndarray, Target]]:
+    """Name, (h,w,3) uint8 RGB and target of the run's samples from the first on, without end.
+
+    Raises:
+        ConfigError: no 'augment' in the config.
+        DataError: an image or its truth cannot be read.
+    """
+    from knet.data.batches import BatchPlan, TrainingSet
+    from knet.training.build import augmentation_of
+
+    training_set = TrainingSet(reader, augmentation_of(config), config.seed)
+    plan = BatchPlan(len(reader), config.batch, config.seed)
+    drawn = ((draw, training_set[draw]) for draw in chain.from_iterable(plan))
+    return ((reader.name(draw.image), item.image.permute(1, 2, 0).numpy(), item.target) for draw, item in drawn)
+
+
+def validation_samples(reader: Reader) -> Iterator[tuple[str, np.ndarray, Target]]:
+    """Name, (H,W,3) uint8 RGB and target of each image; crowd regions are void.
+
+    Raises:
+        DataError: an image or its truth cannot be read.
+    """
+    import torch
+
+    from knet.data.transforms import make_target
+
+    for index in range(len(reader)):
+        sample = reader.read(index)
+        yield sample.name, sample.image, make_target(torch.from_numpy(sample.id_map), sample)
+
+
+def _summary(samples: list[dict[str, Any]], classes: list[str]) -> str:
+    """Lines: sizes and void, how many segments of each class, classes that do not occur."""
+    sizes = sorted({(row["height"], row["width"]) for row in samples}, key=lambda size: size[0] * size[1])
+    small, large = (f"{width}x{height}" for height, width in (sizes[0], sizes[-1]))
+    pixels = sum(row["height"] * row["width"] for row in samples)
+    void = sum(row["void"] * row["height"] * row["width"] for row in samples) / pixels
+    lines = [f"{small if small == large else f'{small} to {large}'} pixels, {void:.1%} void"]
+    counts: Counter[str] = Counter()
+    for row in samples:
+        counts.update(row["classes"])
+    lines.append("segments: " + (", ".join(f"{name} {n}" for name, n in counts.most_common()) or "none"))
+    absent = [name for name in classes if name not in counts]
+    if absent:
+        lines.append(f"classes that do not occur: {', '.join(absent)}")
+    return "\n".join(lines)

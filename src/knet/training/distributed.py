@@ -1,0 +1,181 @@
+"""Several processes that train as one: torchrun or Slurm starts them, NCCL or gloo carries what they share.
+
+Every function gives in one process what it gives in many with everything on one of them, so nobody has to ask.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.autograd.function import once_differentiable
+
+from knet.errors import ConfigError
+
+_PATIENCE = timedelta(minutes=30)  # for the slowest process, such as one that writes to a busy network disk
+
+
+class Place(NamedTuple):
+    """Which process of how many this is, and its number on its own machine."""
+
+    rank: int
+    world: int
+    local_rank: int
+
+
+def place_of(environment: dict[str, str]) -> Place:
+    """Reads what torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or Slurm's srun says; a process without either is alone.
+
+    Raises:
+        ConfigError: torchrun's variables are there only in part, or are no numbers.
+    """
+    try:
+        if "RANK" in environment or "WORLD_SIZE" in environment:
+            return Place(*(int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+        # Only a process of a job step has this one: in the batch script itself nothing waits to be met.
+        if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+            names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+            return Place(*(int(environment[name]) for name in names))
+    except (KeyError, ValueError) as error:
+        raise ConfigError(
+            f"The environment asks for several processes, but a variable is missing or no number ({error}); start "
+            "them with torchrun or srun."
+        ) from error
+    return Place(0, 1, 0)
+
+
+def meeting_point(environment: dict[str, str]) -> tuple[str, str]:
+    """Address and port at which the processes meet: those given, else Slurm's first machine and the job's number."""
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or "127.0.0.1"
+    # node[003-005,9],other -> node003
+    first = re.sub(r"\[(\w+).*", r"\1", re.split(r",(?![^\[]*\])", nodes)[0])
+    port = 20_000 + int(environment.get("SLURM_JOB_ID", "9500")) % 20_000
+    return environment.get("MASTER_ADDR", first), environment.get("MASTER_PORT", str(port))
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[torch.device]:
+    """Meets the other processes, if there are any, for as long as the context lasts.
+
+    Yields:
+        The device of this process: with several GPUs a machine, each process has its own.
+    """
+    place = place_of(dict(os.environ))
+    if place.world == 1:
+        yield device
+        return
+    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = meeting_point(dict(os.environ))
+    cuda = device.type == "cuda"
+    if cuda:
+        count = torch.cuda.device_count()
+        if place.local_rank >= count:
+            raise ConfigError(
+                f"Process {place.local_rank} of this machine has no GPU of its own (there are {count}); start as many "
+                "processes a machine as it has GPUs, or train with device=cpu."
+            )
+        device = torch.device("cuda", place.local_rank)
+        torch.cuda.set_device(device)
+    # Numbers that the host has anyway go over gloo, so that no process waits for its GPU to exchange them.
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    dist.init_process_group(backend, rank=place.rank, world_size=place.world, timeout=_PATIENCE)
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def world() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process, from 0; process 0 writes and speaks for all."""
+    return dist.get_rank() if world() > 1 else 0
+
+
+def mean_over_processes(values: Tensor) -> Tensor:
+    """The mean of a tensor of equal shape over all processes, without a gradient."""
+    if world() == 1:
+        return values
+    values = values.detach().clone()
+    dist.all_reduce(values)
+    return values / world()
+
+
+def gather(values: Tensor) -> Tensor:
+    """The tensors (n, ...) of all processes in their order: (world * n, ...), without a gradient."""
+    if world() == 1:
+        return values
+    parts = [torch.empty_like(values) for _ in range(world())]
+    dist.all_gather(parts, values.detach().contiguous())
+    return torch.cat(parts)
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """What each process has to say, in their order; for small things that are rarely exchanged."""
+    if world() == 1:
+        return [value]
+    said: list[Any] = [None] * world()
+    dist.all_gather_object(said, value)
+    return said
+
+
+def gather_numbers(numbers: Sequence[int]) -> Tensor:
+    """(world, n) int64 on the host: the n whole numbers of each process."""
+    return gather(torch.tensor([list(numbers)], dtype=torch.int64))
+
+
+def synchronize_norms(net: nn.Module, device: torch.device) -> nn.Module:
+    """The network with batch norms that look at the batches of all processes, as the official training has them."""
+    if world() == 1:
+        return net
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    for module in net.modules():
+        for name, child in module.named_children():
+            if type(child) is nn.BatchNorm2d:
+                norm = SynchronizedBatchNorm(child.num_features, child.eps, child.momentum)
+                norm.load_state_dict(child.state_dict())
+                module.add_module(name, norm)
+    return net
+
+
+class SynchronizedBatchNorm(nn.BatchNorm2d):
+    """Batch norm over the batches of all processes, which have equal shapes. torch's own works on GPUs alone."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B,C,H,W) -> (B,C,H,W)"""
+        if not self.training:
+            return super().forward(input)
+        x = input.float()
+        mean: Tensor = _Mean.apply(x.mean((0, 2, 3)))
+        centered = x - mean[:, None, None]
+        variance: Tensor = _Mean.apply(centered.square().mean((0, 2, 3)))
+        with torch.no_grad():
+            count = x.numel() / x.shape[1] * world()
+            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+            self.running_mean.lerp_(mean, self.momentum)  # type: ignore[union-attr,arg-type]
+            self.running_var.lerp_(variance * count / max(count - 1, 1), self.momentum)  # type: ignore[union-attr,arg-type]
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centered * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
+
+
+class _Mean(torch.autograd.Function):
+    """Mean over the processes, through which gradients flow back to all of them."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return mean_over_processes(values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return mean_over_processes(gradient)

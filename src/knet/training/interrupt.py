@@ -1,0 +1,54 @@
+"""SIGTERM, by which a scheduler takes a machine back: the run saves its state and ends."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+from knet.errors import StoppedError
+
+
+class Interrupt:
+    """Notes SIGTERM for as long as the context lasts; `asked` tells whether it came.
+
+    Within `at_once()` it raises `StoppedError`: for long work before which the state was saved.
+
+    folder: of the run, which the error names.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.asked = False
+        self.error = StoppedError(f"Stopped by SIGTERM; the state is saved, go on with `knet train --resume {folder}`.")
+        self._at_once = False
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # no other may have handlers
+            self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._before)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """While this lasts, SIGTERM ends the work on the spot."""
+        if self.asked:
+            raise self.error
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        if self._at_once:
+            raise self.error

@@ -1,0 +1,118 @@
+"""One update of the weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from knet.data.batches import Batch
+from knet.inference.segmenter import normalize_and_pad
+from knet.structures import Preprocessing
+from knet.training.build import delay_gradients
+from knet.training.criterion import GRID, Criterion, count_segments
+from knet.training.distributed import gather_numbers, mean_over_processes, rank
+
+AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+_PIXEL_STREAM, _NETWORK_STREAM = 3, 4  # keep random numbers for different uses apart, see `knet.data.batches`
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What an update gave, the same in all processes.
+
+    `losses` weighted, by name, of the whole batch · `gradient_norm` before clipping · `taken` whether the weights
+    changed: not if a loss or, in fp32 and bf16, the gradient is not finite · `asked` whether any process was asked to
+    do something (see `train_step`).
+    """
+
+    losses: dict[str, float]
+    gradient_norm: float
+    taken: bool
+    asked: bool
+
+
+def train_step(
+    called: nn.Module,
+    criterion: Criterion,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    batch: Batch,
+    *,
+    seed: tuple[int, int] = (0, 0),
+    precision: str = "fp32",
+    clip: float = 1.0,
+    parts: int = 1,
+    asked: bool = False,
+) -> StepResult:
+    """Forward, backward and one step of the optimiser, on this process's share of a batch.
+
+    Args:
+        called: the network, maybe wrapped for several processes.
+        criterion, optimizer, scaler: losses, their minimiser, and the loss scale of fp16.
+        batch: images (3,h,w) uint8 of any sizes, and their targets; as many in every process.
+        seed: of the run, and the number of the iteration: all random numbers follow from them.
+        precision: "fp32", "bf16" or "fp16".
+        clip: largest norm of the whole gradient.
+        parts: that the share is gone through in; the batch norms see a part at a time.
+        asked: a flag that every process gets to know if it is set in any.
+    """
+    device = next(called.parameters()).device
+    called.train()
+    # All processes pad to the same size, so that no result depends on which images lie in which process.
+    sides = [max(image.shape[side] for image in batch.images) for side in (1, 2)]
+    height, width = gather_numbers(sides).amax(0).tolist()
+    network_seed = np.random.SeedSequence([_NETWORK_STREAM, *seed, rank()]).generate_state(1)[0]
+    torch.manual_seed(int(network_seed))
+    optimizer.zero_grad(set_to_none=True)
+    statistics = [buffer.clone() for buffer in called.buffers()]
+    counts = None
+    names: list[str] = []
+    values = torch.zeros(0, device=device)
+    share = len(batch) // parts
+    for number in range(parts):
+        delay_gradients(called, delay=number < parts - 1)
+        part = batch.part(number * share, (number + 1) * share)
+        images = [image.to(device, non_blocking=True) for image in part.images]
+        inputs = normalize_and_pad(images, Preprocessing(0, 0), least=(height, width))
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, AUTOCAST[precision], enabled=precision != "fp32"):
+            outputs = called(inputs)
+        if counts is None:
+            counts = count_segments(batch.targets, outputs[0].mask_logits.shape[1], parts)
+        noise = pixel_noise(seed, part.positions, inputs.shape[2] // GRID * (inputs.shape[3] // GRID))
+        losses = criterion(outputs, [target.to(device) for target in part.targets], noise, counts)
+        total = torch.stack(list(losses.values())).sum() / parts
+        scaler.scale(total).backward()
+        names = list(losses)
+        here = torch.stack([loss.detach() for loss in losses.values()]) / parts
+        values = here if number == 0 else values + here
+    scaler.unscale_(optimizer)
+    norm = nn.utils.clip_grad_norm_(called.parameters(), clip)
+    norm = getattr(norm, "full_tensor", partial(_same, norm))()  # the norm of sharded weights is itself in shares
+    shared = mean_over_processes(torch.cat([values, values.new_tensor([float(asked)])]))
+    *numbers, flag, gradient_norm = torch.cat([shared, norm.detach().reshape(1)]).tolist()  # one copy to the host
+    taken = all(map(math.isfinite, numbers)) and (scaler.is_enabled() or math.isfinite(gradient_norm))
+    if taken:
+        scaler.step(optimizer)  # leaves the step out, and lowers the scale, where fp16 gradients overflowed
+    else:  # what is not finite must not stay in the running means of batch norms either
+        for buffer, before in zip(called.buffers(), statistics, strict=True):
+            buffer.copy_(before)
+    scaler.update()
+    return StepResult(dict(zip(names, numbers, strict=True)), gradient_norm, taken, flag > 0)
+
+
+def pixel_noise(seed: tuple[int, int], positions: list[int], pixels: int) -> Tensor:
+    """(B, pixels) uniform in 0..1, a row for each position in the whole batch, whatever process it is in."""
+    streams = [np.random.SeedSequence([_PIXEL_STREAM, *seed, position]) for position in positions]
+    rows = [torch.Generator().manual_seed(int(stream.generate_state(1)[0])) for stream in streams]
+    return torch.stack([torch.rand(pixels, generator=row) for row in rows])
+
+
+def _same(value: Tensor) -> Tensor:
+    return value

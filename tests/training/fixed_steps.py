@@ -1,0 +1,96 @@
+"""Twenty updates from the originals' weights on a fixed list of batches.
+
+Run as a script it is one of several processes, and everything is float64:
+
+RANK=0 WORLD_SIZE=2 LOCAL_RANK=0 python fixed_steps.py CHECKPOINT STEPS PARALLEL OUTPUT
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from knet.config import RunConfig
+from knet.data.batches import Batch
+from knet.structures import Target
+from knet.training.build import build_network
+from knet.training.criterion import Criterion
+from knet.training.distributed import joined, rank, world
+from knet.training.optimizer import adamw, learning_rate
+from knet.training.state import whole_weights
+from knet.training.step import train_step
+
+IMAGES, SIZE = 4, (64, 64)
+# The published recipe. Its slow warm-up keeps rounding errors small here: what the networks of random weights do is
+# chaotic (masks have hard edges, and Adam's first steps are as large for a gradient of noise as for any other).
+RATE, WARMUP, START, ITERATIONS, POWER, DECAY, CLIP = 2e-4, 1000, 0.001, 90_000, 0.9, 0.05, 1.0
+STEPS = 20
+
+
+def batch_of(iteration: int) -> Batch:
+    """Blocks of colour with one segment each, some of them void; the last image of every batch is smaller."""
+    g = torch.Generator().manual_seed(iteration)
+    images, targets = [], []
+    for number in range(IMAGES):
+        height, width = SIZE if number < IMAGES - 1 else (SIZE[0] - 20, SIZE[1])
+        count = 3 + number
+        blocks = torch.randint(0, count + 1, (4, 4), generator=g).repeat_interleave(16, 0).repeat_interleave(16, 1)
+        ids = blocks[:height, :width]
+        colors = torch.randint(0, 256, (count + 1, 3), generator=g)
+        noise = torch.randint(-20, 21, (3, height, width), generator=g)
+        images.append((colors[ids].permute(2, 0, 1) + noise).clamp(0, 255).to(torch.uint8))
+        targets.append(Target(ids.int(), torch.randint(0, 19, (count,), generator=g)))
+    return Batch(images, targets, list(range(IMAGES)), {})
+
+
+def double() -> None:
+    """From here on all numbers are float64, also where the package asks for float32."""
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
+
+
+def network(checkpoint: str, parallel: str = "ddp") -> tuple[nn.Module, nn.Module]:
+    """The slim network with the given weights, and as it is called."""
+    config = RunConfig.model_validate(
+        {
+            "model": "rtknet-slim-cityscapes",
+            "weights": checkpoint,
+            "parallel": parallel,
+            "data": {"val": {"images": "a", "json": "b", "masks": "c"}},
+        }
+    )
+    card = {"arguments": {"drop_path": 0.0}}
+    net, called = build_network(config, card, torch.device("cpu"))
+    called.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(torch.get_default_dtype()),))
+    return net, called
+
+
+def run(checkpoint: str, steps: int, parallel: str = "ddp") -> tuple[list[dict[str, float]], nn.Module]:
+    """The losses of each step, and the network after the last."""
+    net, called = network(checkpoint, parallel)
+    criterion = Criterion()
+    optimizer = adamw(net, RATE, DECAY)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    losses = []
+    share = IMAGES // world()
+    for iteration in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(iteration, ITERATIONS, RATE, WARMUP, START, POWER)
+        batch = batch_of(iteration).part(rank() * share, (rank() + 1) * share)
+        step = train_step(called, criterion, optimizer, scaler, batch, seed=(0, iteration), clip=CLIP)
+        losses.append(step.losses)
+    return losses, net
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    double()
+    checkpoint, steps, parallel, output = sys.argv[1:]
+    with joined(torch.device("cpu")):
+        losses, net = run(checkpoint, int(steps), parallel)
+        weights = whole_weights(net)
+        if rank() == 0:
+            torch.save({"losses": losses, "weights": weights}, output)
+        Path(output).with_suffix(f".{rank()}.json").write_text(json.dumps(losses))
