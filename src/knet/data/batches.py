@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -190,8 +190,8 @@ def collate(items: Sequence[Item]) -> Batch:
 
 def load_batches(
     training_set: TrainingSet, plan: BatchPlan, workers: int = 0, pin_memory: bool = False
-) -> Iterator[Batch]:
-    """The batches of the plan, prepared by `workers` processes ahead of use; 0 prepares them here. Never ends.
+) -> Generator[Batch, None, None]:
+    """The batches of the plan, prepared by `workers` processes ahead of use; 0 prepares them here. Never ends: close it.
 
     Raises:
         DataError: an image or its ground truth cannot be read; the sentence names the file.

@@ -12,10 +12,12 @@ are logits throughout.
 """
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+
+from knet.errors import ConfigError
 
 Pooling = Literal["mean", "sum", "softmax"]
 
@@ -127,6 +129,8 @@ class Stage(nn.Module):
         update_channels: int | None = None,
     ):
         super().__init__()
+        if pooling not in get_args(Pooling):
+            raise ConfigError(f"There is no pooling '{pooling}'; it is one of: {', '.join(get_args(Pooling))}.")
         self.pooling: Pooling = pooling
         self.transform = nn.Conv2d(channels, channels, 1) if transform else nn.Identity()
         self.update = AdaptiveUpdate(update_channels or channels)

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from knet.models.backbones.rtformer import RTFormer, norm_relu_conv
 from knet.models.decoder import KernelDecoder
+from knet.models.kernels import Pooling
 from knet.models.necks.dappm import FeatureHead
 from knet.structures import Output
 
@@ -20,6 +21,8 @@ class RTKNet(nn.Module):
         injection: see `RTFormer`.
         channels: C, of kernels and features.
         drop_path: probability of skipping a residual branch in training.
+        pooling: "mean" is the paper's mask normalisation (Eq. 8), "sum" goes without, as K-Net does.
+        auxiliary: whether a semantic head helps to train the feature map.
     """
 
     stride = 8  # pixels of the image a cell of the feature map stands for
@@ -35,6 +38,8 @@ class RTKNet(nn.Module):
         injection: tuple[bool, bool] = (True, False),
         channels: int = 256,
         drop_path: float = 0.2,
+        pooling: Pooling = "mean",
+        auxiliary: bool = True,
     ):
         super().__init__()
         self.backbone = RTFormer(width, injection, drop_path)
@@ -44,10 +49,12 @@ class RTKNet(nn.Module):
             *norm_relu_conv(channels, channels, bias=True),
             nn.BatchNorm2d(channels),
         )
-        self.decoder = KernelDecoder(channels, kernels, classes, stages, pooling="mean")
-        # Trains the feature map, answers nothing: left out in evaluation, but part of official checkpoints.
-        self.semantic = nn.Sequential(*norm_relu_conv(channels, channels), *norm_relu_conv(channels, classes))
-        for module in (self.neck, self.feature_transform, self.semantic):
+        self.decoder = KernelDecoder(channels, kernels, classes, stages, pooling=pooling)
+        self.semantic: nn.Module | None = None
+        if auxiliary:  # trains the feature map, answers nothing: left out in evaluation, but in official checkpoints
+            self.semantic = nn.Sequential(*norm_relu_conv(channels, channels), *norm_relu_conv(channels, classes))
+            self.semantic.apply(_kaiming)
+        for module in (self.neck, self.feature_transform):
             module.apply(_kaiming)
 
     def forward(self, images: Tensor) -> list[Output]:
@@ -58,7 +65,7 @@ class RTKNet(nn.Module):
         """
         neck = self.neck(*self.backbone(images))
         outputs = self.decoder(self.feature_transform(neck))
-        if self.training:
+        if self.training and self.semantic is not None:
             outputs[0].semantic_logits = self.semantic(neck)
         return outputs
 

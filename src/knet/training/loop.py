@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,9 @@ def _train(config: RunConfig, resume: bool, device: torch.device, interrupt: Int
     say(introduction(config, card, len(dataset), net, device))
     if note:
         say(note)
-    with bar, record:
-        plan = plan.starting_at(progress.iteration)
-        batches = load_batches(training_set, plan, config.workers, device.type == "cuda")
+    plan = plan.starting_at(progress.iteration)
+    loader = load_batches(training_set, plan, config.workers, device.type == "cuda")
+    with bar, record, closing(loader) as batches:  # unless closed, the loader's processes are waited for
         clock, since, waiting = time.perf_counter(), progress.iteration, 0.0
         while True:
             # A run that was killed while it validated has the state of before, and validates now.
