@@ -5,13 +5,17 @@ BIN := $(VENV)/bin
 # The environment's own pip is not needed, so this works where Python comes without ensurepip.
 INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet
 
-.PHONY: demo test check format
+.PHONY: demo test test-all check format
 
 demo: $(VENV)/.core
 	$(BIN)/knet demo --output demo-results
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The large networks as well: some gigabytes of memory, and the whole set of recorded numbers (KNET_GOLDENS=folder).
+test-all: test
+	$(BIN)/python -m pytest -m large
 
 # What continuous integration asks for before the tests.
 check: $(VENV)/.dev

@@ -35,8 +35,9 @@ def goldens() -> Goldens:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _two_threads() -> None:
-    torch.set_num_threads(2)
+def _few_threads() -> None:
+    """Two, or one where two test processes share the cores: threads that wait for each other spin."""
+    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 def _fill_weights() -> Any:

@@ -78,3 +78,11 @@ def test_configs_cannot_be_changed(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, GOOD))
     with pytest.raises(ValueError, match="frozen"):
         config.batch = 3
+
+
+def test_an_override_of_an_aliased_table_leaves_the_other_places_alone(tmp_path: Path) -> None:
+    path = tmp_path / "alias.yaml"
+    path.write_text("model: rtknet-cityscapes\ndata:\n  train: &files {images: a, json: b, masks: c}\n  val: *files\n")
+    config = load_config(path, ["data.val.images=other"])
+    assert config.data.train is not None
+    assert (str(config.data.train.images), str(config.data.val.images)) == ("a", "other")

@@ -22,7 +22,6 @@ _HOMES = {
     "load": "knet.inference.load",
     "convert": "knet.inference.load",
     "create": "knet.models.zoo",
-    "models": "knet.models.zoo",
     "Segmenter": "knet.inference.segmenter",
     "Segmentation": "knet.inference.segmentation",
 }
@@ -33,8 +32,10 @@ __all__ = ["Segmentation", "Segmenter", "__version__", "convert", "create", "loa
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
+    if name == "models":  # a room of the package that can be called: it lists the models
+        return import_module("knet.models")
     raise AttributeError(f"module 'knet' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, "models"})

@@ -21,21 +21,26 @@ class _Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class PanopticFiles(_Options):
-    """A data set in COCO panoptic form: a folder of images, a JSON file, a folder of id PNGs."""
+class Files(_Options):
+    """A labelled data set: a folder of images, and their truth in one of three forms.
+
+    COCO panoptic: `json` and `masks`, a folder of id PNGs · COCO instances: `json` alone · label PNGs: `labels`, a
+    folder of them, whose values are those of the class table.
+    """
 
     images: Path
-    json_file: Path = Field(alias="json")
-    masks: Path
+    json_file: Path | None = Field(None, alias="json")
+    masks: Path | None = None
+    labels: Path | None = None
 
 
 class Data(_Options):
     """Where the labelled images are. Relative paths start at `root`."""
 
     root: Path = Path()
-    train: PanopticFiles | None = None
-    val: PanopticFiles
-    # A table's name (cityscapes, mapillary, camvid) or a JSON file; without it the classes of the data set's JSON.
+    train: Files | None = None
+    val: Files
+    # A table's name (cityscapes, coco_panoptic, ...) or a JSON file; without it the classes of the data set's JSON.
     categories: str | None = None
 
 
@@ -43,12 +48,18 @@ class Augment(_Options):
     """Training augmentation: random size, crop around an object, colours, mirror image."""
 
     short_edges: tuple[int, ...]  # one is drawn for each image
+    between: bool = False  # every whole number from the first to the last short edge may be drawn
     max_edge: int = 4096
-    crop: tuple[int, int]  # height, width
+    ratio: tuple[float, float] = (1.0, 1.0)  # short edge and largest edge are multiplied by a number drawn from here
+    antialias: bool = True  # smooth what shrinks, as Pillow; false: as OpenCV, which K-Net was trained with
+    crop: tuple[int, int] | None = None  # height, width; without it the whole image
     instance_crop: bool = True  # the crop holds the centre of an object where ten tries find one
+    # Share of a crop's labelled pixels that a class may have, where one of ten tries is such; instead of instance_crop.
+    largest_class: float | None = None
     color: bool = True
     flip: bool = True
     pad: tuple[int, int] | None = None  # height, width that smaller images are padded to
+    pad_color: tuple[int, int, int] = (128, 128, 128)  # RGB
 
 
 class Losses(_Options):
@@ -65,16 +76,22 @@ class Losses(_Options):
 
 
 class Optimizer(_Options):
-    """AdamW, and how the rate of learning changes: base x warm-up x (1 - iteration / iterations) ** power."""
+    """AdamW, and how the rate of learning changes.
+
+    base x warm-up x (1 - iteration / iterations) ** power, and a tenth from each of `steps` on.
+    """
 
     learning_rate: float = Field(2e-4, gt=0)
     for_batch: int | None = Field(None, ge=1)  # the batch that learning_rate is meant for; another batch scales it
-    weight_decay: float = Field(0.05, ge=0)  # not on normalisation layers
+    weight_decay: float = Field(0.05, ge=0)
+    # What it leaves alone: "norms" are normalisation layers; else a regular expression of names; null: nothing.
+    undecayed: str | None = "norms"
     backbone_multiplier: float = Field(1.0, ge=0)
     clip: float = Field(1.0, gt=0)  # largest norm of the whole gradient
     warmup: int = Field(1000, ge=0)  # iterations
     warmup_start: float = Field(0.001, ge=0, le=1)  # factor at the first iteration
-    power: float = 0.9
+    power: float = Field(0.9, ge=0)  # 0: no such fall
+    steps: tuple[int, ...] = ()  # iterations
 
 
 class RunConfig(_Options):
@@ -91,6 +108,7 @@ class RunConfig(_Options):
     max_edge: int | None = None
     score: float | None = None  # thresholds of the panoptic merge; without them the model's own
     overlap: float | None = None
+    merge: Literal["optimised", "sorted"] | None = None  # RT-K-Net's or K-Net's; without it the model's own
     iterations: int = Field(90_000, ge=1)
     batch: int = Field(32, ge=1)  # images an iteration, over all processes
     accumulate: int = Field(1, ge=1)  # parts that each process goes through its images in, to save memory
@@ -190,6 +208,7 @@ def _apply(table: dict[str, Any], override: str) -> None:
     for parent in parents:
         if not isinstance(table.setdefault(parent, {}), dict):
             raise ConfigError(f"The option '{override}' cannot be set: '{parent}' is a value, not a table of options.")
+        table[parent] = dict(table[parent])  # a YAML alias may stand for it in other places, which keep their values
         table = table[parent]
     try:
         table[last] = yaml.safe_load(text)

@@ -43,7 +43,8 @@ class SegmentInfo:
 class Sample:
     """A labelled image as a data set reads it, before any augmentation.
 
-    `image` (H,W,3) uint8 RGB · `id_map` (H,W) int32, 0 = void, other values are the `id` of one of `segments`.
+    `image` (H,W,3) uint8 RGB · `id_map` (H,W) int32, 0 = void, other values are the `id` of one of `segments`; or
+    (L,H,W), layers of which each holds other segments, where segments may overlap.
     `name` is unique in the data set and is what results, logs and errors call the image.
     """
 
@@ -57,7 +58,8 @@ class Sample:
 class Target:
     """What a network should find in one training image.
 
-    `id_map` (H,W) integer tensor: 0 = void, value t + 1 = the t-th segment · `labels` (T,) int64, its class.
+    `id_map` (H,W) integer tensor: 0 = void, value t + 1 = the t-th segment · `labels` (T,) int64, its class. Segments
+    that may overlap come in layers: (L,H,W), each segment in one of them.
     """
 
     id_map: Tensor

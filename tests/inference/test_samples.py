@@ -13,7 +13,15 @@ from PIL import Image
 
 from knet.errors import DataError
 from knet.inference.draw import BORDER, segment_colors
-from knet.inference.samples import GAP, draw_sample, draw_truth, side_by_side, truth_segments, write_samples
+from knet.inference.samples import (
+    GAP,
+    draw_sample,
+    draw_truth,
+    seen_ids,
+    side_by_side,
+    truth_segments,
+    write_samples,
+)
 from knet.structures import Category, Sample, SegmentInfo, Target
 
 TABLE = (Category(7, "road", False, (128, 64, 128)), Category(26, "car", True, (0, 0, 142)))
@@ -94,3 +102,12 @@ def test_samples_on_a_page(tmp_path: Path) -> None:
     page = (tmp_path / "index.html").read_text()
     assert "city/&lt;a&gt;" in page and "3 &amp; more" in page and "car &times; 2" in page and "no segment" in page
     assert page.count("<figure>") == 3
+
+
+def test_of_objects_that_overlap_the_first_layer_is_seen() -> None:
+    layers = np.array([[[1, 1, 0, 0]], [[0, 2, 2, 0]]], np.int32)
+    assert seen_ids(layers).tolist() == [[1, 1, 2, 0]]
+    assert seen_ids(layers[0]).tolist() == [[1, 1, 0, 0]]
+    categories = (Category(1, "road", False, (1, 2, 3)), Category(2, "car", True, (200, 2, 3)))
+    sample = Sample("a", np.zeros((1, 4, 3), np.uint8), layers, [SegmentInfo(1, 1), SegmentInfo(2, 1)])
+    assert draw_truth(sample, categories).shape == (1, 4, 3)

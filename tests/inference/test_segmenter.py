@@ -2,6 +2,7 @@
 
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from PIL import Image
 
 import knet
 from knet.errors import ConfigError, DataError
+from knet.inference.load import describe_official, segmenter_for
 from knet.inference.segmentation import Segmentation
 from knet.inference.segmenter import Segmenter, nearest, normalize_and_pad
-from knet.structures import Preprocessing
+from knet.structures import Output, Preprocessing
 
 
 @pytest.fixture(scope="module")
@@ -107,11 +109,30 @@ def test_options_out_of_range(segmenter: Segmenter, street: Path, options: dict[
         segmenter(street, **options)
 
 
-def test_thresholds_drop_segments(segmenter: Segmenter, street: Path) -> None:
-    everything = segmenter(street, score=0.0, overlap=0.01)
-    assert len(segmenter(street, score=1.0, overlap=0.01).segments) == 1  # the best mask always stays
-    assert len(everything.segments) > 1
-    assert not segmenter(street, overlap=0.0).segments  # as the official code: everything void
+class Halves(torch.nn.Module):
+    """Says of any image that its left part is Sky (0.9) and all but a column of its right part Building (0.6)."""
+
+    def forward(self, images: torch.Tensor) -> list[Output]:
+        masks = torch.full((1, 2, images.shape[2] // 8, images.shape[3] // 8), -10.0)
+        masks[0, 0, :, :7], masks[0, 1, :, 5:] = 10.0, 10.0
+        classes = torch.full((1, 2, 11), -10.0)
+        classes[0, 0, 0], classes[0, 1, 1] = torch.tensor([0.9, 0.6]).logit()
+        return [Output(torch.zeros(1, 2, 4), masks, classes, torch.zeros(1, 4, 8, 12))]
+
+
+@pytest.mark.parametrize("merge", ["optimised", "sorted"])
+def test_thresholds_drop_segments(street: Path, merge: Any) -> None:
+    card = describe_official("rtknet-slim-camvid") | {"merge": merge, "overlap": 0.01}
+    segmenter = segmenter_for(Halves(), card, torch.device("cpu"), size=64)
+
+    def names(**options: float) -> list[str]:
+        return [segment.name for segment in segmenter(street, **options).segments]
+
+    assert names() == ["Sky", "Building"]
+    assert names(overlap=0.75) == ["Sky"]  # it takes two of Building's seven columns
+    assert names(score=0.7) == (["Sky"] if merge == "optimised" else ["Sky", "Building"])  # K-Net keeps stuff
+    assert names(score=1.0) == (["Sky"] if merge == "optimised" else ["Sky", "Building"])  # the best mask always stays
+    assert names(overlap=0.0) == ([] if merge == "optimised" else ["Sky", "Building"])  # official: everything void
 
 
 def test_streaming_a_folder(segmenter: Segmenter, street: Path) -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from knet.errors import DataError
 from knet.structures import Output, Target
-from knet.training.criterion import Criterion, Truth, count_segments, prepare
+from knet.training.criterion import Criterion, Truth, prepare
 from knet.training.losses import IGNORE
 
 CASES = ["void", "full_cover", "one_empty", "more_gt_than_kernels", "mostly_void", "all_empty"]
@@ -264,7 +264,7 @@ def test_parts_of_a_batch_have_the_mean_of_their_losses_equal_to_that_of_the_who
             )
             for o in outputs
         ]
-        parts.append(Criterion()(rows, targets[part], noise[part], count_segments(targets, N, parts=2)))
+        parts.append(Criterion()(rows, targets[part], noise[part], Criterion().count(targets, N, parts=2)))
     for name in parts[0]:
         torch.testing.assert_close((parts[0][name] + parts[1][name]) / 2, whole[name], rtol=1e-5, atol=1e-7)
 

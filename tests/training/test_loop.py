@@ -1,20 +1,25 @@
 """Training runs as a user has them: a config in, a folder out, a kill in between."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny_run import rows, write_config
+from tiny_run import make_data, rows, write_config
 
 import knet
 from knet.config import RunConfig, load_config
-from knet.errors import CheckpointError, ConfigError, OutputError, TrainingError
+from knet.errors import CheckpointError, ConfigError, DataError, OutputError, TrainingError
+from knet.training import loop
+from knet.training.build import scaled_learning_rate
+from knet.training.criterion import Criterion
 from knet.training.loop import train
 from knet.training.state import read_state
 
@@ -52,10 +57,12 @@ def test_a_killed_run_resumes_to_the_same_losses(tmp_path: Path) -> None:
     path = write_config(tmp_path, iterations=40, validate_every=20)
     whole = train(load_config(path, [f"output={tmp_path / 'whole'}"]))
     state = tmp_path / "run" / "state.pt"
+    threads = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums depend on it in their last digit
     process = subprocess.Popen(
         [sys.executable, "-m", "knet.cli.main", "train", str(tmp_path / "config.yaml")],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        env=threads,
     )
     deadline = time.monotonic() + 120
     while not state.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -78,6 +85,7 @@ def test_a_killed_run_resumes_to_the_same_losses(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
+        env=threads,
     )
     assert resumed.returncode == 0, resumed.stderr
     assert rows(tmp_path / "run") == rows(whole)
@@ -158,3 +166,144 @@ def test_a_full_disk_keeps_the_last_whole_state(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "run" / "state.pt").exists()
     assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]
+
+
+def test_bad_images_are_left_out_named_counted_and_limited(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_config(tmp_path)
+    (tmp_path / "data" / "images" / "2.png").write_bytes(b"not a picture")
+    config = load_config(path, ["iterations=4", "validate_every=9", f"data.val.images={tmp_path / 'good'}"])
+    make_data(tmp_path / "whole")
+    (tmp_path / "whole" / "images").rename(tmp_path / "good")
+    folder = train(config)
+    said = capsys.readouterr().out
+    assert said.count("left out: The image") == 1 and "2.png cannot be read" in said
+    assert [row["bad_images"] for row in rows(folder)][-1] == "1"
+    assert "2.png" in read_state(folder / "state.pt")["progress"]["bad_images"]["2"]
+    strict = load_config(path, ["skip_images=0", f"output={tmp_path / 'strict'}"])
+    with pytest.raises(DataError, match=r"2\.png cannot be read"):
+        train(strict)
+    (tmp_path / "data" / "images" / "1.png").write_bytes(b"not a picture either")
+    with pytest.raises(DataError, match="2 training images cannot be read, more than skip_images=1"):
+        train(load_config(path, ["skip_images=1", f"output={tmp_path / 'limited'}"]))
+
+
+def test_losses_that_are_not_finite_may_be_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(write_config(tmp_path), ["iterations=4", "validate_every=4", "skip_losses=1"])
+    original = Criterion.__call__
+    calls = []
+
+    def sometimes(self: Criterion, *arguments: Any) -> dict[str, torch.Tensor]:
+        calls.append(original(self, *arguments))
+        return {name: loss * float("nan") if len(calls) == 2 else loss for name, loss in calls[-1].items()}
+
+    monkeypatch.setattr(Criterion, "__call__", sometimes)
+    folder = train(config)
+    assert "left out: The loss is not finite in iteration 1" in capsys.readouterr().out
+    assert [row["bad_losses"] for row in rows(folder)] == ["0", "1", "1", "1"]
+    noted = json.loads((folder / "not_finite.json").read_text())
+    assert noted["iteration"] == 1 and len(noted["images"]) == 2 and noted["losses"]["loss_seg"] == "nan"
+    assert all(np.isfinite(float(row["loss"])) for row in rows(folder) if row["iteration"] != "2")
+    weights = read_state(folder / "state.pt")["net"].values()
+    assert all(value.isfinite().all() for value in weights)
+    calls.clear()
+    with pytest.raises(TrainingError, match="not finite in iteration 1"):
+        train(config.model_copy(update={"output": tmp_path / "strict", "skip_losses": 0}))
+
+
+def test_a_moving_average_is_what_gets_judged_and_saved(tmp_path: Path) -> None:
+    path = write_config(tmp_path)
+    short = ["iterations=3", "validate_every=3", "save_every=1", "ema=0.5"]
+    folder = train(load_config(path, short))
+    plain = train(load_config(path, [*short[:3], f"output={tmp_path / 'plain'}"]))
+    assert [r["loss"] for r in rows(folder)] == [r["loss"] for r in rows(plain)]  # it changes nothing in the training
+    state, saved = read_state(folder / "state.pt"), knet.load(folder / "last.safetensors").net.state_dict()
+    key = "decoder.kernels"
+    assert torch.equal(saved[key], state["average"][key]) and not torch.equal(saved[key], state["net"][key])
+    resumed = tmp_path / "resumed"
+    train(load_config(path, [*short, f"output={resumed}", "iterations=2"]))
+    train(load_config(path, [*short, f"output={resumed}"]), resume=True)
+    again = read_state(resumed / "state.pt")
+    # The schedule of the shorter run differs, so its weights do; the mean still follows from the weights.
+    assert not torch.equal(again["average"][key], again["net"][key])
+
+
+def test_going_through_a_batch_in_parts(tmp_path: Path) -> None:
+    """Not the same as at once, for batch norms see a part at a time; but near it, and it learns."""
+    path = write_config(tmp_path, batch=4, validate_every=9, iterations=2)
+    at_once = rows(train(load_config(path)))
+    parts = rows(train(load_config(path, ["accumulate=2", f"output={tmp_path / 'parts'}"])))
+    for one, other in zip(at_once, parts, strict=True):
+        assert float(other["loss"]) == pytest.approx(float(one["loss"]), rel=0.15)
+    with pytest.raises(ConfigError, match="do not divide into accumulate=3 parts"):
+        train(load_config(path, ["accumulate=3", f"output={tmp_path / 'three'}"]))
+
+
+def test_a_run_only_resumes_with_its_own_model_and_data(tmp_path: Path) -> None:
+    path = write_config(tmp_path, iterations=2, validate_every=2)
+    train(load_config(path))
+    with pytest.raises(CheckpointError, match=r"is of another model \(.*kernels=6.*\) than the config \(.*kernels=7"):
+        train(load_config(path, ["arguments.kernels=7"]), resume=True)
+    make_data(tmp_path / "other", images=5)
+    with pytest.raises(CheckpointError, match=r"another data set \(4 images, 0 to 3"):
+        train(load_config(path, [f"data.root={tmp_path / 'other'}"]), resume=True)
+    table = json.loads((tmp_path / "other" / "panoptic.json").read_text())
+    table["categories"][1]["name"] = "lorry"
+    (tmp_path / "data" / "panoptic.json").write_text(json.dumps({**table, "images": table["images"][:4],
+                                                                 "annotations": table["annotations"][:4]}))  # fmt: skip
+    with pytest.raises(CheckpointError, match=r"another class table \(road, car\) than the config \(road, lorry\)"):
+        train(load_config(path), resume=True)
+
+
+def test_a_run_that_died_while_it_validated_validates_when_it_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_config(tmp_path, iterations=4, validate_every=2)
+    whole = train(load_config(path, [f"output={tmp_path / 'whole'}"]))
+
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "evaluate", die)
+        train(load_config(path))
+    assert read_state(tmp_path / "run" / "state.pt")["progress"]["validated"] == 0
+    resumed = train(load_config(path), resume=True)
+    assert rows(resumed) == rows(whole) and rows(resumed, "val") == rows(whole, "val")
+
+
+def test_the_learning_rate_follows_the_batch_and_says_so(tmp_path: Path) -> None:
+    path = write_config(tmp_path)
+    config = load_config(path, ["optimizer.for_batch=8", "optimizer.learning_rate=4e-4"])
+    rate, note = scaled_learning_rate(config)
+    assert rate == pytest.approx(1e-4) and "0.0004 is meant for a batch of 8 and is scaled to 2" in note
+    assert scaled_learning_rate(load_config(path)) == (2e-4, "")
+
+
+def test_compiled_networks_train_and_save_as_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What the compiler makes of it is torch's business and takes minutes; that it is asked, and saved whole, is ours.
+    asked = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: asked.append(type(self).__name__))
+    train(load_config(write_config(tmp_path), ["iterations=1", "compile=true"]))
+    assert asked == ["RTKNet"]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "arguments.pooling=sum",
+        "arguments.auxiliary=false",
+        "merge=sorted",
+        "augment.instance_crop=false",
+        "losses.instance=0",
+        "losses.match_pixels=16",
+    ],
+)
+def test_each_row_of_the_ablation_is_an_option(option: str, tmp_path: Path) -> None:
+    config = load_config(write_config(tmp_path), ["iterations=2", "validate_every=2", option])
+    folder = train(config)
+    names = rows(folder)[0].keys()
+    assert ("loss_seg" in names) == ("auxiliary" not in option)
+    assert ("loss_inst_disc" in names) == ("losses.instance" not in option)
+    assert knet.load(folder / "last.safetensors").merge == ("sorted" if "merge" in option else "optimised")

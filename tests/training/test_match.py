@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from knet.training.match import assign, class_cost, dice_cost, mask_cost, matching_cost, owners
+from knet.training.match import assign, class_cost, dice_cost, last_owners, mask_cost, matching_cost, owners
 
 B, N, T, K = 2, 6, 3, 4
 
@@ -131,3 +131,25 @@ def test_matches_are_as_cheap_as_any_other(case: tuple[Tensor, Tensor, Tensor, T
         for seed in range(50):
             kernels = np.random.default_rng(seed).permutation(N)[:T]
             assert best <= cost[b][kernels, np.arange(T)].sum() + 1e-6
+
+
+@given(seed=st.integers(0, 2**31), count=st.integers(0, 4))
+def test_the_last_mask_that_touches_a_pixel_owns_it(seed: int, count: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    masks = torch.rand(count, 3, 5, generator=g) * (torch.rand(count, 3, 5, generator=g) > 0.5)
+    values = torch.randint(0, 50, (count,), generator=g)
+    painted = torch.full((3, 5), -1)
+    for value, mask in zip(values, masks, strict=True):
+        painted[mask > 0] = value
+    assert torch.equal(last_owners(values, masks, -1), painted)
+
+
+def test_k_nets_cost_takes_probabilities_as_they_are() -> None:
+    logits = torch.full((1, 2, 4, 4), -50.0)
+    logits[0, 0, :2] = 50
+    masks = torch.zeros(1, 1, 4, 4)
+    masks[0, 0, :2] = 1
+    labels = torch.zeros(1, 1, dtype=torch.int64)
+    plain = matching_cost(logits, None, masks, labels, floors=(0.0, 0.0))[0, :, 0]
+    assert plain.tolist() == pytest.approx([-1 - 4 * 16 / 16.002, -0.5], abs=1e-5)
+    assert (matching_cost(logits, None, masks, labels)[0, :, 0] != plain).all()

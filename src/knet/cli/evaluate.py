@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from knet.cli.options import add_model_options, add_verb, is_first, model_options
 from knet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from knet.inference.segmenter import Segmenter
 
 
 def add_parser(verbs: Any) -> None:
@@ -16,7 +19,7 @@ def add_parser(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "eval",
-        "measure PQ and mIoU of a model, or of results that any tool left on disk",
+        "measure PQ, mIoU or mask AP of a model, or of results that any tool left on disk",
         "knet eval configs/rtknet-slim-camvid.yaml --weights runs/camvid/best.safetensors\n"
         "  knet eval rtknet-slim-camvid data.root=data/camvid data.val.images=images/val "
         "data.val.json=val/panoptic.json data.val.masks=val/panoptic\n"
@@ -99,8 +102,20 @@ def _of_model(args: argparse.Namespace) -> dict[str, Any]:
         model, data = config.model, config.data
         options["score"] = config.score if args.score is None else args.score
         options["overlap"] = config.overlap if args.overlap is None else args.overlap
+        options["merge"] = config.merge if args.merge is None else args.merge
     else:
         model, data = args.target, data_config(args.overrides)
     with joined(choose_device(args.device)) as device:
         segmenter = load(model, **{**options, "device": str(device)})
+        if data.val.labels is not None and data.categories is None:
+            data = data.model_copy(update={"categories": _table_of(segmenter)})
         return evaluate(segmenter, open_data(data, data.val, segmenter.categories))
+
+
+def _table_of(segmenter: Segmenter) -> str | None:
+    """The class table that a model was made for: what the values of label PNGs mean, if nobody says otherwise."""
+    from knet.data.categories import load_categories
+    from knet.models.zoo import entry
+
+    table = entry(segmenter.name).categories
+    return table if load_categories(table) == segmenter.categories else None

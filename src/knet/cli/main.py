@@ -30,7 +30,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line. Exit status: 0 done, 1 a failure, 2 bad usage or input, 128 + signal when stopped."""
-    args = build_parser().parse_args(arguments)
+    parser = build_parser()
+    args, rest = parser.parse_known_args(arguments)
+    # argparse gives up on the rest of a list once an option stands in it: `knet eval MODEL --weights W key=value`.
+    if rest and hasattr(args, "overrides") and not any(word.startswith("-") for word in rest):
+        args.overrides += rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return args.run(args)
     except StoppedError as error:  # not 0: a scheduler must not take the run for a finished one

@@ -11,28 +11,48 @@ from knet.cli.options import add_verb
 
 def add_parser(verbs: Any) -> None:
     """Adds the verb to the command line."""
-    parser = add_verb(verbs, "models", "list the models", "knet models '*cityscapes*'")
+    parser = add_verb(
+        verbs, "models", "list the models with published figures, parameters and GFLOPs", "knet models '*cityscapes*'"
+    )
     parser.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="names to show, with * and ?")
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    parser.add_argument("--json", action="store_true", help="machine-readable output, which says more")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints a line a model: name, parameters, weights, what it is for."""
-    from knet.models.zoo import ZOO, models
+    """Prints a line a model: name, task, parameters, arithmetic, where its weights come from, published figures."""
+    from knet.models.zoo import models
 
-    rows = []
-    for name in models(args.pattern):
-        entry = ZOO[name]
-        figures = ", ".join(f"{key} {value}" for key, value in entry.published.items())
-        weights = "bundled" if entry.bundled else "official .pth" if entry.published else "train your own"
-        rows.append({"name": name, "weights": weights, "published": figures, "about": entry.about})
+    names = models(args.pattern)
     if args.json:
-        print(json.dumps(rows, indent=1))
+        print(json.dumps([_row(name) for name in names], indent=1))
         return 0
-    for row in rows:
-        published = f" ({row['published']})" if row["published"] else ""
-        print(f"{row['name']:<24} {row['weights']:<15} {row['about']}{published}")
-    if not rows:
+    if not names:
         print(f"No model matches '{args.pattern}'; `knet models` lists all.")
-    return 0 if rows else 2
+        return 2
+    print(f"{'model':<29} {'task':<9} {'parameters':>10} {'GFLOPs at':>10} {'':<9}  {'weights':<13} published")
+    for name in names:
+        row = _row(name)
+        figures = ", ".join(f"{key} {value}" for key, value in row["published"].items())
+        numbers = f"{row['parameters'] / 1e6:>8.1f} M {row['gflops']:>10.1f} {row['size'][0]:>4}x{row['size'][1]:<4}"
+        # Each line when it is counted: all of them take some seconds.
+        print(f"{name:<29} {row['task']:<9} {numbers}  {row['weights']:<13} {figures}".rstrip(), flush=True)
+    return 0
+
+
+def _row(name: str) -> dict[str, Any]:
+    from knet.inference.cost import cost
+    from knet.models.zoo import entry
+
+    row, counted = entry(name), cost(name)
+    return {
+        "name": name,
+        "task": row.task,
+        "categories": row.categories,
+        "weights": "bundled" if row.bundled else "official .pth" if row.official else "your own",
+        "published": row.published,
+        "parameters": counted.parameters,
+        "gflops": counted.flops / 1e9,
+        "size": list(counted.size),
+        "about": row.about,
+    }

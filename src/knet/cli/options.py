@@ -19,7 +19,7 @@ def add_verb(verbs: Any, name: str, summary: str, example: str) -> argparse.Argu
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """--weights, --device, --precision, --size, --score, --overlap: how a model is loaded and used."""
+    """--weights, --device, --precision, --size, --score, --overlap, --merge, --tta, --window: how a model is used."""
     parser.add_argument(
         "--weights", metavar="FILE", help="official checkpoint (.pth) or weights of knet (.safetensors)"
     )
@@ -35,11 +35,28 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overlap", type=float, help="drop segments that are mostly hidden, 0..1 (default: the model's)"
     )
+    parser.add_argument(
+        "--merge",
+        choices=["optimised", "sorted"],
+        help="panoptic models: post-processing of RT-K-Net or of K-Net (default: the model's)",
+    )
+    parser.add_argument(
+        "--tta", action="store_true", help="semantic models: average six scales and their mirror images, twelve looks"
+    )
+    parser.add_argument(
+        "--window", type=_window, metavar="N|HxW", help="semantic models: slide a window of so many pixels"
+    )
 
 
 def model_options(args: argparse.Namespace) -> dict[str, Any]:
     """What `add_model_options` added, as keyword arguments of `knet.load`."""
-    return {key: getattr(args, key) for key in ("weights", "device", "precision", "size", "score", "overlap")}
+    keys = ("weights", "device", "precision", "size", "score", "overlap", "merge", "window")
+    options = {key: getattr(args, key) for key in keys}
+    if args.tta:
+        from knet.inference.settings import SCALES
+
+        options |= {"scales": SCALES, "flip": True}
+    return options
 
 
 def is_first() -> bool:
@@ -56,3 +73,11 @@ def _size(text: str) -> str | int:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not 'model', 'image' or a number of pixels") from None
+
+
+def _window(text: str) -> int | tuple[int, int]:
+    height, by, width = text.partition("x")
+    try:
+        return (int(height), int(width)) if by else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of pixels or HEIGHTxWIDTH") from None

@@ -33,7 +33,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--submission",
         metavar="KIND",
-        help="write a submission to a test server: cityscapes-semantic, -instance, -panoptic, mapillary-semantic ...",
+        help="write a submission to a test server: cityscapes-semantic, coco-instance, ade20k-semantic ...",
     )
     parser.add_argument("--json", action="store_true", help="print the segments of all images as JSON, nothing else")
     add_model_options(parser)

@@ -191,7 +191,7 @@ def collate(items: Sequence[Item]) -> Batch:
 def load_batches(
     training_set: TrainingSet, plan: BatchPlan, workers: int = 0, pin_memory: bool = False
 ) -> Generator[Batch, None, None]:
-    """The batches of the plan, prepared by `workers` processes ahead of use; 0 prepares them here. Never ends: close it.
+    """The batches of the plan, prepared by `workers` processes ahead; 0 prepares them here. Never ends: close it.
 
     Raises:
         DataError: an image or its ground truth cannot be read; the sentence names the file.

@@ -106,11 +106,28 @@ class CocoInstances:
         """The image id of the JSON as text; unique in the data set."""
         return str(self._entries[index].id)
 
+    def image_id(self, index: int) -> int | str:
+        """The image id as the JSON has it."""
+        return self._entries[index].id
+
+    @property
+    def json(self) -> Path:
+        """The instances JSON, which evaluation reads whole: with areas, and with what training leaves out."""
+        return self._json
+
     def read(self, index: int) -> Sample:
         """Image number `index` with its objects; `id_map` is (L,H,W) int32, the layers, L >= 1.
 
         Raises:
             DataError: the image cannot be read or has another size than the JSON says, or a mask is damaged.
+        """
+        return self._with_objects(self._entries[index], self.read_image(index))
+
+    def read_image(self, index: int) -> np.ndarray:
+        """Image number `index` alone. -> (H,W,3) uint8 RGB
+
+        Raises:
+            DataError: it cannot be read or has another size than the JSON says.
         """
         entry = self._entries[index]
         if self._images is None or entry.image is None:
@@ -120,7 +137,7 @@ class CocoInstances:
         if image.shape[:2] != entry.size:
             told = f"is {image.shape[1]}x{image.shape[0]} pixels but {self._json} says {entry.size[1]}x{entry.size[0]}"
             raise DataError(f"{path} {told}; use the images that belong to this JSON.")
-        return self._with_objects(entry, image)
+        return image
 
     def read_truth(self, index: int) -> Sample:
         """Like `read`, with an empty image (0,0,3).

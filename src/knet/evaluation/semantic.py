@@ -210,7 +210,7 @@ def mean_iou(
         return _cityscapes_result(matrix, scores if numbered else None)
     if protocol == "mapillary":
         matrix.counts[:, -1] = 0
-    return semantic_result(matrix, table) | (_ade20k_means(matrix) if protocol == "ade20k" else {})
+    return semantic_result(matrix, table) | (ade20k_means(matrix) if protocol == "ade20k" else {})
 
 
 def semantic_result(matrix: ConfusionMatrix, table: Mapping[int, str]) -> dict[str, Any]:
@@ -223,7 +223,7 @@ def semantic_result(matrix: ConfusionMatrix, table: Mapping[int, str]) -> dict[s
     return {"miou": _mean(iou), "pixel_accuracy": _number(matrix.pixel_accuracy()), "classes": classes}
 
 
-def _ade20k_means(matrix: ConfusionMatrix) -> dict[str, dict[str, float | None]]:
+def ade20k_means(matrix: ConfusionMatrix) -> dict[str, dict[str, float | None]]:
     """The means by both conventions, under the names of the evaluators."""
     iou, pixels = matrix.iou(), matrix.counts.sum(axis=1)
     hits = np.diagonal(matrix.counts)

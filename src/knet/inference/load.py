@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
 
 from knet.data.categories import load_categories
 from knet.errors import CheckpointError, ConfigError
-from knet.inference.segmenter import Segmenter, Size
-from knet.models.zoo import ZOO, create, entry
+from knet.inference.segmenter import Segmenter
+from knet.inference.settings import Options, Settings
+from knet.models.zoo import ZOO, Merge, create, entry
 from knet.structures import Category, Preprocessing
 from knet.weights.load import Checkpoint, load_strict, read_checkpoint, save_weights
 
@@ -26,9 +27,8 @@ def load(
     weights: str | Path | None = None,
     device: str = "auto",
     precision: str = "auto",
-    size: Size = "model",
-    score: float | None = None,
-    overlap: float | None = None,
+    merge: Merge | None = None,
+    **options: Unpack[Options],
 ) -> Segmenter:
     """A model that is ready to segment images.
 
@@ -38,11 +38,13 @@ def load(
             weights that come with the package, where the model has some.
         device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
         precision: "fp32", "bf16", "fp16"; "auto" is fp32, in which results equal the official ones.
-        size: test size, see `Segmenter.__call__`; the default is the published one.
-        score, overlap: thresholds 0..1; the defaults are the published ones.
+        merge: how the masks of a panoptic model share the pixels: "optimised" is RT-K-Net's fast post-processing, at
+            the size that the network saw, "sorted" is K-Net's, at the image's own. The default is the published one.
+        options: `size`, `score` and `overlap`, and of semantic models `scales`, `flip`, `window` and `stride`; see
+            `knet.inference.settings.Options`. The defaults are the published ones.
 
     Raises:
-        ConfigError: unknown model, device or precision, or a threshold out of range.
+        ConfigError: unknown model, device, precision or merge, an option out of range or not for this kind of model.
         CheckpointError: missing, damaged or unsafe weights, or weights of another model.
     """
     name: str | None = str(model)
@@ -59,28 +61,32 @@ def load(
     checkpoint = read_checkpoint(weights)
     card = _card(name, checkpoint, str(weights))
     net = _network(card, checkpoint, str(weights))
-    if score is not None:
-        card = {**card, "score": score}
-    if overlap is not None:
-        card = {**card, "overlap": overlap}
-    return segmenter_for(net, card, choose_device(device), choose_precision(precision), size)
+    if merge is not None:
+        card = {**card, "merge": choose_merge(card["model"], merge)}
+    return segmenter_for(net, card, choose_device(device), choose_precision(precision), **options)
 
 
 def segmenter_for(
-    net: nn.Module, card: dict[str, Any], device: torch.device, precision: str = "fp32", size: Size = "model"
+    net: nn.Module,
+    card: dict[str, Any],
+    device: torch.device,
+    precision: str = "fp32",
+    **options: Unpack[Options],
 ) -> Segmenter:
-    """A network with its metadata (see `describe`) as a `Segmenter`."""
-    p = card["preprocessing"]
+    """A network with its metadata (see `describe`) as a `Segmenter`; options replace the card's."""
+    p, row = card["preprocessing"], entry(card["model"])
+    task = card.get("task", row.task)  # files of version 0.1.0 do not say
+    settings = Settings(score=card["score"], overlap=card["overlap"]).changed(task, options)
     return Segmenter(
         net,
         card["model"],
         [Category(row["id"], row["name"], row["thing"], tuple(row["color"])) for row in card["categories"]],
         Preprocessing(**{**p, "mean": tuple(p["mean"]), "std": tuple(p["std"])}),
-        card["score"],
-        card["overlap"],
         device,
         precision,
-        size,
+        task,
+        card.get("merge", row.merge),
+        settings,
     )
 
 
@@ -91,6 +97,7 @@ def describe(
     preprocessing: Preprocessing,
     score: float,
     overlap: float,
+    merge: Merge | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     """The metadata that makes a file of weights usable on its own: `load` reads it.
@@ -98,6 +105,7 @@ def describe(
     Args:
         model, arguments: name in the zoo and constructor arguments that replace the model's own.
         categories, preprocessing, score, overlap: class table in label order and test settings.
+        merge: see `load`; None is the model's own.
         more: anything else worth keeping beside the weights: the training config, figures, a licence.
     """
     return {
@@ -107,6 +115,8 @@ def describe(
         "preprocessing": asdict(preprocessing),
         "score": score,
         "overlap": overlap,
+        "task": entry(model).task,
+        "merge": entry(model).merge if merge is None else choose_merge(model, merge),
         **more,
     }
 
@@ -175,6 +185,17 @@ def _card(model: str | None, checkpoint: Checkpoint, origin: str) -> dict[str, A
             f"The weights in '{origin}' were made for '{made_for}', not for '{model}'; load that model."
         )
     return checkpoint.metadata
+
+
+def choose_merge(model: str, merge: str) -> str:
+    """The way of merging, if there is one of this name and the model needs one; else ConfigError."""
+    if merge not in get_args(Merge):
+        raise ConfigError(f"There is no merge '{merge}'; it is one of: {', '.join(get_args(Merge))}.")
+    if entry(model).task != "panoptic":
+        raise ConfigError(
+            f"The model '{model}' is for {entry(model).task} segmentation; the option merge is for panoptic models."
+        )
+    return merge
 
 
 def choose_device(device: str) -> torch.device:

@@ -22,6 +22,13 @@ from knet.structures import Category, Sample, Segment, Target
 GAP = 6  # pixels between pictures that are put side by side
 
 
+def seen_ids(id_map: np.ndarray) -> np.ndarray:
+    """What is seen of segments that may overlap: the id in the first layer that has one. (H,W) or (L,H,W) -> (H,W)"""
+    if id_map.ndim == 2:
+        return id_map
+    return np.take_along_axis(id_map, (id_map > 0).argmax(0)[None], 0)[0]
+
+
 def truth_segments(id_map: np.ndarray, labels: Sequence[int], categories: Sequence[Category]) -> list[Segment]:
     """The segments of a target as a result lists them, with score 1; those without pixels are left out.
 
@@ -41,13 +48,13 @@ def truth_segments(id_map: np.ndarray, labels: Sequence[int], categories: Sequen
 def draw_sample(image: np.ndarray, id_map: Any, labels: Any, categories: Sequence[Category]) -> np.ndarray:
     """Truth drawn over its image: class colours, borders of things, class names. -> (H,W,3) uint8 RGB
 
-    image (H,W,3) uint8 RGB · id_map (H,W) integers, 0 = void, value t + 1 = the t-th segment · labels (T,), its class,
-    an index of `categories`. `id_map` and `labels` may be tensors on the CPU, as those of a `Target`.
+    image (H,W,3) uint8 RGB · id_map (H,W) or (L,H,W) integers, 0 = void, value t + 1 = the t-th segment · labels (T,),
+    its class, an index of `categories`. `id_map` and `labels` may be tensors on the CPU, as those of a `Target`.
 
     Raises:
         DataError: image and id map differ in size.
     """
-    ids = np.asarray(id_map)
+    ids = seen_ids(np.asarray(id_map))
     return overlay(image, ids, truth_segments(ids, np.asarray(labels).tolist(), categories), categories)
 
 
@@ -100,7 +107,7 @@ def write_samples(
     listed: list[dict[str, Any]] = []
     rows: list[Row] = []
     for number, (name, image, target) in enumerate(samples):
-        ids = target.id_map.numpy()
+        ids = seen_ids(target.id_map.numpy())
         segments = truth_segments(ids, target.labels.tolist(), categories)
         # Numbers keep the names apart: an image comes once in every epoch.
         path = folder / f"{number:03d}_{safe_name(name)}.jpg"

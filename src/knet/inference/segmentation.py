@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from knet.data.coco_masks import Rle, pack_mask, unpack_mask
 from knet.errors import ConfigError, OutputError
 from knet.inference.draw import map_ids, overlay
 from knet.inference.sources import load_image
 from knet.structures import Category, Segment
+
+SHOWN = 0.3  # of objects that may overlap, the least score in pictures; most of a model's hundred are guesses
 
 
 @dataclass(slots=True)
@@ -22,7 +25,9 @@ class Segmentation:
     `id_map` (H,W) int32, pixels of the original image, 0 = void, other values are the `id` of one of `segments` ·
     `categories` the class table of the model · `name` what the image is called: a file's name without its ending,
     for frames of a video with the frame's number behind it · `image` the (H,W,3) uint8 RGB image itself, if whoever
-    made the result kept it; `overlay` and `save` draw on it unless they are given another.
+    made the result kept it; `overlay` and `save` draw on it unless they are given another · `masks` the packed mask
+    of each segment by its id, where segments may overlap (instance segmentation), else None. In the id map a pixel then
+    belongs to the segment with the best score; areas and boxes are those of the whole masks.
     """
 
     id_map: np.ndarray
@@ -30,9 +35,20 @@ class Segmentation:
     categories: tuple[Category, ...]
     name: str = "image"
     image: np.ndarray | None = field(default=None, repr=False, compare=False)
+    masks: dict[int, Rle] | None = field(default=None, repr=False)
+
+    def mask(self, segment: Segment) -> np.ndarray:
+        """Where the segment is, with what others hide of it. -> (H,W) bool"""
+        return self.id_map == segment.id if self.masks is None else unpack_mask(self.masks[segment.id])
+
+    def rle(self, segment: Segment) -> Rle:
+        """The mask as COCO's packed RLE, {"size": [H, W], "counts": bytes}."""
+        return pack_mask(self.mask(segment)) if self.masks is None else self.masks[segment.id]
 
     def overlay(self, image: Any = None, *, alpha: float = 0.5, names: bool = True, legend: bool = False) -> np.ndarray:
         """The result drawn over its image: class colours, borders of things, class names. -> (H,W,3) uint8 RGB
+
+        Of objects that may overlap, those with a score below 0.3 are not drawn.
 
         image: anything that `load_image` takes; default: the kept image, and without one the colours alone.
         alpha: share of the colours, 0 .. 1. names: write class names. legend: add a panel of the classes.
@@ -45,7 +61,8 @@ class Segmentation:
         if image is None:
             image, alpha = np.zeros((*self.id_map.shape, 3), np.uint8), 1.0
         pixels = load_image(image)
-        return overlay(pixels, self.id_map, self.segments, self.categories, alpha=alpha, names=names, legend=legend)
+        shown = [s for s in self.segments if self.masks is None or s.score >= SHOWN]
+        return overlay(pixels, self.id_map, shown, self.categories, alpha=alpha, names=names, legend=legend)
 
     def save(
         self,
@@ -75,9 +92,12 @@ class Segmentation:
         return map_ids(self.id_map, ids, np.array([s.category for s in self.segments], np.int32), -1)
 
     def to_dict(self) -> dict[str, Any]:
-        """Name, size and segments as plain numbers, strings, lists and dictionaries, ready for JSON. No pixels."""
+        """Name, size and segments as plain numbers, strings, lists and dictionaries, ready for JSON.
+
+        No pixels, but for segments that may overlap their masks as COCO's RLE (`segmentation`).
+        """
         height, width = self.id_map.shape
-        segments = [
+        segments: list[dict[str, Any]] = [
             {
                 "id": int(s.id),
                 "category": int(s.category),
@@ -90,6 +110,9 @@ class Segmentation:
             }
             for s in self.segments
         ]
+        if self.masks is not None:
+            for row in segments:
+                row["segmentation"] = rle_text(self.masks[row["id"]])
         return {"name": self.name, "height": int(height), "width": int(width), "segments": segments}
 
     def to_supervision(self) -> Any:
@@ -109,7 +132,7 @@ class Segmentation:
         tracks = [-1 if s.track is None else s.track for s in self.segments]
         masks = np.zeros((len(self.segments), *self.id_map.shape), bool)
         for mask, segment in zip(masks, self.segments, strict=True):
-            np.equal(self.id_map, segment.id, out=mask)
+            mask[:] = self.mask(segment)
         return supervision.Detections(
             xyxy=np.array([s.box for s in self.segments], np.float32).reshape(-1, 4),
             mask=masks,
@@ -118,6 +141,11 @@ class Segmentation:
             tracker_id=np.array(tracks, np.int64) if any(track >= 0 for track in tracks) else None,
             data={"class_name": np.array([s.name for s in self.segments], dtype=str)},
         )
+
+
+def rle_text(rle: Rle) -> dict[str, Any]:
+    """Packed RLE with its counts as text, ready for JSON: {"size": [H, W], "counts": "..."}."""
+    return {"size": [int(edge) for edge in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
 def panoptic_rgb(segmentation: Segmentation) -> np.ndarray:

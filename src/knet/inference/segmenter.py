@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -14,14 +14,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
-from knet.data.transforms import resized_size
-from knet.errors import ConfigError
+from knet.data.coco_masks import mask_area, mask_box, pack_mask
+from knet.data.resize_opencv import resize_as_opencv
 from knet.inference.segmentation import Segmentation
+from knet.inference.settings import Options, Settings, Size, seen_size
 from knet.inference.sources import load_image, open_source
+from knet.merge.image import instances, merge_sorted, panoptic_classes, resized_parts
 from knet.merge.plain import best_class, merge_panoptic, number_segments
-from knet.structures import Category, Preprocessing, Segment
+from knet.merge.semantic import best_classes, class_segments, look
+from knet.models.zoo import Merge, Task
+from knet.structures import Category, Output, Preprocessing, Segment
 
-Size = Literal["model", "image"] | int | tuple[int, int]
+Rows = list[tuple[int, int, float]]  # id, label and score of each segment, numbered from 1
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -32,7 +36,10 @@ class Segmenter:
         net: the network, in evaluation mode.
         name: the model's name in the zoo.
         categories: its class table; a category's position is the network's label.
-        preprocessing, size, score, overlap: test settings, the published ones unless `load` was told otherwise.
+        task: what results are: "panoptic" (every pixel in one segment), "instance" (objects, which may overlap) or
+            "semantic" (one segment a class).
+        merge: how the masks of a panoptic model share the pixels, see `knet.load`.
+        preprocessing, settings: the published ones unless `load` was told otherwise.
     """
 
     def __init__(
@@ -41,110 +48,158 @@ class Segmenter:
         name: str,
         categories: Sequence[Category],
         preprocessing: Preprocessing,
-        score: float,
-        overlap: float,
         device: str | torch.device = "cpu",
         precision: str = "fp32",
-        size: Size = "model",
+        task: Task = "panoptic",
+        merge: Merge = "optimised",
+        settings: Settings = Settings(),  # noqa: B008  # it cannot be changed
     ):
         self.device = torch.device(device)
         # Channels last is the faster layout for convolutions on a CPU and for half precision on a GPU.
         self.net = net.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.name, self.categories, self.preprocessing = name, tuple(categories), preprocessing
-        self.score, self.overlap = _fraction("score", score), _fraction("overlap", overlap)
-        self.precision, self.size = precision, size
+        self.precision, self.task, self.merge, self.settings = precision, task, merge, settings
         self._things = torch.tensor([category.thing for category in categories])
 
-    def __call__(
-        self, source: Any, size: Size | None = None, score: float | None = None, overlap: float | None = None
-    ) -> Any:
+    @property
+    def size(self) -> Size:
+        """What the network sees, unless a call says otherwise."""
+        return self.settings.size
+
+    @property
+    def score(self) -> float:
+        """The threshold of certainty, unless a call says otherwise."""
+        return self.settings.score
+
+    @property
+    def overlap(self) -> float:
+        """The threshold of the share of its pixels that a mask must win, unless a call says otherwise."""
+        return self.settings.overlap
+
+    def __call__(self, source: Any, **options: Unpack[Options]) -> Any:
         """Segments an image, or each of a list of images.
 
         Args:
             source: a path, the bytes of an image file, a PIL image, a (H,W,3) uint8 RGB array, a (3,H,W) tensor (uint8,
                 or float 0..1), or a list of these.
-            size: what the network sees: "model" = the published test size, "image" = the image as it is, a number =
-                the short side in pixels, a pair = (short, long) side at most. Results have the image's own size.
-            score: masks that are less certain are dropped.
-            overlap: masks that win less than this share of their pixels are dropped.
+            options: size, score, overlap, and of semantic models scales, flip, window, stride: see `Options`.
 
         Returns:
             A `Segmentation`, or a list of them for a list. It keeps the image, to be drawn upon.
 
         Raises:
             DataError: the image is missing, damaged or of a kind that cannot be read.
-            ConfigError: an option is out of range.
+            ConfigError: an option is out of range, or not for models of this task.
         """
         if isinstance(source, list | tuple):
-            return [self(item, size, score, overlap) for item in source]
+            return [self(item, **options) for item in source]
         name = Path(source).stem if isinstance(source, str | Path) else "image"
         image = load_image(source)
-        return replace(self.segment(image, name, size, score, overlap), image=image)
+        return replace(self.segment(image, name, **options), image=image)
 
-    def stream(self, source: Any, **options: Any) -> Iterator[tuple[np.ndarray, Segmentation]]:
+    def stream(self, source: Any, **options: Unpack[Options]) -> Iterator[tuple[np.ndarray, Segmentation]]:
         """Image and result, one after the other, of a folder, a glob, a video file or a list; constant memory.
 
         Args:
             source: see `inference.sources.open_source`.
-            options: `size`, `score` and `overlap` as for a single image.
+            options: as for a single image.
         """
         for item in open_source(source):
             yield item.image, self.segment(item.image, item.name, **options)
 
-    def segment(
-        self,
-        image: np.ndarray,
-        name: str = "image",
-        size: Size | None = None,
-        score: float | None = None,
-        overlap: float | None = None,
-    ) -> Segmentation:
+    @torch.inference_mode()
+    def segment(self, image: np.ndarray, name: str = "image", **options: Unpack[Options]) -> Segmentation:
         """One image as (H,W,3) uint8 RGB -> its `Segmentation`, under the given name."""
-        score = _fraction("score", self.score if score is None else score)
-        overlap = _fraction("overlap", self.overlap if overlap is None else overlap)
-        inputs, seen = self._prepare(image, self.size if size is None else size)
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.device.type, _PRECISIONS[self.precision], enabled=self.precision != "fp32"),
-        ):
-            output = self.net(inputs)[-1]
-        with torch.inference_mode():
-            scores, labels = best_class(output.class_logits[0])
-            merged = merge_panoptic(output.mask_logits[0], scores, labels, seen, score, overlap)
-            id_map, rows = number_segments(merged, self._things)
-            # The result was merged at the size the network saw; the nearest pixel takes it to the image's own.
-            id_map = nearest(id_map, (image.shape[0], image.shape[1]))
+        settings = self.settings.changed(self.task, options)
+        if self.task == "instance":
+            return self._objects(image, settings, name)
+        id_map, rows = self._classes(image, settings) if self.task == "semantic" else self._parts(image, settings)
         return self._segmentation(id_map.cpu().numpy(), rows, name)
 
-    def _prepare(self, image: np.ndarray, size: Size) -> tuple[Tensor, tuple[int, int]]:
+    def _parts(self, image: np.ndarray, settings: Settings) -> tuple[Tensor, Rows]:
+        """Things and stuff: every pixel to one mask. -> (H,W) int32, rows"""
+        size = (image.shape[0], image.shape[1])
+        inputs, seen = self._prepare(image, settings.size)
+        output = self._last(inputs)
+        mask_logits, class_logits = output.mask_logits[0], output.class_logits[0]  # type: ignore[index]
+        stuff = getattr(self.net, "stuff", None)  # labels that have kernels of their own
+        scores, labels = panoptic_classes(class_logits, stuff) if stuff else best_class(class_logits)
+        if self.merge == "sorted":
+            padded = (inputs.shape[2], inputs.shape[3])
+            probabilities = resized_parts(mask_logits, padded, seen, size)
+            merged = merge_sorted(probabilities, scores, labels, self._things, settings.score, settings.overlap)
+        else:
+            merged = merge_panoptic(mask_logits, scores, labels, seen, settings.score, settings.overlap)
+        id_map, rows = number_segments(merged, self._things)
+        # Algorithm 1 merges at the size the network saw; the nearest pixel takes it to the image's own.
+        return nearest(id_map, size), rows
+
+    def _objects(self, image: np.ndarray, settings: Settings, name: str) -> Segmentation:
+        """Objects with a mask each; those without a pixel are left out."""
+        inputs, seen = self._prepare(image, settings.size)
+        output, padded = self._last(inputs), (inputs.shape[2], inputs.shape[3])
+        mask_logits, class_logits = output.mask_logits[0], output.class_logits[0]  # type: ignore[index]
+        size = (image.shape[0], image.shape[1])
+        found = instances(mask_logits, class_logits, padded, seen, size, settings.score)
+        id_map = np.zeros(size, np.int32)
+        segments, masks = list[Segment](), {}
+        for on_device, label, score in zip(found.masks, found.labels.tolist(), found.scores.tolist(), strict=True):
+            mask = on_device.cpu().numpy()
+            if not mask.any():
+                continue
+            number, rle = len(segments) + 1, pack_mask(mask)
+            masks[number] = rle
+            id_map[mask & (id_map == 0)] = number  # the best comes first and keeps its pixels
+            left, top, width, height = map(int, mask_box(rle))
+            box = (left, top, left + width, top + height)
+            segments.append(self._segment(number, label, score, mask_area(rle), box))
+        return Segmentation(id_map, segments, self.categories, name, masks=masks)
+
+    def _classes(self, image: np.ndarray, settings: Settings) -> tuple[Tensor, Rows]:
+        """A segment a class, from all looks at the image. -> (H,W) int32, rows"""
+        size = (image.shape[0], image.shape[1])
+        step = settings.step(seen_size(size, settings.size, self.preprocessing))
+        views = []
+        for scale in settings.scales:
+            inputs, seen = self._prepare(image, settings.size, scale)
+            inputs = inputs[:, :, : seen[0], : seen[1]]  # padding would be looked at as if it were scenery
+            views += look(lambda part: self._last(part).mask_logits, inputs, size, settings.flip, settings.window, step)
+        id_map, rows = class_segments(*best_classes(views))
+        kept = [row for row in rows if row[2] >= settings.score]
+        number_of = torch.zeros(len(rows) + 1, dtype=torch.int32, device=id_map.device)
+        number_of[[row[0] for row in kept]] = torch.arange(1, len(kept) + 1, dtype=torch.int32, device=id_map.device)
+        return number_of[id_map], [(number, *row[1:]) for number, row in enumerate(kept, start=1)]
+
+    def _last(self, inputs: Tensor) -> Output:
+        """What the network says after its last stage."""
+        with torch.autocast(self.device.type, _PRECISIONS[self.precision], enabled=self.precision != "fp32"):
+            return self.net(inputs)[-1]
+
+    def _prepare(self, image: np.ndarray, size: Size, scale: float = 1.0) -> tuple[Tensor, tuple[int, int]]:
         """(H,W,3) uint8 -> (1,3,h,w) normalised and padded, and the size before padding."""
         p = self.preprocessing
         x = torch.tensor(image, device=self.device).permute(2, 0, 1)  # a copy: arrays of others may be read-only
-        seen = _test_size((image.shape[0], image.shape[1]), size, p)
+        seen = seen_size((image.shape[0], image.shape[1]), size, p, scale)
         if seen != image.shape[:2]:
-            x = TF.resize(x, list(seen), TF.InterpolationMode.BILINEAR, antialias=p.antialias)
+            bilinear = TF.InterpolationMode.BILINEAR
+            x = TF.resize(x, list(seen), bilinear, antialias=True) if p.antialias else resize_as_opencv(x, seen)
         return normalize_and_pad([x], p).contiguous(memory_format=torch.channels_last), seen
 
-    def _segmentation(self, id_map: np.ndarray, rows: list[tuple[int, int, float]], name: str) -> Segmentation:
+    def _segmentation(self, id_map: np.ndarray, rows: Rows, name: str) -> Segmentation:
         areas = np.bincount(id_map.ravel(), minlength=len(rows) + 1)
         boxes = ndimage.find_objects(id_map, max_label=len(rows))
         segments = []
-        for (number, label, score), box in zip(rows, boxes, strict=True):
-            if box is None:  # lost when the map was shrunk to the image's size
+        for (number, label, score), place in zip(rows, boxes, strict=True):
+            if place is None:  # lost when the map was shrunk to the image's size
                 continue
-            category, (y, x) = self.categories[label], box
-            segments.append(
-                Segment(
-                    id=number,
-                    category=category.id,
-                    name=category.name,
-                    thing=category.thing,
-                    score=score,
-                    area=int(areas[number]),
-                    box=(x.start, y.start, x.stop, y.stop),
-                )
-            )
+            y, x = place
+            box = (x.start, y.start, x.stop, y.stop)
+            segments.append(self._segment(number, label, score, int(areas[number]), box))
         return Segmentation(id_map, segments, self.categories, name)
+
+    def _segment(self, number: int, label: int, score: float, area: int, box: tuple[int, int, int, int]) -> Segment:
+        category = self.categories[label]
+        return Segment(number, category.id, category.name, category.thing, score, area, box)
 
 
 def normalize_and_pad(
@@ -172,24 +227,3 @@ def nearest(id_map: Tensor, size: tuple[int, int]) -> Tensor:
         return id_map
     # float64 holds every int32 id exactly.
     return F.interpolate(id_map[None, None].double(), size, mode="nearest")[0, 0].to(id_map.dtype)
-
-
-def _test_size(shape: tuple[int, int], size: Size, preprocessing: Preprocessing) -> tuple[int, int]:
-    if size == "image":
-        return shape
-    if size == "model":
-        short, long = preprocessing.short_edge, preprocessing.max_edge
-    elif isinstance(size, int) and size > 0:
-        # The longest side keeps the model's proportion, so that a panorama does not become a giant.
-        short, long = size, size * preprocessing.max_edge // preprocessing.short_edge
-    elif isinstance(size, tuple) and len(size) == 2 and 0 < size[0] <= size[1]:
-        short, long = size
-    else:
-        raise ConfigError(f"The size {size!r} is not 'model', 'image', a positive number or a pair (short, long).")
-    return resized_size(shape, short, long)
-
-
-def _fraction(option: str, value: float) -> float:
-    if not 0 <= value <= 1:
-        raise ConfigError(f"The {option} threshold {value} is not between 0 and 1.")
-    return float(value)

@@ -32,11 +32,11 @@ from typing import Any
 import numpy as np
 
 from knet.data.categories import load_categories
-from knet.data.coco_masks import pack_mask
+from knet.data.coco_masks import Rle, mask_area, pack_mask
 from knet.errors import ConfigError, DataError, OutputError
 from knet.evaluation.semantic import CITYSCAPES_EVALUATED
 from knet.inference.draw import map_ids
-from knet.inference.segmentation import Segmentation, panoptic_entries, panoptic_rgb
+from knet.inference.segmentation import Segmentation, panoptic_entries, panoptic_rgb, rle_text
 from knet.inference.writers import GrowingFile, PanopticFile, encoded, make_folder, write_bytes
 from knet.structures import Category
 
@@ -100,19 +100,18 @@ def submission_name(kind: str, name: str) -> str:
 
 
 def coco_instance_results(
-    image_id: int, masks: Iterable[np.ndarray], category_ids: Sequence[int], scores: Sequence[float]
+    image_id: int | str, masks: Iterable[np.ndarray | Rle], category_ids: Sequence[int], scores: Sequence[float]
 ) -> list[dict[str, Any]]:
     """One image's objects as rows of COCO's results list, ready for JSON; without boxes, as K-Net submits them.
 
-    masks: (H,W) bool each, of the original image; they may overlap · category_ids: COCO's own numbers, 1 .. 90 ·
-    scores: 0 .. 1. Objects without pixels are left out.
+    masks: (H,W) bool each, of the original image, or packed; they may overlap · category_ids: COCO's own numbers,
+    1 .. 90 · scores: 0 .. 1. Objects without pixels are left out.
     """
     rows = []
     for mask, category, score in zip(masks, category_ids, scores, strict=True):
-        if mask.any():
-            rle = pack_mask(mask)
-            segmentation = {"size": [int(edge) for edge in rle["size"]], "counts": rle["counts"].decode("ascii")}
-            row = {"image_id": int(image_id), "category_id": int(category), "segmentation": segmentation}
+        rle = pack_mask(mask) if isinstance(mask, np.ndarray) else mask
+        if mask_area(rle):
+            row = {"image_id": image_id, "category_id": int(category), "segmentation": rle_text(rle)}
             rows.append({**row, "score": float(score)})
     return rows
 
@@ -195,7 +194,7 @@ class SubmissionWriter:
         written: list[Path] = []
         lines = ""
         for segment in segmentation.segments:
-            mask = segmentation.id_map == segment.id
+            mask = segmentation.mask(segment)
             if segment.thing and mask.any():
                 path = self.folder / "masks" / f"{name}_{len(written):03d}.png"
                 written.append(_write_png(mask.astype(np.uint8) * 255, path))
@@ -214,7 +213,7 @@ class SubmissionWriter:
     def _write_detections(self, segmentation: Segmentation, name: str) -> list[Path]:
         self._detections = self._detections or _Detections(self.folder / "detections.json")
         things = [s for s in segmentation.segments if s.thing]
-        masks = (segmentation.id_map == thing.id for thing in things)
+        masks = map(segmentation.rle, things)
         rows = coco_instance_results(int(name), masks, [s.category for s in things], [s.score for s in things])
         self._detections.add(rows)
         return []

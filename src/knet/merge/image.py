@@ -2,7 +2,7 @@
 merging), written to be read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from knet.merge.plain import MergedMasks, best_class
+
+# Of resized masks. 8 MiB of float32 stay in a processor's cache, and their memory is used again for the next masks,
+# while larger blocks come fresh from the system each time, which costs more than the arithmetic. A GPU takes more.
+_VALUES_AT_ONCE = 2**21
+_TIMES_ON_GPU = 16
 
 
 @dataclass(slots=True)
@@ -46,6 +51,16 @@ def resize_masks(mask_logits: Tensor, padded: tuple[int, int], seen: tuple[int, 
     return resize(resize(probabilities, padded)[:, : seen[0], : seen[1]], size)
 
 
+def resized_parts(
+    mask_logits: Tensor, padded: tuple[int, int], seen: tuple[int, int], size: tuple[int, int]
+) -> Iterator[Tensor]:
+    """What `resize_masks` gives, a few masks at a time: a large photograph needs no more memory. (n,H,W) each"""
+    pixels = max(height * width for height, width in (padded, size))
+    values = _VALUES_AT_ONCE if mask_logits.device.type == "cpu" else _VALUES_AT_ONCE * _TIMES_ON_GPU
+    for part in mask_logits.split(max(values // pixels, 1)):
+        yield resize_masks(part, padded, seen, size)
+
+
 def panoptic_classes(class_logits: Tensor, stuff: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Every kernel's class where stuff has kernels of its own. (N,K) logits -> scores (N,) 0..1, labels (N,) int64
 
@@ -60,9 +75,16 @@ def panoptic_classes(class_logits: Tensor, stuff: Sequence[int]) -> tuple[Tensor
 
 
 def merge_sorted(
-    probabilities: Tensor, scores: Tensor, labels: Tensor, things: Tensor, score: float, overlap: float
+    probabilities: Tensor | Iterable[Tensor],
+    scores: Tensor,
+    labels: Tensor,
+    things: Tensor,
+    score: float,
+    overlap: float,
 ) -> MergedMasks:
     """Gives every pixel to one mask (K-Net's panoptic merging). (N,H,W) 0..1, (N,), (N,), (K,) bool -> MergedMasks
+
+    The masks may come a few at a time, as `resized_parts` gives them.
 
     A pixel goes to the mask with the largest score x probability, whether that mask is kept or not. A mask is kept if
     the pixels it won are at least `overlap` of those where its probability is 0.5 or more, and if it is stuff or its
@@ -72,10 +94,20 @@ def merge_sorted(
     The official numbers start at 0 instead, and category 0 x 1000 + number is then a map value equal to the one its
     evaluation takes for void: a person that is the best segment counts as void there. Here it does not.
     """
-    owner = (scores[:, None, None] * probabilities).argmax(dim=0)
-    won = torch.bincount(owner.flatten(), minlength=len(scores))
-    present = (probabilities >= 0.5).sum(dim=(1, 2))
-    kept = (won > 0) & (present > 0) & (won.double() / present.clamp(min=1) >= overlap)
+    present, first = list[Tensor](), 0
+    best = owner = torch.empty(0)
+    for part in [probabilities] if isinstance(probabilities, Tensor) else probabilities:
+        present.append((part >= 0.5).sum(dim=(1, 2)))
+        weighted = scores[first : first + len(part), None, None] * part
+        for index, value in enumerate(weighted, start=first):
+            if not index:
+                best, owner = value.clone(), torch.zeros_like(value, dtype=torch.int64)
+                continue
+            owner.masked_fill_(value > best, index)  # on a tie the first mask keeps the pixel
+            torch.maximum(best, value, out=best)
+        first += len(part)
+    won, large = torch.bincount(owner.flatten(), minlength=len(scores)), torch.cat(present)
+    kept = (won > 0) & (large > 0) & (won.double() / large.clamp(min=1) >= overlap)
     kept &= ~things.to(labels.device)[labels] | (scores >= score)
     order = scores.argsort(descending=True, stable=True)
     rank = order.argsort()
@@ -114,5 +146,5 @@ def instances(
     good = scores >= score
     scores, labels, kernels = scores[good], labels[good], kernels[good]
     used, place = kernels.unique(return_inverse=True)  # a kernel with several classes is resized once
-    masks = resize_masks(mask_logits[used], padded, seen, size) > 0.5
+    masks = torch.cat([part > 0.5 for part in resized_parts(mask_logits[used], padded, seen, size)])
     return Instances(masks[place], labels, scores, kernels)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from knet.errors import ConfigError
 from knet.models.backbones.named import named_backbone
 from knet.models.decoder import KernelDecoder
+from knet.models.kernels import Pooling
 from knet.models.necks.fpn import FPN
 from knet.models.necks.semantic_fpn import SemanticFPN, conv_norm_relu
 from knet.structures import Output
@@ -26,6 +27,7 @@ class KNet(nn.Module):
         kernels: N, the largest number of things in an image.
         stages: number of kernel updates.
         channels: C, of kernels and features; a multiple of 32.
+        pooling: "mean" is RT-K-Net's mask normalisation (its Eq. 8), with which half precision keeps in range.
 
     Raises:
         ConfigError: unknown backbone, or stuff labels that are not among the classes.
@@ -33,6 +35,7 @@ class KNet(nn.Module):
 
     stride = 8  # pixels of the image a cell of the feature map stands for
     size_divisor = 32  # image sides are padded to multiples of this
+    kernel_layers = ("semantic",)  # layers whose weights are used as kernels, too
 
     def __init__(
         self,
@@ -42,6 +45,7 @@ class KNet(nn.Module):
         kernels: int = 100,
         stages: int = 3,
         channels: int = 256,
+        pooling: Pooling = "sum",
     ):
         super().__init__()
         if not set(stuff) <= set(range(classes)):
@@ -55,7 +59,7 @@ class KNet(nn.Module):
         self.pyramid = SemanticFPN(channels)
         self.to_localization, self.to_semantics = conv_norm_relu(channels), conv_norm_relu(channels)
         self.semantic = nn.Conv2d(channels, classes, 1)
-        self.decoder = KernelDecoder(channels, kernels, classes, stages, "sum", transform=True)
+        self.decoder = KernelDecoder(channels, kernels, classes, stages, pooling, transform=True)
         nn.init.normal_(self.semantic.weight, std=0.01)
         nn.init.constant_(self.semantic.bias, -math.log(99))  # type: ignore[arg-type] # a probability of 0.01
         nn.init.normal_(self.decoder.kernels)

@@ -33,6 +33,7 @@ class KNetSemantic(nn.Module):
     """
 
     size_divisor = 1  # images need no padding
+    kernel_layers = ("kernels",)  # layers whose weights are used as kernels, too
 
     def __init__(
         self,
@@ -51,6 +52,8 @@ class KNetSemantic(nn.Module):
         self.backbone = named_backbone(backbone, **({} if drop_path is None else {"drop_path": drop_path}))
         inputs: tuple[int, ...] = self.backbone.channels  # type: ignore[assignment]
         self.neck = _HEADS[head](inputs, channels)
+        # Pixels of the image a cell of the logits stands for: UPerNet answers on c2, the others on c5.
+        self.stride: int = 4 if head == "upernet" else getattr(self.backbone, "output_stride", 32)
         self.kernels = classifier(channels, classes)
         self.stages = nn.ModuleList(
             Stage(channels, None, "softmax", transform=True, hidden=hidden, update_channels=update_channels)

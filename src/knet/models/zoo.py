@@ -4,7 +4,7 @@ import difflib
 import fnmatch
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -13,6 +13,11 @@ from knet.models.image import KNet
 from knet.models.realtime import RTKNet
 from knet.models.semantic import KNetSemantic
 from knet.structures import Preprocessing
+
+Task = Literal["panoptic", "instance", "semantic"]
+# How masks share the pixels in panoptic models: RT-K-Net's optimised post-processing (Algorithm 1), which works at the
+# size that the network saw, or K-Net's, which goes through the masks by score, at the size of the image.
+Merge = Literal["optimised", "sorted"]
 
 _COCO_IMAGES = Preprocessing(short_edge=800, max_edge=1333, antialias=False)
 _SLIM = {"width": 32, "head_width": 64, "injection": (True, True)}
@@ -23,8 +28,10 @@ class ZooEntry:
     """A model's row in the zoo.
 
     `build(**arguments)` makes the network · `categories` names the class table · `preprocessing`, `score` and
-    `overlap` are the published test settings · `published` holds figures from the paper, as stated there ·
-    `bundled` is the file of weights that comes with the package, None where there is none.
+    `overlap` are the published test settings · `task` says what its results are: segments that share the pixels,
+    objects that may overlap, or classes; `merge` how masks share the pixels, for panoptic models · `published` holds
+    figures from the paper, as stated there · `official` says whether its authors published weights · `bundled` is the
+    file of weights that comes with the package, None where there is none.
     """
 
     build: Callable[..., nn.Module]
@@ -34,7 +41,10 @@ class ZooEntry:
     score: float
     overlap: float
     about: str
+    task: Task = "panoptic"
+    merge: Merge = "optimised"
     published: dict[str, float] = field(default_factory=dict)
+    official: bool = False
     bundled: str | None = None
 
 
@@ -47,7 +57,9 @@ def _coco_panoptic(backbone: str, title: str, published: dict[str, float]) -> Zo
         score=0.3,
         overlap=0.6,
         about=f"K-Net, {title}: panoptic segmentation of everyday scenes",
+        merge="sorted",
         published=published,
+        official=True,
     )
 
 
@@ -60,7 +72,9 @@ def _coco_instance(backbone: str, title: str, published: dict[str, float]) -> Zo
         score=0.0,  # mask AP ranks all objects itself
         overlap=0.0,
         about=f"K-Net, {title}: instance segmentation of everyday scenes",
+        task="instance",
         published=published,
+        official=True,
     )
 
 
@@ -77,7 +91,9 @@ def _ade20k(
         score=0.0,  # every pixel gets its best class
         overlap=0.0,
         about=f"K-Net, {title}: semantic segmentation of scenes in 150 classes",
+        task="semantic",
         published={"val mIoU": single, "val mIoU (ms+flip)": flipped, "val mIoU (K-Net's repository)": paper},
+        official=True,
     )
 
 
@@ -91,6 +107,7 @@ ZOO: dict[str, ZooEntry] = {
         overlap=0.6,
         about="RT-K-Net, RTFormer base: real-time panoptic segmentation of streets",
         published={"val PQ": 60.2},
+        official=True,
     ),
     "rtknet-mapillary": ZooEntry(
         RTKNet,
@@ -101,6 +118,7 @@ ZOO: dict[str, ZooEntry] = {
         overlap=0.6,
         about="RT-K-Net, RTFormer base, 65 classes of streets all over the world",
         published={"val PQ": 33.2},
+        official=True,
     ),
     "rtknet-slim-cityscapes": ZooEntry(
         RTKNet,
@@ -120,6 +138,17 @@ ZOO: dict[str, ZooEntry] = {
         overlap=0.6,
         about="small street model trained by this project on CamVid; comes with the package (non-commercial data)",
         bundled="rtknet-slim-camvid.safetensors",
+    ),
+    "knet-r50-cityscapes-panoptic": ZooEntry(
+        KNet,
+        {"classes": 19, "stuff": tuple(range(11))},
+        "cityscapes",
+        Preprocessing(short_edge=1024, max_edge=2048),
+        score=0.3,
+        overlap=0.6,
+        about="K-Net, ResNet-50: the baseline that RT-K-Net started from",
+        merge="sorted",
+        published={"val PQ": 56.9},
     ),
     "knet-r50-coco-panoptic": _coco_panoptic("r50", "ResNet-50", {"val PQ (1x)": 44.3, "val PQ (3x)": 47.1}),
     "knet-r101-coco-panoptic": _coco_panoptic("r101", "ResNet-101", {"val PQ (3x)": 48.4}),

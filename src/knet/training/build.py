@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,36 +13,73 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from knet import __version__
-from knet.config import Data, PanopticFiles, RunConfig
+from knet.config import Data, Files, RunConfig
+from knet.data.batches import Reader
 from knet.data.categories import load_categories, load_table
+from knet.data.coco_instances import CocoInstances
 from knet.data.coco_panoptic import CocoPanoptic
+from knet.data.label_folder import LabelFolder
 from knet.data.transforms import TrainAugmentation
 from knet.errors import ConfigError
 from knet.inference.load import describe
+from knet.models.image import KNet
+from knet.models.semantic import KNetSemantic
 from knet.models.zoo import create, entry
-from knet.structures import Category, Preprocessing
-from knet.training.criterion import Criterion
+from knet.structures import Category
+from knet.training.criterion import Criterion, CriterionLike
+from knet.training.criterion_image import KNetCriterion
+from knet.training.criterion_semantic import SemanticCriterion
 from knet.training.distributed import synchronize_norms, world
 from knet.weights.load import load_strict, read_checkpoint
 
 
-def open_data(data: Data, files: PanopticFiles | None, categories: Sequence[Category] | None = None) -> CocoPanoptic:
-    """One data set of a config, with the given classes, else those of the config's table, else of its own JSON."""
+def open_data(data: Data, files: Files | None, categories: Sequence[Category] | None = None) -> Reader:
+    """One data set of a config, with the given classes, else those of the config's table, else of its own JSON.
+
+    Raises:
+        ConfigError: `files` is missing or of none of the three forms, or labels come without a class table.
+        DataError: the data set is broken.
+    """
     if files is None:
-        raise ConfigError("The config has no 'data.train'; give its images, json and masks.")
+        raise ConfigError("The config has no 'data.train'; give its images, and json, json and masks, or labels.")
+    given = {name for name in ("json_file", "masks", "labels") if getattr(files, name) is not None}
+    images = data.root / files.images
+    if given == {"labels"}:
+        if data.categories is None:
+            raise ConfigError("Label PNGs do not say what their values mean; give a class table with data.categories.")
+        return LabelFolder(images, data.root / str(files.labels), data.categories)
     if categories is None and data.categories is not None:
         categories = load_categories(data.categories)
-    return CocoPanoptic(data.root / files.images, data.root / files.json_file, data.root / files.masks, categories)
+    if given == {"json_file"}:
+        return CocoInstances(images, data.root / str(files.json_file), categories, training=files is data.train)
+    if given == {"json_file", "masks"}:
+        return CocoPanoptic(images, data.root / str(files.json_file), data.root / str(files.masks), categories)
+    raise ConfigError(
+        f"The data set with the images '{files.images}' needs json and masks (COCO panoptic), json alone (COCO "
+        "instances) or labels alone (label PNGs)."
+    )
 
 
 def augmentation_of(config: RunConfig) -> TrainAugmentation:
     """The config's augmentation; a class table that tells left from right swaps such classes in mirror images."""
     a = config.augment
     if a is None:
-        raise ConfigError("The config has no 'augment'; training needs at least augment.short_edges and augment.crop.")
+        raise ConfigError("The config has no 'augment'; training needs at least augment.short_edges.")
     flips = load_table(config.data.categories).flip_labels if config.data.categories is not None else None
     return TrainAugmentation(
-        a.short_edges, a.max_edge, a.crop, a.flip, a.color, a.pad, instance_crop=a.instance_crop, flip_labels=flips
+        a.short_edges,
+        a.max_edge,
+        a.crop,
+        a.flip,
+        a.color,
+        a.pad,
+        instance_crop=a.instance_crop,
+        flip_labels=flips,
+        between=a.between,
+        ratio=a.ratio,
+        antialias=a.antialias,
+        largest_class=a.largest_class,
+        pad_color=a.pad_color,
     )
 
 
@@ -49,18 +87,22 @@ def run_card(config: RunConfig, categories: Sequence[Category]) -> dict[str, Any
     """What weights of this run will say of themselves, see `describe`."""
     row = entry(config.model)
     p = row.preprocessing
+    arguments = {**config.arguments, "classes": len(categories)}
+    if "stuff" in row.arguments:  # a network with a kernel for each such class
+        arguments["stuff"] = [label for label, category in enumerate(categories) if not category.thing]
     return describe(
         config.model,
-        {**config.arguments, "classes": len(categories)},
+        arguments,
         categories,
-        Preprocessing(config.short_edge or p.short_edge, config.max_edge or p.max_edge),
+        replace(p, short_edge=config.short_edge or p.short_edge, max_edge=config.max_edge or p.max_edge),
         row.score if config.score is None else config.score,
         row.overlap if config.overlap is None else config.overlap,
+        config.merge,
         version=__version__,
     )
 
 
-def made_for(card: dict[str, Any], dataset: CocoPanoptic) -> dict[str, Any]:
+def made_for(card: dict[str, Any], dataset: Reader) -> dict[str, Any]:
     """What a run's state fits: a run can only go on with the same model, classes and training images."""
     names = [dataset.name(index) for index in range(len(dataset))]
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
@@ -87,8 +129,11 @@ def build_network(config: RunConfig, card: dict[str, Any], device: torch.device)
     if world() == 1:
         return net, net
     if config.parallel == "fsdp":
-        for child in net.children():
-            fully_shard(child)
+        for name, child in net.named_children():
+            # Weights that the network reads itself are whole in its forward only if they are not a layer's share.
+            if name not in getattr(net, "kernel_layers", ()):
+                for part in child if isinstance(child, nn.ModuleList) else (child,):
+                    fully_shard(part)
         fully_shard(net)
         return net, net
     ids = [device.index] if device.type == "cuda" else None
@@ -104,19 +149,21 @@ def delay_gradients(called: nn.Module, delay: bool) -> None:
         called.require_backward_grad_sync = not delay
 
 
-def build_criterion(config: RunConfig) -> Criterion:
-    """The losses with the config's weights."""
+def build_criterion(config: RunConfig, net: nn.Module) -> CriterionLike:
+    """The losses of a network with the config's weights."""
     w = config.losses
-    return Criterion(
-        class_weight=w.classes,
-        mask_weight=w.mask,
-        dice_weight=w.dice,
-        rank_weight=w.rank,
-        semantic_weight=w.semantic,
-        instance_weight=w.instance,
-        pixels=w.pixels,
-        match_pixels=w.match_pixels,
-    )
+    if isinstance(net, KNetSemantic):
+        return SemanticCriterion(semantic_weight=w.semantic, stride=net.stride)
+    shared: dict[str, Any] = {
+        "class_weight": w.classes,
+        "mask_weight": w.mask,
+        "dice_weight": w.dice,
+        "rank_weight": w.rank,
+        "semantic_weight": w.semantic,
+    }
+    if isinstance(net, KNet):
+        return KNetCriterion(stuff=tuple(net.stuff), **shared)
+    return Criterion(instance_weight=w.instance, pixels=w.pixels, match_pixels=w.match_pixels, **shared)
 
 
 def scaled_learning_rate(config: RunConfig) -> tuple[float, str]:

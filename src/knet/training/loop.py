@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from knet.config import RunConfig, dump_config
 from knet.data.batches import Batch, BatchPlan, Reader, TrainingSet, load_batches
-from knet.data.coco_panoptic import CocoPanoptic
 from knet.errors import ConfigError, DataError, OutputError, TrainingError
 from knet.evaluation.evaluate import evaluate
 from knet.files import atomic_path
@@ -54,7 +53,7 @@ def train(config: RunConfig, resume: bool = False) -> Path:
 
     The run folder `config.output` gets: config.yaml; train.csv, val.csv and curves.png (and TensorBoard's files where
     it is installed); pictures/; state.pt, from which `resume` goes on; last.safetensors and best.safetensors (highest
-    PQ), ready for `knet.load`.
+    PQ, mask AP or mIoU), ready for `knet.load`.
 
     Args:
         config: see `knet.config.RunConfig`.
@@ -81,11 +80,13 @@ def _train(config: RunConfig, resume: bool, device: torch.device, interrupt: Int
     card = run_card(config, dataset.categories)
     fits = made_for(card, dataset)
     plan = BatchPlan(len(dataset), config.batch, config.seed, rank=rank(), world=world(), parts=config.accumulate)
-    training_set = TrainingSet(dataset, augmentation_of(config), config.seed, config.skip_images)
+    # One more than may be bad: so a sound one is found, and the sentence that ends the run counts them all.
+    skip = config.skip_images + 1 if config.skip_images else 0
+    training_set = TrainingSet(dataset, augmentation_of(config), config.seed, skip)
     net, called = build_network(config, card, device)
-    criterion = build_criterion(config)
+    criterion = build_criterion(config, net)
     base, note = scaled_learning_rate(config)
-    optimizer = adamw(net, base, o.weight_decay, o.backbone_multiplier)
+    optimizer = adamw(net, base, o.weight_decay, o.backbone_multiplier, o.undecayed)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
@@ -128,7 +129,7 @@ def _train(config: RunConfig, resume: bool, device: torch.device, interrupt: Int
                     record.plot()
                 shown = "  ".join(f"{key} {100 * value:.1f}" for key, value in figures.items())
                 say(f"iteration {progress.iteration}  {shown}")
-                progress.best = max(progress.best, figures["pq"])
+                progress.best = max(progress.best, main_figure(figures))
                 progress.validated = progress.iteration
                 save()
                 clock, since, waiting = time.perf_counter(), progress.iteration, 0.0
@@ -138,7 +139,7 @@ def _train(config: RunConfig, resume: bool, device: torch.device, interrupt: Int
             asked_for = time.perf_counter()
             batch = next(batches)
             waiting += time.perf_counter() - asked_for
-            rate = learning_rate(iteration, config.iterations, 1.0, o.warmup, o.warmup_start, o.power)
+            rate = learning_rate(iteration, config.iterations, 1.0, o.warmup, o.warmup_start, o.power, o.steps)
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * rate
             step = train_step(
@@ -246,31 +247,48 @@ def validate(
     judge: Segmenter,
     weights: dict[str, torch.Tensor],
     card: dict[str, Any],
-    dataset: CocoPanoptic,
+    dataset: Reader,
     progress: Progress,
     config: RunConfig,
 ) -> dict[str, float]:
-    """Judges weights on the validation set and saves them, also as the best if PQ is at least that so far.
+    """Judges weights on the validation set and saves them, also as the best if no earlier ones had a better figure.
 
     Returns:
-        pq, sq, rq, pq_things, pq_stuff and miou as fractions, 0 where no segment was counted.
+        As `figures_of`.
     """
     assert judge.net is not None
     judge.net.load_state_dict(weights)
-    result = evaluate(judge, dataset)
-    panoptic, semantic = result["panoptic"], result["semantic"]
-    figures = {key: panoptic["all"][key] for key in ("pq", "sq", "rq")}
-    figures |= {f"pq_{kind}": panoptic[kind]["pq"] for kind in ("things", "stuff")} | {"miou": semantic["miou"]}
-    figures = {key: value or 0.0 for key, value in figures.items()}
+    figures = figures_of(evaluate(judge, dataset))
     card = {**card, "training": {"iteration": progress.iteration, "val": figures, "config": dump_config(config)}}
     if rank() == 0:
         save_weights(config.output / "last.safetensors", weights, card)
-        if figures["pq"] >= progress.best:
+        if main_figure(figures) >= progress.best:
             save_weights(config.output / "best.safetensors", weights, card)
     return figures
 
 
-def pictures(judge: Segmenter, dataset: CocoPanoptic) -> dict[str, Any]:
+def figures_of(result: dict[str, Any]) -> dict[str, float]:
+    """What to log of `evaluate`'s result, the figure that weights are chosen by first.
+
+    pq, sq, rq, pq_things, pq_stuff and miou; for instances ap, ap50 and ap75. Fractions, 0 where nothing was counted.
+    """
+    figures: dict[str, float | None] = {}
+    if "panoptic" in result:
+        figures |= {key: result["panoptic"]["all"][key] for key in ("pq", "sq", "rq")}
+        figures |= {f"pq_{kind}": result["panoptic"][kind]["pq"] for kind in ("things", "stuff")}
+    if "semantic" in result:
+        figures["miou"] = result["semantic"]["miou"]
+    if "instance" in result:
+        figures |= {key: result["instance"]["all"][key] for key in ("ap", "ap50", "ap75")}
+    return {key: value or 0.0 for key, value in figures.items()}
+
+
+def main_figure(figures: dict[str, float]) -> float:
+    """What weights are chosen by: PQ, mask AP or mIoU."""
+    return next(iter(figures.values()))
+
+
+def pictures(judge: Segmenter, dataset: Reader) -> dict[str, Any]:
     """A few validation images by name: truth at the left, what the network found at the right. (H,W,3) uint8"""
     drawn = {}
     for number in range(min(_PICTURES, len(dataset))):

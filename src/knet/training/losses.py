@@ -90,7 +90,7 @@ def rank_loss(logits: Tensor, owners: Tensor) -> Tensor:
     """Rank loss L_rank: the kernels compete for each pixel. (B,N,h,w) logits, (B,h,w) int64 kernel or IGNORE -> ()
 
     N-way cross entropy: the kernel that owns a pixel should have the highest logit there. The mean runs over all
-    pixels; ignored ones count as zeros.
+    pixels; ignored ones count as zeros. Where kernels are classes it is K-Net's semantic loss.
     """
     return F.cross_entropy(logits, owners, ignore_index=IGNORE, reduction="sum") / max(1, owners.numel())
 

@@ -63,15 +63,22 @@ def dice_cost(probabilities: Tensor, masks: Tensor, *, eps: float = 1e-3) -> Ten
 
 @torch.no_grad()
 @in_float32
-def matching_cost(mask_logits: Tensor, class_logits: Tensor | None, masks: Tensor, labels: Tensor) -> Tensor:
+def matching_cost(
+    mask_logits: Tensor,
+    class_logits: Tensor | None,
+    masks: Tensor,
+    labels: Tensor,
+    floors: tuple[float, float] = (0.001, 0.01),
+) -> Tensor:
     """Weighted cost of giving segment t to kernel n. (B,N,h,w), (B,N,K) or None, (B,T,h,w), (B,T) int64 -> (B,N,T)
 
     Masks and their logits lie on the same grid. Without class logits (a stage that predicts none) the class costs
-    nothing. The official code lifts probabilities to at least 0.01 for the mask cost and 0.001 for the dice cost.
+    nothing. RT-K-Net's official code lifts probabilities to at least 0.001 for the dice cost and 0.01 for the mask
+    cost, K-Net's does not: `floors`, ascending.
     """
     p = mask_logits.sigmoid()
-    cost = DICE_WEIGHT * dice_cost(p.clamp_(min=0.001), masks)
-    cost += MASK_WEIGHT * mask_cost(p.clamp_(min=0.01), masks)
+    cost = DICE_WEIGHT * dice_cost(p.clamp_(min=floors[0]), masks)
+    cost += MASK_WEIGHT * mask_cost(p.clamp_(min=floors[1]), masks)
     if class_logits is not None:
         cost += CLASS_WEIGHT * class_cost(class_logits, labels)
     return cost
@@ -106,3 +113,12 @@ def owners(kernels: Tensor, masks: Tensor, nobody: int) -> Tensor:
     """
     candidates = F.pad(masks, (0, 0, 0, 0, 0, 1), value=0.5)
     return F.pad(kernels, (0, 1), value=nobody)[candidates.argmax(0)]
+
+
+def last_owners(values: Tensor, masks: Tensor, nobody: int) -> Tensor:
+    """The value of the last mask that touches a pixel, `nobody` where none does. (M,) int64, (M,h,w) in 0..1 -> (h,w)
+
+    K-Net's rule: one mask after the other writes its value wherever it is above 0.
+    """
+    order = torch.arange(1, len(values) + 1, device=values.device)[:, None, None]
+    return F.pad(values, (1, 0), value=nobody)[F.pad(order * (masks > 0), (0, 0, 0, 0, 1, 0)).amax(0)]

@@ -18,7 +18,7 @@ Columns = dict[str, np.ndarray]
 
 # What a loss is called in the config, where that differs from its name in the official code.
 _PARTS = {"cls": "classes", "seg": "semantic", "inst_disc": "instance"}
-_METRICS = {"pq": "PQ", "sq": "SQ", "rq": "RQ", "miou": "mIoU"}
+_METRICS = {"pq": "PQ", "sq": "SQ", "rq": "RQ", "miou": "mIoU", "ap": "mask AP", "ap50": "mask AP50"}
 
 
 def plot_run(folder: Path) -> Path | None:

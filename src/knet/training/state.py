@@ -32,9 +32,9 @@ _WHOLE = StateDictOptions(full_state_dict=True)
 class Progress:
     """How far a run is.
 
-    `iteration` done · `validated` the last one after which the model was judged · `best` PQ so far, -1 before the
-    first · `bad_images` that could not be read: name -> what is wrong · `bad_losses` iterations whose loss was not
-    finite · `made_for` what the state fits: model, classes and data set.
+    `iteration` done · `validated` the last one after which the model was judged · `best` PQ (mask AP, mIoU) so far, -1
+    before the first · `bad_images` that could not be read: name -> what is wrong · `bad_losses` iterations whose loss
+    was not finite · `made_for` what the state fits: model, classes and data set.
     """
 
     iteration: int = 0

@@ -14,7 +14,7 @@ from knet.data.batches import Batch
 from knet.inference.segmenter import normalize_and_pad
 from knet.structures import Preprocessing
 from knet.training.build import delay_gradients
-from knet.training.criterion import GRID, Criterion, count_segments
+from knet.training.criterion import GRID, CriterionLike
 from knet.training.distributed import gather_numbers, mean_over_processes, rank
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,7 +39,7 @@ class StepResult:
 
 def train_step(
     called: nn.Module,
-    criterion: Criterion,
+    criterion: CriterionLike,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     batch: Batch,
@@ -84,7 +84,7 @@ def train_step(
         with torch.autocast(device.type, AUTOCAST[precision], enabled=precision != "fp32"):
             outputs = called(inputs)
         if counts is None:
-            counts = count_segments(batch.targets, outputs[0].mask_logits.shape[1], parts)
+            counts = criterion.count(batch.targets, outputs[0].mask_logits.shape[1], parts)
         noise = pixel_noise(seed, part.positions, inputs.shape[2] // GRID * (inputs.shape[3] // GRID))
         losses = criterion(outputs, [target.to(device) for target in part.targets], noise, counts)
         total = torch.stack(list(losses.values())).sum() / parts

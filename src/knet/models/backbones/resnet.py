@@ -75,7 +75,7 @@ class ResNet(nn.Module):
         if deformable:
             for block in (*self.layer2, *self.layer3, *self.layer4):
                 block.conv2 = OffsetConv(block.conv2.in_channels, block.conv2.stride[0])
-        self.frozen = frozen
+        self.output_stride, self.frozen = output_stride, frozen
         if frozen:
             for module in (self.conv1, self.bn1, self.layer1):
                 module.requires_grad_(False)

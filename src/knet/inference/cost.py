@@ -1,0 +1,56 @@
+"""What a model costs: parameters and arithmetic, counted without weights and without computing anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
+
+from knet.inference.settings import seen_size
+from knet.models.zoo import create, entry
+
+# Height and width of a usual image of each data set, by the beginning of its class table's name.
+_USUAL = {"cityscapes": (1024, 2048), "mapillary": (2448, 3264), "camvid": (720, 960), "coco": (480, 640)}
+_USUAL["ade20k"] = (512, 683)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """`parameters` of the network · `flops` for an image that it sees at `size` (height, width, without padding).
+
+    A multiplication and an addition are two operations; convolutions, matrix products and attention are counted.
+    """
+
+    parameters: int
+    flops: int
+    size: tuple[int, int]
+
+
+def cost(model: str) -> Cost:
+    """The cost of a model as published, at its published test size for a usual image of its data set.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    row = entry(model)
+    shape = next(shape for table, shape in _USUAL.items() if row.categories.startswith(table))
+    height, width = seen_size(shape, "model", row.preprocessing)
+    d = row.preprocessing.divisor
+    # Not torch's "meta" device, on which autocast cannot be switched off.
+    with FakeTensorMode():
+        net = create(model).eval()
+        with _counter() as counted:
+            net(torch.empty(1, 3, -(-height // d) * d, -(-width // d) * d))
+    return Cost(sum(p.numel() for p in net.parameters()), counted.get_total_flops(), (height, width))
+
+
+def _counter() -> FlopCounterMode:
+    """torch's own, which does not know deformable convolutions."""
+
+    def deformable(x: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+        return conv_flop_count(x, weight, out_shape)
+
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: deformable})

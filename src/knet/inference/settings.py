@@ -1,0 +1,127 @@
+"""How a model is used: the options that `knet.load` sets for good and that each call may change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypedDict
+
+from knet.data.transforms import resized_size
+from knet.errors import ConfigError
+from knet.models.zoo import Task
+from knet.structures import Preprocessing
+
+Size = Literal["model", "image"] | int | tuple[int, int]
+Pixels = int | tuple[int, int]
+SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # of K-Net's ms+flip figures
+
+_OF_TASK = {"overlap": "panoptic", **dict.fromkeys(("scales", "flip", "window", "stride"), "semantic")}
+
+
+class Options(TypedDict, total=False):
+    """Keyword arguments; None, like one left out, changes nothing.
+
+    size: what the network sees: "model" = the published test size, "image" = the image as it is, a number = the short
+    side in pixels, a pair = (short, long) side at most. Results have the image's own size · score: what is less certain
+    is dropped · overlap: masks that win less than this share of their pixels are dropped (panoptic models).
+
+    Of semantic models: scales: how many times `size` the network sees, one after the other · flip: see the mirror image
+    as well; probabilities are averaged over all of it · window: (height, width) or one number for both, of windows that
+    slide over what the network sees · stride: from window to window, two thirds of the window unless given.
+    """
+
+    size: Size | None
+    score: float | None
+    overlap: float | None
+    scales: Sequence[float] | None
+    flip: bool | None
+    window: Pixels | None
+    stride: Pixels | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All options with their values; see `Options`."""
+
+    size: Size = "model"
+    score: float = 0.0
+    overlap: float = 0.0
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    window: tuple[int, int] | None = None
+    stride: tuple[int, int] | None = None
+
+    def changed(self, task: Task, options: Options) -> Settings:
+        """These settings with some replaced.
+
+        Raises:
+            ConfigError: a value out of range, or an option that models of this task do not have.
+        """
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        for name in given:
+            if _OF_TASK.get(name, task) != task:
+                raise ConfigError(
+                    f"This is a model for {task} segmentation; the option {name}{_on_the_command_line(name)} is for "
+                    f"{_OF_TASK[name]} models, leave it out."
+                )
+        for name in given.keys() & {"score", "overlap"}:
+            if not 0 <= given[name] <= 1:
+                raise ConfigError(f"The {name} threshold {given[name]} is not between 0 and 1.")
+        for name in given.keys() & {"window", "stride"}:
+            given[name] = _pair(name, given[name])
+        if "scales" in given:
+            given["scales"] = tuple(given["scales"])
+            if not given["scales"] or not all(0 < scale < 100 for scale in given["scales"]):
+                raise ConfigError(f"The scales {given['scales']} must be numbers above 0, such as (0.5, 1.0).")
+        changed = replace(self, **given)
+        seen_size((100, 100), changed.size, Preprocessing(100, 100))  # is it a size at all?
+        if changed.stride is not None and changed.window is None:
+            raise ConfigError("The option stride moves a sliding window; give window, its size in pixels, as well.")
+        return changed
+
+    def step(self, seen: tuple[int, int]) -> tuple[int, int] | None:
+        """From window to window, down and to the right, in an image that the network sees at this size.
+
+        Raises:
+            ConfigError: the window is larger than the image.
+        """
+        if self.window is None:
+            return None
+        height, width = self.window
+        if height > seen[0] and width > seen[1]:
+            raise ConfigError(
+                f"The sliding window of {height}x{width} pixels is larger than the image, which the network sees at "
+                f"{seen[0]}x{seen[1]}; take a smaller window (--window), or a larger size (--size)."
+            )
+        return self.stride or (max(2 * height // 3, 1), max(2 * width // 3, 1))
+
+
+def seen_size(shape: tuple[int, int], size: Size, preprocessing: Preprocessing, scale: float = 1.0) -> tuple[int, int]:
+    """Height and width at which the network sees an image of this shape.
+
+    Raises:
+        ConfigError: no such size.
+    """
+    if size == "image":
+        return max(int(shape[0] * scale + 0.5), 1), max(int(shape[1] * scale + 0.5), 1)
+    if size == "model":
+        short, long = preprocessing.short_edge, preprocessing.max_edge
+    elif isinstance(size, int) and size > 0:
+        # The longest side keeps the model's proportion, so that a panorama does not become a giant.
+        short, long = size, size * preprocessing.max_edge // preprocessing.short_edge
+    elif isinstance(size, tuple) and len(size) == 2 and 0 < size[0] <= size[1]:
+        short, long = size
+    else:
+        raise ConfigError(f"The size {size!r} is not 'model', 'image', a positive number or a pair (short, long).")
+    return resized_size(shape, max(int(short * scale), 1), max(int(long * scale), 1))
+
+
+def _on_the_command_line(name: str) -> str:
+    return {"scales": " (--tta)", "flip": " (--tta)", "window": " (--window)"}.get(name, "")
+
+
+def _pair(name: str, value: Any) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, list | tuple) else ()
+    if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
+        raise ConfigError(f"The {name} {value!r} is not a positive number of pixels or a pair (height, width).")
+    return pair[0], pair[1]

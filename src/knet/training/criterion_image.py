@@ -1,0 +1,185 @@
+"""The losses of K-Net for images: panoptic and instance segmentation (Zhang et al., NeurIPS 2021, section 3.3).
+
+Things are matched with the learned kernels by the masks that *enter* a stage, not by those it makes: the stage is told
+what to make of the kernels it gets. Stuff is not matched: each of its kernels stands for one class from the start.
+Where paper and official code (github.com/ZwwWayne/K-Net) differ, this follows the code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from knet.structures import Output
+from knet.training.criterion import (
+    Counts,
+    MaskCriterion,
+    Outputs,
+    Pairs,
+    Targets,
+    Truth,
+    on_grid,
+    owned,
+    pairs_of,
+    share_counts,
+)
+from knet.training.distributed import mean_over_processes, world
+from knet.training.losses import IGNORE, focal_loss, rank_loss
+from knet.training.match import Match, assign, last_owners, matching_cost
+
+_AS_THEY_ARE = (0.0, 0.0)  # probabilities in the matching costs
+
+
+@dataclass(slots=True)
+class Split:
+    """A batch's truth for K-Net.
+
+    `truth` holds the things, `counts` of them in each image of T; behind these come the S stuff classes, one column
+    each, empty where an image lacks the class. `present` has the numbers (of S) of the classes in each image.
+    """
+
+    truth: Truth
+    present: list[Tensor]
+
+    @property
+    def things(self) -> int:
+        """T, columns for things."""
+        return max(self.truth.counts, default=0)
+
+    def joined(self, match: Sequence[Match], kernels: int, stuff_first: bool) -> list[Match]:
+        """The matches of things, and of every stuff class in an image with the kernel that stands for it."""
+        joined = []
+        for things, stuff in zip(match, self.present, strict=True):
+            both = [things, Match(kernels + stuff, self.things + stuff)]
+            both = both[::-1] if stuff_first else both
+            joined.append(Match(*(torch.cat(numbers) for numbers in zip(*both, strict=True))))
+        return joined
+
+
+@dataclass(slots=True, kw_only=True)
+class KNetCriterion(MaskCriterion):
+    """All losses of a training step of `KNet`, weighted; the loss to minimise is their plain sum.
+
+    Keys: `loss_seg` of the semantic branch; `s1_loss_mask` and `s1_loss_dice` of the initial masks; `s2_loss_mask`,
+    `s2_loss_dice`, `s2_loss_cls` and so on for every update; with stuff also `s1_loss_rank` and so on.
+
+    `stuff` are the labels of stuff in the order of their kernels, as the network has them. Several segments of one of
+    these classes count as one. Void and padding belong to nothing: every mask is taught to be empty there.
+    """
+
+    stuff: tuple[int, ...] = ()
+
+    def __call__(
+        self, outputs: Outputs, targets: Targets, noise: Tensor | None = None, counts: Counts | None = None
+    ) -> dict[str, Tensor]:
+        """S outputs, B targets -> weighted scalar losses in float32.
+
+        `counts` as of `count`; without them the targets are the whole batch. Nothing is drawn, so no `noise` is used.
+        """
+        split, kernels = self.split(self.prepare(outputs, targets)), outputs[0].mask_logits.shape[1]
+        counts = _counts(split, kernels) if counts is None else counts
+        matches = self.match(outputs, split)
+        losses = self._initial(outputs[0], split, matches[0], counts)
+        for s, (output, match) in enumerate(zip(outputs[1:], matches, strict=True), start=2):
+            pairs = pairs_of(split.joined(match, kernels, stuff_first=False), output.mask_logits.device)
+            stage = self._masks(output, split.truth, pairs, counts.segments)
+            assert output.class_logits is not None
+            learned = self._learned(output.class_logits, kernels)
+            stage["loss_cls"] = self.class_loss(output.class_logits, split.truth, pairs, counts.segments, learned)
+            losses |= {f"s{s}_{name}": loss for name, loss in stage.items()}
+        return losses
+
+    def count(self, targets: Targets, kernels: int, parts: int = 1) -> Counts:
+        """What the losses of a batch are divided by, of which every process has `targets`.
+
+        `matched`: things that get one of `kernels` · `segments`: these and the stuff classes in the images. The
+        official code takes the mean over processes for class losses alone.
+        """
+        stuff, things, present = set(self.stuff), 0, 0
+        for target in targets:
+            labels = target.labels.tolist()
+            things += min(sum(label not in stuff for label in labels), kernels)
+            present += len(stuff & set(labels))
+        return share_counts(things + present, things, parts)
+
+    def split(self, truth: Truth) -> Split:
+        """Things and stuff apart."""
+        place = {label: number for number, label in enumerate(self.stuff)}
+        rows = [labels[:count] for labels, count in zip(truth.labels.tolist(), truth.counts, strict=True)]
+        things = [[t for t, label in enumerate(row) if label not in place] for row in rows]
+        counts = [len(numbers) for numbers in things]
+        columns = max(counts, default=0)
+        masks = truth.masks.new_zeros(len(rows), columns + len(place), *truth.masks.shape[2:])
+        labels = F.pad(truth.labels.new_tensor(self.stuff), (columns, 0)).repeat(len(rows), 1)
+        for b, (row, numbers) in enumerate(zip(rows, things, strict=True)):
+            masks[b, : len(numbers)] = truth.masks[b, numbers]
+            labels[b, : len(numbers)] = truth.labels[b, numbers]
+            for t, label in enumerate(row):
+                if label in place:
+                    masks[b, columns + place[label]] += truth.masks[b, t]
+        present = [torch.tensor(sorted({place[x] for x in row if x in place}), dtype=torch.int64) for row in rows]
+        return Split(Truth(masks, labels, truth.semantic, counts), present)
+
+    def match(self, outputs: Outputs, split: Split) -> list[list[Match]]:
+        """Which kernel is given which thing, judged by each output but the last: [output][image], on the CPU."""
+        truth, things, kernels = split.truth, split.things, outputs[0].mask_logits.shape[1]
+        costs = []
+        for output in outputs[:-1]:
+            logits = on_grid(output.mask_logits[:, :kernels].detach(), truth)
+            classes = None if output.class_logits is None else output.class_logits[:, :kernels]
+            masks, labels = truth.masks[:, :things], truth.labels[:, :things]
+            costs.append(matching_cost(logits, classes, masks, labels, _AS_THEY_ARE))
+        matches, invalid = assign(costs, truth.counts)
+        self.invalid_costs += invalid
+        return matches
+
+    def _initial(self, output: Output, split: Split, match: Sequence[Match], counts: Counts) -> dict[str, Tensor]:
+        """The losses of the initial masks, among which is no stuff, and of the semantic branch."""
+        device = output.mask_logits.device
+        losses = {}
+        if output.semantic_logits is not None:
+            # Things come last, so where masks touch they own the pixel.
+            pairs = pairs_of(split.joined(match, output.mask_logits.shape[1], stuff_first=True), device)
+            labels = owned(last_owners, split.truth.labels[pairs.image, pairs.segment], split.truth, pairs)
+            logits = on_grid(output.semantic_logits, split.truth)
+            losses["loss_seg"] = self.semantic_weight * labelled_focal_loss(logits, labels)
+        own = self._masks(output, split.truth, pairs_of(match, device), counts.matched)
+        return losses | {f"s1_{name}": loss for name, loss in own.items()}
+
+    def _masks(self, output: Output, truth: Truth, pairs: Pairs, count: float) -> dict[str, Tensor]:
+        losses = self.mask_losses(output, truth, pairs, count)
+        if self.stuff:
+            owner = owned(last_owners, pairs.kernel, truth, pairs)
+            losses["loss_rank"] = self.rank_weight * rank_loss(on_grid(output.mask_logits, truth), owner)
+        return losses
+
+    def _learned(self, class_logits: Tensor, kernels: int) -> Tensor:
+        """Which classes a kernel is taught: things of things, a stuff kernel of its own alone. (N,K) bool"""
+        learned = torch.zeros(class_logits.shape[1:], dtype=torch.bool)
+        learned[:kernels] = True
+        learned[:kernels, list(self.stuff)] = False
+        learned[range(kernels, len(learned)), list(self.stuff)] = True
+        return learned.to(class_logits.device)
+
+
+def labelled_focal_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """The semantic branch's loss: focal, all classes at all pixels. (B,K,h,w) logits, (B,h,w) int64 or IGNORE -> ()
+
+    A pixel of no class is taught to be none of them. The sum is divided by the number of pixels with a class; those of
+    all processes count, whose values' mean is the loss of the whole (the official code's counts are each its own).
+    """
+    K = logits.shape[1]
+    classes = torch.where(labels == IGNORE, K, labels)
+    wanted = torch.zeros(len(logits), K + 1, *logits.shape[2:], device=logits.device).scatter_(1, classes[:, None], 1)
+    labelled = mean_over_processes((labels != IGNORE).sum().float())
+    return focal_loss(logits, wanted[:, :K]) / labelled.clamp(min=1 / world())
+
+
+def _counts(split: Split, kernels: int) -> Counts:
+    """The counts of a batch that is not shared."""
+    things = sum(min(count, kernels) for count in split.truth.counts)
+    return Counts(max(1, things + sum(map(len, split.present))), max(1, things))

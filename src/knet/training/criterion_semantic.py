@@ -1,0 +1,59 @@
+"""The losses of K-Net for semantic segmentation: every stage classifies every pixel (K-Net, section 4.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from knet.training.criterion import Counts, Outputs, Targets, labels_of, pad_ids
+from knet.training.losses import rank_loss
+
+
+@dataclass(slots=True, kw_only=True)
+class SemanticCriterion:
+    """All losses of a training step of `KNetSemantic`, weighted; the loss to minimise is their plain sum.
+
+    Keys: `s1_loss_seg` and so on for every stage (s1 = the class weights themselves), and `loss_seg` of the auxiliary
+    head. Logits are resized to the padded images; the mean runs over all their pixels, void and padding as zeros.
+
+    `stride` is that of the logits. `invalid_costs` stays 0: nothing is matched.
+    """
+
+    semantic_weight: float = 0.4
+    stride: int = 8
+    invalid_costs: int = 0
+
+    def __call__(
+        self, outputs: Outputs, targets: Targets, noise: Tensor | None = None, counts: Counts | None = None
+    ) -> dict[str, Tensor]:
+        """S outputs, B targets -> weighted scalar losses in float32. Neither `noise` nor `counts` are used."""
+        height, width = outputs[0].mask_logits.shape[-2:]
+        labels = self.label_maps(targets, (height * self.stride, width * self.stride), outputs[0].mask_logits.device)
+        losses = {f"s{s}_loss_seg": _loss(output.mask_logits, labels) for s, output in enumerate(outputs, start=1)}
+        if outputs[0].semantic_logits is not None:
+            losses["loss_seg"] = self.semantic_weight * _loss(outputs[0].semantic_logits, labels)
+        return losses
+
+    def count(self, targets: Targets, kernels: int, parts: int = 1) -> Counts:
+        """Means over pixels need no counts: parts of a batch have equal shapes."""
+        return Counts(1.0, 1.0)
+
+    def label_maps(self, targets: Targets, size: tuple[int, int], device: torch.device) -> Tensor:
+        """(B,H,W) int64 labels of the padded images of `size`, or IGNORE.
+
+        Raises: DataError if an image is larger than `size`.
+        """
+        maps = []
+        for b, target in enumerate(targets):
+            ids = pad_ids(target.id_map.to(device, non_blocking=True), size, f"Target {b}")
+            maps.append(labels_of(ids.long().reshape(-1, *size), target.labels.to(device, non_blocking=True)))
+        return torch.stack(maps)
+
+
+def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """(B,K,h,w) logits of any size, (B,H,W) int64 -> ()"""
+    resized = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False)
+    return rank_loss(resized, labels)
