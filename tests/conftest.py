@@ -28,6 +28,15 @@ class Goldens:
         whole = os.environ.get("KNET_GOLDENS")
         return Path(whole) / family if whole and (Path(whole) / family).is_dir() else BUNDLED / family
 
+    def file(self, family: str, name: str) -> Path:
+        """A file of the whole set. The bundled subset holds not all of them (25 MB is its limit): then the test is
+        skipped, but where KNET_GOLDENS is set a missing file is a failure."""
+        path = self / family / name
+        if not path.is_file():
+            assert "KNET_GOLDENS" not in os.environ, f"{path} is missing"
+            pytest.skip(f"{name} is not in the bundled goldens; KNET_GOLDENS names the whole set")
+        return path
+
 
 @pytest.fixture(scope="session")
 def goldens() -> Goldens:

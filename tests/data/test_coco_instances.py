@@ -279,6 +279,7 @@ def test_real_annotations(goldens: Path) -> None:
 REAL = Path(os.environ.get("KNET_GOLDENS", "")).parent / "real" / "tiny_coco"
 
 
+# The images are not bundled (their licences differ); without them pycocotools is the oracle on generated masks above.
 @pytest.mark.skipif(not (REAL / "annotations").is_dir(), reason="needs the images of tiny_coco beside KNET_GOLDENS")
 @pytest.mark.parametrize(("split", "usable", "objects"), [("train", 49, 470), ("val", 48, 382)])
 def test_real_images(split: str, usable: int, objects: int) -> None:

@@ -47,9 +47,7 @@ def of(rows: dict[str, str]) -> list[Any]:
 
 
 def loaded(golden: str, model: str, goldens: Any, official_checkpoint: Any, **options: Any) -> tuple[Any, Segmenter]:
-    path = goldens / "knet" / f"{golden}.npz"
-    if not path.is_file():
-        pytest.skip(f"{path.name} is not in the bundled goldens; KNET_GOLDENS names the whole set")
+    path = goldens.file("knet", f"{golden}.npz")
     data = np.load(path)
     weights = official_checkpoint(str(data["manifest"]), int(data["seed"]), "knet")
     return data, knet.load(model, weights, device="cpu", size="image", **options)

@@ -38,9 +38,7 @@ class Case:
     """An eval golden, our model with its weights, and everything that the model computes on its image."""
 
     def __init__(self, model: str, golden: str, goldens: Any, official_checkpoint: Any):
-        path = goldens / "knet" / f"{golden}.npz"
-        if not path.is_file():
-            pytest.skip(f"{path.name} is not in the bundled goldens; KNET_GOLDENS names the whole set")
+        path = goldens.file("knet", f"{golden}.npz")
         self.data = np.load(path)
         manifest = str(self.data["manifest"])
         self.parameters = json.loads((goldens / "knet" / manifest).read_text())["num_parameters"]
