@@ -1,6 +1,6 @@
 """Training over time: the same losses as a plain loop, and the same from two processes as from one.
 
-The second in float64. In float32 the two differ from the first step on by as much as 1e-3, because kernels gather
+The second in float64. In float32 some loss of some step differs by several per cent, because kernels gather
 features under masks with hard edges: a rounding error moves a pixel over an edge, and with these random weights the
 stages after it magnify that. In float64 no pixel moves, and what is left is the difference of the computations.
 """
