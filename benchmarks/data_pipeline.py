@@ -2,6 +2,7 @@
 
     python benchmarks/data_pipeline.py                          # 20 images of 2048x1024, 5 rounds: some two minutes
     python benchmarks/data_pipeline.py --images 4 --rounds 1    # to see that it runs
+    python benchmarks/data_pipeline.py --no-cache               # without the option data.cache
 
 Makes a seeded synthetic Cityscapes with `knet data synth` and `knet data prepare` and goes through it in one process on
 one thread with the augmentation of configs/rtknet-cityscapes.yaml. The two ways take turns, image by image, each round
@@ -104,11 +105,12 @@ class Plain:
         return stacked, torch.tensor(labels), torch.from_numpy(semantic)
 
 
-def take_turns(root: Path, images: int, rounds: int) -> dict[str, np.ndarray]:
+def take_turns(root: Path, images: int, rounds: int, cache: Path | None) -> dict[str, np.ndarray]:
     """(2, rounds, images) seconds of the clock and of the processor: plain, its masks, ours, reading in ours."""
     options: Any = load_config("rtknet-cityscapes").augment
     paths = (root / "leftImg8bit/train", root / "gtFine/cityscapes_panoptic_train.json")
-    reader = CocoPanoptic(*paths, root / "gtFine/cityscapes_panoptic_train", load_table("cityscapes").categories)
+    masks = root / "gtFine/cityscapes_panoptic_train"
+    reader = CocoPanoptic(*paths, masks, load_table("cityscapes").categories, cache)
     augment = TrainAugmentation(
         options.short_edges, options.max_edge, options.crop, options.flip, options.color, options.pad
     )
@@ -173,13 +175,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--no-cache", dest="cache", action="store_false")
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "cityscapes"
         synthesize("cityscapes", root, args.images, (HEIGHT, WIDTH), seed=0)
         prepare_cityscapes(root, ["train"])
-        report(take_turns(root, args.images, args.rounds))
+        report(take_turns(root, args.images, args.rounds, Path(folder) / "cache" if args.cache else None))
 
 
 if __name__ == "__main__":

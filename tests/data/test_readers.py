@@ -9,8 +9,9 @@ from PIL import Image
 from tiny_panoptic import HEIGHT, WIDTH, TinyPanoptic, write_ids
 
 from knet.data.coco_panoptic import CocoPanoptic
+from knet.data.id_cache import IdCache
 from knet.data.label_folder import LabelFolder
-from knet.errors import DataError
+from knet.errors import DataError, OutputError
 from knet.structures import Category, SegmentInfo
 
 ROAD, CAR = Category(3, "road", False, (1, 2, 3)), Category(8, "car", True, (4, 5, 6))
@@ -225,3 +226,31 @@ def test_label_folder_refuses(tmp_path: Path) -> None:
     (labels / "b.png").unlink()
     with pytest.raises(DataError, match="holds no images"):
         LabelFolder(images, labels, "camvid")
+
+
+def test_the_cache_gives_the_same_ids_and_follows_the_pngs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    png, cache = tmp_path / "a.png", IdCache(tmp_path / "cache")
+
+    def write(ids: np.ndarray) -> None:
+        Image.fromarray(np.stack([ids & 255, ids >> 8 & 255, ids >> 16], -1).astype(np.uint8)).save(png)
+
+    for shape in ((7, 9), (1, 1), (30, 2)):  # a PNG that changed is read again
+        ids = rng.integers(0, 2, shape).astype(np.int32) * rng.integers(1, 2**24)
+        write(ids)
+        first, again = cache.read(png), cache.read(png)
+        assert again.dtype == np.int32 and np.array_equal(first, ids) and np.array_equal(again, ids)
+    kept = max((tmp_path / "cache").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    with monkeypatch.context() as patch:
+        patch.setattr("knet.data.id_cache.read_ids", lambda path: pytest.fail("decoded again"))
+        assert np.array_equal(cache.read(png), ids)
+    kept.write_bytes(kept.read_bytes()[:-40])  # a damaged file is made again
+    assert np.array_equal(cache.read(png), ids)
+    assert len(list((tmp_path / "cache").iterdir())) == 3
+    png.unlink()
+    with pytest.raises(DataError, match=r"panoptic PNG .*a\.png does not exist"):
+        cache.read(png)
+    (tmp_path / "file").write_text("")
+    write(ids)
+    with pytest.raises(OutputError, match="Cannot write"):
+        IdCache(tmp_path / "file").read(png)

@@ -15,6 +15,7 @@ import numpy as np
 
 from knet.data.categories import categories_from_rows
 from knet.data.files import list_images, name_some, read_ids, read_image, read_json, values_in, without_ending
+from knet.data.id_cache import IdCache
 from knet.errors import DataError
 from knet.structures import Category, Sample, SegmentInfo
 
@@ -36,7 +37,8 @@ class CocoPanoptic:
     """Any data set in the COCO panoptic form.
 
     images: folder of the images; None reads ground truth only · json: the panoptic JSON · masks: folder of its PNGs ·
-    categories: the classes in label order; None takes those of the JSON, in its order.
+    categories: the classes in label order; None takes those of the JSON, in its order · cache: folder that keeps the
+    PNGs' content in a form that is read faster (`IdCache`); None decodes them each time.
 
     An image is looked for under the JSON's file_name, then anywhere below the folder under the same name with another
     ending, then under the real name of a Cityscapes image (the official conversion writes "..._gtFine_leftImg8bit").
@@ -52,10 +54,12 @@ class CocoPanoptic:
         json: str | Path,
         masks: str | Path,
         categories: Sequence[Category] | None = None,
+        cache: str | Path | None = None,
     ):
         self._images = None if images is None else Path(images)
         self._json = Path(json)
         self._masks = Path(masks)
+        self._read_ids = read_ids if cache is None else IdCache(Path(cache)).read
         content = read_json(self._json)
         if not isinstance(content, dict):
             raise DataError(f"{self._json} is no COCO panoptic JSON: it must be an object with images and annotations.")
@@ -101,7 +105,7 @@ class CocoPanoptic:
     def _read_map(self, index: int, image: np.ndarray) -> Sample:
         entry = self._entries[index]
         path = self._masks / entry.mask
-        id_map = read_ids(path)
+        id_map = self._read_ids(path)
         if entry.size is not None and id_map.shape != entry.size:
             raise DataError(
                 f"{path} is {_size(id_map.shape)} but {self._json} says {_size(entry.size)} for image {entry.name}; "
