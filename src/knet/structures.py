@@ -101,7 +101,9 @@ class Output:
     `kernels` (B,N,C) · `mask_logits` (B,N,h,w) on the feature map's grid of the padded images ·
     `class_logits` (B,N,K), None where no class was predicted yet (the initial masks) ·
     `features` (B,C,h,w), the map the masks were predicted from ·
-    `semantic_logits` (B,K,h,w), the auxiliary semantic prediction: only on a network's first output, in training.
+    `semantic_logits` (B,K,h,w), the auxiliary semantic prediction: only on a network's first output, in training ·
+    `linked` (B,N,C), of video networks: the last stage's kernels after they looked at those of the frame before, which
+    the embeddings of tracks are made from.
     """
 
     kernels: Tensor
@@ -109,6 +111,7 @@ class Output:
     class_logits: Tensor | None
     features: Tensor
     semantic_logits: Tensor | None = None
+    linked: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
 """Training over time: the same losses as a plain loop, and the same from two processes as from one.
 
 The second in float64 from the originals' random weights, and in float32 from trained ones. In float32 with random
-weights some loss of some step differs by several per cent, because kernels gather features under masks with hard edges:
-a rounding error moves a pixel over an edge, and the stages after it magnify that. In float64 no pixel moves, and what is
-left is the difference of the computations. Trained masks are sure of nearly all pixels; now and then one pixel moves, so
-that a single loss of a stage may differ more than the loss that is minimised, their sum.
+weights some loss of some step differs by several per cent, because kernels gather features under masks with hard
+edges: a rounding error moves a pixel over an edge, and the stages after it magnify that. In float64 no pixel moves, and
+what is left is the difference of the computations. Trained masks are sure of nearly all pixels; now and then one pixel
+moves, so that a single loss of a stage may differ more than the loss that is minimised, their sum.
 """
 
 import json
@@ -110,11 +110,7 @@ def test_two_processes_with_half_a_batch_each_are_one_with_all(
 @pytest.mark.large
 def test_from_trained_weights_two_processes_are_one_also_in_float32(tmp_path: Path) -> None:
     alone, there = (in_processes("bundled", tmp_path, number)["losses"] for number in (1, 2))
-    sums = [[sum(losses.values()) for losses in run] for run in (alone, there)]
-    assert max(abs(one - two) / one for one, two in zip(*sums, strict=True)) < 1e-4
-    assert (
-        sum(
-            abs(one[name] - two[name]) > 1e-4 * one[name] for one, two in zip(alone, there, strict=True) for name in one
-        )
-        <= 8
-    )
+    pairs = list(zip(alone, there, strict=True))
+    assert max(abs(sum(one.values()) / sum(two.values()) - 1) for one, two in pairs) < 1e-4
+    single = [abs(one[name] / two[name] - 1) for one, two in pairs for name in one]
+    assert sum(difference > 1e-4 for difference in single) <= len(single) // 50
