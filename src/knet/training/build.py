@@ -53,7 +53,7 @@ def open_data(data: Data, files: Files | None, categories: Sequence[Category] | 
     if given == {"json_file"}:
         return CocoInstances(images, data.root / str(files.json_file), categories, training=files is data.train)
     if given == {"json_file", "masks"}:
-        json, masks = data.root / files.json_file, data.root / files.masks
+        json, masks = data.root / str(files.json_file), data.root / str(files.masks)
         return CocoPanoptic(images, json, masks, categories, data.cache)
     raise ConfigError(
         f"The data set with the images '{files.images}' needs json and masks (COCO panoptic), json alone (COCO "
