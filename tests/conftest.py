@@ -57,6 +57,12 @@ def _fill_weights() -> Any:
 
 
 @pytest.fixture(scope="session")
+def fill_torch() -> Any:
+    """(state-dict names and shapes, seed, rule) -> the weights that the goldens were made with."""
+    return _fill_weights().fill_torch
+
+
+@pytest.fixture(scope="session")
 def official_checkpoint(goldens: Goldens, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """(manifest file name, seed, family) -> path of a checkpoint in the official form, made once a session.
 
@@ -66,8 +72,9 @@ def official_checkpoint(goldens: Goldens, tmp_path_factory: pytest.TempPathFacto
 
     def make(manifest: str, seed: int, family: str = "rtknet") -> Path:
         if (manifest, seed, family) not in made:
-            keys = json.loads((goldens / family / manifest).read_text())["keys"]
-            state = _fill_weights().fill_torch(keys, seed)
+            content = json.loads((goldens / family / manifest).read_text())
+            rule = "video" if family == "video_knet" else "knet"
+            state = _fill_weights().fill_torch(content.get("keys", content), seed, rule)
             path = tmp_path_factory.mktemp("official") / f"{Path(manifest).stem}_{seed}.pth"
             if family == "rtknet":
                 torch.save({"model": state, "iteration": 89_999}, path)

@@ -23,6 +23,7 @@ FLOORS: tuple[tuple[str, int], ...] = (
     ("knet.weights", 2),
     ("knet.training", 2),
     ("knet.evaluation", 2),
+    ("knet.track", 2),
     ("knet.models", 1),
     ("knet.data", 1),
     ("knet.merge", 1),

@@ -102,7 +102,11 @@ class RunConfig(_Options):
 
     model: str
     arguments: dict[str, Any] = {}  # constructor arguments that replace the model's own, such as kernels: 50
+    # Whether each stuff class has a kernel of its own, as in K-Net, or learned kernels look for stuff too, as in
+    # RT-K-Net; without it the model's own way.
+    stuff_kernels: bool | None = None
     weights: Path | None = None  # start from these instead of random ones
+    backbone_weights: Path | None = None  # or only the backbone, as torchvision, timm and others publish it
     data: Data
     augment: Augment | None = None
     losses: Losses = Losses()
@@ -169,10 +173,19 @@ def data_config(overrides: list[str]) -> Data:
     Raises:
         ConfigError: as `load_config`.
     """
-    table: dict[str, Any] = {"data": {}}
+    return validate_config({"model": "none", "data": {}, **read_overrides(overrides)}, "the options").data
+
+
+def read_overrides(overrides: list[str]) -> dict[str, Any]:
+    """`key=value` options as a table, such as {"channels": 256} from ["channels=256"].
+
+    Raises:
+        ConfigError: an option that is not of this form.
+    """
+    table: dict[str, Any] = {}
     for override in overrides:
         _apply(table, override)
-    return validate_config({"model": "none", **table}, "the options").data
+    return table
 
 
 def validate_config(table: dict[str, Any], origin: str) -> RunConfig:

@@ -83,7 +83,8 @@ class Preprocessing:
 
     Resized so that its short side is `short_edge` pixels, but its long side at most `max_edge`; `antialias` as Pillow
     does when shrinking (True) or as OpenCV (False); then `(image - mean) / std` on RGB values 0..255; then padded with
-    zeros at the right and bottom to a multiple of `divisor`.
+    zeros at the right and bottom to a multiple of `divisor`. Without `resize` the image is taken as it is, and the two
+    sides are those that images usually have.
     """
 
     short_edge: int
@@ -92,6 +93,7 @@ class Preprocessing:
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     antialias: bool = True
     divisor: int = 32
+    resize: bool = True
 
 
 @dataclass(slots=True)
@@ -101,9 +103,13 @@ class Output:
     `kernels` (B,N,C) · `mask_logits` (B,N,h,w) on the feature map's grid of the padded images ·
     `class_logits` (B,N,K), None where no class was predicted yet (the initial masks) ·
     `features` (B,C,h,w), the map the masks were predicted from ·
-    `semantic_logits` (B,K,h,w), the auxiliary semantic prediction: only on a network's first output, in training ·
+    `semantic_logits` (B,K,h,w), the auxiliary semantic prediction: only on a network's first output, in training; of
+    `VideoKNet` always ·
     `linked` (B,N,C), of video networks: the last stage's kernels after they looked at those of the frame before, which
     the embeddings of tracks are made from.
+
+    Networks for clips (`ClipKNet`) also give outputs that are about T frames at once: `kernels` (B,N,C) as ever or
+    (B,N,T,C), `mask_logits` (B,N,T,h,w), `features` (B,C,T,h,w).
     """
 
     kernels: Tensor

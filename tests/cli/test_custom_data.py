@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import Run, runner
 from PIL import Image, ImageDraw
 
-from knet.cli.main import build_parser, main
+from knet.cli.main import build_parser
 from knet.data.categories import load_categories
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "custom-data.md"
 FLOOR, WALL = (120, 120, 120), (90, 140, 90)
 BOX_COLORS = [(220, 120, 20), (200, 60, 40), (60, 90, 200), (230, 200, 40)]
-Run = Callable[..., tuple[int, str, str]]
 
 # What makes a command of the page quick; the page's own options stay.
 TINY = {
@@ -99,15 +99,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     make_yard(Path("yard"), {"train": 3, "val": 2}, (48, 64))
 
-    def call(*arguments: str) -> tuple[int, str, str]:
-        try:
-            status = main(list(arguments))
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
+    return runner(capsys)
 
 
 def test_the_commands_of_the_page_lead_from_masks_to_pictures(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,10 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import knet
 from knet.cli.main import main
 from knet.config import config_names, load_config
 
@@ -53,6 +55,36 @@ def test_from_the_download_to_pq(layout: str, tmp_path: Path, capsys: pytest.Cap
         [*range(7, 9), *range(11, 14), 17, *range(19, 29), 31, 32, 33] if layout == "cityscapes" else [*range(1, 66)]
     )
     assert result["panoptic"]["all"]["pq"] is not None
+
+
+ABLATION = {  # Table I of RT-K-Net, from K-Net on: config and options
+    "K-Net": ("knet-r50-cityscapes-panoptic", []),
+    "mask normalisation": ("knet-r50-cityscapes-panoptic", ["arguments.pooling=mean"]),
+    "RTFormer": ("rtknet-cityscapes", ["stuff_kernels=true", "merge=sorted"]),
+    "merged kernels": ("rtknet-cityscapes", ["merge=sorted"]),
+}
+
+
+@pytest.mark.parametrize("row", ABLATION)
+def test_two_iterations_of_every_row_of_the_ablation_give_weights_that_predict(
+    row: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, options = ABLATION[row]
+    root, run = str(tmp_path / "download"), str(tmp_path / "run")
+    assert main(["data", "synth", "cityscapes", root, "--images", "2", "--size", "64x128"]) == 0
+    assert main(["data", "prepare", "cityscapes", root]) == 0
+    small = [option for option in SMALL if "arguments" not in option and "iterations" not in option]
+    small += ["iterations=2", "arguments.kernels=12", "arguments.channels=32", "arguments.stages=2"]
+    real_time = config.startswith("rtknet")
+    small += ["arguments.width=8", "arguments.head_width=16"] if real_time else ["arguments.backbone=timm/resnet10t"]
+    assert main(["train", config, f"data.root={root}", f"output={run}", *small, *options]) == 0, capsys.readouterr()
+    columns = (Path(run) / "train.csv").read_text().splitlines()[0].split(",")
+    assert ("loss_inst_disc" in columns) == (row == "merged kernels")
+    segmenter = knet.load(f"{run}/last.safetensors", device="cpu", score=0.0, overlap=0.01)
+    assert list(segmenter.net.stuff) == ([] if row == "merged kernels" else list(range(11)))
+    assert segmenter.net.decoder.pooling == ("sum" if row == "K-Net" else "mean") and segmenter.merge == "sorted"
+    found = segmenter(np.random.default_rng(0).integers(0, 256, (64, 128, 3), dtype=np.uint8))
+    assert found.segments and found.id_map.shape == (64, 128)
 
 
 def test_every_published_config_loads_by_name() -> None:

@@ -1,8 +1,10 @@
 """Resizing as OpenCV does it: its own pixels, and laws."""
 
+import fnmatch
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,14 +18,15 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return resize_as_opencv(torch.tensor(image).permute(2, 0, 1), size).permute(1, 2, 0).numpy()
 
 
-def test_every_pixel_is_opencvs(goldens: Any) -> None:
-    data = np.load(goldens / "knet" / "resize_mmcv.npz")
-    looks = np.load(goldens / "knet" / "eval_seg_fcn_r50_96x128.npz")
-    pairs = [(data["image"], data[f"rescale{n}/image"]) for n in range(5)]
-    pairs += [(looks["image"], looks[key]) for key in looks if key.startswith("tta_image_")]
-    assert len(pairs) == 11
-    for image, expected in pairs:
-        np.testing.assert_array_equal(resized(image, expected.shape[:2]), expected)
+@pytest.mark.parametrize(
+    ("golden", "names", "count"), [("resize_mmcv", "rescale?/image", 5), ("eval_seg_fcn_r50_96x128", "tta_image_*", 6)]
+)
+def test_every_pixel_is_opencvs(golden: str, names: str, count: int, goldens: Any) -> None:
+    data = np.load(goldens.file("knet", f"{golden}.npz"))
+    keys = fnmatch.filter(data, names)
+    assert len(keys) == count
+    for key in keys:
+        np.testing.assert_array_equal(resized(data["image"], data[key].shape[:2]), data[key])
 
 
 @given(edges, edges, edges, edges, st.integers(0, 255))

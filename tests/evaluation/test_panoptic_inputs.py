@@ -193,8 +193,8 @@ def test_masks_with_an_alpha_channel(tmp_path: Path) -> None:
 def test_masks_are_read_in_order_and_not_far_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     truth, predictions = write_images(tmp_path / "t", count), write_images(tmp_path / "p", count)
     read: list[Path] = []
-    real = panoptic_files._read_mask
-    monkeypatch.setattr(panoptic_files, "_read_mask", lambda path: (read.append(path), real(path))[1])
+    real = panoptic_files.read_mask
+    monkeypatch.setattr(panoptic_files, "read_mask", lambda path: (read.append(path), real(path))[1])
     places = [panoptic_files.read_annotations(json.loads(p.read_text()), p, None) for p in (truth, predictions)]
     for done, (name, (true, rows), (predicted, _)) in enumerate(panoptic_files.read_pairs(*places)):
         assert name == f"image {done}" and len(read) <= 2 * (done + 3)

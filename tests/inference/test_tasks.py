@@ -147,6 +147,9 @@ def test_windows_scales_and_mirrors(tiny: dict[str, Path], photo: np.ndarray) ->
     assert (segmenter(photo, window=seen).id_map == whole.id_map).all()
     assert (segmenter(photo, window=(seen[0], 200)).id_map == whole.id_map).all()  # cut where the image ends
     assert (segmenter(photo, window=32, stride=16).id_map != whole.id_map).any()
+    tall = segmenter(photo, window=(5000, 32), stride=(3000, 16))  # a stride beyond the image as well
+    assert (tall.id_map == segmenter(photo, window=(seen[0], 32), stride=(seen[0], 16)).id_map).all()
+    assert (tall.id_map != whole.id_map).any()
     assert (segmenter(photo, window=48).id_map == segmenter(photo, window=(48, 48), stride=(32, 32)).id_map).all()
     mirrored = segmenter(np.ascontiguousarray(photo[:, ::-1]), flip=True, scales=(1.0, 0.5))
     assert (mirrored.id_map[:, ::-1] == segmenter(photo, flip=True, scales=(1.0, 0.5)).id_map).mean() > 0.999

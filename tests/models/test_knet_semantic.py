@@ -276,12 +276,12 @@ def test_unknown_heads_and_backbones_are_named() -> None:
 def test_weights_say_which_model_they_fit_and_convert_for_it(
     tmp_path: Any, goldens: Any, official_checkpoint: Any
 ) -> None:
-    golden = np.load(goldens / "knet" / "eval_seg_fcn_r50_96x128.npz")
+    golden = np.load(goldens / "knet" / "eval_seg_deeplabv3_r50_96x128.npz")
     path = official_checkpoint(str(golden["manifest"]), int(golden["seed"]), "knet")
-    with pytest.raises(CheckpointError, match=r"They fit: knet-fcn-r50-ade20k\."):
+    with pytest.raises(CheckpointError, match=r"They fit: knet-deeplabv3-r50-ade20k\."):
         knet.load("knet-pspnet-r50-ade20k", weights=path, device="cpu")
-    card = knet.convert(path, tmp_path / "knet.safetensors", "knet-fcn-r50-ade20k")
-    assert (card["model"], len(card["categories"])) == ("knet-fcn-r50-ade20k", 150)
+    card = knet.convert(path, tmp_path / "knet.safetensors", "knet-deeplabv3-r50-ade20k")
+    assert (card["model"], len(card["categories"])) == ("knet-deeplabv3-r50-ade20k", 150)
     ours, theirs = read_checkpoint(tmp_path / "knet.safetensors").state, read_checkpoint(path).state
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import knet
+from knet.errors import ConfigError
 from knet.inference.segmenter import nearest, normalize_and_pad
 from knet.merge.plain import MergedMasks, best_class, merge_panoptic
 from knet.models.realtime import RTKNet
@@ -227,6 +228,34 @@ def test_any_padded_size_works_and_every_parameter_learns(size: tuple[int, int])
     (total + outputs[0].semantic_logits.square().mean()).backward()
     assert not [name for name, p in net.named_parameters() if p.grad is None]
     assert net.eval()(torch.randn(1, 3, *size))[0].semantic_logits is None
+
+
+def test_stuff_with_kernels_of_its_own_comes_last_and_starts_from_the_semantic_head() -> None:
+    small = {"kernels": 5, "stages": 2, "width": 8, "head_width": 16, "channels": 16, "drop_path": 0.0}
+    net = RTKNet(classes=4, stuff=[0, 2], **small)
+    seen = []
+    net.decoder.stages[0].register_forward_hook(lambda _m, inputs, _o: seen.append(inputs))
+    outputs = net(torch.randn(2, 3, 32, 64))
+    assert [o.mask_logits.shape[1] for o in outputs] == [5, 7, 7]
+    _, kernels, mask_logits = seen[0]
+    weights = net.semantic[-1].weight.flatten(1)
+    assert torch.equal(kernels[:, 5:], weights[[0, 2]].expand(2, -1, -1))
+    assert torch.equal(mask_logits[:, 5:], outputs[0].semantic_logits[:, [0, 2]])
+    sum(o.mask_logits.square().mean() for o in outputs[1:]).backward()
+    assert not weights.isnan().any() and net.semantic[-1].weight.grad[[0, 2]].abs().sum() > 0
+    last = net.eval()(torch.randn(1, 3, 32, 64))
+    assert last[-1].class_logits.shape == (1, 7, 4) and last[0].semantic_logits is None
+    # With merged kernels nothing else is in a file of weights: one fits the other.
+    assert RTKNet(classes=4, **small).state_dict().keys() == net.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [({"stuff": [0], "auxiliary": False}, "set auxiliary to true"), ({"stuff": [3]}, r"stuff labels \[3\] are not")],
+)
+def test_kernels_of_stuff_that_cannot_be(arguments: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        RTKNet(classes=3, width=8, head_width=16, channels=16, **arguments)
 
 
 @pytest.mark.gpu

@@ -97,7 +97,7 @@ def network(checkpoint: str, parallel: str = "ddp") -> tuple[nn.Module, nn.Modul
         }
     )
     card = {"arguments": {"drop_path": 0.0, "classes": len(bundled().categories) if checkpoint == "bundled" else 19}}
-    net, called = build_network(config, card, torch.device("cpu"))
+    net, called, _ = build_network(config, card, torch.device("cpu"))
     called.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(torch.get_default_dtype()),))
     return net, called
 

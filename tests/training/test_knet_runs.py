@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
+import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 from test_processes import finish, start
 
 import knet
@@ -18,6 +21,7 @@ from knet.config import load_config
 from knet.errors import ConfigError, DataError
 from knet.training.build import open_data
 from knet.training.loop import train
+from knet.weights.load import read_checkpoint
 
 CLASSES = [("road", False), ("sky", False), ("car", True)]
 KNET = {"backbone": "timm/resnet10t", "kernels": 20, "channels": 32}
@@ -125,6 +129,19 @@ def test_three_iterations_give_weights_that_predict(
     segmenter(np.zeros((64, 96, 3), np.uint8))
 
 
+def test_a_run_starts_from_the_weights_of_a_backbone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "resnet10t.safetensors"
+    save_file(timm.create_model("resnet10t").state_dict(), path)
+    command = ["train", str(write_config(tmp_path, "panoptic", iterations=1))]
+    assert main([*command, f"backbone_weights={path}"]) == 0
+    assert f"84 of the 84 tensors of the backbone are from '{path}'; the rest of" in capsys.readouterr().out
+    assert (
+        main([*command, f"backbone_weights={path}", "arguments.backbone=timm/resnet18", f"output={tmp_path / 'b'}"])
+        == 2
+    )
+    assert "do not fit the backbone of this model" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("task", ["panoptic", "semantic"])
 def test_two_processes_that_share_the_weights(task: str, tmp_path: Path) -> None:
     """FSDP where a layer's weights are kernels, too: the same losses as with a copy of the weights each."""
@@ -138,6 +155,20 @@ def test_two_processes_that_share_the_weights(task: str, tmp_path: Path) -> None
         row = dict(zip(names.split(","), map(float, values.split(",")), strict=True))
         losses.append({name: value for name, value in row.items() if "loss" in name or name == "gradient_norm"})
     assert len(losses[0]) > 5 and losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_norms_of_timm_see_the_batches_of_both_processes(tmp_path: Path) -> None:
+    """Its norms that activate, too (BatchNormAct2d): their statistics after a step are those of one process."""
+    path = write_config(tmp_path, "panoptic", iterations=1, validate_every=1)
+    options = ["arguments.backbone=timm/mobilenetv3_small_050", "device=cpu"]
+    train(load_config(path, [*options, f"output={tmp_path / 'one'}"]))
+    codes, said = finish(start(["train", str(path), *options, f"output={tmp_path / 'two'}"]))
+    assert codes == [0, 0], said
+    one, two = (read_checkpoint(tmp_path / name / "last.safetensors").state for name in ("one", "two"))
+    statistics = [key for key in one if key.startswith("backbone.") and "running_" in key]
+    assert len(statistics) > 50 and one.keys() == two.keys()
+    for key in statistics:
+        torch.testing.assert_close(two[key], one[key], rtol=1e-4, atol=1e-5, msg=key)
 
 
 def test_the_tiny_config_trains_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,11 +6,13 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from timm.layers import BatchNormAct2d
 from tiny_run import rows, write_config
 from torch import nn
 
@@ -151,9 +153,11 @@ def test_one_process_is_all_of_them() -> None:
         assert gather_objects("said") == ["said"] and gather_numbers([1, 2]).tolist() == [[1, 2]]
 
 
-def test_synchronised_norm_is_batch_norm_when_alone() -> None:
-    torch.manual_seed(0)
-    plain, ours = nn.BatchNorm2d(5), SynchronizedBatchNorm(5)
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, partial(BatchNormAct2d, act_layer=nn.PReLU)])
+def test_synchronised_norm_is_batch_norm_when_alone(kind: Any) -> None:
+    plain = kind(5)
+    ours = SynchronizedBatchNorm.like(plain)
+    assert ours.state_dict().keys() == plain.state_dict().keys()
     results: list[Any] = []
     for norm in (plain, ours):
         nn.init.constant_(norm.weight, 1.5)

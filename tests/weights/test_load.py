@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import knet
+from knet.cli.main import main
 from knet.errors import CheckpointError, ConfigError, OutputError
 from knet.inference.load import load
 from knet.weights.load import read_checkpoint, save_weights
@@ -74,6 +75,50 @@ def test_weights_of_another_task_are_refused(official_checkpoint: Any) -> None:
     with pytest.raises(CheckpointError, match=r"They fit: knet-r50-coco-instance\.") as error:
         load("knet-r50-coco-panoptic", weights=instance)
     assert "shape: semantic.bias is 80, the model needs 133" in str(error.value)
+
+
+def test_weights_of_narrow_networks_say_which_model_they_fit_and_are_converted(
+    official_checkpoint: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    narrow = official_checkpoint("manifest_seg_upernet_swint_c256.json", 5, "knet")  # as K-Net's repository makes them
+    target = str(tmp_path / "narrow.safetensors")
+    command = ["convert", str(narrow), target, "--model", "knet-upernet-swint-ade20k"]
+    assert main(command) == 2
+    assert "They fit: knet-upernet-swint-ade20k with channels=256." in capsys.readouterr().err
+    assert main([*command, "channels=256"]) == 0
+    assert load(target).net.neck.fuse[0].out_channels == 256
+    assert main(["convert", target, str(tmp_path / "again.safetensors"), *command[3:], "channels=256"]) == 2
+    assert "say themselves how their model was made; leave channels out" in capsys.readouterr().err
+    assert main([*command, "classes=3"]) == 2
+    assert "leave classes and stuff out" in capsys.readouterr().err
+    assert main([*command, "channels=one"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_both_namings_of_a_swin_backbone_are_the_same_weights(official_checkpoint: Any, tmp_path: Path) -> None:
+    openmmlab = official_checkpoint("manifest_seg_upernet_swint_c256.json", 5, "knet")
+    first = {}  # as K-Net's semantic training code would have saved it, with the backbone of the first Swin code
+    for key, tensor in torch.load(openmmlab, weights_only=True)["state_dict"].items():
+        if ".downsample." in key:  # four cells of C channels: from C, row, column to column, row, C
+            tensor = tensor.unflatten(-1, (-1, 2, 2)).transpose(-1, -3).flatten(-3)
+        if key.startswith("backbone."):
+            for old, new in ((".stages.", ".layers."), (".w_msa.", "."), (".ffn.layers.0.0.", ".mlp.fc1.")):
+                key = key.replace(old, new)
+            key = key.replace(".ffn.layers.1.", ".mlp.fc2.").replace(".projection.", ".proj.")
+        first[key] = tensor
+    torch.save({"state_dict": first}, tmp_path / "first.pth")
+    ours, theirs = read_checkpoint(tmp_path / "first.pth").state, read_checkpoint(openmmlab).state
+    assert ours.keys() == theirs.keys() and first.keys() != theirs.keys()
+    assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())
+
+
+def test_weights_of_other_classes_say_which_models_they_fit(tmp_path: Path) -> None:
+    state = knet.create("knet-r50-coco-instance", classes=3, kernels=20, stages=1).state_dict()
+    path = tmp_path / "own.pth"
+    torch.save(state, path)
+    fits = r"They fit: knet-r50-cityscapes-panoptic with kernels=20 classes=3 stages=1, .*knet-r50-coco-instance with"
+    with pytest.raises(CheckpointError, match=fits):
+        load("knet-r50-coco-instance", weights=path)
 
 
 def test_every_tensor_that_does_not_fit_is_listed(official: Path, tmp_path: Path) -> None:

@@ -15,10 +15,14 @@ def add_parser(verbs: Any) -> None:
         verbs,
         "convert",
         "turn a checkpoint into a .safetensors file with the model's name, classes and preprocessing inside",
-        "knet convert rtknet_cityscapes.pth rtknet.safetensors --model rtknet-cityscapes",
+        "knet convert rtknet_cityscapes.pth rtknet.safetensors --model rtknet-cityscapes\n"
+        "  knet convert upernet_r50.pth upernet.safetensors --model knet-upernet-r50-ade20k channels=256",
     )
     parser.add_argument("source", metavar="IN", help="official checkpoint (.pth), or weights of knet (.safetensors)")
     parser.add_argument("target", metavar="OUT", help="the .safetensors file to write")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="how the network differs from the model's own, if it does"
+    )
     parser.add_argument("--model", required=True, help="the model the checkpoint was made for; see `knet models`")
     parser.add_argument("--half", action="store_true", help="store matrices in float16, for half the size")
     parser.set_defaults(run=run)
@@ -26,9 +30,10 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Converts and says what was written."""
+    from knet.config import read_overrides
     from knet.inference.load import convert
 
-    card = convert(args.source, args.target, args.model, args.half)
+    card = convert(args.source, args.target, args.model, args.half, **read_overrides(args.overrides))
     size = Path(args.target).stat().st_size / 1e6
     print(f"wrote {args.target} ({size:.1f} MB): {card['model']}, {len(card['categories'])} classes")
     print(f"use it with: knet predict {args.target} IMAGE")

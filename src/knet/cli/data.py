@@ -12,6 +12,7 @@ from knet.cli.options import add_verb
 from knet.errors import ConfigError
 
 _LAYOUTS = ("cityscapes", "mapillary")
+_CLIP_LAYOUTS = ("step", "vipseg", "youtube-vis", "cityscapes-vps")
 _TABLE_HINT = (
     "give camvid, cityscapes, mapillary, or a JSON file such as "
     '{"void_id": 255, "categories": [{"id": 1, "name": "floor", "thing": false, "color": [120, 120, 120]}, '
@@ -55,7 +56,7 @@ def _add_check(jobs: Any) -> None:
         "knet data check cityscapes data/cityscapes\n"
         "  knet data check --images img --panoptic panoptic.json --masks panoptic",
     )
-    check.add_argument("dataset", nargs="?", choices=_LAYOUTS, help="a prepared download; with ROOT")
+    check.add_argument("dataset", nargs="?", choices=(*_LAYOUTS, *_CLIP_LAYOUTS), help="a download; with ROOT")
     check.add_argument("root", nargs="?", metavar="ROOT", help="its folder")
     check.add_argument("--splits", metavar="LIST", help="of ROOT, such as train,val (default: all that have labels)")
     check.add_argument("--version", choices=["1.2", "2.0"], help="mapillary: which labels (default: 1.2 if there)")
@@ -102,13 +103,18 @@ def _add_synth(jobs: Any) -> None:
     synth = add_verb(
         jobs,
         "synth",
-        "draw street scenes and their truth, in the files and folders of a real data set",
-        "knet data synth cityscapes data/synthetic --images 200 --size 512x1024 --seed 1",
+        "draw street scenes or street clips and their truth, in the files and folders of a real data set",
+        "knet data synth cityscapes data/synthetic --images 200 --size 512x1024 --seed 1\n"
+        "  knet data synth step data/synthetic-step --clips 40 --frames 20 --size 128x256",
     )
-    synth.add_argument("layout", choices=_LAYOUTS)
+    synth.add_argument("layout", choices=(*_LAYOUTS, *_CLIP_LAYOUTS))
     synth.add_argument("output", metavar="OUT", help="folder to make")
-    synth.add_argument("--images", type=int, default=100, metavar="N", help="for training; a quarter more to validate")
-    synth.add_argument("--size", type=_size, default=(512, 1024), metavar="HxW", help="pixels (default: 512x1024)")
+    synth.add_argument(
+        "--images", type=int, metavar="N", help="of cityscapes and mapillary, for training (default: 100)"
+    )
+    synth.add_argument("--clips", type=int, metavar="N", help="of the video layouts, for training (default: 40)")
+    synth.add_argument("--frames", type=int, metavar="N", help="of each clip (default: 20)")
+    synth.add_argument("--size", type=_size, metavar="HxW", help="pixels (default: 512x1024; 128x256 for clips)")
     synth.add_argument("--seed", type=int, default=0, help="the same seed gives the same files (default: 0)")
     synth.add_argument("--json", action="store_true", help="print the summary as JSON")
     synth.set_defaults(run=run_synth)
@@ -149,13 +155,19 @@ def run_check(args: argparse.Namespace) -> int:
     """Checks and prints; status 2 if there are errors, 0 if there are at most warnings."""
     from knet.data.categories import load_categories
     from knet.data.checks import check_panoptic, check_root
+    from knet.data.clip_checks import check_clip_root
 
     files = (args.images, args.panoptic, args.masks)
     if args.dataset is not None and args.root is not None and not any(files):
         if args.classes is not None:
             raise ConfigError(f"--classes is for --panoptic; the classes of {args.dataset} are known.")
         splits = None if args.splits is None else _names(args.splits)
-        reports = check_root(args.dataset, args.root, splits, version=args.version)
+        if args.dataset in _CLIP_LAYOUTS:
+            if args.version is not None:
+                raise ConfigError(f"--version is for mapillary; {args.dataset} has one version.")
+            reports = check_clip_root(args.dataset, args.root, splits)
+        else:
+            reports = check_root(args.dataset, args.root, splits, version=args.version)
     elif args.dataset is None and all(files):
         categories = None if args.classes is None else load_categories(args.classes)
         reports = [check_panoptic(*files, categories)]
@@ -199,16 +211,33 @@ def run_from_labels(args: argparse.Namespace) -> int:
 
 
 def run_synth(args: argparse.Namespace) -> int:
-    """Draws the scenes and prints what is in them."""
+    """Draws the scenes or clips and prints what is in them. A quarter as many more are made to validate on."""
+    from knet.data.synthetic.clip_layouts import synthesize_clips
     from knet.data.synthetic.layouts import synthesize
 
-    made = synthesize(args.layout, args.output, args.images, args.size, args.seed)
+    if args.layout in _CLIP_LAYOUTS:
+        if args.images is not None:
+            raise ConfigError(f"--images is for {' and '.join(_LAYOUTS)}; give --clips and --frames for {args.layout}.")
+        number, frames = (
+            given if given is not None else default for given, default in ((args.clips, 40), (args.frames, 20))
+        )
+        clips = synthesize_clips(args.layout, args.output, number, frames, args.size or (128, 256), args.seed)
+        summary, objects, counts, unit = asdict(clips), clips.tracks, clips.clips, f"clips of {clips.frames} frames"
+        root, hint = clips.root, ""
+    else:
+        if args.clips is not None or args.frames is not None:
+            raise ConfigError(
+                f"--clips and --frames are for {', '.join(_CLIP_LAYOUTS)}; give --images for {args.layout}."
+            )
+        number = 100 if args.images is None else args.images
+        made = synthesize(args.layout, args.output, number, args.size or (512, 1024), args.seed)
+        summary, objects, counts, unit = asdict(made), made.objects, made.images, "images"
+        root, hint = made.root, f"; next: knet data prepare {args.layout} {made.root}"
     if args.json:
-        print(json.dumps(asdict(made), indent=1, default=str))
+        print(json.dumps(summary, indent=1, default=str))
         return 0
-    print(", ".join(f"{name} {count}" for name, count in made.objects.items()))
-    counts = ", ".join(f"{count} {split}" for split, count in made.images.items())
-    print(f"{made.root}: {counts} images; next: knet data prepare {args.layout} {made.root}")
+    print(", ".join(f"{name} {count}" for name, count in objects.items()))
+    print(f"{root}: {', '.join(f'{count} {split}' for split, count in counts.items())} {unit}{hint}")
     return 0
 
 

@@ -13,34 +13,55 @@ from knet.errors import ConfigError
 if TYPE_CHECKING:
     from knet.inference.segmenter import Segmenter
 
+_VIDEO = ("stq", "vpq", "ytvis")
+
 
 def add_parser(verbs: Any) -> None:
     """Adds the verb to the command line."""
     parser = add_verb(
         verbs,
         "eval",
-        "measure PQ, mIoU or mask AP of a model, or of results that any tool left on disk",
+        "measure PQ, mIoU or mask AP of a model, or these, STQ and VPQ of results that any tool left on disk",
         "knet eval configs/rtknet-slim-camvid.yaml --weights runs/camvid/best.safetensors\n"
         "  knet eval rtknet-slim-camvid data.root=data/camvid data.val.images=images/val "
         "data.val.json=val/panoptic.json data.val.masks=val/panoptic\n"
-        "  knet eval --metric pq --truth gt.json --predictions pred.json",
+        "  knet eval --metric pq --truth gt.json --predictions pred.json\n"
+        "  knet eval --metric stq --truth kitti_step/panoptic_maps/val --predictions runs/step/predictions",
     )
     parser.add_argument("target", metavar="CONFIG|MODEL", nargs="?", help="a YAML config, or a model's name or file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options such as data.val.images=DIR")
     parser.add_argument(
         "--metric",
-        choices=["pq", "miou", "ap"],
-        help="judge results on disk: panoptic quality, mean IoU, AP of single objects (COCO or Cityscapes)",
+        choices=["pq", "miou", "ap", *_VIDEO],
+        help="judge results on disk: panoptic quality, mean IoU, AP of single objects (COCO or Cityscapes); of videos "
+        "STQ, VPQ, and AP of tracks (YouTube-VIS)",
     )
     parser.add_argument(
         "--truth",
         metavar="PATH",
-        help="with --metric: COCO panoptic JSON (pq), folder of PNGs (miou), COCO instances JSON or gtFine/val (ap)",
+        help="with --metric: COCO panoptic JSON (pq), folder of PNGs (miou), COCO instances JSON or gtFine/val (ap), "
+        "folder of STEP PNGs, VIPSeg's folder, or VIPSeg's or Cityscapes-VPS's JSON (stq, vpq), YouTube-VIS's (ytvis)",
     )
     parser.add_argument(
         "--predictions", metavar="PATH", help="with --metric: the results, in the same or official form"
     )
-    parser.add_argument("--classes", metavar="NAME", help="with --metric miou: class table, see `knet data --help`")
+    parser.add_argument(
+        "--classes",
+        metavar="NAME",
+        help="with --metric miou, stq or vpq: class table, see `knet data --help` (stq and vpq have a default: "
+        "kitti_step, or the data set's own)",
+    )
+    parser.add_argument(
+        "--protocol",
+        metavar="NAME",
+        help="with --metric stq: official (default), video-knet, vipseg; with vpq: cityscapes-vps, vipseg, video-knet "
+        "(default: that of the files' form, for folders video-knet)",
+    )
+    parser.add_argument(
+        "--windows",
+        metavar="N,N",
+        help="with --metric vpq: lengths in frames, such as 1,2,4,6 (default: the protocol's)",
+    )
     parser.add_argument("--output", metavar="DIR", help="also write the figures there, as JSON and CSV")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     add_model_options(parser)
@@ -71,6 +92,9 @@ def _on_disk(args: argparse.Namespace) -> dict[str, Any]:
 
     if not args.truth or not args.predictions:
         raise ConfigError("--metric needs --truth and --predictions; see `knet eval --help`.")
+    _check_options(args)
+    if args.metric in _VIDEO:
+        return _of_videos(args)
     if args.metric == "pq":
         return {"panoptic": panoptic_quality(args.truth, args.predictions, progress=True)}
     if args.metric == "ap":
@@ -85,6 +109,40 @@ def _on_disk(args: argparse.Namespace) -> dict[str, Any]:
     table = load_table(args.classes)
     names = {value: c.name for value, c in zip(table.label_values, table.categories, strict=True)}
     return {"semantic": mean_iou(args.truth, args.predictions, classes=names, progress=True)}
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Raises: ConfigError if an option is given that the metric does not have."""
+    for option, metrics in {"protocol": ("stq", "vpq"), "windows": ("vpq",)}.items():
+        if getattr(args, option) is not None and args.metric not in metrics:
+            raise ConfigError(
+                f"--{option} belongs to --metric {' or '.join(metrics)}, not to {args.metric}; leave it out."
+            )
+
+
+def _of_videos(args: argparse.Namespace) -> dict[str, Any]:
+    from knet.data.categories import load_categories
+    from knet.evaluation import stq, video_stq, video_vpq, vpq, ytvis_ap
+
+    if args.metric == "ytvis":
+        if args.classes:
+            raise ConfigError("--metric ytvis takes its classes from the truth; leave --classes out.")
+        return {"tracks": ytvis_ap(args.truth, args.predictions, progress=True)}
+    protocols = video_stq.PROTOCOLS if args.metric == "stq" else tuple(video_vpq.PROTOCOLS)
+    if args.protocol is not None and args.protocol not in protocols:
+        raise ConfigError(f"--protocol {args.protocol} is none of --metric {args.metric}; use {', '.join(protocols)}.")
+    classes = load_categories(args.classes) if args.classes else None
+    if args.metric == "stq":
+        return {"stq": stq(args.truth, args.predictions, classes, args.protocol, progress=True)}
+    return {"vpq": vpq(args.truth, args.predictions, classes, _windows(args.windows), args.protocol, progress=True)}
+
+
+def _windows(text: str | None) -> list[int] | None:
+    """The numbers of --windows."""
+    parts = [] if text is None else text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise ConfigError(f"--windows takes numbers of frames from 1 on, such as 1,2,4,6, not {text!r}.")
+    return [int(part) for part in parts] or None
 
 
 def _of_model(args: argparse.Namespace) -> dict[str, Any]:

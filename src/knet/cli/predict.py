@@ -1,4 +1,4 @@
-"""knet predict: images, folders, patterns and videos in; overlays, maps and tables out."""
+"""knet predict: images, folders, patterns, videos and cameras in; overlays, maps, tables and tracks out."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any
 
 from knet.cli.options import add_model_options, add_verb, model_options
+
+if TYPE_CHECKING:
+    from knet.inference.segmentation import Segmentation
+    from knet.inference.segmenter import Segmenter
+    from knet.inference.sources import SourceFile
+    from knet.inference.streams import Frame
 
 
 def add_parser(verbs: Any) -> None:
@@ -18,17 +24,31 @@ def add_parser(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "predict",
-        "segment images, folders, patterns and videos",
-        "knet predict rtknet-slim-camvid street.jpg drive.mp4 'photos/*.png' --formats overlay,panoptic,json",
+        "segment images, folders, patterns, videos and cameras",
+        "knet predict rtknet-slim-camvid street.jpg drive.mp4 'photos/*.png' --formats overlay,panoptic,json\n"
+        "  knet predict rtknet-slim-camvid drive.mp4 --track --formats video,tracks",
     )
     parser.add_argument("model", metavar="MODEL", help="a name of `knet models`, or a .safetensors file of knet")
-    parser.add_argument("sources", metavar="SOURCE", nargs="+", help="image, folder, 'pattern' or video")
+    parser.add_argument(
+        "sources", metavar="SOURCE", nargs="+", help="image, folder, 'pattern', video, a webcam's number or rtsp://..."
+    )
     parser.add_argument("--output", default="results", metavar="DIR", help="folder for the results (default: results)")
     parser.add_argument(
         "--formats",
         metavar="LIST",
-        help="any of overlay,panoptic,instances,semantic,json,video, separated by commas "
-        "(default: overlay; video where every source is one)",
+        help="any of overlay,panoptic,instances,semantic,json,video, and with --track of "
+        "step,vipseg,cityscapes-vps,tracks,mots, separated by commas "
+        "(default: overlay; video for videos, for cameras and with --track)",
+    )
+    parser.add_argument(
+        "--track",
+        action=argparse.BooleanOptionalAction,
+        help="follow objects from frame to frame (default for models of videos; others do it by overlap)",
+    )
+    parser.add_argument(
+        "--compatible",
+        action="store_true",
+        help="with --track, the faults that Video K-Net's published figures contain",
     )
     parser.add_argument(
         "--submission",
@@ -44,46 +64,41 @@ def run(args: argparse.Namespace) -> int:
     """Segments every source. A broken file is reported at the end; the others are done all the same."""
     from tqdm import tqdm
 
-    from knet.errors import DataError
     from knet.inference.load import load
-    from knet.inference.sources import expand_sources, open_source, probe_video
-    from knet.inference.submissions import SubmissionWriter, submission_name
-    from knet.inference.writers import ResultWriter, check_formats
+    from knet.inference.sources import expand_sources
+    from knet.inference.streams import camera, open_stream
+    from knet.inference.submissions import submission_name
+    from knet.inference.tracking import embeds
 
-    files = expand_sources(args.sources)
+    files = expand_sources([source for source in args.sources if not camera(source)])
+    cameras = any(camera(source) for source in args.sources)
     if args.submission:
         for file in files:  # before any work: a wrong name is refused by the server
             submission_name(args.submission, file.path.stem)
-    default = "" if args.submission else "video" if all(file.video for file in files) else "overlay"
-    formats: Sequence[str] = [name.strip() for name in (args.formats or default).split(",") if name.strip()]
     segmenter = load(args.model, **model_options(args))
-    formats = check_formats(formats, segmenter.categories)
+    args.track = embeds(segmenter.net) if args.track is None else args.track
+    default = "" if args.submission else "video" if args.track or all(file.video for file in files) else "overlay"
+    formats = [name.strip() for name in (args.formats or default).split(",") if name.strip()]
 
     failed: list[str] = []
     done, seconds, results = 0, 0.0, []
+    frames = open_stream(
+        args.sources,
+        on_error=lambda error: failed.append(str(error)),
+        on_note=lambda text: print(f"knet: {text}", file=sys.stderr) if args.track else None,
+    )
     with ExitStack() as stack:
-        writer = stack.enter_context(ResultWriter(args.output, formats, segmenter.categories))
-        submission: SubmissionWriter | None = None
-        if args.submission:
-            submission = stack.enter_context(SubmissionWriter(args.output, args.submission, segmenter.categories))
-        total = len(files)
-        for file in files:
-            if file.video:
-                try:
-                    total += (probe_video(file.path).frames or 1) - 1
-                except DataError:
-                    continue  # open_source reports it when its turn comes
-        items = open_source([file.path for file in files], on_error=lambda error: failed.append(str(error)))
-        for item in tqdm(items, total=total, desc=segmenter.name, unit="image", disable=None):
-            start = time.perf_counter()
-            result = segmenter.segment(item.image, item.name)
-            seconds += time.perf_counter() - start
-            writer.write(result, item.image, path=item.path, video=item.video)
-            if submission is not None:
-                submission.write(result)
-            done += 1
-            if args.json:
-                results.append({"image": str(item.path or item.name), **result.to_dict()})
+        write = _writer(args, segmenter, formats, stack)
+        shown = tqdm(frames, total=None if cameras else _count(files), desc=segmenter.name, unit="image", disable=None)
+        try:
+            for frame, result, spent in _segmented(segmenter, shown, args):
+                write(result, frame)
+                done, seconds = done + 1, seconds + spent
+                if args.json:
+                    results.append({"image": str(frame.item.path or frame.item.name), **result.to_dict()})
+        except KeyboardInterrupt:
+            if not cameras:  # which have no other end: what was written so far is finished
+                raise
     for sentence in failed:
         print(f"knet: {sentence}", file=sys.stderr)
     if args.json:
@@ -93,3 +108,68 @@ def run(args: argparse.Namespace) -> int:
         kinds = ", ".join([*formats, args.submission] if args.submission else formats)
         print(f"{done} images{each}, {kinds} saved to {args.output}/; {len(failed)} failed")
     return 2 if failed else 0
+
+
+def _segmented(
+    segmenter: Segmenter, frames: Iterable[Frame], args: argparse.Namespace
+) -> Iterator[tuple[Frame, Segmentation, float]]:
+    """Each frame with its result and the seconds that it took."""
+    from knet.inference.tracking import VideoState
+
+    state = VideoState()
+    for frame in frames:
+        image, name = frame.item.image, frame.item.name
+        start = time.perf_counter()
+        if args.track:
+            state = VideoState() if frame.first else state
+            result, state = segmenter.segment_next(image, state, frame.time, name, compatible=args.compatible)
+        else:
+            result = segmenter.segment(image, name)
+        yield frame, result, time.perf_counter() - start
+
+
+def _writer(
+    args: argparse.Namespace, segmenter: Segmenter, formats: Sequence[str], stack: ExitStack
+) -> Callable[[Segmentation, Frame], None]:
+    """What writes a result in all forms that were asked for; the stack finishes the files."""
+    from knet.errors import ConfigError
+    from knet.inference.submissions import SubmissionWriter
+    from knet.inference.track_writers import TrackWriter
+    from knet.inference.writers import TRACK_FORMATS, ResultWriter, check_formats, still_video
+
+    if args.compatible and not args.track:
+        raise ConfigError("The option --compatible is for tracked videos; give --track as well, or leave it out.")
+    of_tracks = [name for name in dict.fromkeys(formats) if args.track and name in TRACK_FORMATS]
+    others = check_formats([name for name in formats if name not in of_tracks], segmenter.categories)
+    results = stack.enter_context(ResultWriter(args.output, others, segmenter.categories))
+    tracks: TrackWriter | None = None
+    if of_tracks:
+        tracks = stack.enter_context(TrackWriter(args.output, of_tracks, segmenter.categories))
+    submission: SubmissionWriter | None = None
+    if args.submission:
+        submission = stack.enter_context(SubmissionWriter(args.output, args.submission, segmenter.categories))
+
+    def write(result: Segmentation, frame: Frame) -> None:
+        item = frame.item
+        # Tracked images of a folder are a video; others, of which each may be another place, go into one together.
+        video = still_video(frame.sequence, item.image) if args.track and item.video is None else item.video
+        results.write(result, item.image, path=item.path, video=video)
+        if tracks is not None:
+            tracks.write(result, frame)
+        if submission is not None:
+            submission.write(result)
+
+    return write
+
+
+def _count(files: Sequence[SourceFile]) -> int:
+    """How many images the files hold, as far as they tell."""
+    from knet.errors import DataError
+    from knet.inference.sources import probe_video
+
+    total = len(files)
+    for file in files:
+        if file.video:
+            with suppress(DataError):  # reported when its turn comes
+                total += (probe_video(file.path).frames or 1) - 1
+    return total

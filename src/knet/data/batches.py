@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import signal
 import traceback
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -24,6 +24,7 @@ from knet.structures import Category, Sample, Target
 # The first number of each seed keeps the two kinds of streams apart: numpy pads short seeds with zeros.
 _ORDER_STREAM, _SAMPLE_STREAM = 1, 2
 _GRACE = 30  # seconds
+_Batches = TypeVar("_Batches")
 
 
 class Reader(Protocol):
@@ -196,8 +197,23 @@ def load_batches(
     Raises:
         DataError: an image or its ground truth cannot be read; the sentence names the file.
     """
+    return load_collated(training_set, plan, collate, workers, pin_memory)
+
+
+def load_collated(
+    dataset: Dataset[Any],
+    plan: BatchPlan,
+    collate: Callable[[Sequence[Any]], _Batches],
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> Generator[_Batches, None, None]:
+    """As `load_batches`, of any data set that is asked by `Draw`s; `collate` makes a batch of its items.
+
+    Raises:
+        DataError: an image or its ground truth cannot be read; the sentence names the file.
+    """
     loader = DataLoader(
-        training_set,
+        dataset,
         batch_sampler=plan,
         num_workers=workers,
         collate_fn=collate,

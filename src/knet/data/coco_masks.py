@@ -31,6 +31,11 @@ def unpack_mask(rle: Rle) -> np.ndarray:
     return masks.decode(rle).astype(bool)
 
 
+def run_lengths(rle: Rle) -> list[int]:
+    """The lengths of the runs of a packed RLE: what `counts` is in files that do not pack it."""
+    return [int(length) for length in runs.toUncompressedRLE([rle])[0]["counts"]]
+
+
 def mask_area(rle: Rle) -> int:
     """Number of pixels."""
     return int(masks.area(rle))

@@ -33,6 +33,8 @@ KINDS: dict[str, tuple[bool, str, str]] = {
     "not in png": (True, "segments of the JSON are not in the PNG", "use the PNGs that belong to the JSON"),
     "label without image": (True, "raw labels have no image", "copy the images again or remove the labels"),
     "label not prepared": (True, "raw labels are not in the panoptic JSON", "run knet data prepare with --overwrite"),
+    "frame": (True, "frames cannot be used", "copy them again, or choose the data set's own class table"),
+    "gap": (False, "frames are missing in the middle of clips", "copy them, or go on without"),
     "same file twice": (False, "image files stand in several rows", "keep one row of each"),
     "same picture": (False, "image files have equal content", "remove one, above all if splits share it"),
     "image unused": (False, "images are not in the JSON", "label them or ignore this"),

@@ -18,11 +18,15 @@ def resize_as_opencv(image: Tensor, size: tuple[int, int]) -> Tensor:
     left, right, near, far = _taps(image.shape[2], size[1], image.device)
     # Along rows OpenCV gives a pixel beyond the edge no weight, along columns that of the edge's own: all the same
     # but for rounding, which only the columns' shorter numbers show.
-    pixels = image.int()
-    rows = pixels[:, :, left] * near + pixels[:, :, right] * far
+    pixels = image.permute(1, 2, 0).int()  # colours side by side, as in files: whole pixels are copied
+    rows = pixels.index_select(1, left).mul_(near[:, None])
+    rows += pixels.index_select(1, right).mul_(far[:, None])
     rows >>= 4
-    columns = (rows[:, top] * upper[:, None] >> 16) + (rows[:, bottom] * lower[:, None] >> 16)
-    return ((columns + 2) >> 2).clamp_(0, 255).byte()
+    columns = rows.index_select(0, top).mul_(upper[:, None, None]).bitwise_right_shift_(16)
+    columns += rows.index_select(0, bottom).mul_(lower[:, None, None]).bitwise_right_shift_(16)
+    columns += 2
+    columns >>= 2
+    return columns.clamp_(0, 255).byte().permute(2, 0, 1)
 
 
 def _taps(before: int, after: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:

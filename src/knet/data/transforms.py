@@ -120,6 +120,13 @@ def make_target(id_map: Tensor, sample: Sample, flip_labels: Sequence[int] | Non
     Segments that are no crowd and have at least 2 pixels become 1, 2, ... in the order of the sample; the rest is void.
     flip_labels: the label that each label becomes; None keeps them.
     """
+    return _make_target(id_map, sample, flip_labels)[0]
+
+
+def _make_target(
+    id_map: Tensor, sample: Sample, flip_labels: Sequence[int] | None
+) -> tuple[Target, tuple[SegmentInfo, ...]]:
+    """The target, and the sample's segments that its values 1, 2, ... stand for."""
     ids = [segment.id for segment in sample.segments]
     numbers = _number_ids(id_map, ids)
     areas = torch.bincount(numbers.flatten(), minlength=len(ids) + 1)[1:].tolist()
@@ -132,7 +139,16 @@ def make_target(id_map: Tensor, sample: Sample, flip_labels: Sequence[int] | Non
     if flip_labels is not None:
         labels = [flip_labels[label] for label in labels]
     numbered = value_of.index_select(0, numbers.flatten()).view(numbers.shape)
-    return Target(numbered, torch.tensor(labels, dtype=torch.int64))
+    target = Target(numbered, torch.tensor(labels, dtype=torch.int64))
+    return target, tuple(sample.segments[index] for index in kept)
+
+
+class Augmented(NamedTuple):
+    """An augmented sample: `image` (3,h,w) uint8 RGB, its target, the sample's segments that are in it, in order."""
+
+    image: Tensor
+    target: Target
+    segments: tuple[SegmentInfo, ...]
 
 
 class TrainAugmentation:
@@ -194,20 +210,36 @@ class TrainAugmentation:
 
         The same sample and an equal `rng` give the same result. What is drawn depends on the sizes alone.
         """
-        image = torch.from_numpy(sample.image).permute(2, 0, 1)
-        id_map = torch.from_numpy(sample.id_map)
-        size = self._draw_size((id_map.shape[-2], id_map.shape[-1]), rng)
-        window = Window(0, 0, *size) if self.crop is None else self._draw_window(self.crop, size, sample, things, rng)
-        image = resize_image(image, size, window, self.antialias).contiguous()
-        id_map = resize_ids(id_map, size, window)
+        (augmented,) = self.apply_to_all([sample], things, rng)
+        return augmented.image, augmented.target
+
+    def apply_to_all(
+        self, samples: Sequence[Sample], things: Sequence[bool], rng: np.random.Generator
+    ) -> list[Augmented]:
+        """One augmentation for several samples of equal size: frames of a clip. The first decides on the window."""
+        height, width = samples[0].id_map.shape[-2:]
+        size = self._draw_size((height, width), rng)
+        window = Window(0, 0, *size)
+        if self.crop is not None:
+            window = self._draw_window(self.crop, size, samples[0], things, rng)
+        images = [torch.from_numpy(sample.image).permute(2, 0, 1) for sample in samples]
+        images = [resize_image(image, size, window, self.antialias).contiguous() for image in images]
         if self.color:
-            image = random_color(image, rng)
+            luck = rng.bit_generator.state
+            for number, image in enumerate(images):
+                rng.bit_generator.state = luck  # each image draws the same
+                images[number] = random_color(image, rng)
         flipped = self.flip and rng.random() < 0.5
-        if flipped:
-            image, id_map = flip_horizontally(image, id_map)
-        if self.pad is not None:
-            image, id_map = pad_to_size(image, id_map, self.pad, self.pad_color)
-        return image.contiguous(), make_target(id_map, sample, self.flip_labels if flipped else None)
+        results = []
+        for sample, image in zip(samples, images, strict=True):
+            id_map = resize_ids(torch.from_numpy(sample.id_map), size, window)
+            if flipped:
+                image, id_map = flip_horizontally(image, id_map)
+            if self.pad is not None:
+                image, id_map = pad_to_size(image, id_map, self.pad, self.pad_color)
+            target, segments = _make_target(id_map, sample, self.flip_labels if flipped else None)
+            results.append(Augmented(image.contiguous(), target, segments))
+        return results
 
     def _draw_size(self, before: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
         if self.between:

@@ -17,7 +17,7 @@ from knet.errors import ConfigError
 from knet.evaluation.instance import mask_ap
 from knet.evaluation.panoptic import PanopticQuality
 from knet.evaluation.semantic import ConfusionMatrix, ade20k_means, semantic_result
-from knet.inference.segmenter import Segmenter
+from knet.inference.segmenter import Segmenter, for_clips
 from knet.inference.submissions import coco_instance_results
 from knet.training.distributed import gather_objects, rank, world
 
@@ -36,6 +36,8 @@ def evaluate(segmenter: Segmenter, dataset: Reader) -> dict[str, Any]:
         ConfigError: the data set has another kind of truth than the model needs, or other classes.
         DataError: an image or its truth cannot be read.
     """
+    if segmenter.task == "clip":
+        raise for_clips(segmenter.name)
     if (segmenter.task == "instance") != isinstance(dataset, CocoInstances):
         needed = {
             "instance": "COCO instances (data.val.json alone)",

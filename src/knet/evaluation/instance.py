@@ -63,18 +63,18 @@ def mask_ap(
     """
     if kind not in KINDS:
         raise DataError(f"There is no kind {kind!r} of average precision; use {' or '.join(KINDS)}.")
-    told, content = _open(truth, "truth")
+    told, content = open_rows(truth, "truth")
     if not isinstance(content, Mapping) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
         raise DataError(f"{told} must hold lists `images` and `annotations`; give a file in COCO's instances form.")
-    known = _categories(content.get("categories"), told)
+    known = read_names(content.get("categories"), told)
     names = known if classes is None else _names(classes)
     sizes = _images(content["images"], told)
     true = _rows(content["annotations"], told, sizes, known.keys() | names.keys(), kind, False, progress)
-    told, results = _open(predictions, "predictions")
+    told, results = open_rows(predictions, "predictions")
     if not isinstance(results, list | tuple):
         raise DataError(f"{told} must hold a list of detections; give results in COCO's form.")
     found = _rows(results, told, sizes, known.keys() | names.keys(), kind, True, progress)
-    numbers = _summary(true, found, list(sizes.values()), sorted(names), kind)
+    numbers = summarize(true, found, list(sizes.values()), sorted(names), kind)
     objects = Counter(row["category_id"] for row in true if not row["iscrowd"])
     detections = Counter(row["category_id"] for row in found)
     per_class = {
@@ -84,15 +84,26 @@ def mask_ap(
     return {"all": numbers[None], "classes": per_class}
 
 
-def _summary(
-    true: Rows, found: Rows, sizes: Sequence[tuple[int, int, int]], categories: Sequence[int], kind: str
+def summarize(
+    true: Rows,
+    found: Rows,
+    sizes: Sequence[tuple[int, int, int]],
+    categories: Sequence[int],
+    kind: str,
+    ranges: Sequence[tuple[float, float]] | None = None,
 ) -> dict[int | None, dict[str, float | None]]:
-    """The figures of each category, and under None those of all."""
+    """The figures of each category, and under None those of all.
+
+    true, found: what the library's files hold · sizes: (number, height, width) of each image · ranges: least and
+    largest area of all, small, medium and large objects; None takes COCO's.
+    """
     content = {"images": [{"id": number, "height": height, "width": width} for number, height, width in sizes]}
     content["categories"] = [{"id": category} for category in categories]
     sides = [COCO({**content, "annotations": rows}) for rows in (true, found)]
     judge = COCOeval_faster(*sides, iouType=kind, print_function=lambda *_: None)
     judge.params.maxDets, judge.params.catIds = list(_LIMITS), list(categories)
+    if ranges is not None:
+        judge.params.areaRng = [list(limits) for limits in ranges]
     judge.evaluate()
     judge.accumulate()
     precision, recall = judge.eval["precision"], judge.eval["recall"]  # (T,R,K,A,M), (T,K,A,M); -1: nothing to find
@@ -112,8 +123,8 @@ def _mean(values: np.ndarray) -> float | None:
     return float(present.mean()) if present.size else None
 
 
-def _open(source: Any, what: str) -> tuple[str, Any]:
-    """What a file or an argument is called in messages, and its content."""
+def open_rows(source: Any, what: str) -> tuple[str, Any]:
+    """What a file or an argument is called in messages, and its content. Raises: DataError."""
     if not isinstance(source, str | PathLike):
         return f"The {what}", source
     try:
@@ -122,12 +133,12 @@ def _open(source: Any, what: str) -> tuple[str, Any]:
         raise DataError(f"{source} cannot be read as a JSON file of COCO's form: {error}.") from error
 
 
-def _categories(rows: Any, told: str) -> dict[int, str]:
-    """{id: name}"""
+def read_names(rows: Any, told: str) -> dict[int, str]:
+    """{id: name} of a file's `categories`. Raises: DataError."""
     names: dict[int, str] = {}
     for row in rows if isinstance(rows, list) else [rows]:
         id_ = row.get("id") if isinstance(row, Mapping) else None
-        if not _whole(id_) or id_ in names:
+        if not is_whole(id_) or id_ in names:
             raise DataError(f"{told} needs a list `categories`, each with a whole number as id of its own.")
         names[id_] = str(row.get("name", id_))
     return names
@@ -143,8 +154,8 @@ def _images(rows: Sequence[Any], told: str) -> dict[Any, tuple[int, int, int]]:
     for row in rows:
         keys: Mapping[str, Any] = row if isinstance(row, Mapping) else {}
         id_, height, width = keys.get("id"), keys.get("height"), keys.get("width")
-        named = _whole(id_) or isinstance(id_, str)
-        if not (named and _whole(height) and _whole(width) and min(height, width) > 0):
+        named = is_whole(id_) or isinstance(id_, str)
+        if not (named and is_whole(height) and is_whole(width) and min(height, width) > 0):
             raise DataError(f"{told}: an image needs id, height and width, not {row!r:.80}.")
         if id_ in sizes:
             raise DataError(f"{told} lists the image {id_!r} twice; ids must be unique.")
@@ -172,15 +183,15 @@ def _rows(
         if not isinstance(row, Mapping):
             raise DataError(f"{where} is {row!r:.60}; it must hold image_id, category_id and more.")
         image, category = row.get("image_id"), row.get("category_id")
-        if not (_whole(image) or isinstance(image, str)) or image not in sizes:
+        if not (is_whole(image) or isinstance(image, str)) or image not in sizes:
             raise DataError(f"{where} is of the image {image!r}, which the truth does not list.")
-        if not _whole(category) or category not in categories:
+        if not is_whole(category) or category not in categories:
             raise DataError(f"{where} has the category {category!r}, which the truth does not list.")
         id_, *size = sizes[image]
         one: dict[str, Any] = {"id": number, "image_id": id_, "category_id": int(category), "iscrowd": 0}
         one |= _geometry(row, (size[0], size[1]), where, kind, scored)
         if scored:
-            if not _number(row.get("score")):
+            if not is_number(row.get("score")):
                 raise DataError(f"{where} has the score {row.get('score')!r}; every detection needs a number.")
             one["score"] = float(row["score"])
         else:
@@ -194,7 +205,7 @@ def _geometry(row: Mapping[str, Any], size: tuple[int, int], where: str, kind: s
     mask, box = None, row.get("bbox")
     box = box.tolist() if isinstance(box, np.ndarray) else box
     if kind == "bbox" and box:
-        if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(_number, box)) or min(box[2:]) < 0:
+        if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(is_number, box)) or min(box[2:]) < 0:
             raise DataError(f"{where} has the box {box!r:.60}; give left, top, width and height in pixels.")
         box = [float(edge) for edge in box]
         area = box[2] * box[3]
@@ -204,16 +215,18 @@ def _geometry(row: Mapping[str, Any], size: tuple[int, int], where: str, kind: s
         mask = read_mask(row["segmentation"], size, where)
         box, area = mask_box(mask), mask_area(mask)
     if not scored and row.get("area") is not None:
-        if not _number(row["area"]) or row["area"] < 0:
+        if not is_number(row["area"]) or row["area"] < 0:
             raise DataError(f"{where} has the area {row['area']!r:.60}; give the number of pixels.")
         area = row["area"]
     return {"area": area, "bbox": box} | ({"segmentation": mask} if kind == "segm" else {})
 
 
-def _whole(value: object) -> TypeGuard[int]:
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value of a JSON file is a whole number."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def _number(value: Any) -> TypeGuard[float]:
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value of a JSON file is a finite number."""
     number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     return number and bool(abs(value) < math.inf)  # NaN is not

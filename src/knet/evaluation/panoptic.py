@@ -39,7 +39,7 @@ _UNLISTED, _VOID, _FIRST = 0, 1, 2  # positions in the table of overlaps; segmen
 
 
 @dataclass(frozen=True, slots=True)
-class _Segments:
+class Segments:
     """The S segments of an image as (S,) columns: id, category row, crowd flag, stated area (NaN where not stated)."""
 
     ids: np.ndarray
@@ -82,6 +82,24 @@ class PanopticQuality:
         Raises: DataError if the maps differ in size, an id is negative or above 16,777,215, a category is unknown,
         an id is listed twice, or the predicted segments are not exactly the ids of the predicted map.
         """
+        overlaps, truth, predicted = self.tabulate(
+            truth_ids, truth_segments, predicted_ids, predicted_segments, name=name
+        )
+        self.counts += match_segments(overlaps, truth, predicted, len(self.categories))
+
+    def tabulate(
+        self,
+        truth_ids: np.ndarray,
+        truth_segments: Sequence[SegmentLike],
+        predicted_ids: np.ndarray,
+        predicted_segments: Sequence[SegmentLike],
+        *,
+        name: str = "the image",
+    ) -> tuple[np.ndarray, Segments, Segments]:
+        """What `add` counts, without counting it: (2+T, 2+P) overlaps as `overlap_table` gives them, and the segments.
+
+        Raises: DataError as `add`.
+        """
         truth_ids = _checked(truth_ids, f"{name} (truth)")
         predicted_ids = _checked(predicted_ids, f"{name} (prediction)")
         if truth_ids.shape != predicted_ids.shape:
@@ -93,14 +111,15 @@ class PanopticQuality:
         predicted = self._read(predicted_segments, f"{name} (prediction)")
         if (truth.ids == 0).any():
             raise DataError(f"{name} (truth): a segment has id 0, which means void; give segments ids from 1.")
-        overlaps = _overlaps(truth_ids, truth.ids, predicted_ids, predicted.ids)
+        (true, found), lengths = runs(truth_ids, predicted_ids)
+        overlaps = overlap_table(true, found, lengths, truth.ids, predicted.ids)
         if overlaps[:, _UNLISTED].any():
             unlisted = np.setdiff1d(predicted_ids, np.append(predicted.ids, 0))
             raise DataError(f"{name}: the predicted mask has ids {some(unlisted)} that its segments do not list.")
         if not overlaps[:, _FIRST:].sum(axis=0).all():
             empty = predicted.ids[overlaps[:, _FIRST:].sum(axis=0) == 0]
             raise DataError(f"{name}: the prediction lists segments {some(empty)} that have no pixel in its mask.")
-        self._count(overlaps, truth, predicted)
+        return overlaps, truth, predicted
 
     def merge(self, other: PanopticQuality) -> None:
         """Adds what another accumulator with the same class table has counted.
@@ -135,7 +154,7 @@ class PanopticQuality:
             "classes": classes,
         }
 
-    def _read(self, segments: Sequence[SegmentLike], name: str) -> _Segments:
+    def _read(self, segments: Sequence[SegmentLike], name: str) -> Segments:
         rows = []
         for segment in segments:
             try:
@@ -161,34 +180,44 @@ class PanopticQuality:
             raise DataError(f"{name}: segments {some({i for i in ids if ids.count(i) > 1})} are listed twice.")
         if ids and not (min(ids) >= 0 and max(ids) < ID_LIMIT):
             raise DataError(f"{name}: segment ids run from {min(ids)} to {max(ids)}; 0 to {ID_LIMIT - 1} are allowed.")
-        return _Segments(np.array(ids, np.int64), np.array(labels, np.int64), np.array(crowds, bool), np.array(areas))
+        return Segments(np.array(ids, np.int64), np.array(labels, np.int64), np.array(crowds, bool), np.array(areas))
 
-    def _count(self, overlaps: np.ndarray, truth: _Segments, predicted: _Segments) -> None:
-        """Matches the segments of one image, whose overlaps are (2+T, 2+P) pixels."""
-        both = overlaps[_FIRST:, _FIRST:].astype(np.float64)
-        on_void = overlaps[_VOID, _FIRST:].astype(np.float64)
-        predicted_areas = overlaps[:, _FIRST:].sum(axis=0).astype(np.float64)
-        truth_areas = np.where(np.isnan(truth.areas), overlaps[_FIRST:].sum(axis=1), truth.areas)
-        union = predicted_areas + truth_areas[:, None] - both - on_void
-        iou = np.divide(both, union, out=np.zeros_like(both), where=union > 0)  # a stated area may be far too small
-        match = (iou > 0.5) & (truth.rows[:, None] == predicted.rows) & ~truth.crowd[:, None]
-        pair_truth, pair_predicted = np.nonzero(match)
 
-        forgiven = on_void
-        last_crowd = {int(row): index for index, row in enumerate(truth.rows) if truth.crowd[index]}
-        if last_crowd:
-            crowd = np.array([last_crowd.get(int(row), -1) for row in predicted.rows], np.int64)
-            on_crowd = both[crowd, np.arange(len(predicted.ids))]
-            forgiven = on_void + np.where(crowd >= 0, on_crowd, 0)
-        wrong = ~match.any(axis=0) & ~(forgiven / predicted_areas > 0.5)
-        missed = ~match.any(axis=1) & ~truth.crowd
+def match_segments(
+    overlaps: np.ndarray, truth: Segments, predicted: Segments, classes: int, *, forgive_unlisted: bool = False
+) -> np.ndarray:
+    """Matches the segments of one image, or of one window of a video, whose overlaps are (2+T, 2+P) pixels.
 
-        sum_iou, tp, fp, fn = self.counts
-        found, classes = truth.rows[pair_truth], len(self.categories)
-        sum_iou += np.bincount(found, iou[pair_truth, pair_predicted], classes)
-        tp += np.bincount(found, minlength=classes)
-        fp += np.bincount(predicted.rows[wrong], minlength=classes)
-        fn += np.bincount(truth.rows[missed], minlength=classes)
+    Gives (4, classes) float64: sum of IoU, tp, fp, fn of each category row. With `forgive_unlisted` truth pixels that
+    no segment lists forgive an unmatched prediction as void does (but stay in the union).
+    """
+    both = overlaps[_FIRST:, _FIRST:].astype(np.float64)
+    on_void = overlaps[_VOID, _FIRST:].astype(np.float64)
+    predicted_areas = overlaps[:, _FIRST:].sum(axis=0).astype(np.float64)
+    truth_areas = np.where(np.isnan(truth.areas), overlaps[_FIRST:].sum(axis=1), truth.areas)
+    union = predicted_areas + truth_areas[:, None] - both - on_void
+    iou = np.divide(both, union, out=np.zeros_like(both), where=union > 0)  # a stated area may be far too small
+    match = (iou > 0.5) & (truth.rows[:, None] == predicted.rows) & ~truth.crowd[:, None]
+    pair_truth, pair_predicted = np.nonzero(match)
+
+    forgiven = on_void + (overlaps[_UNLISTED, _FIRST:] if forgive_unlisted else 0)
+    last_crowd = {int(row): index for index, row in enumerate(truth.rows) if truth.crowd[index]}
+    if last_crowd:
+        crowd = np.array([last_crowd.get(int(row), -1) for row in predicted.rows], np.int64)
+        on_crowd = both[crowd, np.arange(len(predicted.ids))]
+        forgiven = forgiven + np.where(crowd >= 0, on_crowd, 0)
+    wrong = ~match.any(axis=0) & ~(forgiven / predicted_areas > 0.5)
+    missed = ~match.any(axis=1) & ~truth.crowd
+
+    found = truth.rows[pair_truth]
+    return np.stack(
+        [
+            np.bincount(found, iou[pair_truth, pair_predicted], classes),
+            np.bincount(found, minlength=classes),
+            np.bincount(predicted.rows[wrong], minlength=classes),
+            np.bincount(truth.rows[missed], minlength=classes),
+        ]
+    )
 
 
 def panoptic_quality(
@@ -245,26 +274,38 @@ def _checked(id_map: np.ndarray, name: str) -> np.ndarray:
     return id_map
 
 
-def _overlaps(truth_ids: np.ndarray, truth: np.ndarray, predicted_ids: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Pixels that truth and prediction share: (H,W), (T,), (H,W), (P,) -> (2+T, 2+P) int64.
+def runs(*maps: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """Runs of pixels in which no map changes: maps of equal size -> (R,) values of each map, and (R,) lengths.
+
+    Neighbours mostly have the same ids: counted is not every pixel, but every run of equal ones, with its length.
+    """
+    flat = [values.ravel() for values in maps]
+    changes = flat[0][1:] != flat[0][:-1]
+    for values in flat[1:]:
+        changes |= values[1:] != values[:-1]
+    starts = np.concatenate([[0], np.flatnonzero(changes) + 1])
+    return [values[starts] for values in flat], np.diff(starts, append=flat[0].size)
+
+
+def overlap_table(
+    truth_runs: np.ndarray, predicted_runs: np.ndarray, lengths: np.ndarray, truth: np.ndarray, predicted: np.ndarray
+) -> np.ndarray:
+    """Pixels that truth and prediction share: runs (R,), (R,), (R,) and listed ids (T,), (P,) -> (2+T, 2+P) int64.
 
     The first two rows and columns are ids that are not listed, and void. A predicted segment that is listed with
     id 0 is a segment, as in panopticapi.
     """
-    flat_truth, flat_predicted = truth_ids.ravel(), predicted_ids.ravel()
-    # Neighbours mostly have the same ids: counted is not every pixel, but every run of equal ones, with its length.
-    changes = flat_truth[1:] != flat_truth[:-1]
-    changes |= flat_predicted[1:] != flat_predicted[:-1]
-    starts = np.concatenate([[0], np.flatnonzero(changes) + 1])
-    lengths = np.diff(starts, append=flat_truth.size)
     width = _FIRST + len(predicted)
-    cells = _positions(flat_truth[starts], truth) * width + _positions(flat_predicted[starts], predicted)
+    cells = positions(truth_runs, truth) * width + positions(predicted_runs, predicted)
     counts = np.bincount(cells, lengths, minlength=(_FIRST + len(truth)) * width)  # float64, exact to 2^53
     return counts.astype(np.int64).reshape(-1, width)
 
 
-def _positions(values: np.ndarray, listed: np.ndarray) -> np.ndarray:
-    """Where each id stands in the table of overlaps. (R,) ids from 0 on, (S,) -> (R,) int64"""
+def positions(values: np.ndarray, listed: np.ndarray) -> np.ndarray:
+    """Where each id stands in the table of overlaps. (R,) ids from 0 on, (S,) -> (R,) int64
+
+    0 stands for ids that are not listed, 1 for void (id 0), 2 + s for the s-th of `listed`.
+    """
     known = np.concatenate([[0], listed])
     order = np.argsort(known, kind="stable")  # a listed 0 comes behind the other, and so counts
     ordered = known[order]

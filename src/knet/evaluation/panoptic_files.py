@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -25,6 +25,9 @@ Labelled = tuple[np.ndarray, Sequence[SegmentLike]]
 
 Annotation = tuple[Path, list[Any]]
 """Where an image's mask lies, and its segments."""
+
+Source = TypeVar("Source")
+Content = TypeVar("Content")
 
 ID_LIMIT = 1 << 24  # an RGB mask holds three bytes
 
@@ -85,16 +88,23 @@ def read_pairs(
     missing = [image for image in truth if image not in predictions]
     if missing:
         raise DataError(f"There is no prediction for image_id {some(missing)}; every image of the truth needs one.")
+    masks = [path for image in truth for path in (truth[image][0], predictions[image][0])]
+    ids = read_ahead(read_mask, masks)
+    for image in truth:
+        yield f"image {image}", (next(ids), truth[image][1]), (next(ids), predictions[image][1])
+
+
+def read_ahead(read: Callable[[Source], Content], sources: Sequence[Source]) -> Iterator[Content]:
+    """What `read` gives for each source, in order; the next few are read in threads meanwhile."""
     with ThreadPoolExecutor(2 * _AHEAD) as pool:
-        masks = [path for image in truth for path in (truth[image][0], predictions[image][0])]
-        reading = deque(pool.submit(_read_mask, path) for path in masks[: 2 * _AHEAD])
-        for following, image in enumerate(truth, _AHEAD):
-            true, predicted = reading.popleft().result(), reading.popleft().result()
-            reading.extend(pool.submit(_read_mask, path) for path in masks[2 * following : 2 * following + 2])
-            yield f"image {image}", (true, truth[image][1]), (predicted, predictions[image][1])
+        reading = deque(pool.submit(read, source) for source in sources[: 2 * _AHEAD])
+        for following in range(2 * _AHEAD, 2 * _AHEAD + len(sources)):
+            content = reading.popleft().result()
+            reading.extend(pool.submit(read, source) for source in sources[following : following + 1])
+            yield content
 
 
-def _read_mask(path: Path) -> np.ndarray:
+def read_mask(path: Path) -> np.ndarray:
     """A panoptic PNG's ids: (H,W) int32, R + 256 G + 65536 B."""
     try:
         with Image.open(path) as image:

@@ -1,7 +1,7 @@
 """Results of the metrics for people and programs: a text table, a CSV file, a JSON file.
 
-All functions take the dictionary that `panoptic_quality`, `PanopticQuality.result`, `mean_iou`, `mask_ap` or
-`cityscapes_instance_ap` returned.
+All functions take the dictionary that `panoptic_quality`, `PanopticQuality.result`, `mean_iou`, `mask_ap`,
+`cityscapes_instance_ap`, `stq`, `vpq` or `ytvis_ap` returned.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ _INSTANCE = {"ap": "AP", "ap50": "AP50", "objects": "objects"}
 _COCO = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "aps": "APs", "apm": "APm", "apl": "APl"}
 _COCO |= {"ar1": "AR1", "ar10": "AR10", "ar100": "AR100", "ars": "ARs", "arm": "ARm", "arl": "ARl"}
 _COCO["objects"] = "objects"
+_STQ = {"stq": "STQ", "aq": "AQ", "sq": "SQ", "tracks": "tracks", "frames": "frames"}
+_WINDOW = "window_"  # columns of VPQ's table, one for each window, are called by its number of frames
 
 
 def rows(result: Mapping[str, Any]) -> list[Row]:
@@ -34,10 +36,14 @@ def rows(result: Mapping[str, Any]) -> list[Row]:
     averaged, in the summary). Semantic: `level` (class, category, mean, accuracy: the share of right pixels, in
     the column `iou`), `id`, `name`, `iou`, `niou` (only Cityscapes), `pixels`. Instances: `level` (class, mean),
     `id`, `name`, `ap`, `ap50`, `objects`; COCO's have more, as `mask_ap` gives them. ADE20K adds the means by both
-    conventions (level mean) and the official score (level score). Fractions are 0..1; None where there is nothing to
-    say.
+    conventions (level mean) and the official score (level score). STQ: `level` (class, sequence, all), `stq`, `aq`,
+    `sq` (a class's IoU), `tracks`, `frames`. VPQ: `level` (class, sequence, things, stuff, all), `vpq` (the mean over
+    the windows), `window_1` and so on (PQ in windows of that many frames), `frames`. The name of their last row says
+    the protocol. Fractions are 0..1; None where there is nothing to say.
     """
-    if "ap" in result.get("all", {}):
+    if "sequences" in result:
+        columns, listed = _vpq_rows(result) if "windows" in result else _stq_rows(result)
+    elif "ap" in result.get("all", {}):
         columns = _COCO
         listed = [("class", key, row["name"], row) for key, row in result["classes"].items()]
         objects = sum(row["objects"] for row in result["classes"].values())
@@ -70,10 +76,32 @@ def rows(result: Mapping[str, Any]) -> list[Row]:
     return [{"level": a, "id": b, "name": c, **{key: row.get(key) for key in columns}} for a, b, c, row in listed]
 
 
+def _stq_rows(result: Mapping[str, Any]) -> tuple[dict[str, str], list[tuple[str, Any, str, Any]]]:
+    listed = [("class", key, row["name"], {**row, "sq": row["iou"]}) for key, row in result["classes"].items()]
+    listed += [("sequence", None, name, row) for name, row in result["sequences"].items()]
+    return _STQ, [*listed, ("all", None, f"all ({result['protocol']} protocol)", result["all"])]
+
+
+def _vpq_rows(result: Mapping[str, Any]) -> tuple[dict[str, str], list[tuple[str, Any, str, Any]]]:
+    windows = result["windows"]
+    columns = {"vpq": "VPQ"} | {f"{_WINDOW}{frames}": str(frames) for frames in windows} | {"frames": "frames"}
+    listed: list[tuple[str, Any, str, Any]] = []
+    for key, row in result["classes"].items():
+        cells = {f"{_WINDOW}{frames}": window["classes"][key]["pq"] for frames, window in windows.items()}
+        listed.append(("class", key, row["name"], {**cells, "vpq": row["vpq"]}))
+    listed += [("sequence", None, name, row) for name, row in result["sequences"].items()]
+    for group in ("things", "stuff", "all"):
+        cells = {f"{_WINDOW}{frames}": window[group]["pq"] for frames, window in windows.items()}
+        name = f"all ({result['protocol']} protocol)" if group == "all" else group
+        listed.append((group, None, name, {**cells, **result[group]}))
+    return columns, listed
+
+
 def table(result: Mapping[str, Any]) -> str:
     """The result as a table of plain text, in percent with one decimal; "-" where there is nothing to say."""
-    headings = {**_PANOPTIC, **_SEMANTIC, **_COCO}
     body = rows(result)
+    headings = {**_PANOPTIC, **_SEMANTIC, **_COCO, **_STQ, "vpq": "VPQ"}
+    headings |= {key: key.removeprefix(_WINDOW) for key in body[0] if key.startswith(_WINDOW)}
     columns = [key for key in body[0] if key in headings]
     cells = [[str(row["name"]), *(_cell(row[key]) for key in columns)] for row in body]
     cells.insert(0, ["class", *(headings[key] for key in columns)])
@@ -83,7 +111,7 @@ def table(result: Mapping[str, Any]) -> str:
     previous = "heading"
     text = []
     for line, level in zip(lines, ["heading", *(str(row["level"]) for row in body)], strict=True):
-        if level != previous and previous in ("heading", "class", "category"):
+        if level != previous and previous in ("heading", "class", "category", "sequence"):
             text.append(rule)
         text.append(line)
         previous = level

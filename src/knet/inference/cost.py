@@ -14,7 +14,8 @@ from knet.models.zoo import create, entry
 
 # Height and width of a usual image of each data set, by the beginning of its class table's name.
 _USUAL = {"cityscapes": (1024, 2048), "mapillary": (2448, 3264), "camvid": (720, 960), "coco": (480, 640)}
-_USUAL["ade20k"] = (512, 683)
+_USUAL |= {"ade20k": (512, 683), "kitti_step": (375, 1242), "vipseg": (720, 1280)}
+_USUAL["youtube_vis"] = (720, 1280)
 
 
 @dataclass(frozen=True, slots=True)

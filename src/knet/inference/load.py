@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, Unpack, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from knet.data.categories import load_categories
 from knet.errors import CheckpointError, ConfigError
+from knet.inference.fitting import fitting
 from knet.inference.segmenter import Segmenter
 from knet.inference.settings import Options, Settings
-from knet.models.zoo import ZOO, Merge, create, entry
+from knet.models.zoo import Merge, create, entry
 from knet.structures import Category, Preprocessing
 from knet.weights.load import Checkpoint, load_strict, read_checkpoint, save_weights
 
@@ -121,13 +122,21 @@ def describe(
     }
 
 
-def describe_official(model: str) -> dict[str, Any]:
-    """`describe` for a model as published: its own class table, preprocessing and thresholds."""
-    row = entry(model)
-    return describe(model, {}, load_categories(row.categories), row.preprocessing, row.score, row.overlap)
+def describe_official(model: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
+    """`describe` for a model as published: its own class table, preprocessing and thresholds.
+
+    Raises: ConfigError if `arguments` change the number of classes, whose names nobody knows then.
+    """
+    row, arguments = entry(model), arguments or {}
+    if arguments.keys() & {"classes", "stuff"}:
+        raise ConfigError(
+            f"The classes of '{model}' are those of its class table; leave classes and stuff out, and take weights of "
+            "other classes as the start of a training run (weights=FILE)."
+        )
+    return describe(model, arguments, load_categories(row.categories), row.preprocessing, row.score, row.overlap)
 
 
-def convert(source: str | Path, target: str | Path, model: str, half: bool = False) -> dict[str, Any]:
+def convert(source: str | Path, target: str | Path, model: str, half: bool = False, **arguments: Any) -> dict[str, Any]:
     """Any checkpoint that fits a model to a .safetensors file that carries its name, class table and preprocessing.
 
     Args:
@@ -136,6 +145,8 @@ def convert(source: str | Path, target: str | Path, model: str, half: bool = Fal
         model: the model that the source was made for.
         half: store matrices and filters in float16, for half the size. They are used in float32 all the same; biases
             and norms, which need the range, stay float32.
+        arguments: constructor arguments that the source was made with, where they are not the model's own, such as
+            channels=256.
 
     Returns:
         The metadata that was written.
@@ -147,7 +158,7 @@ def convert(source: str | Path, target: str | Path, model: str, half: bool = Fal
     if Path(target).suffix != ".safetensors":
         raise ConfigError(f"The converted weights are a .safetensors file; '{target}' must end in .safetensors.")
     checkpoint = read_checkpoint(source)
-    card = _card(model, checkpoint, str(source))
+    card = _card(model, checkpoint, str(source), arguments)
     state = _network(card, checkpoint, str(source)).state_dict()
     if half:
         state = {key: tensor.half() if tensor.ndim > 1 else tensor for key, tensor in state.items()}
@@ -158,20 +169,14 @@ def convert(source: str | Path, target: str | Path, model: str, half: bool = Fal
 def _network(card: dict[str, Any], checkpoint: Checkpoint, origin: str) -> nn.Module:
     """The network that a card describes, with the weights of the checkpoint."""
     net = create(card["model"], **card["arguments"])
-    load_strict(net, checkpoint.state, origin, advice=lambda: _fitting(checkpoint.state))
+    load_strict(net, checkpoint.state, origin, advice=lambda: fitting(checkpoint.state))
     return net
 
 
-def _fitting(state: dict[str, Tensor]) -> str:
-    """Which models of the zoo these weights fit."""
-    shapes = {key: tensor.shape for key, tensor in state.items()}
-    with torch.device("meta"):  # shapes alone, no memory
-        names = [name for name in ZOO if {k: t.shape for k, t in create(name).state_dict().items()} == shapes]
-    return f"They fit: {', '.join(names)}." if names else "They fit none of `knet models`."
-
-
-def _card(model: str | None, checkpoint: Checkpoint, origin: str) -> dict[str, Any]:
-    """The metadata in the file, or, where it has none, that of the named model as published."""
+def _card(
+    model: str | None, checkpoint: Checkpoint, origin: str, arguments: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The metadata in the file, or, where it has none, that of the named model as published but for `arguments`."""
     made_for = checkpoint.metadata.get("model")
     if made_for is None and model is None:
         raise CheckpointError(
@@ -179,7 +184,11 @@ def _card(model: str | None, checkpoint: Checkpoint, origin: str) -> dict[str, A
             "weights= (--weights on the command line)."
         )
     if made_for is None:
-        return describe_official(str(model))
+        return describe_official(str(model), arguments)
+    if arguments:
+        raise ConfigError(
+            f"The weights in '{origin}' say themselves how their model was made; leave {', '.join(arguments)} out."
+        )
     if model is not None and made_for != model:
         raise CheckpointError(
             f"The weights in '{origin}' were made for '{made_for}', not for '{model}'; load that model."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -16,11 +16,14 @@ from torchvision.transforms.v2 import functional as TF
 
 from knet.data.coco_masks import mask_area, mask_box, pack_mask
 from knet.data.resize_opencv import resize_as_opencv
+from knet.errors import ConfigError, DataError
 from knet.inference.segmentation import Segmentation
 from knet.inference.settings import Options, Settings, Size, seen_size
 from knet.inference.sources import load_image, open_source
+from knet.inference.streams import open_stream
+from knet.inference.tracking import ENLARGED, PAIRS, VideoState, View, embeds, identify, void_as_lowest
 from knet.merge.image import instances, merge_sorted, panoptic_classes, resized_parts
-from knet.merge.plain import best_class, merge_panoptic, number_segments
+from knet.merge.plain import best_class, merge_panoptic, number_masks
 from knet.merge.semantic import best_classes, class_segments, look
 from knet.models.zoo import Merge, Task
 from knet.structures import Category, Output, Preprocessing, Segment
@@ -37,7 +40,7 @@ class Segmenter:
         name: the model's name in the zoo.
         categories: its class table; a category's position is the network's label.
         task: what results are: "panoptic" (every pixel in one segment), "instance" (objects, which may overlap) or
-            "semantic" (one segment a class).
+            "semantic" (one segment a class); "clip" models are for `inference.clip.segment_clip`.
         merge: how the masks of a panoptic model share the pixels, see `knet.load`.
         preprocessing, settings: the published ones unless `load` was told otherwise.
     """
@@ -111,49 +114,129 @@ class Segmenter:
     def segment(self, image: np.ndarray, name: str = "image", **options: Unpack[Options]) -> Segmentation:
         """One image as (H,W,3) uint8 RGB -> its `Segmentation`, under the given name."""
         settings = self.settings.changed(self.task, options)
-        if self.task == "instance":
-            return self._objects(image, settings, name)
-        id_map, rows = self._classes(image, settings) if self.task == "semantic" else self._parts(image, settings)
-        return self._segmentation(id_map.cpu().numpy(), rows, name)
+        if self.task == "clip":
+            raise for_clips(self.name)
+        if self.task == "semantic":
+            id_map, rows = self._classes(image, settings)
+            return self._segmentation(id_map.cpu().numpy(), rows, name)
+        outputs, view = self._look(image, settings)
+        return self._result(outputs[-1], view, settings, name)[0]
 
-    def _parts(self, image: np.ndarray, settings: Settings) -> tuple[Tensor, Rows]:
-        """Things and stuff: every pixel to one mask. -> (H,W) int32, rows"""
-        size = (image.shape[0], image.shape[1])
-        inputs, seen = self._prepare(image, settings.size)
-        output = self._last(inputs)
+    def track(
+        self,
+        source: Any,
+        *,
+        compatible: bool = False,
+        on_error: Callable[[DataError], None] | None = None,
+        on_note: Callable[[str], None] | None = None,
+        **options: Unpack[Options],
+    ) -> Iterator[tuple[np.ndarray, Segmentation]]:
+        """Frame and result, one after the other, of a video; an object keeps its `Segment.track` over the frames.
+
+        A model that was made for video finds objects again by what it learned. Any other does so by overlap with where
+        they are expected, which is the weaker way. Memory does not grow with the number of frames.
+
+        Args:
+            source: a video file, a folder of frames, a pattern, a webcam's number, an rtsp:// address, or a list of
+                these; with each video or folder, identities start again. See `inference.streams.open_stream`.
+            compatible: of Video K-Net, what its published figures contain: identities given to the wrong objects where
+                a duplicate was dropped, void pixels called road, and boxes cut by a stretched semantic map.
+            on_error: called with the error of a source that breaks off or cannot be read, after the frames before it.
+                Without it the error is raised.
+            on_note: called with a sentence about frames that a folder lacks. Default: a Python warning.
+            options: as for a single image.
+
+        Raises:
+            DataError: a source that does not exist, cannot be read or breaks off.
+            ConfigError: an option is out of range, or the model tells classes only, not objects.
+        """
+        state = VideoState()
+        for frame in open_stream(source, on_error, on_note):
+            state = VideoState() if frame.first else state
+            item = frame.item
+            result, state = self.segment_next(
+                item.image, state, frame.time, item.name, compatible=compatible, **options
+            )
+            yield item.image, result
+
+    @torch.inference_mode()
+    def segment_next(
+        self,
+        image: np.ndarray,
+        state: VideoState,
+        number: int,
+        name: str = "image",
+        *,
+        compatible: bool = False,
+        **options: Unpack[Options],
+    ) -> tuple[Segmentation, VideoState]:
+        """One frame of a video, with tracks, and what the next frame needs of it. See `track`.
+
+        Args:
+            state: what the frame before gave, `VideoState()` for the first. number: of the frame in its video.
+        """
+        settings = self.settings.changed(self.task, options)
+        if self.task == "clip":
+            raise for_clips(self.name)
+        if self.task == "semantic":
+            raise ConfigError(f"'{self.name}' tells classes, not objects, so there is nothing to track; take another.")
+        outputs, view = self._look(image, settings, state.kernels)
+        result, kernel_of = self._result(outputs[-1], view, settings, name)
+        result, state = identify(self.net, outputs, result, kernel_of, view, state, number, compatible)
+        return void_as_lowest(result) if compatible else result, state
+
+    def _look(self, image: np.ndarray, settings: Settings, previous: Tensor | None = None) -> tuple[list[Output], View]:
+        """What the network says of an image, after the frame before, and the sizes it says it in."""
+        inputs, seen = self.prepare(image, settings.size)
+        padded = (inputs.shape[2], inputs.shape[3])
+        return self._outputs(inputs, previous), View(padded, seen, (image.shape[0], image.shape[1]))
+
+    def _result(self, output: Output, view: View, settings: Settings, name: str) -> tuple[Segmentation, dict[int, int]]:
+        """The result, and the kernel that each of its things comes from, by segment id."""
+        merging = self._objects if self.task == "instance" else self._parts
+        return merging(output, view, settings, name)
+
+    def _parts(self, output: Output, view: View, settings: Settings, name: str) -> tuple[Segmentation, dict[int, int]]:
+        """Things and stuff: every pixel to one mask."""
         mask_logits, class_logits = output.mask_logits[0], output.class_logits[0]  # type: ignore[index]
         stuff = getattr(self.net, "stuff", None)  # labels that have kernels of their own
-        scores, labels = panoptic_classes(class_logits, stuff) if stuff else best_class(class_logits)
+        video = embeds(self.net)
+        if stuff:
+            scores, labels = panoptic_classes(class_logits, stuff, PAIRS if video else None)
+        else:
+            scores, labels = best_class(class_logits)
         if self.merge == "sorted":
-            padded = (inputs.shape[2], inputs.shape[3])
-            probabilities = resized_parts(mask_logits, padded, seen, size)
+            enlarged = ENLARGED if video else 2
+            probabilities = resized_parts(mask_logits, view.padded, view.seen, view.size, enlarged)
             merged = merge_sorted(probabilities, scores, labels, self._things, settings.score, settings.overlap)
         else:
-            merged = merge_panoptic(mask_logits, scores, labels, seen, settings.score, settings.overlap)
-        id_map, rows = number_segments(merged, self._things)
+            merged = merge_panoptic(mask_logits, scores, labels, view.seen, settings.score, settings.overlap)
+        numbers, rows = number_masks(merged, self._things)
         # Algorithm 1 merges at the size the network saw; the nearest pixel takes it to the image's own.
-        return nearest(id_map, size), rows
+        id_map = nearest(numbers.to(merged.owner.device)[merged.owner], view.size)
+        kernel_of = dict(zip(numbers[:-1].tolist(), merged.kernels.tolist(), strict=True))
+        return self._segmentation(id_map.cpu().numpy(), rows, name), kernel_of
 
-    def _objects(self, image: np.ndarray, settings: Settings, name: str) -> Segmentation:
+    def _objects(
+        self, output: Output, view: View, settings: Settings, name: str
+    ) -> tuple[Segmentation, dict[int, int]]:
         """Objects with a mask each; those without a pixel are left out."""
-        inputs, seen = self._prepare(image, settings.size)
-        output, padded = self._last(inputs), (inputs.shape[2], inputs.shape[3])
         mask_logits, class_logits = output.mask_logits[0], output.class_logits[0]  # type: ignore[index]
-        size = (image.shape[0], image.shape[1])
-        found = instances(mask_logits, class_logits, padded, seen, size, settings.score)
-        id_map = np.zeros(size, np.int32)
-        segments, masks = list[Segment](), {}
-        for on_device, label, score in zip(found.masks, found.labels.tolist(), found.scores.tolist(), strict=True):
+        found = instances(mask_logits, class_logits, view.padded, view.seen, view.size, settings.score)
+        id_map = np.zeros(view.size, np.int32)
+        segments, masks, kernel_of = list[Segment](), {}, {}
+        rows = zip(found.masks, found.labels.tolist(), found.scores.tolist(), found.kernels.tolist(), strict=True)
+        for on_device, label, score, kernel in rows:
             mask = on_device.cpu().numpy()
             if not mask.any():
                 continue
             number, rle = len(segments) + 1, pack_mask(mask)
-            masks[number] = rle
+            masks[number], kernel_of[number] = rle, kernel
             id_map[mask & (id_map == 0)] = number  # the best comes first and keeps its pixels
             left, top, width, height = map(int, mask_box(rle))
             box = (left, top, left + width, top + height)
             segments.append(self._segment(number, label, score, mask_area(rle), box))
-        return Segmentation(id_map, segments, self.categories, name, masks=masks)
+        return Segmentation(id_map, segments, self.categories, name, masks=masks), kernel_of
 
     def _classes(self, image: np.ndarray, settings: Settings) -> tuple[Tensor, Rows]:
         """A segment a class, from all looks at the image. -> (H,W) int32, rows"""
@@ -161,21 +244,28 @@ class Segmenter:
         step = settings.step(seen_size(size, settings.size, self.preprocessing))
         views = []
         for scale in settings.scales:
-            inputs, seen = self._prepare(image, settings.size, scale)
+            inputs, seen = self.prepare(image, settings.size, scale)
             inputs = inputs[:, :, : seen[0], : seen[1]]  # padding would be looked at as if it were scenery
-            views += look(lambda part: self._last(part).mask_logits, inputs, size, settings.flip, settings.window, step)
+            masks = look(
+                lambda part: self._outputs(part)[-1].mask_logits, inputs, size, settings.flip, settings.window, step
+            )
+            views += masks
         id_map, rows = class_segments(*best_classes(views))
         kept = [row for row in rows if row[2] >= settings.score]
         number_of = torch.zeros(len(rows) + 1, dtype=torch.int32, device=id_map.device)
         number_of[[row[0] for row in kept]] = torch.arange(1, len(kept) + 1, dtype=torch.int32, device=id_map.device)
         return number_of[id_map], [(number, *row[1:]) for number, row in enumerate(kept, start=1)]
 
-    def _last(self, inputs: Tensor) -> Output:
-        """What the network says after its last stage."""
-        with torch.autocast(self.device.type, _PRECISIONS[self.precision], enabled=self.precision != "fp32"):
-            return self.net(inputs)[-1]
+    def _outputs(self, inputs: Tensor, previous: Tensor | None = None) -> list[Output]:
+        """What the network says after each stage; `previous` are the kernels of the frame before."""
+        with self.autocast():
+            return self.net(inputs) if previous is None else self.net(inputs, previous)
 
-    def _prepare(self, image: np.ndarray, size: Size, scale: float = 1.0) -> tuple[Tensor, tuple[int, int]]:
+    def autocast(self) -> torch.autocast:
+        """The context in which the network computes with its precision."""
+        return torch.autocast(self.device.type, _PRECISIONS[self.precision], enabled=self.precision != "fp32")
+
+    def prepare(self, image: np.ndarray, size: Size, scale: float = 1.0) -> tuple[Tensor, tuple[int, int]]:
         """(H,W,3) uint8 -> (1,3,h,w) normalised and padded, and the size before padding."""
         p = self.preprocessing
         x = torch.tensor(image, device=self.device).permute(2, 0, 1)  # a copy: arrays of others may be read-only
@@ -200,6 +290,14 @@ class Segmenter:
     def _segment(self, number: int, label: int, score: float, area: int, box: tuple[int, int, int, int]) -> Segment:
         category = self.categories[label]
         return Segment(number, category.id, category.name, category.thing, score, area, box)
+
+
+def for_clips(model: str) -> ConfigError:
+    """The error where single images are given to a model for clips."""
+    return ConfigError(
+        f"The model '{model}' looks at all frames of a clip at once, not at single images; call "
+        "knet.inference.clip.segment_clip from Python, or choose a model of another task."
+    )
 
 
 def normalize_and_pad(

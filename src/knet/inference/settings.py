@@ -27,7 +27,8 @@ class Options(TypedDict, total=False):
 
     Of semantic models: scales: how many times `size` the network sees, one after the other · flip: see the mirror image
     as well; probabilities are averaged over all of it · window: (height, width) or one number for both, of windows that
-    slide over what the network sees · stride: from window to window, two thirds of the window unless given.
+    slide over what the network sees; one that is larger in a single direction is cut there, as in mmsegmentation, and
+    one that is larger in both is refused · stride: from window to window, two thirds of the window unless given.
     """
 
     size: Size | None
@@ -102,7 +103,7 @@ def seen_size(shape: tuple[int, int], size: Size, preprocessing: Preprocessing, 
     Raises:
         ConfigError: no such size.
     """
-    if size == "image":
+    if size == "image" or (size == "model" and not preprocessing.resize):
         return max(int(shape[0] * scale + 0.5), 1), max(int(shape[1] * scale + 0.5), 1)
     if size == "model":
         short, long = preprocessing.short_edge, preprocessing.max_edge

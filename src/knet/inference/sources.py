@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from knet.errors import DataError
+from knet.inference.decoding import decode_frames
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".gif", ".mpg", ".mpeg")
@@ -215,7 +216,7 @@ def probe_video(path: str | Path) -> VideoInfo:
         frames: int | None = stream.frames or None
         if frames is None and container.duration:
             frames = max(1, round(container.duration / 1_000_000 * rate))  # duration is in microseconds
-        first = next(_frames(container, path), None)
+        first = next(decode_frames(container, f"'{path}'"), None)
     if first is None:
         raise DataError(f"'{path}' holds no frame that can be read; copy or convert it again.")
     return VideoInfo(path, Fraction(rate), frames, *first.shape[:2])
@@ -229,7 +230,7 @@ def read_video(path: str | Path) -> Iterator[Item]:
     """
     info = probe_video(path)
     with _container(info.path) as container:
-        for index, image in enumerate(_frames(container, info.path)):
+        for index, image in enumerate(decode_frames(container, f"'{info.path}'")):
             yield Item(image, f"{info.name}_{index:06d}", info.path, info, index)
 
 
@@ -244,19 +245,6 @@ def _container(path: Path) -> Any:
         raise DataError(f"'{path}' has no picture stream (sound only?); pass a video.")
     container.streams.video[0].thread_type = "AUTO"
     return container
-
-
-def _frames(container: Any, path: Path) -> Iterator[np.ndarray]:
-    """The frames of an open video as (H,W,3) uint8 RGB, turned as the camera noted."""
-    done = 0
-    try:
-        for frame in container.decode(container.streams.video[0]):
-            image = frame.to_ndarray(format="rgb24")
-            turns = round(getattr(frame, "rotation", 0) / 90) % 4  # PyAV tells it from version 14.1 on
-            yield np.ascontiguousarray(np.rot90(image, turns)) if turns else image
-            done += 1
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise DataError(f"'{path}' breaks off after {done} frames ({_why(error)}); copy it again.") from error
 
 
 def natural_order(path: Path) -> tuple[Any, ...]:

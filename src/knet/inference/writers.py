@@ -44,6 +44,7 @@ from knet.inference.sources import VideoInfo
 from knet.structures import Category
 
 FORMATS = ("overlay", "panoptic", "instances", "semantic", "json", "video")
+TRACK_FORMATS = ("step", "vipseg", "cityscapes-vps", "tracks", "mots")  # of tracked videos, see `track_writers`
 STILL_RATE = Fraction(10)  # frames a second of a film made of single images
 
 
@@ -51,10 +52,15 @@ def check_formats(formats: Sequence[str], categories: Sequence[Category]) -> tup
     """The formats, once each. ConfigError for an unknown one and for one that cannot hold the classes."""
     formats = formats.split(",") if isinstance(formats, str) else formats
     for name in formats:
+        if name in TRACK_FORMATS:
+            raise ConfigError(
+                f"The format '{name}' is for tracked videos: use `knet predict --track` or a TrackWriter."
+            )
         if name not in FORMATS:
-            near = difflib.get_close_matches(str(name), FORMATS, n=1)
+            near = difflib.get_close_matches(str(name), FORMATS + TRACK_FORMATS, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else "."
-            raise ConfigError(f"Unknown format '{name}'; known are {', '.join(FORMATS)}{hint}")
+            known = f"{', '.join(FORMATS)}, and of tracked videos {', '.join(TRACK_FORMATS)}"
+            raise ConfigError(f"Unknown format '{name}'; known are {known}{hint}")
     if "semantic" in formats and any(not 0 <= c.id < 65535 for c in categories):
         raise ConfigError("The format 'semantic' holds category ids from 0 to 65534; use 'panoptic' or 'json' instead.")
     bad = next((c for c in categories if not (1 <= c.id <= 65 if c.thing else 0 <= c.id < 1000)), None)
@@ -64,6 +70,11 @@ def check_formats(formats: Sequence[str], categories: Sequence[Category]) -> tup
             f"with 0 .. 999; '{bad.name}' has {bad.id}: use 'panoptic' instead."
         )
     return tuple(dict.fromkeys(formats))
+
+
+def still_video(name: str, image: np.ndarray) -> VideoInfo:
+    """What `ResultWriter.write` needs to make a video of that name from single images."""
+    return VideoInfo(Path(f"{name}.images"), STILL_RATE, None, *image.shape[:2])
 
 
 def make_folder(folder: Path) -> Path:

@@ -31,7 +31,9 @@ class Instances:
     kernels: Tensor
 
 
-def resize_masks(mask_logits: Tensor, padded: tuple[int, int], seen: tuple[int, int], size: tuple[int, int]) -> Tensor:
+def resize_masks(
+    mask_logits: Tensor, padded: tuple[int, int], seen: tuple[int, int], size: tuple[int, int], enlarged: int = 2
+) -> Tensor:
     """Mask probabilities on an image's own pixels. (N,h,w) logits on the feature map's grid -> (N,H,W) 0..1 float32
 
     Args:
@@ -39,6 +41,7 @@ def resize_masks(mask_logits: Tensor, padded: tuple[int, int], seen: tuple[int, 
         padded: height and width of the batch that the network saw.
         seen: height and width of the image in it, without padding.
         size: height and width of the result, the original image's.
+        enlarged: how many times, before logits become probabilities; 4 in Video K-Net.
     """
 
     def resize(masks: Tensor, to: tuple[int, int]) -> Tensor:
@@ -47,29 +50,35 @@ def resize_masks(mask_logits: Tensor, padded: tuple[int, int], seen: tuple[int, 
     if not len(mask_logits):  # which torch refuses to resize
         return mask_logits.new_zeros((0, *size), dtype=torch.float32)
     height, width = mask_logits.shape[1:]
-    probabilities = resize(mask_logits.float(), (2 * height, 2 * width)).sigmoid()
+    probabilities = resize(mask_logits.float(), (enlarged * height, enlarged * width)).sigmoid()
     return resize(resize(probabilities, padded)[:, : seen[0], : seen[1]], size)
 
 
 def resized_parts(
-    mask_logits: Tensor, padded: tuple[int, int], seen: tuple[int, int], size: tuple[int, int]
+    mask_logits: Tensor, padded: tuple[int, int], seen: tuple[int, int], size: tuple[int, int], enlarged: int = 2
 ) -> Iterator[Tensor]:
     """What `resize_masks` gives, a few masks at a time: a large photograph needs no more memory. (n,H,W) each"""
     pixels = max(height * width for height, width in (padded, size))
     values = _VALUES_AT_ONCE if mask_logits.device.type == "cpu" else _VALUES_AT_ONCE * _TIMES_ON_GPU
     for part in mask_logits.split(max(values // pixels, 1)):
-        yield resize_masks(part, padded, seen, size)
+        yield resize_masks(part, padded, seen, size, enlarged)
 
 
-def panoptic_classes(class_logits: Tensor, stuff: Sequence[int]) -> tuple[Tensor, Tensor]:
+def panoptic_classes(class_logits: Tensor, stuff: Sequence[int], pairs: int | None = None) -> tuple[Tensor, Tensor]:
     """Every kernel's class where stuff has kernels of its own. (N,K) logits -> scores (N,) 0..1, labels (N,) int64
 
     The last kernels are those of the `stuff` labels, one each, in that order; the others take their best thing class.
+    pairs: things whose kernel is not in so many of the best pairs of kernel and class get the score 0, so that they win
+    no pixel (Video K-Net: 100 pairs of 100 kernels, and a kernel may be in several).
     """
     things = torch.tensor([label for label in range(class_logits.shape[1]) if label not in set(stuff)])
     things, stuff_labels = things.to(class_logits.device), torch.tensor(stuff, device=class_logits.device)
     count = len(class_logits) - len(stuff)
     thing_scores, best = best_class(class_logits[:count, things])
+    if pairs is not None:
+        listed = torch.zeros_like(thing_scores, dtype=torch.bool)
+        listed[best_instances(class_logits[:count, things], pairs)[2]] = True
+        thing_scores = thing_scores * listed
     stuff_scores = class_logits[count:].float().sigmoid().gather(1, stuff_labels[:, None])[:, 0]
     return torch.cat((thing_scores, stuff_scores)), torch.cat((things[best], stuff_labels))
 
@@ -111,7 +120,7 @@ def merge_sorted(
     kept &= ~things.to(labels.device)[labels] | (scores >= score)
     order = scores.argsort(descending=True, stable=True)
     rank = order.argsort()
-    return MergedMasks(torch.where(kept[owner], rank[owner], -1), labels[order], scores[order])
+    return MergedMasks(torch.where(kept[owner], rank[owner], -1), labels[order], scores[order], order)
 
 
 def best_instances(class_logits: Tensor, count: int = 100) -> tuple[Tensor, Tensor, Tensor]:

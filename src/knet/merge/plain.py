@@ -14,12 +14,14 @@ class MergedMasks:
     """One owner for every pixel of an image.
 
     `owner` (H,W) int64: index of the mask that has the pixel, -1 = void · `labels` (M,) int64 and `scores` (M,)
-    float of the masks that passed the score filter, in kernel order. A mask may own no pixel.
+    float of the masks that passed the score filter · `kernels` (M,) int64, the kernel that each mask comes from. A mask
+    may own no pixel.
     """
 
     owner: Tensor
     labels: Tensor
     scores: Tensor
+    kernels: Tensor
 
 
 def best_class(class_logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,7 +62,7 @@ def merge_panoptic(
     won = torch.bincount(owner.flatten(), minlength=len(scores))
     limit = overlap * (masks >= 0.5).sum(dim=(1, 2))
     survives = (won > 0) & (limit > 0) & (won >= limit)
-    return MergedMasks(torch.where(survives[owner], owner, -1), labels, scores)
+    return MergedMasks(torch.where(survives[owner], owner, -1), labels, scores, keep.nonzero()[:, 0])
 
 
 def number_segments(merged: MergedMasks, things: Tensor) -> tuple[Tensor, list[tuple[int, int, float]]]:
@@ -69,6 +71,14 @@ def number_segments(merged: MergedMasks, things: Tensor) -> tuple[Tensor, list[t
     Returns:
         The id map (H,W) int32, 0 = void, and for each segment, in order: its id, its label, its score (of a stuff
         segment the highest of its masks' scores).
+    """
+    numbers, rows = number_masks(merged, things)
+    return numbers.to(merged.owner.device)[merged.owner], rows
+
+
+def number_masks(merged: MergedMasks, things: Tensor) -> tuple[Tensor, list[tuple[int, int, float]]]:
+    """The segment that each mask is (part) of: (M+1,) int32, 0 = none, as for the last, which is void; and the rows of
+    `number_segments`. A thing is one mask, the segments of stuff may be several.
     """
     area = torch.bincount(merged.owner.flatten() + 1, minlength=len(merged.labels) + 1)[1:].tolist()
     labels, scores, is_thing = merged.labels.tolist(), merged.scores.tolist(), things.tolist()
@@ -86,4 +96,4 @@ def number_segments(merged: MergedMasks, things: Tensor) -> tuple[Tensor, list[t
                 stuff_row[label] = row
         rows[row] = (row + 1, label, max(rows[row][2], scores[mask]))
         segment_of_mask[mask] = row + 1
-    return segment_of_mask.to(merged.owner.device)[merged.owner], rows
+    return segment_of_mask, rows

@@ -1,22 +1,66 @@
 """From a feature map to segments: initial kernels, then one refinement after the other."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from knet.models.kernels import Pooling, Stage, group_features, predict_masks
+from knet.errors import ConfigError
+from knet.models.kernels import Interaction, LinkedStage, Pooling, Stage, group_features, predict_masks
 from knet.structures import Output
 
 
-def refine(stages: Iterable[nn.Module], features: Tensor, kernels: Tensor, mask_logits: Tensor) -> list[Output]:
-    """The loop over stages. (B,C,H,W), (B,N,C), (B,N,H,W) that enter the first stage -> one Output a stage"""
+def refine(
+    stages: Iterable[nn.Module],
+    features: Tensor,
+    kernels: Tensor,
+    mask_logits: Tensor,
+    previous: Tensor | None = None,
+) -> list[Output]:
+    """The loop over stages. (B,C,H,W), (B,N,C), (B,N,H,W) that enter the first stage -> one Output a stage
+
+    `previous` (B,N,C), the kernels of the frame before, is for linked stages alone.
+    """
     outputs = []
     for stage in stages:
-        kernels, mask_logits, class_logits, seen = stage(features, kernels, mask_logits)
-        outputs.append(Output(kernels, mask_logits, class_logits, seen))
+        memory = (previous,) if isinstance(stage, LinkedStage) else ()
+        kernels, mask_logits, class_logits, seen, *linked = stage(features, kernels, mask_logits, *memory)
+        outputs.append(Output(kernels, mask_logits, class_logits, seen, linked=linked[0] if linked else None))
     return outputs
+
+
+def stuff_labels(stuff: Sequence[int], classes: int) -> list[int]:
+    """The labels of classes that have kernels of their own. Raises ConfigError if they are not among the classes."""
+    if not set(stuff) <= set(range(classes)):
+        raise ConfigError(
+            f"The stuff labels {list(stuff)} are not all among the {classes} classes; give stuff= the labels "
+            f"(0 to {classes - 1}) of the classes that are not countable, () for none."
+        )
+    return list(stuff)
+
+
+def class_kernels(classifier: nn.Module, logits: Tensor, labels: list[int]) -> tuple[Tensor, Tensor]:
+    """What a 1x1 classifier knows of some classes as kernels that join the learned ones: M labels, (B,K,H,W) its
+    logits -> its weights (B,M,C) and their mask logits (B,M,H,W)
+    """
+    weights: Tensor = classifier.weight  # type: ignore[assignment]
+    return weights.flatten(1)[labels].expand(len(logits), -1, -1), logits[:, labels]
+
+
+class PriorLink(nn.Module):
+    """Kernels that have gathered their group features look at those of the frame before. (B,N,C), (B,N,C) -> (B,N,C)
+
+    What they see comes through a gate that is closed at the start: a trained image model is a video model at once.
+    """
+
+    def __init__(self, channels: int, hidden: int = 2048):
+        super().__init__()
+        self.interaction = Interaction(channels, hidden=hidden)
+        self.gate = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, kernels: Tensor, previous: Tensor) -> Tensor:
+        return kernels + self.gate * self.interaction(kernels, previous)
 
 
 class KernelDecoder(nn.Module):
@@ -31,6 +75,10 @@ class KernelDecoder(nn.Module):
         classes: K.
         stages: number of kernel updates.
         pooling, transform, hidden: see `Stage`.
+
+    Video networks put a link to the frame before in front of the stages: `carry` (B,N,C) -> (B,N,C) adds something of
+    the previous kernels to the learned ones, before the initial masks, so that kernel n can follow an object; `link`
+    lets kernels that have gathered their group features look at the previous ones.
     """
 
     def __init__(
@@ -45,12 +93,18 @@ class KernelDecoder(nn.Module):
     ):
         super().__init__()
         self.pooling: Pooling = pooling
+        self.carry: nn.Module | None = None
+        self.link: PriorLink | None = None
         # The standard deviation is that of a 1x1 convolution under Kaiming's "fan out" rule, as the originals store it.
         self.kernels = nn.Parameter(torch.randn(kernels, channels) * math.sqrt(2 / kernels))
         self.stages = nn.ModuleList(Stage(channels, classes, pooling, transform, hidden) for _ in range(stages))
 
     def forward(
-        self, features: Tensor, localization: Tensor | None = None, fixed: tuple[Tensor, Tensor] | None = None
+        self,
+        features: Tensor,
+        localization: Tensor | None = None,
+        fixed: tuple[Tensor, Tensor] | None = None,
+        previous: Tensor | None = None,
     ) -> list[Output]:
         """Segments a feature map.
 
@@ -59,12 +113,17 @@ class KernelDecoder(nn.Module):
             localization: (B,C,H,W), the map that the initial masks are predicted from, where it is not `features`.
             fixed: kernels (B,M,C) and mask logits (B,M,H,W) that join the learned ones before the first stage (K-Net's
                 stuff). The first Output does not hold them; the stages' have N + M kernels, these last.
+            previous: kernels (B,N+M,C) that the last stage gave for the frame before, None for single images.
         """
         localization = features if localization is None else localization
         kernels = self.kernels.expand(features.shape[0], -1, -1)
+        if previous is not None and self.carry is not None:
+            kernels = kernels + self.carry(previous[:, : kernels.shape[1]])
         mask_logits = predict_masks(kernels, localization)
         kernels = kernels + group_features(mask_logits, features, self.pooling)
+        if previous is not None and self.link is not None:
+            kernels = self.link(kernels, previous)
         initial = Output(kernels, mask_logits, None, localization)
         if fixed is not None:
             kernels, mask_logits = torch.cat((kernels, fixed[0]), dim=1), torch.cat((mask_logits, fixed[1]), dim=1)
-        return [initial, *refine(self.stages, features, kernels, mask_logits)]
+        return [initial, *refine(self.stages, features, kernels, mask_logits, previous)]

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from knet.errors import ConfigError
 from knet.models.backbones.named import named_backbone
-from knet.models.decoder import KernelDecoder
+from knet.models.decoder import KernelDecoder, class_kernels, stuff_labels
 from knet.models.kernels import Pooling
 from knet.models.necks.fpn import FPN
 from knet.models.necks.semantic_fpn import SemanticFPN, conv_norm_relu
@@ -28,6 +27,7 @@ class KNet(nn.Module):
         stages: number of kernel updates.
         channels: C, of kernels and features; a multiple of 32.
         pooling: "mean" is RT-K-Net's mask normalisation (its Eq. 8), with which half precision keeps in range.
+        drop_path: of a Swin backbone, None for its default.
 
     Raises:
         ConfigError: unknown backbone, or stuff labels that are not among the classes.
@@ -36,6 +36,7 @@ class KNet(nn.Module):
     stride = 8  # pixels of the image a cell of the feature map stands for
     size_divisor = 32  # image sides are padded to multiples of this
     kernel_layers = ("semantic",)  # layers whose weights are used as kernels, too
+    tells_semantics = False  # whether the first output has the semantic logits outside of training, too
 
     def __init__(
         self,
@@ -46,15 +47,11 @@ class KNet(nn.Module):
         stages: int = 3,
         channels: int = 256,
         pooling: Pooling = "sum",
+        drop_path: float | None = None,
     ):
         super().__init__()
-        if not set(stuff) <= set(range(classes)):
-            raise ConfigError(
-                f"The stuff labels {list(stuff)} are not all among the {classes} classes; give stuff= the labels "
-                f"(0 to {classes - 1}) of the classes that are not countable, () for none."
-            )
-        self.stuff = list(stuff)
-        self.backbone = named_backbone(backbone)
+        self.stuff = stuff_labels(stuff, classes)
+        self.backbone = named_backbone(backbone, **({} if drop_path is None else {"drop_path": drop_path}))
         self.neck = FPN(self.backbone.channels, channels)  # type: ignore[arg-type]
         self.pyramid = SemanticFPN(channels)
         self.to_localization, self.to_semantics = conv_norm_relu(channels), conv_norm_relu(channels)
@@ -71,14 +68,20 @@ class KNet(nn.Module):
         with the semantic logits (B,K,H/8,W/8)), then one Output an update: N kernels for things, then one for each
         stuff class. The last one is the result.
         """
+        return self.decode(*self.features(images))
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What an image is segmented by: (B,3,H,W) -> localisation and semantics, (B,C,H/8,W/8) each."""
         localization, semantics = self.pyramid(self.neck(self.backbone(images)))
-        localization, semantics = self.to_localization(localization), self.to_semantics(semantics)
+        return self.to_localization(localization), self.to_semantics(semantics)
+
+    def decode(self, localization: Tensor, semantics: Tensor, previous: Tensor | None = None) -> list[Output]:
+        """From `features` to what `forward` gives; `previous` is for networks that are linked to the frame before."""
         semantic_logits = self.semantic(semantics)
         fixed = None
         if self.stuff:
-            kernels = self.semantic.weight.flatten(1)[self.stuff].expand(len(images), -1, -1)
-            fixed = kernels, semantic_logits[:, self.stuff]
-        outputs = self.decoder(localization + semantics, localization, fixed)
-        if self.training:
+            fixed = class_kernels(self.semantic, semantic_logits, self.stuff)
+        outputs = self.decoder(localization + semantics, localization, fixed, previous)
+        if self.training or self.tells_semantics:
             outputs[0].semantic_logits = semantic_logits
         return outputs

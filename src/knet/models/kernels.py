@@ -12,7 +12,7 @@ are logits throughout.
 """
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from knet.errors import ConfigError
 
 Pooling = Literal["mean", "sum", "softmax"]
+LinkKind = Literal["attention", "update"]
 
 
 def predict_masks(kernels: Tensor, features: Tensor) -> Tensor:
@@ -141,8 +142,9 @@ class Stage(nn.Module):
 
     def reset_parameters(self) -> None:
         """As the originals: Xavier-uniform linears; classes start at a probability of 0.01."""
+        ends = [module.out_proj for module in self.modules() if isinstance(module, nn.MultiheadAttention)]
         for module in self.modules():
-            if isinstance(module, nn.Linear) and module is not self.interaction.attention.out_proj:
+            if isinstance(module, nn.Linear) and module not in ends:
                 nn.init.xavier_uniform_(module.weight)
         if self.to_class is not None:
             last = self.to_class[-1]
@@ -157,8 +159,60 @@ class Stage(nn.Module):
         the features (B,C,H,W) that the masks were predicted from.
         """
         features = self.transform(features)
-        group = group_features(mask_logits, features, self.pooling)
+        return self.renew(group_features(mask_logits, features, self.pooling), kernels, features)
+
+    def renew(self, group: Tensor, kernels: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        """What follows the group features: (B,N,C), (B,N,C), (B,C,H,W) -> as `forward`, see there."""
         kernels = self.interaction(self.update(group, kernels))
         mask_logits = predict_masks(self.to_mask(kernels), features)
         class_logits = None if self.to_class is None else self.to_class(kernels)
         return kernels, mask_logits, class_logits, features
+
+
+class Link(nn.Module):
+    """Kernels look at those of the frame before (Video K-Net, Li et al., CVPR 2022). (B,N,C) three times -> (B,N,C)
+
+    With `update` the previous kernels first adapt to what lies under this frame's masks, the group features.
+    """
+
+    def __init__(self, channels: int, hidden: int = 2048, update: bool = False):
+        super().__init__()
+        self.update = AdaptiveUpdate(channels) if update else None
+        self.interaction = Interaction(channels, hidden=hidden)
+
+    def forward(self, kernels: Tensor, previous: Tensor, group: Tensor) -> Tensor:
+        return self.interaction(kernels, previous if self.update is None else self.update(group, previous))
+
+
+class LinkedStage(Stage):
+    """A stage that is told the kernels of the frame before.
+
+    Args:
+        channels, classes, pooling, transform, hidden: see `Stage`.
+        link: how the kernels that the stage makes look at the previous ones, for the embeddings of tracks: at once
+            ("attention"), or after these have adapted to the frame ("update").
+        fusion: whether the kernels that enter the stage look at the previous ones too, so that masks and classes
+            depend on these.
+    """
+
+    def __init__(self, channels: int, *stage: Any, link: LinkKind = "attention", fusion: bool = False, **more: Any):
+        super().__init__(channels, *stage, **more)
+        hidden = self.interaction.expand.out_features
+        if link not in get_args(LinkKind):
+            raise ConfigError(f"There is no link '{link}'; it is one of: {', '.join(get_args(LinkKind))}.")
+        self.link = Link(channels, hidden, update=link == "update")
+        self.fusion = Link(channels, hidden, update=True) if fusion else None
+        self.reset_parameters()
+
+    def forward(  # type: ignore[override]
+        self, features: Tensor, kernels: Tensor, mask_logits: Tensor, previous: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]:
+        """As `Stage`, from the previous kernels (B,N,C) too, None in a first frame; last come the linked kernels
+        (B,N,C), in a first frame those that the stage makes.
+        """
+        features = self.transform(features)
+        group = group_features(mask_logits, features, self.pooling)
+        if previous is not None and self.fusion is not None:
+            kernels = self.fusion(kernels, previous, group)
+        answer = self.renew(group, kernels, features)
+        return *answer, answer[0] if previous is None else self.link(answer[0], previous, group)

@@ -1,9 +1,12 @@
 """RT-K-Net (Schoen et al., IV 2023): real-time panoptic segmentation with one set of kernels for things and stuff."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
+from knet.errors import ConfigError
 from knet.models.backbones.rtformer import RTFormer, norm_relu_conv
-from knet.models.decoder import KernelDecoder
+from knet.models.decoder import KernelDecoder, class_kernels, stuff_labels
 from knet.models.kernels import Pooling
 from knet.models.necks.dappm import FeatureHead
 from knet.structures import Output
@@ -23,6 +26,12 @@ class RTKNet(nn.Module):
         drop_path: probability of skipping a residual branch in training.
         pooling: "mean" is the paper's mask normalisation (Eq. 8), "sum" goes without, as K-Net does.
         auxiliary: whether a semantic head helps to train the feature map.
+        stuff: labels of the classes that have kernels of their own, as in K-Net: the semantic head's weights of the
+            class, which join before the first stage. None at all is the paper's merging of kernels (section III-B):
+            learned kernels look for stuff as well. Its Table I measures both.
+
+    Raises:
+        ConfigError: stuff labels that are not among the classes, or without the semantic head.
     """
 
     stride = 8  # pixels of the image a cell of the feature map stands for
@@ -40,8 +49,15 @@ class RTKNet(nn.Module):
         drop_path: float = 0.2,
         pooling: Pooling = "mean",
         auxiliary: bool = True,
+        stuff: Sequence[int] = (),
     ):
         super().__init__()
+        if stuff and not auxiliary:
+            raise ConfigError(
+                "Kernels of stuff are weights of the auxiliary semantic head; set auxiliary to true or leave stuff out."
+            )
+        self.stuff = stuff_labels(stuff, classes)
+        self.kernel_layers = ("semantic",) if stuff else ()  # layers whose weights are used as kernels, too
         self.backbone = RTFormer(width, injection, drop_path)
         self.neck = FeatureHead(2 * width, 8 * width, head_width, channels)
         self.feature_transform = nn.Sequential(
@@ -50,7 +66,7 @@ class RTKNet(nn.Module):
             nn.BatchNorm2d(channels),
         )
         self.decoder = KernelDecoder(channels, kernels, classes, stages, pooling=pooling)
-        self.semantic: nn.Module | None = None
+        self.semantic: nn.Sequential | None = None
         if auxiliary:  # trains the feature map, answers nothing: left out in evaluation, but in official checkpoints
             self.semantic = nn.Sequential(*norm_relu_conv(channels, channels), *norm_relu_conv(channels, classes))
             self.semantic.apply(_kaiming)
@@ -61,12 +77,22 @@ class RTKNet(nn.Module):
         """Segments an image batch.
 
         (B,3,H,W) normalised RGB, H and W multiples of 32 -> the initial output (no classes; in training with the
-        auxiliary semantic logits (B,K,H/8,W/8)), then one Output an update. The last one is the result.
+        auxiliary semantic logits (B,K,H/8,W/8)), then one Output an update, in which the kernels of `stuff` come last.
+        The last one is the result.
         """
-        neck = self.neck(*self.backbone(images))
-        outputs = self.decoder(self.feature_transform(neck))
-        if self.training and self.semantic is not None:
-            outputs[0].semantic_logits = self.semantic(neck)
+        return self.decode(self.neck(*self.backbone(images)))
+
+    def decode(self, neck: Tensor, previous: Tensor | None = None) -> list[Output]:
+        """From the neck's map (B,C,H/8,W/8) to what `forward` gives; `previous` is for networks that are linked to the
+        frame before.
+        """
+        semantic_logits = self.semantic(neck) if self.semantic is not None and (self.training or self.stuff) else None
+        fixed = None
+        if self.stuff and self.semantic is not None and semantic_logits is not None:
+            fixed = class_kernels(self.semantic[-1], semantic_logits, self.stuff)
+        outputs = self.decoder(self.feature_transform(neck), fixed=fixed, previous=previous)
+        if self.training:
+            outputs[0].semantic_logits = semantic_logits
         return outputs
 
 

@@ -9,18 +9,25 @@ from typing import Any, Literal
 from torch import nn
 
 from knet.errors import ConfigError
+from knet.models.clip import ClipKNet
 from knet.models.image import KNet
 from knet.models.realtime import RTKNet
 from knet.models.semantic import KNetSemantic
+from knet.models.video import RTVideoKNet, VideoKNet
 from knet.structures import Preprocessing
 
-Task = Literal["panoptic", "instance", "semantic"]
+Task = Literal["panoptic", "instance", "semantic", "clip"]  # clip: objects of whole videos
 # How masks share the pixels in panoptic models: RT-K-Net's optimised post-processing (Algorithm 1), which works at the
 # size that the network saw, or K-Net's, which goes through the masks by score, at the size of the image.
 Merge = Literal["optimised", "sorted"]
 
 _COCO_IMAGES = Preprocessing(short_edge=800, max_edge=1333, antialias=False)
 _SLIM = {"width": 32, "head_width": 64, "injection": (True, True)}
+# Video models see frames as they are stored.
+_KITTI_FRAMES = Preprocessing(short_edge=375, max_edge=1242, antialias=False, resize=False)
+_CITYSCAPES_FRAMES = Preprocessing(short_edge=1024, max_edge=2048, antialias=False, resize=False)
+_VIPSEG_FRAMES = Preprocessing(short_edge=720, max_edge=1280, antialias=False, resize=False)
+_STEP = {"classes": 19, "stuff": tuple(range(2, 19))}  # person, car, then stuff
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,35 @@ def _coco_instance(backbone: str, title: str, published: dict[str, float]) -> Zo
     )
 
 
+def _step(
+    build: Callable[..., nn.Module], arguments: dict[str, Any], about: str, frames: Preprocessing, **more: Any
+) -> ZooEntry:
+    """Streets in KITTI-STEP's classes. The published threshold of certainty is lower for videos than for images."""
+    score = 0.25 if frames is _KITTI_FRAMES else 0.3
+    return ZooEntry(build, arguments, "kitti_step", frames, score=score, overlap=0.6, about=about, **more)
+
+
+def _rt_video(title: str, frames: Preprocessing, **arguments: Any) -> ZooEntry:
+    about = f"RT-K-Net, RTFormer {title}, linked from frame to frame: real-time video panoptic segmentation of streets"
+    return _step(RTVideoKNet, {"classes": 19, **arguments}, about, frames)
+
+
+def _vipseg(backbone: str, title: str, published: dict[str, float], **arguments: Any) -> ZooEntry:
+    """`published`: measured with the official weights by the authors of DEVA."""
+    return ZooEntry(
+        VideoKNet,
+        {"classes": 124, "stuff": tuple(range(58, 124)), "backbone": backbone, **arguments},
+        "vipseg",
+        _VIPSEG_FRAMES,
+        score=0.25,
+        overlap=0.6,
+        about=f"Video K-Net, {title}: video panoptic segmentation of everyday scenes",
+        merge="sorted",
+        published=published,
+        official=True,
+    )
+
+
 def _ade20k(
     head: str, backbone: str, title: str, paper: float, retrained: tuple[float, float], short: int = 512, **more: Any
 ) -> ZooEntry:
@@ -93,6 +129,21 @@ def _ade20k(
         about=f"K-Net, {title}: semantic segmentation of scenes in 150 classes",
         task="semantic",
         published={"val mIoU": single, "val mIoU (ms+flip)": flipped, "val mIoU (K-Net's repository)": paper},
+        official=True,
+    )
+
+
+def _youtube_vis(backbone: str, title: str, published: dict[str, float], **more: Any) -> ZooEntry:
+    return ZooEntry(
+        ClipKNet,
+        {"classes": 40, "backbone": backbone, **more},
+        "youtube_vis",
+        Preprocessing(short_edge=360, max_edge=640, antialias=False),
+        score=0.0,  # AP ranks all objects itself
+        overlap=0.0,
+        about=f"Video K-Net, {title}: the objects of a whole clip and their masks in all frames",
+        task="clip",
+        published=published,
         official=True,
     )
 
@@ -166,6 +217,48 @@ ZOO: dict[str, ZooEntry] = {
     "knet-upernet-swinl640-ade20k": _ade20k(
         "upernet", "swinl", "UPerNet on Swin-L, larger images", 52.7, (52.21, 53.34), short=640, drop_path=0.4
     ),
+    "knet-r50-cityscapes-step": _step(
+        KNet,
+        {**_STEP, "backbone": "r50"},
+        "K-Net, ResNet-50, of which the video model starts: people, cars and 17 classes of stuff in streets",
+        _CITYSCAPES_FRAMES,
+        merge="sorted",
+        official=True,
+    ),
+    "knet-swinb-cityscapes-step": _step(
+        KNet,
+        {**_STEP, "backbone": "swinb", "drop_path": 0.3},
+        "K-Net, Swin-B, of which the video model starts: people, cars and 17 classes of stuff in streets",
+        _CITYSCAPES_FRAMES,
+        merge="sorted",
+        official=True,
+    ),
+    "video-knet-r50-kitti-step": _step(
+        VideoKNet,
+        {**_STEP, "backbone": "r50"},
+        "Video K-Net, ResNet-50: video panoptic segmentation of streets",
+        _KITTI_FRAMES,
+        merge="sorted",
+        # The paper's ablation without its last step, the fusion, which the published configuration lacks.
+        published={"val STQ": 70.2, "val AQ": 71.2, "val SQ": 69.7, "val STQ (with fusion)": 70.9},
+        official=True,
+    ),
+    "video-knet-swinb-kitti-step": _step(
+        VideoKNet,
+        {**_STEP, "backbone": "swinb", "drop_path": 0.3, "link": "update", "fusion": True},
+        "Video K-Net, Swin-B: video panoptic segmentation of streets",
+        _KITTI_FRAMES,
+        merge="sorted",
+        official=True,
+    ),
+    "video-knet-r50-vipseg": _vipseg("r50", "ResNet-50", {"val VPQ (1 frame)": 35.4, "val STQ": 33.7}),
+    "video-knet-swinb-vipseg": _vipseg("swinb", "Swin-B", {"val VPQ (1 frame)": 49.8, "val STQ": 45.2}, drop_path=0.3),
+    "rt-video-knet-kitti-step": _rt_video("base", _KITTI_FRAMES),
+    "rt-video-knet-slim-kitti-step": _rt_video("slim", _KITTI_FRAMES, **_SLIM),
+    "rt-video-knet-cityscapes-step": _rt_video("base", _CITYSCAPES_FRAMES),
+    "rt-video-knet-slim-cityscapes-step": _rt_video("slim", _CITYSCAPES_FRAMES, **_SLIM),
+    "video-knet-r50-youtube-vis": _youtube_vis("r50", "ResNet-50", {"val AP": 40.5, "val AP50": 63.5}),
+    "video-knet-swinb-youtube-vis": _youtube_vis("swinb", "Swin-B", {"val AP": 54.1}, drop_path=0.3),
 }
 
 

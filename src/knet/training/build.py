@@ -21,15 +21,19 @@ from knet.data.coco_panoptic import CocoPanoptic
 from knet.data.label_folder import LabelFolder
 from knet.data.transforms import TrainAugmentation
 from knet.errors import ConfigError
+from knet.inference.fitting import fitting
 from knet.inference.load import describe
+from knet.models.clip import ClipKNet
 from knet.models.image import KNet
 from knet.models.semantic import KNetSemantic
 from knet.models.zoo import create, entry
 from knet.structures import Category
 from knet.training.criterion import Criterion, CriterionLike
+from knet.training.criterion_clip import ClipCriterion
 from knet.training.criterion_image import KNetCriterion
 from knet.training.criterion_semantic import SemanticCriterion
 from knet.training.distributed import synchronize_norms, world
+from knet.weights.backbone import load_backbone
 from knet.weights.load import load_strict, read_checkpoint
 
 
@@ -89,13 +93,19 @@ def run_card(config: RunConfig, categories: Sequence[Category]) -> dict[str, Any
     row = entry(config.model)
     p = row.preprocessing
     arguments = {**config.arguments, "classes": len(categories)}
-    if "stuff" in row.arguments:  # a network with a kernel for each such class
-        arguments["stuff"] = [label for label, category in enumerate(categories) if not category.thing]
+    if "stuff" in row.arguments or config.stuff_kernels:  # a network with a kernel for each such class
+        stuff = [label for label, category in enumerate(categories) if not category.thing]
+        arguments["stuff"] = [] if config.stuff_kernels is False else stuff
     return describe(
         config.model,
         arguments,
         categories,
-        replace(p, short_edge=config.short_edge or p.short_edge, max_edge=config.max_edge or p.max_edge),
+        replace(
+            p,
+            short_edge=config.short_edge or p.short_edge,
+            max_edge=config.max_edge or p.max_edge,
+            resize=p.resize or bool(config.short_edge or config.max_edge),
+        ),
         row.score if config.score is None else config.score,
         row.overlap if config.overlap is None else config.overlap,
         config.merge,
@@ -114,21 +124,42 @@ def made_for(card: dict[str, Any], dataset: Reader) -> dict[str, Any]:
     }
 
 
-def build_network(config: RunConfig, card: dict[str, Any], device: torch.device) -> tuple[nn.Module, nn.Module]:
-    """The network with its first weights, and the same as it is to be called: compiled, shared by all processes."""
+def load_first(net: nn.Module, config: RunConfig) -> str:
+    """Puts the weights that a run starts from into its network, and says in a line what they are ("" for random ones).
+
+    Raises:
+        ConfigError: weights for the whole network and for its backbone.
+        CheckpointError: they cannot be read, or do not fit.
+    """
+    if config.weights is not None and config.backbone_weights is not None:
+        raise ConfigError("A run starts from weights or from backbone_weights; leave one of them out.")
+    if config.backbone_weights is not None:
+        path = config.backbone_weights
+        return load_backbone(net, read_checkpoint(path).state, str(path))
+    if config.weights is None:
+        return ""
+    state = read_checkpoint(config.weights).state
+    advice = "Weights of a backbone alone are given as backbone_weights=FILE."
+    load_strict(net, state, str(config.weights), lambda: f"{fitting(state)} {advice}")
+    return f"all weights are from '{config.weights}'"
+
+
+def build_network(config: RunConfig, card: dict[str, Any], device: torch.device) -> tuple[nn.Module, nn.Module, str]:
+    """The network with its first weights, the same as it is to be called (compiled, shared by all processes), and the
+    line of `load_first`.
+    """
     if config.parallel == "fsdp" and config.precision == "fp16":
         raise ConfigError("parallel=fsdp does not go with precision=fp16; train with precision=bf16 or fp32.")
     torch.manual_seed(config.seed)
     net = create(config.model, **card["arguments"])
-    if config.weights is not None:
-        load_strict(net, read_checkpoint(config.weights).state, str(config.weights))
+    origin = load_first(net, config)
     net = synchronize_norms(net, device).to(device)
     if config.parallel == "ddp" or world() == 1:  # FSDP wants its weights contiguous
         net = net.to(memory_format=torch.channels_last)
     if config.compile:
         net.compile()
     if world() == 1:
-        return net, net
+        return net, net, origin
     if config.parallel == "fsdp":
         for name, child in net.named_children():
             # Weights that the network reads itself are whole in its forward only if they are not a layer's share.
@@ -136,10 +167,10 @@ def build_network(config: RunConfig, card: dict[str, Any], device: torch.device)
                 for part in child if isinstance(child, nn.ModuleList) else (child,):
                     fully_shard(part)
         fully_shard(net)
-        return net, net
+        return net, net, origin
     ids = [device.index] if device.type == "cuda" else None
     # Batch norms see the same statistics everywhere, so nothing has to be sent around between the steps.
-    return net, DistributedDataParallel(net, ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+    return net, DistributedDataParallel(net, ids, broadcast_buffers=False, gradient_as_bucket_view=True), origin
 
 
 def delay_gradients(called: nn.Module, delay: bool) -> None:
@@ -162,8 +193,11 @@ def build_criterion(config: RunConfig, net: nn.Module) -> CriterionLike:
         "rank_weight": w.rank,
         "semantic_weight": w.semantic,
     }
-    if isinstance(net, KNet):
-        return KNetCriterion(stuff=tuple(net.stuff), **shared)
+    if isinstance(net, ClipKNet):
+        return ClipCriterion(**shared)
+    stuff = tuple(getattr(net, "stuff", ()))
+    if isinstance(net, KNet) or stuff:  # RT-K-Net with kernels for stuff learns as K-Net does
+        return KNetCriterion(stuff=stuff, **shared)
     return Criterion(instance_weight=w.instance, pixels=w.pixels, match_pixels=w.match_pixels, **shared)
 
 

@@ -49,19 +49,19 @@ class Truth:
     counts: list[int]
 
 
-def prepare(targets: Targets, size: tuple[int, int], device: torch.device | str = "cpu") -> Truth:
-    """Targets at image resolution to truth at a quarter of the padded `size` (height, width), on `device`.
+def prepare(targets: Targets, size: tuple[int, int], device: torch.device | str = "cpu", stride: int = GRID) -> Truth:
+    """Targets at image resolution to truth at 1 / `stride` of the padded `size` (height, width), on `device`.
 
     Images lie in the top left corner of the padded size; the rest is void. Masks are resized as the official code
-    does, bilinearly without antialias: the value of a pixel is the mean of the four in the middle of its 4 x 4 block.
-    The semantic map is resized to the nearest, which is the block's first pixel; of segments that overlap there, it
-    shows the one in the first layer.
+    does, bilinearly without antialias: the value of a pixel is the mean of the four in the middle of its 4 x 4 block
+    (with stride 2, of all four). The semantic map is resized to the nearest, which is the block's first pixel; of
+    segments that overlap there, it shows the one in the first layer.
 
     Raises: DataError if an image is larger than `size`.
     """
     count = max((len(target.labels) for target in targets), default=0)
     height, width = size
-    grid = (height // GRID, width // GRID)
+    grid, middle = (height // stride, width // stride), (stride // 2 - 1, stride // 2)
     masks = torch.zeros(len(targets), count, *grid, device=device)
     labels = torch.zeros(len(targets), count, dtype=torch.int64, device=device)
     semantic = torch.empty(len(targets), *grid, dtype=torch.int64, device=device)
@@ -71,10 +71,10 @@ def prepare(targets: Targets, size: tuple[int, int], device: torch.device | str 
         labels[b, :T] = target.labels.to(device, non_blocking=True)
         numbers = torch.arange(1, T + 1, device=device)[:, None, None]
         for layer in layers:
-            for y in (1, 2):
-                for x in (1, 2):
-                    masks[b, :T] += (layer[y::GRID, x::GRID] == numbers) * 0.25
-        semantic[b] = labels_of(layers[:, ::GRID, ::GRID], labels[b, :T])
+            for y in middle:
+                for x in middle:
+                    masks[b, :T] += (layer[y::stride, x::stride] == numbers) * 0.25
+        semantic[b] = labels_of(layers[:, ::stride, ::stride], labels[b, :T])
     return Truth(masks, labels, semantic, [len(target.labels) for target in targets])
 
 
@@ -159,8 +159,8 @@ class CriterionLike(Protocol):
 class MaskCriterion:
     """What the losses of RT-K-Net and K-Net have in common: weights, and the losses of pairs of kernel and segment.
 
-    `stride` is that of the mask logits. `invalid_costs` counts matching costs that were not finite since the criterion
-    was made: a training loop should report it when it grows.
+    `stride` is that of the mask logits, `grid` that of the losses. `invalid_costs` counts matching costs that were not
+    finite since the criterion was made: a training loop should report it when it grows.
     """
 
     class_weight: float = 2.0
@@ -169,13 +169,14 @@ class MaskCriterion:
     rank_weight: float = 0.1
     semantic_weight: float = 1.0
     stride: int = 8
+    grid: int = GRID
     invalid_costs: int = 0
 
     def prepare(self, outputs: Outputs, targets: Targets) -> Truth:
         """The targets on the losses' grid and on the outputs' device; the outputs tell the padded size."""
         logits = outputs[0].mask_logits
         height, width = logits.shape[-2:]
-        return prepare(targets, (height * self.stride, width * self.stride), logits.device)
+        return prepare(targets, (height * self.stride, width * self.stride), logits.device, self.grid)
 
     def mask_losses(self, output: Output, truth: Truth, pairs: Pairs, count: float) -> dict[str, Tensor]:
         """Mask and dice loss of the matched kernels, divided by `count`."""
@@ -233,6 +234,10 @@ class Criterion(MaskCriterion):
         """
         sizes = [len(target.labels) for target in targets]
         return share_counts(sum(sizes), sum(min(size, kernels) for size in sizes), parts)
+
+    def last_match(self, outputs: Outputs, targets: Targets) -> list[Match]:
+        """Which kernel of the last output is given which segment of its target, in each image."""
+        return self.match(outputs[-1:], self.prepare(outputs, targets))[0]
 
     def match(self, outputs: Outputs, truth: Truth) -> list[list[Match]]:
         """Which kernel is given which segment: [stage][image], on the CPU."""

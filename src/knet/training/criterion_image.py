@@ -31,8 +31,6 @@ from knet.training.distributed import mean_over_processes, world
 from knet.training.losses import IGNORE, focal_loss, rank_loss
 from knet.training.match import Match, assign, last_owners, matching_cost
 
-_AS_THEY_ARE = (0.0, 0.0)  # probabilities in the matching costs
-
 
 @dataclass(slots=True)
 class Split:
@@ -72,6 +70,8 @@ class KNetCriterion(MaskCriterion):
     """
 
     stuff: tuple[int, ...] = ()
+    stage_rank: bool = True  # whether kernels compete for pixels after their updates, too
+    floors: tuple[float, float] = (0.0, 0.0)  # of probabilities in the matching costs, see `matching_cost`
 
     def __call__(
         self, outputs: Outputs, targets: Targets, noise: Tensor | None = None, counts: Counts | None = None
@@ -86,7 +86,7 @@ class KNetCriterion(MaskCriterion):
         losses = self._initial(outputs[0], split, matches[0], counts)
         for s, (output, match) in enumerate(zip(outputs[1:], matches, strict=True), start=2):
             pairs = pairs_of(split.joined(match, kernels, stuff_first=False), output.mask_logits.device)
-            stage = self._masks(output, split.truth, pairs, counts.segments)
+            stage = self._masks(output, split.truth, pairs, counts.segments, self.stage_rank)
             assert output.class_logits is not None
             learned = self._learned(output.class_logits, kernels)
             stage["loss_cls"] = self.class_loss(output.class_logits, split.truth, pairs, counts.segments, learned)
@@ -126,13 +126,25 @@ class KNetCriterion(MaskCriterion):
 
     def match(self, outputs: Outputs, split: Split) -> list[list[Match]]:
         """Which kernel is given which thing, judged by each output but the last: [output][image], on the CPU."""
-        truth, things, kernels = split.truth, split.things, outputs[0].mask_logits.shape[1]
+        return self._match(outputs[:-1], split, outputs[0].mask_logits.shape[1])
+
+    def last_match(self, outputs: Outputs, targets: Targets) -> list[Match]:
+        """Which kernel of the last output is given which thing of its target, in each image."""
+        split = self.split(self.prepare(outputs, targets))
+        matches = self._match(outputs[-1:], split, outputs[0].mask_logits.shape[1])[0]
+        stuff = torch.tensor(self.stuff, dtype=torch.int64)
+        things = [(~torch.isin(target.labels.cpu(), stuff)).nonzero()[:, 0] for target in targets]
+        return [Match(match.kernels, own[match.segments]) for match, own in zip(matches, things, strict=True)]
+
+    def _match(self, outputs: Outputs, split: Split, kernels: int) -> list[list[Match]]:
+        """Of the first `kernels` kernels, judged by each output."""
+        truth, things = split.truth, split.things
         costs = []
-        for output in outputs[:-1]:
+        for output in outputs:
             logits = on_grid(output.mask_logits[:, :kernels].detach(), truth)
             classes = None if output.class_logits is None else output.class_logits[:, :kernels]
             masks, labels = truth.masks[:, :things], truth.labels[:, :things]
-            costs.append(matching_cost(logits, classes, masks, labels, _AS_THEY_ARE))
+            costs.append(matching_cost(logits, classes, masks, labels, self.floors))
         matches, invalid = assign(costs, truth.counts)
         self.invalid_costs += invalid
         return matches
@@ -146,13 +158,17 @@ class KNetCriterion(MaskCriterion):
             pairs = pairs_of(split.joined(match, output.mask_logits.shape[1], stuff_first=True), device)
             labels = owned(last_owners, split.truth.labels[pairs.image, pairs.segment], split.truth, pairs)
             logits = on_grid(output.semantic_logits, split.truth)
-            losses["loss_seg"] = self.semantic_weight * labelled_focal_loss(logits, labels)
-        own = self._masks(output, split.truth, pairs_of(match, device), counts.matched)
+            losses["loss_seg"] = self.semantic_weight * self.semantic_loss(logits, labels)
+        own = self._masks(output, split.truth, pairs_of(match, device), counts.matched, rank=True)
         return losses | {f"s1_{name}": loss for name, loss in own.items()}
 
-    def _masks(self, output: Output, truth: Truth, pairs: Pairs, count: float) -> dict[str, Tensor]:
+    def semantic_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The semantic branch's loss, unweighted. (B,K,h,w) logits, (B,h,w) int64 or IGNORE -> ()"""
+        return labelled_focal_loss(logits, labels)
+
+    def _masks(self, output: Output, truth: Truth, pairs: Pairs, count: float, rank: bool) -> dict[str, Tensor]:
         losses = self.mask_losses(output, truth, pairs, count)
-        if self.stuff:
+        if rank and self.stuff:
             owner = owned(last_owners, pairs.kernel, truth, pairs)
             losses["loss_rank"] = self.rank_weight * rank_loss(on_grid(output.mask_logits, truth), owner)
         return losses

@@ -138,23 +138,45 @@ def synchronize_norms(net: nn.Module, device: torch.device) -> nn.Module:
     if world() == 1:
         return net
     if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(net)
+        from timm.layers import convert_sync_batchnorm  # torch's own would lose the activations of timm's norms
+
+        return convert_sync_batchnorm(net)
     for module in net.modules():
         for name, child in module.named_children():
-            if type(child) is nn.BatchNorm2d:
-                norm = SynchronizedBatchNorm(child.num_features, child.eps, child.momentum)
-                norm.load_state_dict(child.state_dict())
-                module.add_module(name, norm)
+            if isinstance(child, nn.BatchNorm2d):
+                module.add_module(name, SynchronizedBatchNorm.like(child))
     return net
 
 
 class SynchronizedBatchNorm(nn.BatchNorm2d):
-    """Batch norm over the batches of all processes, which have equal shapes. torch's own works on GPUs alone."""
+    """Batch norm over the batches of all processes, which have equal shapes. torch's own works on GPUs alone.
+
+    timm's norms (BatchNormAct2d) drop and activate what they give: so does one that is made `like` them.
+    """
+
+    @classmethod
+    def like(cls, norm: nn.BatchNorm2d) -> SynchronizedBatchNorm:
+        """One with the weights, statistics and activation of another norm, and the same names in a state dict."""
+        made = cls(norm.num_features, norm.eps, norm.momentum).train(norm.training)
+        made.drop, made.act = (getattr(norm, name, None) for name in ("drop", "act"))
+        made.load_state_dict(norm.state_dict())
+        for own, other in zip(made.parameters(), norm.parameters(), strict=True):
+            own.requires_grad_(other.requires_grad)
+        return made
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.drop: nn.Module | None = None
+        self.act: nn.Module | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         """(B,C,H,W) -> (B,C,H,W)"""
-        if not self.training:
-            return super().forward(input)
+        x = self.normalize(input) if self.training else super().forward(input)
+        x = x if self.drop is None else self.drop(x)
+        return x if self.act is None else self.act(x)
+
+    def normalize(self, input: Tensor) -> Tensor:
+        """By the mean and variance of all processes' batches. (B,C,H,W) -> (B,C,H,W)"""
         x = input.float()
         mean: Tensor = _Mean.apply(x.mean((0, 2, 3)))
         centered = x - mean[:, None, None]

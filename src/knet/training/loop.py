@@ -83,7 +83,7 @@ def _train(config: RunConfig, resume: bool, device: torch.device, interrupt: Int
     # One more than may be bad: so a sound one is found, and the sentence that ends the run counts them all.
     skip = config.skip_images + 1 if config.skip_images else 0
     training_set = TrainingSet(dataset, augmentation_of(config), config.seed, skip)
-    net, called = build_network(config, card, device)
+    net, called, origin = build_network(config, card, device)
     criterion = build_criterion(config, net)
     base, note = scaled_learning_rate(config)
     optimizer = adamw(net, base, o.weight_decay, o.backbone_multiplier, o.undecayed)
@@ -111,6 +111,8 @@ def _train(config: RunConfig, resume: bool, device: torch.device, interrupt: Int
             bar.write(line)
 
     say(introduction(config, card, len(dataset), net, device))
+    if not resume and origin:
+        say(origin)
     if note:
         say(note)
     plan = plan.starting_at(progress.iteration)

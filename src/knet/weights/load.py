@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from knet.errors import CheckpointError
 from knet.files import atomic_path
-from knet.weights import openmmlab, openmmlab_semantic, rtknet
+from knet.weights import openmmlab, openmmlab_semantic, rtknet, video_knet
 
 METADATA_KEY = "knet"
 FORMAT_VERSION = 1
@@ -33,8 +33,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """Reads a file of weights; its format is found from its content. Nothing in the file is ever executed.
 
     Reads `knet`'s own .safetensors and pickled PyTorch files (.pth, .pt) of the present and the old form: plain state
-    dicts, and the official forms of RT-K-Net ({"model": {...}, ...}) and of OpenMMLab's K-Net ({"state_dict": {...},
-    ...}), whose keys are translated to ours.
+    dicts, and the official forms of RT-K-Net ({"model": {...}, ...}), of OpenMMLab's K-Net and of Video K-Net
+    ({"state_dict": {...}, ...}), whose keys are translated to ours.
 
     Raises:
         CheckpointError: missing, empty, damaged, holding anything but tensors and plain values, or no state dict.
@@ -47,6 +47,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     checkpoint = _read_safetensors(path) if path.suffix == ".safetensors" else Checkpoint(_read_pickle(path), {})
     if rtknet.is_official(set(checkpoint.state)):
         checkpoint.state = rtknet.translate(checkpoint.state)
+    elif video_knet.is_video(set(checkpoint.state)):
+        checkpoint.state = video_knet.translate_video(checkpoint.state)
     elif openmmlab.is_image(set(checkpoint.state)):
         checkpoint.state = openmmlab.translate_image(checkpoint.state)
     elif openmmlab_semantic.is_semantic(set(checkpoint.state)):

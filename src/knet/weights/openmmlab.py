@@ -9,18 +9,20 @@ import re
 from torch import Tensor
 
 from knet.weights import swin
+from knet.weights.names import Renames, flatten_kernels, renamed
 from knet.weights.rtknet import UPDATE_RENAMES
 
 _BACKBONE = "backbone."
+_UNREAD_LEVEL = r"neck\.fpn_convs\.(?![0-3]\.)\d+\."
 
 # Applied in order to the whole key; the first field is a regular expression.
-RESNET_RENAMES: tuple[tuple[str, str], ...] = (
+RESNET_RENAMES: Renames = (
     (r"^backbone\.stem\.([0-6])\.", r"backbone.conv1.\1."),
     (r"^backbone\.stem\.7\.", "backbone.bn1."),
     (r"^(backbone\..*)\.conv2\.conv_offset\.", r"\1.conv2.offset."),
 )
 # Of a stage, whose own name is `decoder.stages.` and its number already.
-STAGE_RENAMES: tuple[tuple[str, str], ...] = (
+STAGE_RENAMES: Renames = (
     (r"\.kernel_update_conv\.", ".update."),
     *UPDATE_RENAMES,
     (r"\.attention\.attn\.", ".interaction.attention."),
@@ -34,7 +36,7 @@ STAGE_RENAMES: tuple[tuple[str, str], ...] = (
     (r"\.cls_fcs\.", ".to_class."),
     (r"\.fc_cls\.", ".to_class.3."),
 )
-_IMAGE_RENAMES: tuple[tuple[str, str], ...] = (
+_IMAGE_RENAMES: Renames = (
     (r"^neck\.lateral_convs\.(\d+)\.conv\.", r"neck.laterals.\1."),
     (r"^neck\.fpn_convs\.(\d+)\.conv\.", r"neck.outputs.\1."),
     # Units are convolution, norm, ReLU; between the units of a level lies the resize: 0, 2, 4.
@@ -50,6 +52,7 @@ _IMAGE_RENAMES: tuple[tuple[str, str], ...] = (
     (r"^((?:pyramid|to_localization|to_semantics)\..*)\bconv\.", r"\g<1>0."),
     (r"^((?:pyramid|to_localization|to_semantics)\..*)\bgn\.", r"\g<1>1."),
     (r"^roi_head\.mask_head\.(\d+)\.", r"decoder.stages.\1."),
+    (r"^tracker\.mask_head\.(\d+)\.", r"clip_stages.\1."),  # of Video K-Net for clips (knet_vis)
     *STAGE_RENAMES,
 )
 
@@ -65,18 +68,16 @@ def rename_image(key: str) -> str:
     Keys of a Swin backbone are not for this function: `swin.translate` changes some of their values too.
     """
     renames = RESNET_RENAMES if key.startswith(_BACKBONE) else _IMAGE_RENAMES
-    for pattern, replacement in renames:
-        key = re.sub(pattern, replacement, key)
-    return key
+    return renamed(key, renames)
 
 
 def translate_image(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """An official state dict under `KNet`'s names. Initial kernels lose their two 1x1 axes: (N,C,1,1) -> (N,C)."""
-    ours = {rename_image(key): tensor for key, tensor in rename_swin(state).items()}
-    kernels = ours.get("decoder.kernels")
-    if kernels is not None and kernels.ndim == 4:
-        ours["decoder.kernels"] = kernels.flatten(1)
-    return ours
+    """An official state dict under `KNet`'s names. Initial kernels lose their two 1x1 axes: (N,C,1,1) -> (N,C).
+
+    Some trained with more than four levels of the pyramid: what lies beyond c5 was never read, and is left out.
+    """
+    ours = {rename_image(k): tensor for k, tensor in rename_swin(state).items() if not re.match(_UNREAD_LEVEL, k)}
+    return flatten_kernels(ours)
 
 
 def rename_swin(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -8,19 +8,20 @@ import re
 
 from torch import Tensor
 
+from knet.weights.names import Renames, renamed
 from knet.weights.openmmlab import RESNET_RENAMES, STAGE_RENAMES, rename_swin
 
 _GENERATE = r"^decode_head\.kernel_generate_head\."
 
 # Applied in order to the whole key; the first field is a regular expression.
-_UPERNET_RENAMES: tuple[tuple[str, str], ...] = (
+_UPERNET_RENAMES: Renames = (
     (_GENERATE + r"psp_modules\.(\d)\.1\.", r"neck.context.scales.\1."),
     (_GENERATE + r"bottleneck\.", "neck.context.fuse."),
     (_GENERATE + r"lateral_convs\.", "neck.laterals."),
     (_GENERATE + r"fpn_convs\.", "neck.outputs."),
     (_GENERATE + r"fpn_bottleneck\.", "neck.fuse."),
 )
-_SEMANTIC_RENAMES: tuple[tuple[str, str], ...] = (
+_SEMANTIC_RENAMES: Renames = (
     (_GENERATE + r"conv_seg\.", "kernels.1."),
     (_GENERATE + r"psp_modules\.(\d)\.1\.", r"neck.scales.\1."),
     (_GENERATE + r"image_pool\.", "neck.pooled."),
@@ -46,9 +47,7 @@ def rename_semantic(key: str, upernet: bool) -> str:
     are not for this function: `swin.translate` changes some of their values too.
     """
     renames = RESNET_RENAMES if key.startswith("backbone.") else _SEMANTIC_RENAMES + STAGE_RENAMES
-    for pattern, replacement in (*(_UPERNET_RENAMES if upernet else ()), *renames):
-        key = re.sub(pattern, replacement, key)
-    return key
+    return renamed(key, (*(_UPERNET_RENAMES if upernet else ()), *renames))
 
 
 def translate_semantic(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,12 +3,12 @@
 The official file is `torch.save` of {"model": {key: tensor}, ...}; keys start with `backbone.` or `sem_seg_head.`.
 """
 
-import re
-
 from torch import Tensor
 
+from knet.weights.names import Renames, flatten_kernels, renamed
+
 # Of the adaptive kernel update, which all official code names alike.
-UPDATE_RENAMES: tuple[tuple[str, str], ...] = (
+UPDATE_RENAMES: Renames = (
     (r"\.update\.dynamic_layer\.", ".update.from_group."),
     (r"\.update\.input_layer\.", ".update.from_kernel."),
     (r"\.update\.update_gate\.", ".update.group_gate."),
@@ -22,7 +22,7 @@ UPDATE_RENAMES: tuple[tuple[str, str], ...] = (
 )
 
 # Applied in order to the whole key; the first field is a regular expression.
-_RENAMES: tuple[tuple[str, str], ...] = (
+_RENAMES: Renames = (
     (r"^backbone\.conv1\.", "backbone.stem."),
     (r"^backbone\.layer([12])\.", r"backbone.stage\1."),
     (r"^backbone\.layer3\.", "backbone.stage3_low."),
@@ -73,15 +73,9 @@ def is_official(keys: set[str]) -> bool:
 
 def rename(key: str) -> str:
     """The name that an official key has here; a key that is not known passes unchanged, for the strict check."""
-    for pattern, replacement in _RENAMES:
-        key = re.sub(pattern, replacement, key)
-    return key
+    return renamed(key, _RENAMES)
 
 
 def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """An official state dict under our names. The initial kernels lose their two 1x1 axes: (N,C,1,1) -> (N,C)."""
-    ours = {rename(key): tensor for key, tensor in state.items()}
-    kernels = ours.get("decoder.kernels")
-    if kernels is not None and kernels.ndim == 4:
-        ours["decoder.kernels"] = kernels.flatten(1)
-    return ours
+    return flatten_kernels({rename(key): tensor for key, tensor in state.items()})

@@ -2,16 +2,19 @@
 
 Two are in use: OpenMMLab's (K-Net, Video K-Net, mmsegmentation) and those of the first Swin code (microsoft/
 Swin-Transformer: its ImageNet weights, and K-Net's own semantic training code). The latter also orders the inputs of
-patch merging by position first, which `translate` undoes. All names here are without a prefix such as `backbone.`.
+patch merging by position first, which `translate` undoes; so does timm, which counts a merging to the stage after it.
+All names here are without a prefix such as `backbone.`.
 """
 
 import re
 
 from torch import Tensor
 
+from knet.weights.names import Renames, renamed
+
 # Applied in order to the whole key; the first field is a regular expression. The first three lead from the first
 # Swin code's names to OpenMMLab's.
-_RENAMES: tuple[tuple[str, str], ...] = (
+_RENAMES: Renames = (
     (r"^layers\.", "stages."),
     (r"\.attn\.(?!w_msa\.)", ".attn.w_msa."),
     (r"\.mlp\.fc1\.", ".ffn.layers.0.0."),
@@ -40,22 +43,26 @@ def is_first_swin(keys: set[str]) -> bool:
 
 def rename(key: str) -> str:
     """The name that a Swin key has here; a key that is not known passes unchanged, for the strict check."""
-    for pattern, replacement in _RENAMES:
-        key = re.sub(pattern, replacement, key)
-    return key
+    return renamed(key, _RENAMES)
 
 
 def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A Swin state dict of either code base under our names, patch merging in our order.
+    """A Swin state dict of any of these code bases under our names, patch merging in our order.
 
     Computed tables are left out. The classifier of ImageNet weights (`norm.*`, `head.*`) passes unchanged.
     """
     first = is_first_swin(set(state))
+    if first and not any(key.startswith("layers.0.downsample.") for key in state):
+        state = {re.sub(r"(?<=^layers\.)\d+(?=\.downsample\.)", _before, key): x for key, x in state.items()}
     ours = {rename(key): tensor for key, tensor in state.items() if not key.endswith(_COMPUTED)}
     for key, tensor in ours.items():
         if first and key.startswith("merges."):
             ours[key] = by_channel(tensor)
     return ours
+
+
+def _before(number: re.Match[str]) -> str:
+    return str(int(number[0]) - 1)
 
 
 def by_channel(merging: Tensor) -> Tensor:

@@ -16,17 +16,22 @@ NEAREST = 1.5  # metres; what is nearer lies behind the ego vehicle's windscreen
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """A level pinhole camera `eye` metres above a flat street: X to the right, Y up from the ground, Z ahead."""
+    """A level pinhole camera `eye` metres above a flat street: X to the right, Y up from the ground, Z ahead.
+
+    It stands `right` and `ahead` of where the world's X and Z are 0.
+    """
 
     focal: float
     center: float
     horizon: float
     eye: float
+    right: float = 0.0
+    ahead: float = 0.0
 
     def project(self, points: Sequence[tuple[float, float, float]]) -> np.ndarray:
         """(N,3) metres -> (N,2) pixels x, y. Points nearer than 1.5 m are moved to that distance."""
         x, y, z = np.asarray(points, float).T
-        z = np.maximum(z, NEAREST)
+        x, z = x - self.right, np.maximum(z - self.ahead, NEAREST)
         return np.stack([self.center + self.focal * x / z, self.horizon + self.focal * (self.eye - y) / z], 1)
 
 
@@ -101,7 +106,7 @@ class Canvas:
         self, points: Sequence[tuple[float, float, float]], color: Color, number: int | None, **look: float
     ) -> None:
         """Paints a flat polygon given in metres; `look` as in `fill`. Nothing is painted if all of it is too near."""
-        distances = [point[2] for point in points]
+        distances = [point[2] - self.camera.ahead for point in points]
         if max(distances) > NEAREST:
             look.setdefault("distance", min(distances))
             self.fill(self.camera.project(points), color, number, **look)
@@ -119,13 +124,17 @@ class Canvas:
         ring = [(x + radius * math.cos(a), y + radius * math.sin(a), z) for a in angles]
         self.face(ring, color, number, **look)
 
-    def develop(self, rng: np.random.Generator) -> np.ndarray:
-        """The picture as a camera gives it, (H,W,3) uint8: light, vignette, a little blur and sensor noise."""
+    def develop(self, rng: np.random.Generator, light: np.random.Generator | None = None) -> np.ndarray:
+        """The picture as a camera gives it, (H,W,3) uint8: light, vignette, a little blur and sensor noise.
+
+        light: what the light is drawn from, in place of `rng`.
+        """
         height, width = self.numbers.shape
-        light = rng.uniform(0.85, 1.2) * rng.uniform(0.94, 1.06, 3)
+        light = rng if light is None else light
+        gain = light.uniform(0.85, 1.2) * light.uniform(0.94, 1.06, 3)
         y, x = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
         vignette = (1.0 - 0.18 * (x * x + y * y)).astype(np.float32)
-        lit = self.image * light.astype(np.float32) * vignette[..., None]
+        lit = self.image * gain.astype(np.float32) * vignette[..., None]
         picture = Image.fromarray(np.clip(lit, 0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.6))
         noisy = np.asarray(picture, np.float32) + 3.0 * rng.standard_normal((height, width, 1), dtype=np.float32)
         return np.clip(noisy, 0, 255).astype(np.uint8)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json as jsonlib
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -64,23 +65,36 @@ def synthesize(
         raise ConfigError(
             f"{images} images with seed {seed} cannot be made; give at least 1 image and a seed from 0 on."
         )
-    output = Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise DataError(f"{output} exists already; remove it or choose another folder for the synthetic data.")
     split_names, write, finish = _LAYOUTS[layout]
     counts = {split: images if number == 0 else max(images // 4, 1) for number, split in enumerate(split_names)}
     tasks = [(number, split, i) for number, split in enumerate(split_names) for i in range(counts[split])]
-    partial = output.with_name(f".{output.name}.partial")
     seen: Counter[str] = Counter()
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with whole_folder(output) as partial:
         for number, split, i in tqdm(tasks, desc="street scenes", unit="image", disable=None if progress else True):
             scene = draw_street(*size, np.random.default_rng([seed, number, i]))
             write(partial, split, i, scene)
             visible = np.unique(scene.numbers).tolist()
             seen.update(scene.objects[n - 1].kind for n in visible)
         finish(partial)
+    return SyntheticSet(Path(output), counts, dict(seen.most_common()))
+
+
+@contextmanager
+def whole_folder(output: str | Path) -> Iterator[Path]:
+    """A folder to fill, which takes the name `output` when the block ends well; an interrupted run leaves nothing.
+
+    Raises:
+        DataError: the output exists and is not empty.
+        OutputError: it cannot be written.
+    """
+    output = Path(output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise DataError(f"{output} exists already; remove it or choose another folder for the synthetic data.")
+    partial = output.with_name(f".{output.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
         if output.is_dir():
             output.rmdir()  # it is empty
         partial.rename(output)
@@ -88,7 +102,6 @@ def synthesize(
         raise cannot_write(output, fault.strerror or fault) from fault
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return SyntheticSet(output, counts, dict(seen.most_common()))
 
 
 def _write_cityscapes(root: Path, split: str, index: int, scene: StreetScene) -> None:

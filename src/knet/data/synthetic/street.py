@@ -17,7 +17,7 @@ from knet.errors import ConfigError
 
 _END = 110.0  # metres; nothing stands farther away
 _SMALLEST = 32
-_Job = tuple[float, Callable[[], None]]  # distance, what to paint there
+Job = tuple[float, Callable[[], None]]  # distance, what to paint there
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class StreetScene:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class StreetPlan:
     """Where the street runs, in metres to the right of the camera. Sides: -1 left, 1 right."""
 
     middle: float
@@ -39,9 +39,11 @@ class _Plan:
     verge: float
 
     def curb(self, side: int) -> float:
+        """Where the road ends on a side."""
         return self.middle + side * self.half
 
     def fronts(self, side: int) -> float:
+        """Where the houses of a side begin."""
         return self.middle + side * (self.half + self.walk + self.verge)
 
 
@@ -53,27 +55,41 @@ def draw_street(height: int, width: int, rng: np.random.Generator) -> StreetScen
     Raises:
         ConfigError: an edge of less than 32 pixels.
     """
+    canvas = Canvas(height, width, draw_camera(height, width, rng), rng)
+    plan = draw_plan(rng)
+    paint_background(canvas, plan, rng)
+    jobs = [*paint_sides(canvas, plan, rng), *paint_furniture(canvas, plan, rng), *_traffic(canvas, plan, rng)]
+    jobs += [*_people(canvas, plan, rng), *paint_groups(canvas, plan, rng)]
+    for _, paint in sorted(jobs, key=lambda job: -job[0]):
+        paint()
+    paint_own_car(canvas, rng)
+    return StreetScene(canvas.develop(rng), canvas.numbers, canvas.objects)
+
+
+def draw_camera(height: int, width: int, rng: np.random.Generator) -> Camera:
+    """The camera of a car, for pictures of a size.
+
+    Raises:
+        ConfigError: an edge of less than 32 pixels.
+    """
     if min(height, width) < _SMALLEST:
         raise ConfigError(f"A street scene of {height}x{width} pixels is too small; each edge needs {_SMALLEST}.")
-    camera = Camera(
+    return Camera(
         focal=rng.uniform(0.85, 1.1) * max(height, width),
         center=width * rng.uniform(0.46, 0.54),
         horizon=height * rng.uniform(0.38, 0.46),
         eye=rng.uniform(1.3, 1.7),
     )
-    canvas = Canvas(height, width, camera, rng)
+
+
+def draw_plan(rng: np.random.Generator) -> StreetPlan:
+    """A street that the camera looks along."""
     half = rng.uniform(3.4, 6.5)
-    plan = _Plan(rng.uniform(-0.5, 0.1) * half, half, rng.uniform(2.0, 4.0), rng.uniform(0.0, 3.0))
-    _paint_background(canvas, plan, rng)
-    jobs = [*_sides(canvas, plan, rng), *_furniture(canvas, plan, rng), *_traffic(canvas, plan, rng)]
-    jobs += [*_people(canvas, plan, rng), *_groups(canvas, plan, rng)]
-    for _, paint in sorted(jobs, key=lambda job: -job[0]):
-        paint()
-    _paint_own_car(canvas, rng)
-    return StreetScene(canvas.develop(rng), canvas.numbers, canvas.objects)
+    return StreetPlan(rng.uniform(-0.5, 0.1) * half, half, rng.uniform(2.0, 4.0), rng.uniform(0.0, 3.0))
 
 
-def _paint_background(canvas: Canvas, plan: _Plan, rng: np.random.Generator) -> None:
+def paint_background(canvas: Canvas, plan: StreetPlan, rng: np.random.Generator) -> None:
+    """Sky, hills, ground, road and sidewalks."""
     height, width = canvas.numbers.shape
     horizon = canvas.camera.horizon
     sky = np.array([[120, 165, 215], [190, 198, 205], [215, 205, 195]][rng.integers(3)]) + rng.uniform(-15, 15, 3)
@@ -114,92 +130,93 @@ def _paint_lane(
     canvas.face(strip, color, number, distance=0.0, texture=texture, shade=-0.15)
 
 
-def _sides(canvas: Canvas, plan: _Plan, rng: np.random.Generator) -> list[_Job]:
+def paint_sides(canvas: Canvas, plan: StreetPlan, rng: np.random.Generator) -> list[Job]:
     """Houses, trees, walls and fences on both sides. What lies along the street is painted with its far end."""
-    jobs: list[_Job] = []
+    jobs: list[Job] = []
     for side in (-1, 1):
         x, near = plan.fronts(side), rng.uniform(1.5, 8.0)
         while near < _END:
             far = near + rng.uniform(7.0, 24.0)
             kind = rng.choice(["building", "garden", "open"], p=[0.6, 0.28, 0.12])
             if kind == "building":
-                jobs.append((far, _later(objects.paint_house, canvas, x, near, far, rng, canvas.stuff("building"))))
+                jobs.append((far, later(objects.paint_house, canvas, x, near, far, rng, canvas.stuff("building"))))
             elif kind == "garden":
                 for z in rng.uniform(near, far, 3):
                     at = x + side * rng.uniform(2.0, 5.0)
-                    jobs.append((far, _later(objects.paint_tree, canvas, at, z, rng, canvas.stuff("vegetation"))))
+                    jobs.append((far, later(objects.paint_tree, canvas, at, z, rng, canvas.stuff("vegetation"))))
                 barrier = ("wall", "fence")[rng.integers(2)]
-                paint = _later(objects.paint_barrier, canvas, barrier, x, near, far, rng, canvas.stuff(barrier))
+                paint = later(objects.paint_barrier, canvas, barrier, x, near, far, rng, canvas.stuff(barrier))
                 jobs.append((far - 0.01, paint))
             near = far + rng.choice([0.0, rng.uniform(2.0, 7.0)])
     return jobs
 
 
-def _furniture(canvas: Canvas, plan: _Plan, rng: np.random.Generator) -> list[_Job]:
-    jobs: list[_Job] = []
+def paint_furniture(canvas: Canvas, plan: StreetPlan, rng: np.random.Generator) -> list[Job]:
+    """Lights, signals, signs, trees and bins along both curbs."""
+    jobs: list[Job] = []
     for side in (-1, 1):
         for z in np.arange(rng.uniform(5, 14), 70, rng.uniform(9, 16)):
             x = plan.curb(side) + side * rng.uniform(0.3, 0.8)
             kind = rng.choice(["light", "signal", "sign", "tree", "bin"], p=[0.2, 0.22, 0.28, 0.22, 0.08])
             if kind == "light":
-                paint = _later(objects.paint_street_light, canvas, x, z, rng, canvas.add("pole"))
+                paint = later(objects.paint_street_light, canvas, x, z, rng, canvas.add("pole"))
             elif kind == "signal":
                 pole = canvas.add("pole")
-                paint = _later(objects.paint_traffic_light, canvas, x, z, rng, pole, canvas.add("traffic light"))
+                paint = later(objects.paint_traffic_light, canvas, x, z, rng, pole, canvas.add("traffic light"))
             elif kind == "sign":
                 pole = canvas.add("pole")
-                paint = _later(objects.paint_traffic_sign, canvas, x, z, rng, pole, canvas.add("traffic sign"))
+                paint = later(objects.paint_traffic_sign, canvas, x, z, rng, pole, canvas.add("traffic sign"))
             elif kind == "tree":
-                paint = _later(objects.paint_tree, canvas, x + side, z, rng, canvas.stuff("vegetation"))
+                paint = later(objects.paint_tree, canvas, x + side, z, rng, canvas.stuff("vegetation"))
             else:
-                paint = _later(canvas.upright, x, z, 0.0, 1.0, 0.6, (70, 82, 60), canvas.add("static"))
+                paint = later(canvas.upright, x, z, 0.0, 1.0, 0.6, (70, 82, 60), canvas.add("static"))
             jobs.append((float(z), paint))
     return jobs
 
 
-def _traffic(canvas: Canvas, plan: _Plan, rng: np.random.Generator) -> list[_Job]:
-    jobs: list[_Job] = []
+def _traffic(canvas: Canvas, plan: StreetPlan, rng: np.random.Generator) -> list[Job]:
+    jobs: list[Job] = []
     for side in (-1, 1):
         z = rng.uniform(4.0, 14.0)
         while z < 60 and rng.random() < 0.85:  # parked at the curb
             x = plan.curb(side) - side * 1.1
-            jobs.append((z, _later(objects.paint_vehicle, canvas, "car", x, z, rng)))
+            jobs.append((z, later(objects.paint_vehicle, canvas, "car", x, z, rng)))
             z += rng.uniform(5.2, 14.0)
         z = rng.uniform(9.0, 30.0)
         while z < 90:  # driving
             kind = str(rng.choice(["car", "truck", "bus", "train"], p=[0.68, 0.14, 0.12, 0.06]))
             x = plan.middle + side * plan.half * rng.uniform(0.3, 0.42)
-            jobs.append((z, _later(objects.paint_vehicle, canvas, kind, x, z, rng)))
+            jobs.append((z, later(objects.paint_vehicle, canvas, kind, x, z, rng)))
             z += rng.uniform(14.0, 45.0)
     if rng.random() < 0.3:
         z, x = rng.uniform(16, 40), plan.middle + rng.uniform(-1, 1) * plan.half
-        jobs.append((z, _later(objects.paint_vehicle, canvas, "car", x, z, rng, across=True)))
+        jobs.append((z, later(objects.paint_vehicle, canvas, "car", x, z, rng, across=True)))
     for _ in range(rng.integers(1, 4)):
         z, x = rng.uniform(6, 32), plan.middle + rng.uniform(-0.8, 0.8) * plan.half
         kind = ("bicycle", "bicycle", "motorcycle")[rng.integers(3)]
-        jobs.append((z, _later(objects.paint_two_wheeler, canvas, kind, x, z, rng, ridden=True)))
+        jobs.append((z, later(objects.paint_two_wheeler, canvas, kind, x, z, rng, ridden=True)))
     return jobs
 
 
-def _people(canvas: Canvas, plan: _Plan, rng: np.random.Generator) -> list[_Job]:
-    jobs: list[_Job] = []
+def _people(canvas: Canvas, plan: StreetPlan, rng: np.random.Generator) -> list[Job]:
+    jobs: list[Job] = []
     for _ in range(rng.integers(2, 9)):
         side = (-1, 1)[rng.integers(2)]
         z, x = rng.uniform(5, 40), plan.curb(side) + side * rng.uniform(0.3, 1.0) * plan.walk
         if rng.random() < 0.12:
             x = plan.middle + rng.uniform(-1, 1) * plan.half
-        jobs.append((z, _later(objects.paint_person, canvas, x, z, rng)))
+        jobs.append((z, later(objects.paint_person, canvas, x, z, rng)))
     for _ in range(rng.integers(0, 4)):
         side = (-1, 1)[rng.integers(2)]
         z, x = rng.uniform(5, 30), plan.curb(side) + side * rng.uniform(0.4, 1.6)
         kind = ("bicycle", "motorcycle")[int(rng.random() < 0.3)]
-        jobs.append((z, _later(objects.paint_two_wheeler, canvas, kind, x, z, rng)))
+        jobs.append((z, later(objects.paint_two_wheeler, canvas, kind, x, z, rng)))
     return jobs
 
 
-def _groups(canvas: Canvas, plan: _Plan, rng: np.random.Generator) -> list[_Job]:
+def paint_groups(canvas: Canvas, plan: StreetPlan, rng: np.random.Generator) -> list[Job]:
     """With a chance of 0.6 a group: people, parked bicycles or cars, close together and some way off."""
-    jobs: list[_Job] = []
+    jobs: list[Job] = []
     if rng.random() > 0.6:
         return jobs
     kind = ("person", "bicycle", "car")[rng.integers(3)]
@@ -207,16 +224,16 @@ def _groups(canvas: Canvas, plan: _Plan, rng: np.random.Generator) -> list[_Job]
     x = plan.curb(side) + side * 0.5 * plan.walk
     for step in range(rng.integers(4, 8)):
         if kind == "person":
-            paint = _later(objects.paint_person, canvas, x + 0.35 * step * side, z, rng, group=True)
+            paint = later(objects.paint_person, canvas, x + 0.35 * step * side, z, rng, group=True)
         elif kind == "bicycle":
-            paint = _later(objects.paint_two_wheeler, canvas, kind, x + 0.3 * step * side, z, rng, group=True)
+            paint = later(objects.paint_two_wheeler, canvas, kind, x + 0.3 * step * side, z, rng, group=True)
         else:
-            paint = _later(objects.paint_vehicle, canvas, kind, x + 2.0 * step * side, z + 30, rng, group=True)
+            paint = later(objects.paint_vehicle, canvas, kind, x + 2.0 * step * side, z + 30, rng, group=True)
         jobs.append((z + (30 if kind == "car" else 0) - 0.1 * step, paint))
     return jobs
 
 
-def _paint_own_car(canvas: Canvas, rng: np.random.Generator) -> None:
+def paint_own_car(canvas: Canvas, rng: np.random.Generator) -> None:
     """The bonnet of the car that carries the camera, and the border that undistorting an image leaves."""
     height, width = canvas.numbers.shape
     angles = np.linspace(np.pi, 2 * np.pi, 40)
@@ -229,6 +246,6 @@ def _paint_own_car(canvas: Canvas, rng: np.random.Generator) -> None:
         canvas.fill(edge, (4, 4, 4), canvas.stuff("out of roi"), texture=0.0)
 
 
-def _later(paint: Callable[..., None], *arguments: object, **options: object) -> Callable[[], None]:
+def later(paint: Callable[..., None], *arguments: object, **options: object) -> Callable[[], None]:
     """The call, to be made when its turn comes; jobs are painted in a fixed order, so `rng` stays reproducible."""
     return lambda: paint(*arguments, **options)

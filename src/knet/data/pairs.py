@@ -1,0 +1,138 @@
+"""Pairs of frames to learn tracking from: a key frame and a reference frame near it in the same clip.
+
+Both frames get the same augmentation, and it is known which objects they share. Source: Video K-Net's data sets of its
+official code (`ref_seq_index`), which draws each frame's reference once for a whole run; here it is drawn each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from knet.data.batches import Batch, BatchPlan, Draw, Item, collate, load_collated
+from knet.data.near_frames import ClipSource, NearFrames
+from knet.data.transforms import Augmented, TrainAugmentation
+
+OFFSETS = (-2, -1, 1, 2)
+
+
+@dataclass(slots=True)
+class PairItem:
+    """Two augmented frames. `matches` (T,) int64: for each segment of the key's target the same object's index in the
+    reference's target; -1 for objects that are not there, and for stuff.
+    """
+
+    key: Item
+    reference: Item
+    matches: Tensor
+
+
+@dataclass(slots=True)
+class PairBatch:
+    """The pairs of a process in an iteration: `key` and `reference` images in the same order, and their matches."""
+
+    key: Batch
+    reference: Batch
+    matches: list[Tensor]
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    @property
+    def positions(self) -> list[int]:
+        """Positions in the whole batch."""
+        return self.key.positions
+
+    @property
+    def faults(self) -> dict[str, str]:
+        """The frames that could not be read: name -> what is wrong."""
+        return self.key.faults
+
+    def part(self, start: int, stop: int) -> PairBatch:
+        """The pairs from `start` up to `stop`."""
+        return PairBatch(self.key.part(start, stop), self.reference.part(start, stop), self.matches[start:stop])
+
+    def pin_memory(self) -> PairBatch:
+        """The same in page-locked memory (called by torch's DataLoader)."""
+        matches = [one.pin_memory() for one in self.matches]
+        return PairBatch(self.key.pin_memory(), self.reference.pin_memory(), matches)
+
+    def to(self, device: object) -> PairBatch:
+        """The same on another device, copied without waiting where the memory is pinned."""
+        matches = [one.to(device, non_blocking=True) for one in self.matches]  # type: ignore[call-overload]
+        return PairBatch(_move(self.key, device), _move(self.reference, device), matches)
+
+
+class PairSet(Dataset[PairItem]):
+    """Augmented pairs of frames, asked for by the `Draw`s of a `BatchPlan`. Any two calls are independent.
+
+    reader: a video data set · augmentation: its window is chosen by the key frame · seed: of the run · skip: as in
+    `TrainingSet` · offsets: how many frames the reference may be away; one is drawn that exists · compatible: each
+    frame's offset is drawn once for the run, and frames where it leads out of the clip are left out, as in Video
+    K-Net's code. Its length, which a `BatchPlan` needs, is the number of frames that can be a key.
+
+    A pair without a common object after augmentation is replaced by that of another frame, as in the official code;
+    after 100 in a row the data set is given up.
+
+    Raises:
+        ConfigError: no frame has a neighbour, or an offset is 0.
+    """
+
+    def __init__(
+        self,
+        reader: ClipSource,
+        augmentation: TrainAugmentation,
+        seed: int,
+        skip: int = 0,
+        offsets: Sequence[int] = OFFSETS,
+        compatible: bool = False,
+    ):
+        self._frames = NearFrames(reader, augmentation, seed, skip, offsets, 1, compatible)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, draw: Draw) -> PairItem:
+        """The pair.
+
+        Raises:
+            DataError: as `NearFrames.draw`; no pair with a common object was found.
+        """
+        things = self._frames.things
+        found = self._frames.draw(draw, lambda frames: bool((match_objects(frames[0], frames[1], things) >= 0).any()))
+        key, reference = found.frames
+        first = Item(key.image, key.target, draw.position, found.faults)
+        second = Item(reference.image, reference.target, draw.position, {})
+        return PairItem(first, second, match_objects(key, reference, things))
+
+
+def match_objects(key: Augmented, reference: Augmented, things: Sequence[bool]) -> Tensor:
+    """The matches of a `PairItem`. -> (T,) int64"""
+    places = {segment.id: index for index, segment in enumerate(reference.segments) if things[segment.label]}
+    return torch.tensor([places.get(segment.id, -1) for segment in key.segments], dtype=torch.int64)
+
+
+def collate_pairs(items: Sequence[PairItem]) -> PairBatch:
+    """Items to a batch."""
+    key, reference = (collate([getattr(item, which) for item in items]) for which in ("key", "reference"))
+    return PairBatch(key, reference, [item.matches for item in items])
+
+
+def load_pairs(
+    pair_set: PairSet, plan: BatchPlan, workers: int = 0, pin_memory: bool = False
+) -> Generator[PairBatch, None, None]:
+    """The batches of the plan, prepared by `workers` processes ahead; 0 prepares them here. Never ends: close it.
+
+    Raises:
+        DataError: as `PairSet`; the sentence names the file.
+    """
+    return load_collated(pair_set, plan, collate_pairs, workers, pin_memory)
+
+
+def _move(batch: Batch, device: object) -> Batch:
+    images = [image.to(device, non_blocking=True) for image in batch.images]  # type: ignore[call-overload]
+    return Batch(images, [target.to(device) for target in batch.targets], batch.positions, batch.faults)

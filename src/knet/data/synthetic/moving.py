@@ -1,0 +1,218 @@
+"""A street that is filmed: the same kind of scene as in `street`, frame by frame, with the track of every object.
+
+Objects move at constant speed and so does the camera, which may also turn and shake a little. What makes tracking hard
+is in every clip: people who look alike and cross each other, rows of like cars, objects that move by more than their
+own width from frame to frame, that hide others, and that come and go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from knet.data.synthetic import objects
+from knet.data.synthetic.canvas import Camera, Canvas, PaintedObject
+from knet.data.synthetic.street import (
+    Job,
+    StreetPlan,
+    draw_camera,
+    draw_plan,
+    later,
+    paint_background,
+    paint_furniture,
+    paint_groups,
+    paint_own_car,
+    paint_sides,
+)
+
+_VEHICLES = frozenset({"car", "truck", "bus", "train"})
+
+
+@dataclass(frozen=True, slots=True)
+class MovingFrame:
+    """A frame of a clip: `image` (H,W,3) uint8 RGB, `numbers` (H,W) int32 and `objects` as in `StreetScene`.
+
+    `tracks[n]` is the number in the clip of the object that has the number n in this frame; 0 for what is not tracked:
+    stuff, groups, and n = 0.
+    """
+
+    image: np.ndarray
+    numbers: np.ndarray
+    objects: list[PaintedObject]
+    tracks: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Mover:
+    """An object of a clip, standing or moving: where it is at frame 0 and how it moves, in metres and metres a frame.
+
+    `look`: seed of its size and colours · `first`, `last`: frames in which it is there · `track`: its number, and its
+    rider's is one more · `ridden`: a two-wheeler with a rider · `across`: a vehicle seen from its side.
+    """
+
+    kind: str
+    look: int
+    track: int
+    x: float
+    z: float
+    vx: float = 0.0
+    vz: float = 0.0
+    first: int = 0
+    last: int = 10**6
+    ridden: bool = False
+    across: bool = False
+
+    def place(self, frame: int) -> tuple[float, float]:
+        """(x, z) at a frame."""
+        return self.x + self.vx * frame, self.z + self.vz * frame
+
+
+def draw_clip(frames: int, height: int, width: int, seed: list[int]) -> Iterator[MovingFrame]:
+    """The frames of a clip. Equal sizes and seeds give equal clips, and a longer clip of more frames.
+
+    Raises:
+        ConfigError: an edge of less than 32 pixels.
+    """
+    rng = np.random.default_rng(seed)
+    camera = draw_camera(height, width, rng)
+    plan = draw_plan(rng)
+    ahead = float(rng.choice([0.0, rng.uniform(0.1, 0.5)]))
+    turn = width * float(rng.choice([0.0, rng.uniform(-0.03, 0.03)]))
+    shake = width * rng.uniform(0.0, 0.006)
+    movers = _cast(plan, rng)
+    for frame in range(frames):
+        luck = np.random.default_rng([*seed, frame])
+        # A turn goes back and forth, else long clips would end up looking at the houses.
+        swing = abs((frame + 6) % 24 - 12) - 6
+        seen = replace(
+            camera,
+            center=camera.center + turn * swing + shake * luck.standard_normal(),
+            horizon=camera.horizon + shake * luck.standard_normal(),
+            ahead=ahead * frame,
+        )
+        yield _paint(frame, (height, width), seen, plan, movers, luck, seed)
+
+
+def _paint(
+    frame: int,
+    size: tuple[int, int],
+    camera: Camera,
+    plan: StreetPlan,
+    movers: list[Mover],
+    luck: np.random.Generator,
+    seed: list[int],
+) -> MovingFrame:
+    """One frame. What stands still is drawn from a generator that starts anew, so it looks the same in every frame."""
+    canvas = Canvas(*size, camera, luck)
+    world = np.random.default_rng([*seed, 0, 1])
+    paint_background(canvas, plan, world)
+    jobs: list[Job] = [*paint_sides(canvas, plan, world), *paint_furniture(canvas, plan, world)]
+    jobs += paint_groups(canvas, plan, world)
+    tracks: dict[int, int] = {}
+    for mover in movers:
+        if mover.first <= frame <= mover.last:
+            jobs.append((mover.place(frame)[1], later(_paint_mover, canvas, mover, frame, tracks)))
+    for _, paint in sorted(jobs, key=lambda job: -job[0]):
+        paint()
+    paint_own_car(canvas, np.random.default_rng([*seed, 0, 2]))
+    image = canvas.develop(luck, np.random.default_rng([*seed, 0, 3]))
+    track_of = np.zeros(len(canvas.objects) + 1, np.int32)
+    track_of[list(tracks)] = list(tracks.values())
+    return MovingFrame(image, canvas.numbers, canvas.objects, track_of)
+
+
+def _paint_mover(canvas: Canvas, mover: Mover, frame: int, tracks: dict[int, int]) -> None:
+    """Paints the object and notes the tracks of its numbers."""
+    x, z = mover.place(frame)
+    look = np.random.default_rng(mover.look)
+    before = len(canvas.objects)
+    if mover.kind in _VEHICLES:
+        objects.paint_vehicle(canvas, mover.kind, x, z, look, across=mover.across)
+    elif mover.kind == "person":
+        objects.paint_person(canvas, x, z, look)
+    else:
+        objects.paint_two_wheeler(canvas, mover.kind, x, z, look, ridden=mover.ridden)
+    for extra, number in enumerate(range(before + 1, len(canvas.objects) + 1)):
+        tracks[number] = mover.track + extra
+
+
+class _Cast:
+    """Collects who is in a clip."""
+
+    def __init__(self, plan: StreetPlan, rng: np.random.Generator):
+        self.plan, self.rng = plan, rng
+        self.movers: list[Mover] = []
+
+    def add(self, kind: str, x: float, z: float, look: int | None = None, **motion: float | bool) -> None:
+        """One more; without a `look` it gets one of its own."""
+        look = self.new_look() if look is None else look
+        track = 2 * len(self.movers) + 1
+        self.movers.append(Mover(kind, look, track, float(x), float(z), **motion))  # type: ignore[arg-type]
+
+    def new_look(self) -> int:
+        """The seed of a look."""
+        return int(self.rng.integers(2**31))
+
+    def side(self) -> int:
+        """-1 or 1."""
+        return (-1, 1)[self.rng.integers(2)]
+
+
+def _cast(plan: StreetPlan, rng: np.random.Generator) -> list[Mover]:
+    """Who is in the clip."""
+    cast = _Cast(plan, rng)
+    _add_vehicles(cast)
+    _add_crossings(cast)
+    for _ in range(rng.integers(1, 5)):  # along the sidewalks
+        side = cast.side()
+        x = plan.curb(side) + side * rng.uniform(0.3, 1.0) * plan.walk
+        cast.add("person", x, rng.uniform(6, 30), vz=rng.uniform(-0.15, 0.15))
+    for _ in range(rng.integers(1, 3)):  # out of a house, into a house
+        side = cast.side()
+        begin = int(rng.integers(1, 12))
+        stay = {"first": begin} if rng.random() < 0.5 else {"last": begin + 3}
+        x = plan.curb(side) + side * rng.uniform(0.5, 1.0) * plan.walk
+        cast.add("person", x, rng.uniform(7, 20), vz=rng.uniform(-0.1, 0.1), **stay)
+    return cast.movers
+
+
+def _add_vehicles(cast: _Cast) -> None:
+    """Parked cars, in half of the rows all alike, and traffic along the street."""
+    plan, rng = cast.plan, cast.rng
+    for side in (-1, 1):
+        z = rng.uniform(4.0, 14.0)
+        row = cast.new_look() if rng.random() < 0.5 else None
+        while z < 55 and rng.random() < 0.8:
+            cast.add("car", plan.curb(side) - side * 1.1, z, row)
+            z += rng.uniform(5.2, 14.0)
+        z = rng.uniform(8.0, 28.0)
+        while z < 80:
+            kind = str(rng.choice(["car", "truck", "bus", "train"], p=[0.72, 0.12, 0.1, 0.06]))
+            speed = side * rng.uniform(0.2, 1.0)  # those on the right drive away, those on the left come nearer
+            cast.add(kind, plan.middle + side * plan.half * rng.uniform(0.3, 0.42), z, vz=speed)
+            z += rng.uniform(16.0, 40.0)
+
+
+def _add_crossings(cast: _Cast) -> None:
+    """Across the street: pairs that meet, walkers, and the fast: runners, two-wheelers, a car."""
+    plan, rng = cast.plan, cast.rng
+    for _ in range(rng.integers(1, 3)):
+        look, z, meet = cast.new_look(), rng.uniform(7, 16), rng.integers(3, 16)
+        middle, speed = plan.middle + rng.uniform(-0.5, 0.5) * plan.half, rng.uniform(0.08, 0.35)
+        alike = rng.random() < 0.6
+        for way, depth in ((-1, 0.0), (1, rng.uniform(0.3, 1.0))):
+            cast.add("person", middle - way * speed * meet, z + depth, look if alike else None, vx=way * speed)
+    for kind, chance, (slow, fast), (near, far) in (
+        ("person", 0.7, (0.5, 1.1), (7, 16)),
+        ("person", 0.8, (0.06, 0.2), (6, 20)),
+        ("bicycle", 0.7, (0.3, 1.6), (8, 20)),
+        ("motorcycle", 0.4, (0.6, 2.2), (9, 24)),
+        ("car", 0.5, (0.5, 3.5), (14, 30)),
+    ):
+        if rng.random() < chance:
+            way, speed = cast.side(), rng.uniform(slow, fast)
+            start = plan.middle - way * speed * rng.integers(2, 14)  # in the middle of the street at that frame
+            across, ridden = kind == "car", kind in ("bicycle", "motorcycle")
+            cast.add(kind, start, rng.uniform(near, far), vx=way * speed, across=across, ridden=ridden)

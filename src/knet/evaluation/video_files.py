@@ -1,0 +1,233 @@
+"""Videos on disk as the metrics read them: truth and predictions of each frame, paired, in the official forms.
+
+Folders of PNGs, from which frames come as packed labels (see `video_labels`):
+
+* STEP: `<sequence>/<frame>.png` or `<sequence>_<frame>_panoptic.png`; R = class, object = 256 G + B.
+* Video K-Net's predictions: `<sequence>_<frame>_cat.png` (class) and `_ins.png` (object), 16 bits each.
+* VIPSeg as downloaded, for the truth: `panomasks/<video>/<frame>.png` and a list `val.txt`, to which Video K-Net's
+  predictions belong by the places of the video in the list and of the frame in the video; their classes are the stuff
+  in the order of ids, then the things. Other predictions are `<video>/<frame>.png`, as the masks or as in STEP.
+
+JSON files with masks beside them are read by `video_json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from knet.data.categories import load_categories
+from knet.errors import DataError
+from knet.evaluation.panoptic_files import read_ahead, read_mask, some
+from knet.evaluation.video_labels import NUMBER_BITS, VOID, pack_labels
+from knet.structures import Category
+
+_VIPSEG_OBJECTS = 100  # a thing's pixel is (category id + 1) * 100 + object
+_VIPSEG_STUFF = 128  # pixels up to here are a category id + 1
+_VIPSEG_STRAY = 200  # void as well, as in Video K-Net's code
+
+FrameKey = tuple[int | str, int | str]
+"""Sequence and frame; numbers are compared as numbers, however many zeros tools write."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFrame:
+    """One frame of both sides: labels (H,W) int32, or (id map, segments) where a JSON file lists them."""
+
+    sequence: str
+    name: str
+    truth: Any
+    prediction: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Videos:
+    """What was found. form: "step", "panomasks", "vipseg" or "cityscapes-vps" · listed: frames come with segments."""
+
+    form: str
+    listed: bool
+    categories: list[Category]
+    count: int
+    frames: Callable[[], Iterator[VideoFrame]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Where a frame lies: one PNG, or the class's and the object's."""
+
+    sequence: str
+    frame: str
+    paths: tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        """What messages call the frame."""
+        return f"{self.sequence}/{self.frame}"
+
+
+def open_videos(
+    truth: str | PathLike[str], predictions: str | PathLike[str], classes: Sequence[Category] | None = None
+) -> Videos:
+    """Finds and pairs the frames: two folders of PNGs, or two JSON files (or folders that hold `pred.json`).
+
+    classes: of the folders' pixels, by category id; None takes the table kitti_step or vipseg, or the JSON file's own.
+
+    Raises: DataError for what is missing or damaged, and for frames that only one side has.
+    """
+    true, predicted = Path(truth), Path(predictions)
+    for path in (true, predicted):
+        if not path.exists():
+            raise DataError(f"{path} does not exist; give a folder of PNGs or a JSON file.")
+    if true.is_file():
+        from knet.evaluation.video_json import open_json
+
+        return open_json(true, predicted, classes)
+    raw = (true / "panomasks").is_dir()
+    table = list(classes if classes is not None else load_categories("vipseg" if raw else "kitti_step"))
+    found = _scan(predicted)
+    by_place = any(len(one.paths) == 2 for one in found.values())
+    of_truth = _scan_vipseg(true, by_place) if raw else _scan(true)
+    read = _reader(table, raw)
+    pairs = pair_frames(of_truth, found, str(predicted))
+
+    def frames() -> Iterator[VideoFrame]:
+        sides = zip(
+            read_ahead(read, [one.paths for one, _ in pairs]),
+            read_ahead(read, [other.paths for _, other in pairs]),
+            strict=True,
+        )
+        for (one, _), (true_labels, found_labels) in zip(pairs, sides, strict=True):
+            yield VideoFrame(one.sequence, one.name, true_labels, found_labels)
+
+    return Videos("panomasks" if raw else "step", False, table, len(pairs), frames)
+
+
+def pair_frames(truth: dict[FrameKey, Any], found: dict[FrameKey, Any], told: str) -> list[tuple[Any, Any]]:
+    """Truth and prediction of each frame, by sequence and frame. Raises: DataError if a side lacks some."""
+    for one, other, why in (
+        (truth, found, "lacks {} of the truth; every frame needs a prediction."),
+        (found, truth, "has {}, of which there is no truth; remove what is not judged."),
+    ):
+        lonely = {key: row for key, row in one.items() if key not in other}
+        if lonely:
+            names = some(
+                row.name if isinstance(row, _Found) else "/".join(map(str, key)) for key, row in lonely.items()
+            )
+            what = f"the frame {names}" if len(lonely) == 1 else f"{len(lonely)} frames ({names})"
+            raise DataError(f"{told} {why.format(what)}")
+    return [(truth[key], found[key]) for key in truth]
+
+
+def frame_key(name: object) -> int | str:
+    """How the names of frames and sequences are compared: "0002" and "2" are the same."""
+    return int(str(name)) if str(name).isdecimal() else str(name)
+
+
+def _scan(folder: Path) -> dict[FrameKey, _Found]:
+    """The frames in a folder of PNGs, sorted. Raises: DataError if there is none, or one twice or by half."""
+    rows: dict[FrameKey, _Found] = {}
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder of PNGs, but the truth is one; give the folder of the predictions.")
+    for path in sorted(folder.rglob("*.png")):
+        stem, _, kind = path.stem.rpartition("_")
+        if kind in ("leftImg8bit", "ins"):
+            continue
+        paths: tuple[Path, ...] = (path,)
+        if kind in ("cat", "panoptic"):
+            sequence, _, frame = stem.rpartition("_")
+            if kind == "cat":
+                paths = (path, path.with_name(f"{stem}_ins.png"))
+                if not paths[1].is_file():
+                    raise DataError(f"{path} has no {paths[1].name} beside it; both belong to a prediction.")
+        else:
+            sequence, frame = path.parent.name if path.parent != folder else "", path.stem
+        key = frame_key(sequence), frame_key(frame)
+        if key in rows:
+            raise DataError(f"{rows[key].paths[0]} and {path} are the same frame; leave one of them.")
+        rows[key] = _Found(sequence or folder.name, frame, paths)
+    if not rows:
+        raise DataError(f"{folder} holds no PNG of a frame; give the folder with the sequences.")
+    return dict(sorted(rows.items(), key=lambda row: [(isinstance(part, str), part) for part in row[0]]))
+
+
+def _scan_vipseg(root: Path, by_place: bool) -> dict[FrameKey, _Found]:
+    """VIPSeg's `panomasks`; with `by_place`, keys are the places in the lists."""
+    lists = [root / f"{split}.txt" for split in ("val", "train", "test") if (root / f"{split}.txt").is_file()]
+    if not lists:
+        raise DataError(f"{root} has panomasks, but no val.txt that lists the videos to judge; add it.")
+    try:
+        videos = lists[0].read_text("utf-8").split()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{lists[0]} cannot be read as a list of videos: {error}.") from error
+    rows: dict[FrameKey, _Found] = {}
+    for place, video in enumerate(videos):
+        masks = sorted((root / "panomasks" / video).glob("*.png"))
+        if not masks:
+            raise DataError(f"{root / 'panomasks' / video} holds no PNG, but {lists[0].name} lists the video.")
+        for number, path in enumerate(masks):
+            key = (place, number) if by_place else (frame_key(video), frame_key(path.stem))
+            rows[key] = _Found(video, path.stem, (path,))
+    return rows
+
+
+def _reader(table: Sequence[Category], raw: bool) -> Callable[[tuple[Path, ...]], np.ndarray]:
+    """Reads (H,W) int32 labels from a frame's PNGs; with `raw`, those of one channel are VIPSeg's masks."""
+    of_class = np.arange(VOID + 1)
+    if raw:  # how Video K-Net numbers the classes
+        order = sorted(table, key=lambda category: (category.thing, category.id))
+        of_class = np.full(VOID + 1, -1)
+        of_class[: len(order)], of_class[VOID] = [category.id for category in order], VOID
+
+    def read(paths: tuple[Path, ...]) -> np.ndarray:
+        if len(paths) == 1:
+            return _read_vipseg(paths[0]) if raw and _one_channel(paths[0]) else _read_step(paths[0])
+        classes, numbers = (read_numbers(path) for path in paths)
+        if classes.max() > VOID or (of_class[classes] < 0).any():
+            raise DataError(f"{paths[0]} has the class {classes.max()}; the class table has {len(table)} from 0 on.")
+        if classes.shape != numbers.shape:
+            raise DataError(f"{paths[0]} and {paths[1].name} differ in size: {classes.shape}, {numbers.shape}.")
+        return pack_labels(of_class[classes], numbers, str(paths[0]))
+
+    return read
+
+
+def _read_step(path: Path) -> np.ndarray:
+    """A STEP PNG's labels; R is the lowest byte of what is read, but the highest of a label."""
+    return (read_mask(path).view(np.uint32).byteswap() >> 8).astype(np.int32)
+
+
+def _read_vipseg(path: Path) -> np.ndarray:
+    """The labels of one of VIPSeg's masks; objects from 1 on, as in Video K-Net's script, since 0 would be a crowd."""
+    values = read_numbers(path)
+    thing = values > _VIPSEG_STUFF
+    classes = np.where(thing, values // _VIPSEG_OBJECTS, values).astype(np.int64) - 1
+    classes[(values == 0) | (values == _VIPSEG_STRAY)] = VOID
+    return pack_labels(classes, np.where(thing & (classes != VOID), values % _VIPSEG_OBJECTS + 1, 0), str(path))
+
+
+def _one_channel(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            return len(image.getbands()) == 1
+    except (OSError, SyntaxError):
+        return False  # reading it tells why
+
+
+def read_numbers(path: Path) -> np.ndarray:
+    """A PNG of one channel, up to 16 bits: (H,W) integers. Raises: DataError."""
+    try:
+        with Image.open(path) as image:
+            values = np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); write the file anew.") from error
+    if values.ndim != 2 or values.dtype.kind not in "iu":
+        raise DataError(f"{path} must be a PNG of one channel of numbers, not {values.shape} {values.dtype}.")
+    if int(values.max()) >> NUMBER_BITS or int(values.min()) < 0:
+        raise DataError(f"{path} holds {values.max()}; object ids must fit 16 bits, 0 to {(1 << NUMBER_BITS) - 1}.")
+    return values

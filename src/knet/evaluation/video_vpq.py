@@ -1,0 +1,316 @@
+"""Video panoptic quality (VPQ): PQ of tubes, which are what a segment covers in a window of consecutive frames.
+
+Kim et al., "Video Panoptic Segmentation", CVPR 2020. A tube of the prediction matches one of the truth if their IoU
+over the window is above 0.5; windows move frame by frame within a sequence, and VPQ is the mean over window lengths. In
+a window everything is counted as `panoptic` counts an image. Protocols, named for whose program they equal:
+
+* "cityscapes-vps" (mcahny/vps): windows of 1, 2, 3, 4 labelled frames (its k = 0, 5, 10, 15). Means are over the
+  classes that occur. Areas are the truth's JSON's.
+* "vipseg" (VIPSeg-Dataset): the same with windows of 1, 2, 4, 6, 8 frames; papers quote 1, 2, 4, 6.
+* "video-knet" (its `eval_dvpq_step.py`): windows of 1, 2, 3, 4 frames. Means are over all classes, a class that never
+  occurs counting 0. There is no crowd: a thing's region with the number 0 is an object. Void leaves the union only
+  where its number is 0; an unmatched prediction is forgiven if more than half of it lies on any void.
+
+A sequence shorter than a window adds nothing to it. (Video K-Net's script for VIPSeg reads the classes in place of the
+objects and shortens windows for all later videos; neither is done here.)
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from knet.data.categories import load_categories
+from knet.errors import DataError
+from knet.evaluation.panoptic import PanopticQuality, Segments, match_segments, overlap_table, runs
+from knet.evaluation.panoptic_files import SegmentLike
+from knet.evaluation.semantic_files import check_size
+from knet.evaluation.video_files import open_videos
+from knet.evaluation.video_labels import NUMBER_BITS, VOID, Clips, check_classes, known_classes, label_runs, paired
+from knet.structures import Category
+
+PROTOCOLS = {"cityscapes-vps": (1, 2, 3, 4), "vipseg": (1, 2, 4, 6, 8), "video-knet": (1, 2, 3, 4)}
+"""The protocols, with the lengths of their windows in frames."""
+
+_NUMBERS = (1 << NUMBER_BITS) - 1
+_IGNORED = (VOID + 1) << NUMBER_BITS  # truth void that has a number: in Video K-Net's protocol only
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """Overlaps (2+T, 2+P) in pixels as `overlap_table` gives them, and the segments, of a frame or of a window."""
+
+    overlaps: np.ndarray
+    truth: Segments
+    predicted: Segments
+
+
+class VideoPanopticQuality:
+    """Adds up VPQ frame by frame, keeping no more of a sequence than the tables of the last window.
+
+    `counts` {sequence: (W, 4, K)} float64 holds everything: for each window and category the sum of the matches' IoU
+    and the numbers of matches, of wrong and of missed tubes. A sequence's frames come in order and without those of
+    others between them. Accumulators of different sequences add up with `merge`; they can be pickled, which is what
+    `torch.distributed.all_gather_object` asks for.
+    """
+
+    def __init__(
+        self,
+        categories: Sequence[Category] | None = None,
+        protocol: str = "video-knet",
+        windows: Sequence[int] | None = None,
+    ) -> None:
+        """categories: the classes; None takes the table kitti_step · windows: lengths in frames, None the protocol's.
+
+        Raises: DataError for an unknown protocol, windows below 1 or ids that are not unique in 0..254.
+        """
+        if protocol not in PROTOCOLS:
+            raise DataError(f"There is no protocol {protocol!r} for VPQ; use {', '.join(PROTOCOLS)}.")
+        self.windows = PROTOCOLS[protocol] if windows is None else tuple(windows)
+        if not self.windows or min(self.windows) < 1 or len(set(self.windows)) != len(self.windows):
+            raise DataError(f"VPQ windows must be different numbers of frames from 1 on, not {list(self.windows)}.")
+        self.categories = list(load_categories("kitti_step") if categories is None else categories)
+        self.protocol = protocol
+        self.counts: dict[str, np.ndarray] = {}
+        self.frames: dict[str, int] = {}
+        self._tabulate = PanopticQuality(self.categories).tabulate
+        self._known = known_classes(self.categories)
+        self._rows = np.full(VOID + 1, -1)
+        self._rows[[category.id for category in self.categories]] = np.arange(len(self.categories))
+        self._things = np.isin(np.arange(VOID + 1), [category.id for category in self.categories if category.thing])
+        self._sequence: str | None = None
+        self._recent: deque[_Frame] = deque(maxlen=max(self.windows))
+
+    def update(
+        self,
+        sequence: str,
+        truth_classes: np.ndarray,
+        truth_ids: np.ndarray,
+        predicted_classes: np.ndarray,
+        predicted_ids: np.ndarray,
+        *,
+        name: str | None = None,
+    ) -> None:
+        """Counts the next frame of a sequence: (H,W) category ids, 255 = void, and (H,W) object numbers, of both sides.
+
+        Truth of a thing with the number 0 is a crowd, and numbers of stuff do not matter, but for "video-knet", where
+        each class and number is a segment. `name` is what errors call the frame.
+
+        Raises: DataError if maps differ in size, classes are unknown, numbers are below 0 or above 65,535, or the
+        sequence was left before.
+        """
+        name = f"A frame of {sequence}" if name is None else name
+        truth, predicted = (truth_classes, truth_ids), (predicted_classes, predicted_ids)
+        self._count(sequence, name, *label_runs(truth, predicted, name))
+
+    def update_labels(self, sequence: str, truth: np.ndarray, predicted: np.ndarray, *, name: str) -> None:
+        """Counts a frame whose classes and numbers are packed: (H,W) int32 each, see `video_labels`.
+
+        Raises: DataError as `update`.
+        """
+        check_size(truth, predicted, name)
+        (true, found), lengths = runs(truth, predicted)
+        self._count(sequence, name, true, found, lengths)
+
+    def _count(self, sequence: str, name: str, true: np.ndarray, found: np.ndarray, lengths: np.ndarray) -> None:
+        check_classes(true, self._known, f"{name} (truth)")
+        check_classes(found, self._known, f"{name} (prediction)")
+        true, found = self._ids(true, truth=True), self._ids(found, truth=False)
+        sides = self._segments(true, truth=True), self._segments(found, truth=False)
+        self._add(sequence, _Frame(overlap_table(true, found, lengths, sides[0].ids, sides[1].ids), *sides), name)
+
+    def update_segments(
+        self,
+        sequence: str,
+        truth_ids: np.ndarray,
+        truth_segments: Sequence[SegmentLike],
+        predicted_ids: np.ndarray,
+        predicted_segments: Sequence[SegmentLike],
+        *,
+        name: str | None = None,
+    ) -> None:
+        """Counts the next frame from what `PanopticQuality.add` takes: id maps (H,W), 0 = void, and their segments.
+
+        An object has the same id in all frames of a sequence.
+
+        Raises: DataError for everything that `PanopticQuality.add` refuses, or if the sequence was left before.
+        """
+        name = f"A frame of {sequence}" if name is None else name
+        tables = self._tabulate(truth_ids, truth_segments, predicted_ids, predicted_segments, name=name)
+        self._add(sequence, _Frame(*tables), name)
+
+    def merge(self, other: VideoPanopticQuality) -> None:
+        """Adds what another accumulator has counted.
+
+        Raises: DataError if class table, protocol or windows differ, or both have counted frames of one sequence.
+        """
+        ours, theirs = ((q.protocol, q.windows, [(c.id, c.thing) for c in q.categories]) for q in (self, other))
+        if ours != theirs:
+            raise DataError(
+                "VPQ accumulators with different classes, protocols or windows cannot be merged; build them alike."
+            )
+        if both := self.counts.keys() & other.counts.keys():
+            raise DataError(f"Both VPQ accumulators have frames of {min(both)}; windows need all of them in one.")
+        self.counts |= other.counts
+        self.frames |= other.frames
+
+    def result(self) -> dict[str, Any]:
+        """`{"protocol", "all": {"vpq"}, "things", "stuff", "classes": {category id: {"name", "thing", "vpq"}},
+        "windows": {frames: {"all": {"pq", "sq", "rq", "n"}, "things", "stuff", "classes": {category id: {"name",
+        "thing", "pq", "sq", "rq", "tp", "fp", "fn", "iou"}}}}, "sequences": {name: {"vpq", "things", "stuff",
+        "frames"}}}`, fractions 0..1.
+
+        `vpq` is the mean over the windows, without those that nothing was counted in. `n` is the number of classes
+        averaged. None where nothing was counted.
+        """
+        total = np.zeros((len(self.windows), 4, len(self.categories)))
+        sequences = {}
+        for sequence, counts in self.counts.items():
+            total += counts
+            means = _means(self._windows(counts))
+            sequences[sequence] = {"vpq": means["all"], "things": means["things"], "stuff": means["stuff"]}
+            sequences[sequence]["frames"] = self.frames[sequence]
+        windows = self._windows(total)
+        groups = {group: {"vpq": mean} for group, mean in _means(windows).items()}
+        classes = {}
+        for category in self.categories:
+            values = [window["classes"][category.id]["pq"] for window in windows.values()]
+            classes[category.id] = {"name": category.name, "thing": category.thing, "vpq": _mean(values)}
+        return {"protocol": self.protocol, **groups, "classes": classes, "windows": windows, "sequences": sequences}
+
+    def _windows(self, counts: np.ndarray) -> dict[int, dict[str, Any]]:
+        """(W,4,K) -> {frames: PQ's result}"""
+        results = {}
+        for frames, window in zip(self.windows, counts, strict=True):
+            quality = PanopticQuality(self.categories)
+            quality.counts += window
+            results[frames] = quality.result()
+            if self.protocol == "video-knet" and window.any():
+                rows = list(results[frames]["classes"].values())
+                results[frames]["all"] = _mean_of_all(rows)
+                results[frames]["things"] = _mean_of_all([row for row in rows if row["thing"]])
+                results[frames]["stuff"] = _mean_of_all([row for row in rows if not row["thing"]])
+        return results
+
+    def _ids(self, labels: np.ndarray, truth: bool) -> np.ndarray:
+        """(R,) labels -> (R,) ids as PQ counts them: 0 = void, class 0 is 1 * 65536, and so on."""
+        classes = labels >> NUMBER_BITS
+        void, script = classes == VOID, self.protocol == "video-knet"
+        ids = labels + (1 << NUMBER_BITS)
+        if not script:
+            ids = np.where(self._things[classes], ids, ids & ~_NUMBERS)
+        ignored = script and truth
+        return np.where(void, np.where(labels & _NUMBERS, _IGNORED, 0) if ignored else 0, ids)
+
+    def _segments(self, ids: np.ndarray, truth: bool) -> Segments:
+        listed = np.unique(ids)
+        listed = listed[(listed != 0) & (listed != _IGNORED)]
+        classes = (listed >> NUMBER_BITS) - 1
+        crowd = self._things[classes] & (listed & _NUMBERS == 0) & (truth and self.protocol != "video-knet")
+        return Segments(listed, self._rows[classes], crowd, np.full(len(listed), np.nan))
+
+    def _add(self, sequence: str, frame: _Frame, name: str) -> None:
+        """Counts the windows that the frame completes."""
+        if sequence != self._sequence:
+            if sequence in self.counts:
+                raise DataError(f"{name} comes after another sequence; give the frames of each sequence in a row.")
+            self._sequence = sequence
+            self._recent.clear()
+            self.counts[sequence] = np.zeros((len(self.windows), 4, len(self.categories)))
+            self.frames[sequence] = 0
+        areas = np.where(np.isnan(frame.truth.areas), frame.overlaps[2:].sum(axis=1), frame.truth.areas)
+        self._recent.append(replace(frame, truth=replace(frame.truth, areas=areas)))
+        self.frames[sequence] += 1
+        for row, frames in enumerate(self.windows):
+            if frames <= len(self._recent):
+                window = _join(list(self._recent)[-frames:])
+                self.counts[sequence][row] += match_segments(
+                    window.overlaps,
+                    window.truth,
+                    window.predicted,
+                    len(self.categories),
+                    forgive_unlisted=self.protocol == "video-knet",
+                )
+
+
+def vpq(
+    truth: str | PathLike[str] | Clips,
+    predictions: str | PathLike[str] | Clips,
+    classes: Sequence[Category] | None = None,
+    windows: Sequence[int] | None = None,
+    protocol: str | None = None,
+    *,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """VPQ of predictions against the truth: `VideoPanopticQuality.result()` over all frames.
+
+    Either two paths in one of the forms that `open_videos` reads, or two mappings {sequence: [(category ids (H,W),
+    object numbers (H,W)), ...]}. `classes` are those of the files, else the table kitti_step. The protocol is that of
+    the files' form, for folders and arrays "video-knet", unless given; `windows` are its own, unless given.
+
+    Raises: DataError for everything that `VideoPanopticQuality.update` refuses, files that are missing or damaged, and
+    frames that only one side has.
+    """
+    if isinstance(truth, str | PathLike) != isinstance(predictions, str | PathLike):
+        raise DataError("Truth and predictions must both be paths, or both mappings of sequences to frames.")
+    if not isinstance(truth, str | PathLike) and not isinstance(predictions, str | PathLike):
+        quality = VideoPanopticQuality(classes, protocol or "video-knet", windows)
+        for sequence, name, true, predicted in paired(truth, predictions):
+            quality.update(sequence, *true, *predicted, name=name)
+        return quality.result()
+    assert isinstance(truth, str | PathLike) and isinstance(predictions, str | PathLike)
+    videos = open_videos(truth, predictions, classes)
+    own = videos.form if videos.form in PROTOCOLS else "video-knet"
+    quality = VideoPanopticQuality(videos.categories, protocol or own, windows)
+    for frame in tqdm(videos.frames(), "VPQ", videos.count, unit="frame", disable=None if progress else True):
+        if videos.listed:
+            quality.update_segments(frame.sequence, *frame.truth, *frame.prediction, name=frame.name)
+        else:
+            quality.update_labels(frame.sequence, frame.truth, frame.prediction, name=frame.name)
+    return quality.result()
+
+
+def _join(frames: Sequence[_Frame]) -> _Frame:
+    """A window as one image: what its frames have in common is added up, segment by segment."""
+    truth, true_places = _union([frame.truth for frame in frames])
+    predicted, found_places = _union([frame.predicted for frame in frames])
+    overlaps = np.zeros((2 + len(truth.ids), 2 + len(predicted.ids)), np.int64)
+    for frame, rows, columns in zip(frames, true_places, found_places, strict=True):
+        overlaps[np.ix_(rows, columns)] += frame.overlaps
+    return _Frame(overlaps, truth, predicted)
+
+
+def _union(frames: Sequence[Segments]) -> tuple[Segments, list[np.ndarray]]:
+    """All segments in the order in which they first occur, areas added up; and where each frame's stand in a table."""
+    places: dict[int, int] = {}
+    own = [
+        np.array([0, 1, *(places.setdefault(id_, len(places) + 2) for id_ in frame.ids.tolist())]) for frame in frames
+    ]
+    areas = np.zeros(len(places))
+    rows, crowd = np.zeros(len(places), np.int64), np.zeros(len(places), bool)
+    for frame, where in reversed(list(zip(frames, own, strict=True))):  # the first frame decides class and crowd
+        areas[where[2:] - 2] += frame.areas
+        rows[where[2:] - 2], crowd[where[2:] - 2] = frame.rows, frame.crowd
+    return Segments(np.array(list(places), np.int64), rows, crowd, areas), own
+
+
+def _means(windows: dict[int, dict[str, Any]]) -> dict[str, float | None]:
+    """The mean PQ over the windows in which something was counted, of all, things and stuff."""
+    return {group: _mean([window[group]["pq"] for window in windows.values()]) for group in ("all", "things", "stuff")}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present else None
+
+
+def _mean_of_all(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """As Video K-Net's script: a class that never occurs counts 0."""
+    keys = ("pq", "sq", "rq")
+    return {key: sum(row[key] or 0.0 for row in rows) / len(rows) if rows else None for key in keys} | {"n": len(rows)}

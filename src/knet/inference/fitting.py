@@ -1,0 +1,65 @@
+"""Which models a file of weights fits, for the sentence that refuses it elsewhere."""
+
+import inspect
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from knet.errors import KNetError
+from knet.models.zoo import ZOO, ZooEntry, create
+
+
+def fitting(state: dict[str, Tensor]) -> str:
+    """A sentence that names the models which these weights, under our names, fit; first those as published.
+
+    Where there is none, those that fit with other constructor arguments, such as the 256 channels of K-Net's own
+    UPerNets.
+    """
+    shapes = {key: tensor.shape for key, tensor in state.items()}
+    names = [name for name in ZOO if _fits(shapes, name, {})]
+    if names:
+        return f"They fit: {', '.join(names)}."
+    implied = {name: _implied(shapes, row) for name, row in ZOO.items()}
+    close = {name: arguments for name, arguments in implied.items() if arguments and _fits(shapes, name, arguments)}
+    if not close:
+        return "They fit none of `knet models`."
+    fewest = min(map(len, close.values()))
+    said = [
+        f"{name} with {' '.join(f'{key}={value}' for key, value in arguments.items())}"
+        for name, arguments in close.items()
+        if len(arguments) == fewest
+    ]
+    return f"They fit: {', '.join(said)}."
+
+
+def _fits(shapes: dict[str, torch.Size], name: str, arguments: dict[str, Any]) -> bool:
+    if "classes" in arguments and "stuff" in ZOO[name].arguments:  # which of them are stuff shows in no shape
+        arguments = {**arguments, "stuff": ()}
+    try:
+        with torch.device("meta"):  # shapes alone, no memory
+            return {key: tensor.shape for key, tensor in create(name, **arguments).state_dict().items()} == shapes
+    except (KNetError, ValueError):  # arguments that contradict each other
+        return False
+
+
+def _implied(shapes: dict[str, torch.Size], row: ZooEntry) -> dict[str, int]:
+    """The sizes that the shapes tell of, where a model of this row has an argument for it and another value."""
+    stages = {key[1] for key in (re.match(r"(?:decoder\.)?stages\.(\d+)\.", key) for key in shapes) if key}
+    found = {
+        "kernels": _size(shapes, "decoder.kernels", 0),
+        "channels": _size(shapes, "decoder.kernels", 1) or _size(shapes, "kernels.1.weight", 1),
+        "classes": _size(shapes, "decoder.stages.0.to_class.3.bias", 0) or _size(shapes, "kernels.1.weight", 0),
+        "update_channels": _size(shapes, "stages.0.update.out.bias", 0),
+        "stages": len(stages),
+    }
+    taken = inspect.signature(row.build).parameters
+    own = {name: row.arguments.get(name, parameter.default) for name, parameter in taken.items()}
+    return {name: size for name, size in found.items() if size and name in own and size != own[name]}
+
+
+def _size(shapes: dict[str, torch.Size], key: str, axis: int) -> int:
+    """0 where there is no such tensor or axis."""
+    shape = shapes.get(key, ())
+    return shape[axis] if axis < len(shape) else 0

@@ -1,0 +1,62 @@
+"""From the kernels of a clip to its objects, with their masks in every frame, as the official code does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from knet.merge.image import best_instances, resized_parts
+
+
+@dataclass(slots=True)
+class ClipObject:
+    """An object of a clip.
+
+    `score` 0..1 · `label` its class · `kernel` that it comes from; one kernel may give several, with other classes ·
+    `masks` a packed mask for each frame, None where the object has no pixel. Objects may overlap.
+    """
+
+    score: float
+    label: int
+    kernel: int
+    masks: list[dict[str, Any] | None]
+
+
+def clip_objects(
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    padded: tuple[int, int],
+    seen: tuple[int, int],
+    size: tuple[int, int],
+    pack: Callable[[np.ndarray], dict[str, Any]],
+    score: float = 0.0,
+    count: int = 10,
+) -> list[ClipObject]:
+    """The best pairs of kernel and class of a clip, best first. (N,K), (N,T,h,w) logits -> at most `count` objects
+
+    An object's place in the list is its identity: there is nothing to track. A mask is where the probability is above
+    0.5. Only the masks of the chosen kernels are resized, a frame at a time.
+
+    Args:
+        class_logits: of the last clip stage that judges classes.
+        mask_logits: of the last clip stage.
+        padded, seen, size: of all frames, see `resize_masks`.
+        pack: makes of a mask (H,W) bool what is kept, such as `knet.data.coco_masks.pack_mask`.
+        score: objects below are left out.
+        count: the most objects; the official code gives 10 of the 100 x 40 pairs.
+    """
+    scores, labels, kernels = best_instances(class_logits, count)
+    good = scores >= score
+    chosen = list(zip(scores[good].tolist(), labels[good].tolist(), kernels[good].tolist(), strict=True))
+    used = sorted({kernel for _, _, kernel in chosen})  # a kernel with several classes is resized once
+    tubes: dict[int, list[dict[str, Any] | None]] = {kernel: [] for kernel in used}
+    for frame in mask_logits[used].unbind(1):
+        found = (mask > 0.5 for part in resized_parts(frame, padded, seen, size) for mask in part)
+        for kernel, on_device in zip(used, found, strict=True):
+            mask = on_device.cpu().numpy()
+            tubes[kernel].append(pack(mask) if mask.any() else None)
+    return [ClipObject(value, label, kernel, list(tubes[kernel])) for value, label, kernel in chosen]

@@ -1,0 +1,123 @@
+"""Video K-Net (Li et al., CVPR 2022) and its real-time form: an image model that is linked to the frame before, and
+embeddings by which objects are found again.
+
+The state of a video is a value that goes in and comes out: the kernels of the last frame's last output. Embeddings are
+made from the last output's `linked` kernels, by `embed`.
+"""
+
+from typing import Any, Literal, get_args
+
+from torch import Tensor, nn
+
+from knet.errors import ConfigError
+from knet.models.decoder import PriorLink
+from knet.models.image import KNet
+from knet.models.kernels import LinkedStage, LinkKind, mlp
+from knet.models.realtime import RTKNet
+from knet.structures import Output
+
+PriorKind = Literal["attention", "linear"]
+
+
+def track_embedding(channels: int) -> nn.Sequential:
+    """Kernels to what tells one object from another, to be compared by dot products. (...,C) -> (...,C)
+
+    Layer 0 is the official code's `embed_fcs` with its `fc_embed`, the others are its track head.
+    """
+    layers = nn.Sequential(
+        mlp(channels, channels),
+        nn.Linear(channels, channels),
+        nn.ReLU(),
+        nn.Linear(channels, channels),
+        nn.ReLU(),
+        nn.Linear(channels, channels),
+    )
+    for layer in (layers[1], layers[3]):
+        nn.init.xavier_uniform_(layer.weight)  # type: ignore[arg-type]
+    nn.init.normal_(layers[5].weight, std=0.01)  # type: ignore[arg-type]
+    for layer in (layers[1], layers[3], layers[5]):
+        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layers
+
+
+class VideoKNet(KNet):
+    """K-Net whose last stage is linked to the frame before.
+
+    The link has a depth of one frame: what a frame hands on are the kernels of its last stage, not the linked ones.
+
+    Args:
+        classes: K, things and stuff.
+        link: how kernels look at the previous ones for embeddings: "attention" (official `ffn`) or "update" (official
+            `update`), see `LinkedStage`.
+        fusion: whether the previous kernels change masks and classes, too (official `update_dynamic_cov`).
+        image: the other arguments of `KNet`.
+
+    Raises:
+        ConfigError: as `KNet`, or an unknown link.
+    """
+
+    tells_semantics = True  # which the tracker cuts boxes by
+
+    def __init__(self, classes: int, link: LinkKind = "attention", fusion: bool = False, **image: Any):
+        super().__init__(classes, **image)
+        C, pooling = self.decoder.kernels.shape[1], self.decoder.pooling
+        self.decoder.stages[-1] = LinkedStage(C, classes, pooling, transform=True, link=link, fusion=fusion)
+        self.embedding = track_embedding(C)
+
+    def forward(self, images: Tensor, previous: Tensor | None = None) -> list[Output]:
+        """Segments a batch of frames.
+
+        (B,3,H,W) as `KNet`, and the kernels (B,N,C) of the last output for the frame before each, None for first
+        frames -> the outputs of `KNet`, the last one with `linked` kernels (B,N,C).
+        """
+        return self.decode(*self.features(images), previous)
+
+    def embed(self, kernels: Tensor) -> Tensor:
+        """Linked kernels to the embeddings of their objects. (...,C) -> (...,C)"""
+        return self.embedding(kernels)
+
+
+class RTVideoKNet(RTKNet):
+    """RT-K-Net linked to the frame before in front of all its kernel updates, at next to no cost.
+
+    What the kernels took from the previous frame goes through all updates and on to the next frame. A new link is
+    closed: with the weights of an `RTKNet` the network starts as that one.
+
+    Args:
+        classes: K.
+        link: "attention": kernels that have seen what lies under their initial masks look at all previous ones, as
+            Video K-Net's do. "linear": a linear function of the previous kernels is added to the learned ones, kernel
+            by kernel, so that each can follow its object from frame to frame.
+        image: the other arguments of `RTKNet`.
+
+    Raises:
+        ConfigError: unknown link.
+    """
+
+    def __init__(self, classes: int, link: PriorKind = "attention", **image: Any):
+        if link not in get_args(PriorKind):
+            raise ConfigError(f"There is no link '{link}'; it is one of: {', '.join(get_args(PriorKind))}.")
+        super().__init__(classes, **image)
+        C = self.decoder.kernels.shape[1]
+        if link == "linear":
+            carry = nn.Linear(C, C)
+            nn.init.zeros_(carry.weight)
+            nn.init.zeros_(carry.bias)
+            self.decoder.carry = carry
+        else:
+            self.decoder.link = PriorLink(C)
+        self.embedding = track_embedding(C)
+
+    def forward(self, images: Tensor, previous: Tensor | None = None) -> list[Output]:
+        """Segments a batch of frames.
+
+        (B,3,H,W) as `RTKNet`, and the kernels (B,N,C) of the last output for the frame before each, None for first
+        frames -> the outputs of `RTKNet`; the last one's `linked` kernels are its kernels: the link came before.
+        """
+        outputs = self.decode(self.neck(*self.backbone(images)), previous)
+        outputs[-1].linked = outputs[-1].kernels
+        return outputs
+
+    def embed(self, kernels: Tensor) -> Tensor:
+        """Linked kernels to the embeddings of their objects. (...,C) -> (...,C)"""
+        return self.embedding(kernels)

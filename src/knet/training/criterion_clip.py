@@ -1,0 +1,147 @@
+"""The losses of Video K-Net for clips: K-Net's for every frame, and the same of the masks in all frames for the clip.
+
+From the official code (github.com/lxtGH/Video-K-Net, `knet_vis`); no paper describes them. A frame's stages are matched
+by what enters them, anew for each frame. The clip's stages are matched by what they make, over all frames at once, so
+that a kernel becomes one object; the last of them, which judges no classes, keeps the matches of the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from knet.errors import DataError
+from knet.models.clip import is_clip
+from knet.structures import Output, Target
+from knet.training.criterion import Counts, Outputs, Pairs, Targets, Truth, on_grid, pairs_of, share_counts
+from knet.training.criterion_image import KNetCriterion
+from knet.training.losses import dice_loss, mask_loss
+from knet.training.match import Match, assign, matching_cost
+
+
+@dataclass(slots=True, kw_only=True)
+class ClipCriterion(KNetCriterion):
+    """All losses of a training step of `ClipKNet`, weighted; the loss to minimise is their plain sum.
+
+    Keys: those of `KNetCriterion` for the frames; `clip1_loss_mask`, `clip1_loss_dice`, `clip1_loss_cls` and so on for
+    every clip stage, the last one without classes.
+
+    There is a target for each frame, those of a clip one after the other. The targets of a clip have the same `labels`,
+    so that a number means the same object in all its frames; where no pixel has it, the object is not in the frame.
+    `frames` of them are a clip.
+    """
+
+    frames: int = 5
+
+    def __call__(
+        self, outputs: Outputs, targets: Targets, noise: Tensor | None = None, counts: Counts | None = None
+    ) -> dict[str, Tensor]:
+        """S outputs, B x T targets -> weighted scalar losses in float32. `counts` as of `count`.
+
+        Raises:
+            DataError: clips of another length than `frames`, another number of targets, or several lists of labels in
+                a clip.
+        """
+        of_frames = [output for output in outputs if not is_clip(output)]
+        of_clips = [output for output in outputs if is_clip(output)]
+        kernels = of_frames[0].mask_logits.shape[1]
+        if of_clips[0].mask_logits.shape[2] != self.frames:
+            seen = of_clips[0].mask_logits.shape[2]
+            raise DataError(f"The network saw clips of {seen} frames, the losses are for {self.frames}; give as many.")
+        visible = [present(target) for target in targets]
+        if counts is None:
+            counts = Counts(_least(_matched(visible, kernels)), _least(_matched(self._firsts(targets), kernels)))
+        frame_counts = Counts(counts.segments, counts.segments)
+        losses = KNetCriterion.__call__(self, of_frames, visible, None, frame_counts)
+        truth = self.tubes(of_frames, targets)
+        for s, (output, match) in enumerate(zip(of_clips, self.match_clips(of_clips, truth), strict=True), start=1):
+            pairs = pairs_of(match, output.mask_logits.device)
+            stage = self._tube_losses(output, truth, pairs, counts.matched)
+            losses |= {f"clip{s}_{name}": loss for name, loss in stage.items()}
+        return losses
+
+    def count(self, targets: Targets, kernels: int, parts: int = 1) -> Counts:
+        """What the losses of a batch are divided by, of which every process has `targets`.
+
+        `segments`: objects in single frames that get one of `kernels` · `matched`: objects of clips that do. The
+        official code takes the mean over processes for class losses alone.
+        """
+        visible = [present(target) for target in targets]
+        return share_counts(_matched(visible, kernels), _matched(self._firsts(targets), kernels), parts)
+
+    def tubes(self, outputs: Outputs, targets: Targets) -> Truth:
+        """The truth of whole clips on the losses' grid: `masks` (B,O,T,h,w), `labels` (B,O), `counts` of B clips."""
+        firsts = self._firsts(targets)
+        whole = self.prepare(outputs, targets)
+        masks = whole.masks.unflatten(0, (-1, self.frames)).transpose(1, 2)
+        return Truth(masks, whole.labels[:: self.frames], whole.semantic, [len(first.labels) for first in firsts])
+
+    def match_clips(self, outputs: Outputs, truth: Truth) -> list[list[Match]]:
+        """Which kernel is given which object: [clip stage][clip], on the CPU. Outputs of clips, truth as of `tubes`."""
+        costs = [
+            matching_cost(
+                tubes_on_grid(output.mask_logits.detach(), truth),
+                output.class_logits,
+                truth.masks,
+                truth.labels,
+                (0.0, 0.0),
+            )
+            for output in outputs
+            if output.class_logits is not None
+        ]
+        matches, invalid = assign(costs, truth.counts)
+        self.invalid_costs += invalid
+        return matches + matches[-1:] * (len(outputs) - len(matches))
+
+    def _tube_losses(self, output: Output, truth: Truth, pairs: Pairs, count: float) -> dict[str, Tensor]:
+        """The losses of a clip stage."""
+        logits = tubes_on_grid(output.mask_logits[pairs.image, pairs.kernel][None], truth)[0]
+        masks = truth.masks[pairs.image, pairs.segment]
+        losses = {
+            "loss_mask": self.mask_weight * mask_loss(logits, masks, count),
+            "loss_dice": self.dice_weight * dice_loss(logits, masks, count),
+        }
+        if output.class_logits is not None:
+            losses["loss_cls"] = self.class_loss(output.class_logits, truth, pairs, count)
+        return losses
+
+    def _firsts(self, targets: Targets) -> list[Target]:
+        """The first frame's target of each clip."""
+        if len(targets) % self.frames:
+            raise DataError(f"{len(targets)} targets are no whole number of clips of {self.frames} frames each.")
+        firsts = [targets[number - number % self.frames] for number in range(len(targets))]
+        for number, (target, first) in enumerate(zip(targets, firsts, strict=True)):
+            if not torch.equal(target.labels, first.labels):
+                raise DataError(
+                    f"Target {number} has other labels than the first of its clip; give all {self.frames} frames of a "
+                    "clip the labels of all its objects, also of those that are not in the frame."
+                )
+        return firsts[:: self.frames]
+
+
+def present(target: Target) -> Target:
+    """The target of a frame without the objects that have no pixel in it; the others are numbered anew."""
+    ids = target.id_map.long()
+    numbers = ids.unique()
+    numbers = numbers[numbers > 0]
+    places = torch.zeros(len(target.labels) + 1, dtype=target.id_map.dtype, device=ids.device)
+    places[numbers] = torch.arange(1, len(numbers) + 1, dtype=places.dtype, device=ids.device)
+    return Target(places[ids], target.labels[numbers.to(target.labels.device) - 1])
+
+
+def tubes_on_grid(mask_logits: Tensor, truth: Truth) -> Tensor:
+    """Masks resized frame by frame. (B,N,T,h,w) of any size -> (B,N,T,h,w) float32 on the losses' grid"""
+    B = len(mask_logits)
+    return on_grid(mask_logits.flatten(0, 1), truth).unflatten(0, (B, -1))
+
+
+def _matched(targets: Sequence[Target], kernels: int) -> int:
+    """How many of the objects get a kernel."""
+    return sum(min(len(target.labels), kernels) for target in targets)
+
+
+def _least(count: int) -> int:
+    return max(1, count)

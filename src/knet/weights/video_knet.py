@@ -1,0 +1,55 @@
+"""Key names of the official Video K-Net checkpoints (github.com/lxtGH/Video-K-Net) with a track head, to ours.
+
+They are K-Net's in the OpenMMLab form, see `knet.weights.openmmlab`, with the links to the frame before in every stage
+and the layers of the track embedding beside them.
+"""
+
+import re
+
+from torch import Tensor
+
+from knet.weights.names import Renames, renamed
+from knet.weights.openmmlab import translate_image
+from knet.weights.rtknet import UPDATE_RENAMES
+
+_LINK = r"(attention_previous(?:_norm|_update)?|link_ffn(?:_norm)?)"
+# Applied in order to the keys that K-Net's renames leave; the first field is a regular expression.
+_RENAMES: Renames = (
+    (rf"^(decoder\.stages\.\d+)\.{_LINK}_link\.", r"\1.fusion.\2."),
+    (rf"^(decoder\.stages\.\d+)\.{_LINK}(?:_track)?\.", r"\1.link.\2."),
+    (r"\.attention_previous\.attn\.", ".interaction.attention."),
+    (r"\.attention_previous_norm\.", ".interaction.attention_norm."),
+    (r"\.attention_previous_update\.", ".update."),
+    (r"\.link_ffn\.layers\.0\.0\.", ".interaction.expand."),
+    (r"\.link_ffn\.layers\.1\.", ".interaction.contract."),
+    (r"\.link_ffn_norm\.", ".interaction.ffn_norm."),
+    *UPDATE_RENAMES,
+    (r"^embed_fcs\.([01])\.", r"embedding.0.\1."),
+    (r"^fc_embed\.", "embedding.0.3."),
+    (r"^track_head\.fcs\.0\.", "embedding.1."),
+    (r"^track_head\.fcs\.1\.", "embedding.3."),
+    (r"^track_head\.fc_embed\.", "embedding.5."),
+)
+
+
+def is_video(keys: set[str]) -> bool:
+    """Whether these look like the keys of an official Video K-Net that finds objects again by embeddings."""
+    return any(key.startswith("track_head.fc_embed.") for key in keys)
+
+
+def rename_video(key: str) -> str:
+    """The name that a key left by K-Net's renames has in `VideoKNet`; others pass unchanged, for the strict check."""
+    return renamed(key, _RENAMES)
+
+
+def translate_video(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """An official state dict under `VideoKNet`'s names.
+
+    The official network makes links for every stage and uses those of the last one; the others, which nothing ever
+    trained, are left out.
+    """
+    stages = [int(match[1]) for key in state if (match := re.match(r"roi_head\.mask_head\.(\d+)\.", key))]
+    unused = re.compile(rf"roi_head\.mask_head\.(?!{max(stages, default=0)}\.)\d+\.{_LINK}")
+    return {
+        rename_video(key): x for key, x in translate_image({k: state[k] for k in state if not unused.match(k)}).items()
+    }

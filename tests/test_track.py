@@ -1,0 +1,166 @@
+"""The trackers: the official one's numbers, and laws for the one that needs no training."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from knet.track import OverlapMemory, TrackMemory, TrackSettings, coarse_grid, match, match_by_overlap
+
+SEQUENCES = ("script_seed100", "fuzz0_seed101", "fuzz1_seed102", "fuzz2_seed103", "fuzz3_seed104", "fuzz4_seed105")
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_the_official_tracker(goldens: Path, name: str) -> None:
+    golden = np.load(goldens / "video_knet" / f"tracker_{name}.npz")
+    config = json.loads(bytes(golden["config"]))
+    names = {"start": "init_score_thr", "follow": "obj_score_thr", "likeness": "match_score_thr"}
+    names |= {"metric": "match_metric", "by_class": "with_cats", "memory": "memo_tracklet_frames"}
+    names |= {"backdrops": "memo_backdrop_frames", "momentum": "memo_momentum"}
+    names |= {"duplicate": "nms_class_iou_thr", "weak_duplicate": "nms_backdrop_iou_thr"}
+    settings = TrackSettings(**{ours: config[theirs] for ours, theirs in names.items()})
+    assert settings == TrackSettings() or name in SEQUENCES[3:]
+    memory = TrackMemory()
+    for call, number in enumerate(golden["frame_id"]):
+        rows = slice(*golden["in_offsets"][call : call + 2])
+        out = slice(*golden["out_offsets"][call : call + 2])
+        boxes = golden["boxes"][rows]
+        objects = boxes[:, :4], boxes[:, 4], golden["labels"][rows], golden["embeds"][rows]
+        matches = match(memory, int(number), *objects, settings)
+        memory = matches.memory
+        assert matches.kept.tolist() == golden["out_keep"][out].tolist(), call
+        assert matches.ids[matches.kept].tolist() == golden["out_track_ids"][out].tolist(), call
+    assert memory.given == golden["num_tracklets"]
+    assert memory.ids.tolist() == (golden["end_ids"] + 1).tolist()
+    assert memory.last.tolist() == golden["end_last"].tolist()
+    assert memory.labels.tolist() == golden["end_labels"].tolist()
+    assert np.abs(memory.embeddings - golden["end_embeds"]).max() < 1e-6
+
+
+def test_no_objects_change_nothing() -> None:
+    empty = np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64), np.zeros((0, 3))
+    first = match(TrackMemory(), 0, np.array([[0.0, 0, 9, 9]]), np.ones(1), np.zeros(1, np.int64), np.ones((1, 3)))
+    after = match(first.memory, 7, *empty)
+    assert after.memory is first.memory
+    assert len(after.ids) == len(after.kept) == 0
+
+
+def test_the_memory_that_came_in_is_not_changed() -> None:
+    memory = match(TrackMemory(), 0, np.array([[0.0, 0, 9, 9]]), np.ones(1), np.zeros(1, int), np.ones((1, 3))).memory
+    before = memory.embeddings.copy()
+    new = match(memory, 1, np.array([[0.0, 0, 9, 9]]), np.ones(1), np.zeros(1, int), np.full((1, 3), 2.0)).memory
+    assert (memory.embeddings == before).all()
+    assert np.allclose(new.embeddings, 1.8)  # momentum is the weight of the new one
+
+
+def test_forgotten_tracks_leave_the_memory() -> None:
+    rng, memory = np.random.default_rng(0), TrackMemory()
+    for number in range(200):
+        boxes = np.stack([np.array([20 * i, 0, 20 * i + 10, 10]) for i in range(4)])
+        embeddings = 10 * rng.standard_normal((4, 8))  # strangers in every frame
+        memory = match(memory, number, boxes, np.full(4, 0.9), np.zeros(4, np.int64), embeddings).memory
+        assert len(memory.ids) <= 4 * 5
+    assert memory.given > 100
+
+
+def square(grid: np.ndarray, value: int, y: float, x: float, side: int = 10) -> None:
+    top, left = max(int(y), 0), max(int(x), 0)
+    grid[top : max(int(y) + side, 0), left : max(int(x) + side, 0)] = value
+
+
+def follow(frames: list[list[tuple[float, float, int]]], kernels: list[np.ndarray] | None = None) -> list[list[int]]:
+    """The identities of squares at (y, x, label), frame by frame."""
+    memory, found = OverlapMemory(), []
+    for number, squares in enumerate(frames):
+        grid = np.zeros((60, 200), np.int32)
+        for value, (y, x, _) in enumerate(squares, start=1):
+            square(grid, value, y, x)
+        labels = np.array([label for *_, label in squares], np.int64)
+        descriptors = None if kernels is None else kernels[number]
+        ids, memory = match_by_overlap(memory, number, grid, np.full(len(squares), 0.9), labels, descriptors)
+        found.append(ids.tolist())
+    return found
+
+
+def test_squares_keep_their_identity_wherever_they_stand_in_the_list() -> None:
+    frames = [[(5, 10 + 3 * t, 0), (30, 150 - 3 * t, 0)] for t in range(10)]
+    turned = [frame[::-1] if t % 2 else frame for t, frame in enumerate(frames)]
+    assert follow(frames) == [[1, 2]] * 10
+    assert follow(turned) == [[1, 2], [2, 1]] * 5
+
+
+def test_a_known_speed_carries_over_what_is_hidden() -> None:
+    """Moving by more than its own size in the five frames in which it is not seen."""
+    frames = [[(5, 4 * t, 0)] if not 6 <= t < 11 else [] for t in range(16)]
+    assert [ids for ids in follow(frames) if ids] == [[1]] * 11
+    still = [[(5, 4 * t, 0)] if t < 1 or t > 5 else [] for t in range(9)]
+    assert [ids for ids in follow(still) if ids] == [[1], [2], [2], [2]]  # nobody knows how fast it is
+
+
+def test_objects_of_other_classes_are_others() -> None:
+    assert follow([[(5, 10, 0)], [(5, 10, 1)], [(5, 10, 0)]]) == [[1], [2], [1]]
+
+
+def test_kernels_decide_between_neighbours_and_find_again() -> None:
+    a, b = np.eye(2)
+    # Two squares each of which overlaps both places equally in the next frame.
+    frames = [[(5, 10, 0), (15, 10, 0)], [(10, 5, 0), (10, 15, 0)]]
+    assert follow(frames, [np.stack([a, b]), np.stack([b, a])])[1] == [2, 1]
+    assert follow(frames, [np.stack([a, b]), np.stack([a, b])])[1] == [1, 2]
+    jump = [[(5, 10, 0)], [(5, 22, 0)]]
+    assert follow(jump, [a[None], 3 * a[None]]) == [[1], [1]]
+    assert follow(jump, [a[None], b[None]]) == [[1], [2]]
+    far = [[(5, 10, 0)], [(5, 90, 0)]]
+    assert follow(far, [a[None], a[None]]) == [[1], [2]]
+
+
+def test_weak_objects_begin_no_track_but_go_on_with_one() -> None:
+    grid = np.zeros((20, 20), np.int32)
+    square(grid, 1, 2, 2)
+    labels, weak, sure = np.zeros(1, np.int64), np.full(1, 0.1), np.full(1, 0.9)
+    ids, memory = match_by_overlap(OverlapMemory(), 0, grid, weak, labels)
+    assert ids.tolist() == [0]
+    assert memory.tracks == ()
+    _, memory = match_by_overlap(memory, 1, grid, sure, labels)
+    assert match_by_overlap(memory, 2, grid, weak, labels)[0].tolist() == [1]
+
+
+@pytest.mark.parametrize("scale", [2, 0.5, 1.5])
+def test_a_video_that_changes_its_size_keeps_its_tracks(scale: float) -> None:
+    memory = OverlapMemory()
+    for number, s in enumerate([1, 1, scale, scale, 1]):
+        grid = np.zeros((int(40 * s), int(60 * s)), np.int32)
+        square(grid, 1, 10 * s, (10 + number) * s, int(12 * s))
+        square(grid, 2, 10 * s, (40 - number) * s, int(12 * s))
+        ids, memory = match_by_overlap(memory, number, grid, np.ones(2), np.zeros(2, np.int64))
+        assert ids.tolist() == [1, 2]
+
+
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 8), missing=st.integers(1, 4))
+@settings(max_examples=40)
+def test_identities_are_unique_and_the_memory_bounded(seed: int, count: int, missing: int) -> None:
+    rng, memory, number = np.random.default_rng(seed), OverlapMemory(), 0
+    highest = 0
+    for _ in range(25):
+        number += int(rng.integers(1, missing + 1))
+        grid = rng.integers(0, count + 1, (6, 7)).repeat(3, 0).repeat(3, 1).astype(np.int32)
+        labels, scores = rng.integers(0, 2, count), rng.random(count)
+        ids, memory = match_by_overlap(memory, number, grid, scores, labels, rng.standard_normal((count, 4)))
+        own = ids[ids > 0]
+        assert len(set(own.tolist())) == len(own)
+        kept = {track.id: track for track in memory.tracks}
+        assert set(own.tolist()) <= set(kept)
+        assert all(kept[i].label == label for i, label in zip(ids.tolist(), labels.tolist(), strict=True) if i)
+        assert all(number - track.last < 10 for track in memory.tracks)
+        assert len(kept) == len(memory.tracks) <= 10 * max(count, 1)
+        assert memory.given >= highest
+        highest = memory.given
+
+
+def test_a_coarse_grid_keeps_small_images_whole() -> None:
+    assert coarse_grid(np.zeros((100, 150))).shape == (100, 150)
+    assert coarse_grid(np.zeros((1024, 2048))).shape == (205, 410)
+    assert coarse_grid(np.zeros((1, 9000))).shape == (1, 9000)
