@@ -22,16 +22,20 @@ class _Options(BaseModel):
 
 
 class Files(_Options):
-    """A labelled data set: a folder of images, and their truth in one of three forms.
+    """A labelled data set: a folder of images, and their truth in one of four forms.
 
     COCO panoptic: `json` and `masks`, a folder of id PNGs · COCO instances: `json` alone · label PNGs: `labels`, a
-    folder of them, whose values are those of the class table.
+    folder of them, whose values are those of the class table · clips of one's own: `labels` and `instances`, folders
+    with a folder of PNGs for each clip. Or the `split` of a video data set in the `format` it comes in.
     """
 
-    images: Path
+    images: Path | None = None
     json_file: Path | None = Field(None, alias="json")
     masks: Path | None = None
     labels: Path | None = None
+    instances: Path | None = None
+    format: Literal["step", "cityscapes-step", "vipseg", "cityscapes-vps", "youtube-vis"] | None = None
+    split: str | None = None
 
 
 class Data(_Options):
@@ -45,6 +49,11 @@ class Data(_Options):
     # A folder that keeps decoded panoptic PNGs as runs, a few hundred KB each: they are read 20 times as fast after the
     # first epoch.
     cache: Path | None = None
+    # Of clips: how many frames the other frames that are learned from may be away from a key frame.
+    offsets: tuple[int, ...] = (-2, -1, 1, 2)
+    # With what Video K-Net's code does by mistake, and its published figures contain: one offset for each frame, drawn
+    # for the whole run, and crowds of KITTI-STEP that count as objects.
+    compatible: bool = False
 
 
 class Augment(_Options):

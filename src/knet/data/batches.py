@@ -133,6 +133,16 @@ class Batch:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def frames(self) -> list[list[Tensor]]:
+        """What the network is called with: a list of images for each of its arguments."""
+        return [self.images]
+
+    def to(self, device: object) -> Batch:
+        """The same on another device, copied without waiting where the memory is pinned."""
+        images = [image.to(device, non_blocking=True) for image in self.images]  # type: ignore[call-overload]
+        return Batch(images, [target.to(device) for target in self.targets], self.positions, self.faults)
+
     def part(self, start: int, stop: int) -> Batch:
         """The items from `start` up to `stop`."""
         part = slice(start, stop)
@@ -159,6 +169,10 @@ class TrainingSet(Dataset[Item]):
 
     def __len__(self) -> int:
         return len(self._reader)
+
+    def name(self, number: int) -> str:
+        """What sample `number` is called in messages."""
+        return self._reader.name(number)
 
     def __getitem__(self, draw: Draw) -> Item:
         """The item.

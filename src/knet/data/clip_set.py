@@ -46,6 +46,10 @@ class ClipSet(Dataset[list[Item]]):
     def __len__(self) -> int:
         return len(self._frames)
 
+    def name(self, number: int) -> str:
+        """What the key frame of sample `number` is called in messages."""
+        return self._frames.name(number)
+
     def __getitem__(self, draw: Draw) -> list[Item]:
         """An item for each frame. Their targets have equal `labels`; an object may have no pixel in some of them.
 

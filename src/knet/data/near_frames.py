@@ -71,6 +71,10 @@ class NearFrames:
     def __len__(self) -> int:
         return len(self._choices)
 
+    def name(self, number: int) -> str:
+        """What the key frame of choice `number` is called."""
+        return self._reader.name(self._choices[number][0])
+
     def draw(self, draw: Draw, useful: Callable[[list[Augmented]], bool]) -> NearFramesDrawn:
         """The frames of a draw, or of another key frame in its place where they are not `useful`.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch.utils.data import Dataset
 from knet.data.batches import Batch, BatchPlan, Draw, Item, collate, load_collated
 from knet.data.near_frames import ClipSource, NearFrames
 from knet.data.transforms import Augmented, TrainAugmentation
+from knet.structures import Target
 
 OFFSETS = (-2, -1, 1, 2)
 
@@ -31,6 +33,14 @@ class PairItem:
     matches: Tensor
 
 
+class PairTargets(NamedTuple):
+    """The targets of key and of reference frames, and the matches of a `PairItem` for each pair."""
+
+    key: list[Target]
+    reference: list[Target]
+    matches: list[Tensor]
+
+
 @dataclass(slots=True)
 class PairBatch:
     """The pairs of a process in an iteration: `key` and `reference` images in the same order, and their matches."""
@@ -41,6 +51,16 @@ class PairBatch:
 
     def __len__(self) -> int:
         return len(self.key)
+
+    @property
+    def frames(self) -> list[list[Tensor]]:
+        """What the network is called with: the key frames, and the reference frames."""
+        return [self.key.images, self.reference.images]
+
+    @property
+    def targets(self) -> PairTargets:
+        """What is to be found in both."""
+        return PairTargets(self.key.targets, self.reference.targets, self.matches)
 
     @property
     def positions(self) -> list[int]:
@@ -64,7 +84,7 @@ class PairBatch:
     def to(self, device: object) -> PairBatch:
         """The same on another device, copied without waiting where the memory is pinned."""
         matches = [one.to(device, non_blocking=True) for one in self.matches]  # type: ignore[call-overload]
-        return PairBatch(_move(self.key, device), _move(self.reference, device), matches)
+        return PairBatch(self.key.to(device), self.reference.to(device), matches)
 
 
 class PairSet(Dataset[PairItem]):
@@ -95,6 +115,10 @@ class PairSet(Dataset[PairItem]):
 
     def __len__(self) -> int:
         return len(self._frames)
+
+    def name(self, number: int) -> str:
+        """What the key frame of sample `number` is called in messages."""
+        return self._frames.name(number)
 
     def __getitem__(self, draw: Draw) -> PairItem:
         """The pair.
@@ -131,8 +155,3 @@ def load_pairs(
         DataError: as `PairSet`; the sentence names the file.
     """
     return load_collated(pair_set, plan, collate_pairs, workers, pin_memory)
-
-
-def _move(batch: Batch, device: object) -> Batch:
-    images = [image.to(device, non_blocking=True) for image in batch.images]  # type: ignore[call-overload]
-    return Batch(images, [target.to(device) for target in batch.targets], batch.positions, batch.faults)
