@@ -15,7 +15,7 @@ from knet.cli.main import main
 from knet.config import load_config
 from knet.data.batches import BatchPlan, TrainingSet, load_batches
 from knet.inference.samples import GAP
-from knet.training.build import augmentation_of, open_data
+from knet.training.datasets import augmentation_of, open_data
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ import knet
 from knet.cli.main import main
 from knet.config import load_config
 from knet.errors import ConfigError, DataError
-from knet.training.build import open_data
+from knet.training.datasets import open_data
 from knet.training.loop import train
 from knet.weights.load import read_checkpoint
 

@@ -40,7 +40,7 @@ def test_two_iterations(name: str) -> None:
     ids[:, 32:, :40] = 2
     targets = [Target(ids[0], torch.tensor([0, classes - 1])), Target(ids[1], torch.tensor([classes - 1, 1]))]
     images = list(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
-    criterion, scaler = build_criterion(config, net), torch.amp.GradScaler("cpu", enabled=False)
+    criterion, scaler = build_criterion(config, net, {}), torch.amp.GradScaler("cpu", enabled=False)
     before = {key: value.clone() for key, value in net.named_parameters()}
     for iteration in range(2):
         step = train_step(net, criterion, optimizer, scaler, Batch(images, targets, [0, 1], {}), seed=(0, iteration))

@@ -149,7 +149,7 @@ def _of_model(args: argparse.Namespace) -> dict[str, Any]:
     from knet.config import config_names, data_config, load_config
     from knet.evaluation.evaluate import evaluate
     from knet.inference.load import choose_device, load
-    from knet.training.build import open_data
+    from knet.training.datasets import open_data
     from knet.training.distributed import joined
 
     if args.target is None:

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
     from knet.config import load_config
     from knet.inference.samples import write_samples
-    from knet.training.build import open_data
+    from knet.training.datasets import open_data
 
     overrides = args.overrides + ([] if args.seed is None else [f"seed={args.seed}"])
     config = load_config(args.config, overrides)
@@ -88,7 +88,7 @@ def training_samples(config: RunConfig, reader: Reader) -> Iterator[tuple[str, n
         DataError: an image or its truth cannot be read.
     """
     from knet.data.batches import BatchPlan, TrainingSet
-    from knet.training.build import augmentation_of
+    from knet.training.datasets import augmentation_of
 
     training_set = TrainingSet(reader, augmentation_of(config), config.seed)
     plan = BatchPlan(len(reader), config.batch, config.seed)

@@ -168,21 +168,24 @@ class Segmenter:
         name: str = "image",
         *,
         compatible: bool = False,
+        linked: bool = True,
         **options: Unpack[Options],
     ) -> tuple[Segmentation, VideoState]:
         """One frame of a video, with tracks, and what the next frame needs of it. See `track`.
 
         Args:
             state: what the frame before gave, `VideoState()` for the first. number: of the frame in its video.
+            linked: False takes a model that was made for video as if it were none: the network sees nothing of the
+                frame before, and objects are found again by overlap. To learn what its link and embeddings are worth.
         """
         settings = self.settings.changed(self.task, options)
         if self.task == "clip":
             raise for_clips(self.name)
         if self.task == "semantic":
             raise ConfigError(f"'{self.name}' tells classes, not objects, so there is nothing to track; take another.")
-        outputs, view = self._look(image, settings, state.kernels)
+        outputs, view = self._look(image, settings, state.kernels if linked else None)
         result, kernel_of = self._result(outputs[-1], view, settings, name)
-        result, state = identify(self.net, outputs, result, kernel_of, view, state, number, compatible)
+        result, state = identify(self.net, outputs, result, kernel_of, view, state, number, compatible, linked)
         return void_as_lowest(result) if compatible else result, state
 
     def _look(self, image: np.ndarray, settings: Settings, previous: Tensor | None = None) -> tuple[list[Output], View]:
@@ -295,8 +298,8 @@ class Segmenter:
 def for_clips(model: str) -> ConfigError:
     """The error where single images are given to a model for clips."""
     return ConfigError(
-        f"The model '{model}' looks at all frames of a clip at once, not at single images; call "
-        "knet.inference.clip.segment_clip from Python, or choose a model of another task."
+        f"The model '{model}' looks at all frames of a clip at once, not at single images; give it to "
+        "`knet predict`, call knet.inference.clip.segment_clip from Python, or choose a model of another task."
     )
 
 

@@ -140,7 +140,7 @@ def _guarded(frames: Iterator[Frame], on_error: Report) -> Iterator[Frame]:
 def _images(paths: list[Path], on_error: Report, note: Note) -> Iterator[Frame]:
     """The images of a folder; one that cannot be read is left out like one that is missing."""
     for name, members in _sequences(paths):
-        numbers, step = _numbering([number for _, number in members])
+        numbers, step = frame_times([number for _, number in members])
         for (before, after), (earlier, later) in zip(pairwise(members), pairwise(numbers), strict=True):
             if later - earlier > 1:
                 told = f"{later - earlier - 1} frames are missing" if later - earlier > 2 else "a frame is missing"
@@ -181,7 +181,7 @@ def _sequences(paths: list[Path]) -> Iterator[tuple[str, list[tuple[Path, int]]]
             yield name or folder, [(path, int(parts[place])) for path, parts in part]
 
 
-def _numbering(numbers: list[int]) -> tuple[list[int], int | None]:
+def frame_times(numbers: Sequence[int]) -> tuple[list[int], int | None]:
     """Frames since the first, by numbers that grow by the same step but where frames are missing; and that step, None
     where the numbers do not grow.
     """

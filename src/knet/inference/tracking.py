@@ -56,6 +56,7 @@ def identify(
     state: VideoState,
     number: int,
     compatible: bool = False,
+    linked: bool = True,
 ) -> tuple[Segmentation, VideoState]:
     """The result with the track of every object that has one, and the state for the next frame.
 
@@ -64,6 +65,7 @@ def identify(
         kernel_of: segment id -> its kernel, of things.
         number: of the frame in its video.
         compatible: with the faults of Video K-Net's code that its figures contain, see `Segmenter.track`.
+        linked: whether embeddings count, where the network has them; else overlap does.
     """
     labels = {category.id: label for label, category in enumerate(result.categories)}
     things = [segment for segment in result.segments if segment.thing]
@@ -74,7 +76,7 @@ def identify(
     objects[[segment.id for segment in things]] = np.arange(1, len(things) + 1)
 
     last, tracks = outputs[-1], state.tracks
-    if embeds(net):
+    if embeds(net) and linked:
         kernels = last.kernels if last.linked is None else last.linked
         memory = tracks if isinstance(tracks, TrackMemory) else TrackMemory()
         embeddings = net.embed(kernels[0, rows.to(kernels.device)])  # type: ignore[operator]

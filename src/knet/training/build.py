@@ -13,79 +13,27 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from knet import __version__
-from knet.config import Data, Files, RunConfig
+from knet.config import RunConfig
 from knet.data.batches import Reader
-from knet.data.categories import load_categories, load_table
-from knet.data.coco_instances import CocoInstances
-from knet.data.coco_panoptic import CocoPanoptic
-from knet.data.label_folder import LabelFolder
-from knet.data.transforms import TrainAugmentation
 from knet.errors import ConfigError
 from knet.inference.fitting import fitting
 from knet.inference.load import describe
 from knet.models.clip import ClipKNet
 from knet.models.image import KNet
 from knet.models.semantic import KNetSemantic
+from knet.models.video import RTVideoKNet, VideoKNet
 from knet.models.zoo import create, entry
 from knet.structures import Category
 from knet.training.criterion import Criterion, CriterionLike
 from knet.training.criterion_clip import ClipCriterion
 from knet.training.criterion_image import KNetCriterion
 from knet.training.criterion_semantic import SemanticCriterion
+from knet.training.criterion_video import FrameCriterion, VideoCriterion
+from knet.training.datasets import CLIP
 from knet.training.distributed import synchronize_norms, world
+from knet.training.video import PairLosses, TwoFrames, WholeClips
 from knet.weights.backbone import load_backbone
 from knet.weights.load import load_strict, read_checkpoint
-
-
-def open_data(data: Data, files: Files | None, categories: Sequence[Category] | None = None) -> Reader:
-    """One data set of a config, with the given classes, else those of the config's table, else of its own JSON.
-
-    Raises:
-        ConfigError: `files` is missing or of none of the three forms, or labels come without a class table.
-        DataError: the data set is broken.
-    """
-    if files is None:
-        raise ConfigError("The config has no 'data.train'; give its images, and json, json and masks, or labels.")
-    given = {name for name in ("json_file", "masks", "labels") if getattr(files, name) is not None}
-    images = data.root / files.images
-    if given == {"labels"}:
-        if data.categories is None:
-            raise ConfigError("Label PNGs do not say what their values mean; give a class table with data.categories.")
-        return LabelFolder(images, data.root / str(files.labels), data.categories)
-    if categories is None and data.categories is not None:
-        categories = load_categories(data.categories)
-    if given == {"json_file"}:
-        return CocoInstances(images, data.root / str(files.json_file), categories, training=files is data.train)
-    if given == {"json_file", "masks"}:
-        json, masks = data.root / str(files.json_file), data.root / str(files.masks)
-        return CocoPanoptic(images, json, masks, categories, data.cache)
-    raise ConfigError(
-        f"The data set with the images '{files.images}' needs json and masks (COCO panoptic), json alone (COCO "
-        "instances) or labels alone (label PNGs)."
-    )
-
-
-def augmentation_of(config: RunConfig) -> TrainAugmentation:
-    """The config's augmentation; a class table that tells left from right swaps such classes in mirror images."""
-    a = config.augment
-    if a is None:
-        raise ConfigError("The config has no 'augment'; training needs at least augment.short_edges.")
-    flips = load_table(config.data.categories).flip_labels if config.data.categories is not None else None
-    return TrainAugmentation(
-        a.short_edges,
-        a.max_edge,
-        a.crop,
-        a.flip,
-        a.color,
-        a.pad,
-        instance_crop=a.instance_crop,
-        flip_labels=flips,
-        between=a.between,
-        ratio=a.ratio,
-        antialias=a.antialias,
-        largest_class=a.largest_class,
-        pad_color=a.pad_color,
-    )
 
 
 def run_card(config: RunConfig, categories: Sequence[Category]) -> dict[str, Any]:
@@ -145,8 +93,8 @@ def load_first(net: nn.Module, config: RunConfig) -> str:
 
 
 def build_network(config: RunConfig, card: dict[str, Any], device: torch.device) -> tuple[nn.Module, nn.Module, str]:
-    """The network with its first weights, the same as it is to be called (compiled, shared by all processes), and the
-    line of `load_first`.
+    """The network with its first weights, the same as it is to be called (compiled, on several frames, shared by all
+    processes), and the line of `load_first`.
     """
     if config.parallel == "fsdp" and config.precision == "fp16":
         raise ConfigError("parallel=fsdp does not go with precision=fp16; train with precision=bf16 or fp32.")
@@ -158,19 +106,33 @@ def build_network(config: RunConfig, card: dict[str, Any], device: torch.device)
         net = net.to(memory_format=torch.channels_last)
     if config.compile:
         net.compile()
+    called = on_frames(net)
     if world() == 1:
-        return net, net, origin
+        return net, called, origin
     if config.parallel == "fsdp":
         for name, child in net.named_children():
             # Weights that the network reads itself are whole in its forward only if they are not a layer's share.
             if name not in getattr(net, "kernel_layers", ()):
                 for part in child if isinstance(child, nn.ModuleList) else (child,):
                     fully_shard(part)
-        fully_shard(net)
-        return net, net, origin
+        fully_shard(called)
+        return net, called, origin
     ids = [device.index] if device.type == "cuda" else None
     # Batch norms see the same statistics everywhere, so nothing has to be sent around between the steps.
-    return net, DistributedDataParallel(net, ids, broadcast_buffers=False, gradient_as_bucket_view=True), origin
+    shared = DistributedDataParallel(
+        called,
+        ids,
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,
+    )
+    return net, shared, origin
+
+
+def on_frames(net: nn.Module) -> nn.Module:
+    """The network as it is called on the frames of a `Batch` or a `PairBatch`."""
+    if isinstance(net, VideoKNet | RTVideoKNet):
+        return TwoFrames(net)
+    return WholeClips(net, CLIP) if isinstance(net, ClipKNet) else net
 
 
 def delay_gradients(called: nn.Module, delay: bool) -> None:
@@ -181,8 +143,8 @@ def delay_gradients(called: nn.Module, delay: bool) -> None:
         called.require_backward_grad_sync = not delay
 
 
-def build_criterion(config: RunConfig, net: nn.Module) -> CriterionLike:
-    """The losses of a network with the config's weights."""
+def build_criterion(config: RunConfig, net: nn.Module, card: dict[str, Any]) -> CriterionLike:
+    """The losses of a network with the config's weights; the card tells things from stuff."""
     w = config.losses
     if isinstance(net, KNetSemantic):
         return SemanticCriterion(semantic_weight=w.semantic, stride=net.stride)
@@ -193,12 +155,17 @@ def build_criterion(config: RunConfig, net: nn.Module) -> CriterionLike:
         "rank_weight": w.rank,
         "semantic_weight": w.semantic,
     }
-    if isinstance(net, ClipKNet):
-        return ClipCriterion(**shared)
+    instances: dict[str, Any] = {"instance_weight": w.instance, "pixels": w.pixels, "match_pixels": w.match_pixels}
     stuff = tuple(getattr(net, "stuff", ()))
+    if isinstance(net, ClipKNet):
+        return ClipCriterion(frames=CLIP, **shared)
+    if isinstance(net, VideoKNet | RTVideoKNet):
+        own = FrameCriterion(stuff=stuff, **shared) if stuff else Criterion(**instances, **shared)
+        no_objects = tuple(label for label, row in enumerate(card["categories"]) if not row["thing"])
+        return PairLosses(VideoCriterion(frame=own, stuff=no_objects), net.embed)
     if isinstance(net, KNet) or stuff:  # RT-K-Net with kernels for stuff learns as K-Net does
         return KNetCriterion(stuff=stuff, **shared)
-    return Criterion(instance_weight=w.instance, pixels=w.pixels, match_pixels=w.match_pixels, **shared)
+    return Criterion(**instances, **shared)
 
 
 def scaled_learning_rate(config: RunConfig) -> tuple[float, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -140,16 +140,21 @@ def pairs_of(match: Sequence[Match], device: torch.device) -> Pairs:
 
 
 class CriterionLike(Protocol):
-    """What a training step asks of the losses of any network."""
+    """What a training step asks of the losses of any network. `targets` are those of its batch: a list, or, for pairs
+    of frames, `PairTargets`.
+    """
 
-    invalid_costs: int
+    @property
+    def invalid_costs(self) -> int:
+        """Matching costs that were not finite since the criterion was made."""
+        ...
 
-    def count(self, targets: Targets, kernels: int, parts: int = 1) -> Counts:
+    def count(self, targets: Any, kernels: int, parts: int = 1) -> Any:
         """What the losses of a batch are divided by, of which every process has `targets`."""
         ...
 
     def __call__(
-        self, outputs: Outputs, targets: Targets, noise: Tensor | None = None, counts: Counts | None = None
+        self, outputs: Outputs, targets: Any, noise: Tensor | None = None, counts: Any = None
     ) -> dict[str, Tensor]:
         """Weighted scalar losses in float32."""
         ...

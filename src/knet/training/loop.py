@@ -20,7 +20,9 @@ from torch import nn
 from tqdm import tqdm
 
 from knet.config import RunConfig, dump_config
-from knet.data.batches import Batch, BatchPlan, Reader, TrainingSet, load_batches
+from knet.data.batches import Batch, BatchPlan, Reader, TrainingSet
+from knet.data.clip_set import ClipSet
+from knet.data.pairs import PairBatch, PairSet
 from knet.errors import ConfigError, DataError, OutputError, TrainingError
 from knet.evaluation.evaluate import evaluate
 from knet.files import atomic_path
@@ -29,14 +31,13 @@ from knet.inference.samples import draw_truth, side_by_side
 from knet.inference.segmenter import Segmenter
 from knet.models.zoo import create
 from knet.training.build import (
-    augmentation_of,
     build_criterion,
     build_network,
     made_for,
-    open_data,
     run_card,
     scaled_learning_rate,
 )
+from knet.training.datasets import load, open_data, training_set
 from knet.training.distributed import gather_objects, joined, rank, world
 from knet.training.interrupt import Interrupt
 from knet.training.optimizer import adamw, learning_rate
@@ -79,12 +80,11 @@ def _train(config: RunConfig, resume: bool, device: torch.device, interrupt: Int
     dataset, validation = open_data(config.data, config.data.train), open_data(config.data, config.data.val)
     card = run_card(config, dataset.categories)
     fits = made_for(card, dataset)
-    plan = BatchPlan(len(dataset), config.batch, config.seed, rank=rank(), world=world(), parts=config.accumulate)
-    # One more than may be bad: so a sound one is found, and the sentence that ends the run counts them all.
-    skip = config.skip_images + 1 if config.skip_images else 0
-    training_set = TrainingSet(dataset, augmentation_of(config), config.seed, skip)
     net, called, origin = build_network(config, card, device)
-    criterion = build_criterion(config, net)
+    # One more than may be bad: so a sound one is found, and the sentence that ends the run counts them all.
+    samples = training_set(config, dataset, net, config.skip_images + 1 if config.skip_images else 0)
+    plan = BatchPlan(len(samples), config.batch, config.seed, rank=rank(), world=world(), parts=config.accumulate)
+    criterion = build_criterion(config, net, card)
     base, note = scaled_learning_rate(config)
     optimizer = adamw(net, base, o.weight_decay, o.backbone_multiplier, o.undecayed)
     for group in optimizer.param_groups:
@@ -116,7 +116,7 @@ def _train(config: RunConfig, resume: bool, device: torch.device, interrupt: Int
     if note:
         say(note)
     plan = plan.starting_at(progress.iteration)
-    loader = load_batches(training_set, plan, config.workers, device.type == "cuda")
+    loader = load(samples, plan, config.workers, device.type == "cuda")
     with bar, record, closing(loader) as batches:  # unless closed, the loader's processes are waited for
         clock, since, waiting = time.perf_counter(), progress.iteration, 0.0
         while True:
@@ -161,7 +161,7 @@ def _train(config: RunConfig, resume: bool, device: torch.device, interrupt: Int
                 for line in note_faults(progress, batch, config):
                     say(line)
             if not step.taken:
-                say(note_loss(progress, step, batch, dataset, config))
+                say(note_loss(progress, step, samples, config))
             elif average is not None:
                 average.update()
             bar.update()
@@ -202,7 +202,7 @@ def validation_is_due(config: RunConfig, progress: Progress) -> bool:
     return done > progress.validated and (done % config.validate_every == 0 or done == config.iterations)
 
 
-def note_faults(progress: Progress, batch: Batch, config: RunConfig) -> Iterator[str]:
+def note_faults(progress: Progress, batch: Batch | PairBatch, config: RunConfig) -> Iterator[str]:
     """Takes note of images that some process could not read; a line for each that is new.
 
     Raises:
@@ -221,7 +221,7 @@ def note_faults(progress: Progress, batch: Batch, config: RunConfig) -> Iterator
         )
 
 
-def note_loss(progress: Progress, step: StepResult, batch: Batch, dataset: Reader, config: RunConfig) -> str:
+def note_loss(progress: Progress, step: StepResult, samples: TrainingSet | PairSet | ClipSet, config: RunConfig) -> str:
     """Takes note of an iteration whose loss is not finite, also in not_finite.json; a line to show.
 
     Raises:
@@ -229,8 +229,8 @@ def note_loss(progress: Progress, step: StepResult, batch: Batch, dataset: Reade
     """
     iteration = progress.iteration - 1
     progress.bad_losses.append(iteration)
-    draws = next(iter(BatchPlan(len(dataset), config.batch, config.seed, iteration)))
-    images = [dataset.name(draw.image) for draw in draws]
+    draws = next(iter(BatchPlan(len(samples), config.batch, config.seed, iteration)))
+    images = [samples.name(draw.image) for draw in draws]
     bad = ", ".join(name for name, value in step.losses.items() if not math.isfinite(value)) or "gradient"
     if rank() == 0:
         numbers = {name: str(value) for name, value in {**step.losses, "gradient": step.gradient_norm}.items()}

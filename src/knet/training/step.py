@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from knet.data.batches import Batch
+from knet.data.pairs import PairBatch
 from knet.inference.segmenter import normalize_and_pad
 from knet.structures import Preprocessing
 from knet.training.build import delay_gradients
@@ -42,7 +43,7 @@ def train_step(
     criterion: CriterionLike,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    batch: Batch,
+    batch: Batch | PairBatch,
     *,
     seed: tuple[int, int] = (0, 0),
     precision: str = "fp32",
@@ -65,7 +66,7 @@ def train_step(
     device = next(called.parameters()).device
     called.train()
     # All processes pad to the same size, so that no result depends on which images lie in which process.
-    sides = [max(image.shape[side] for image in batch.images) for side in (1, 2)]
+    sides = [max(image.shape[side] for images in batch.frames for image in images) for side in (1, 2)]
     height, width = gather_numbers(sides).amax(0).tolist()
     network_seed = np.random.SeedSequence([_NETWORK_STREAM, *seed, rank()]).generate_state(1)[0]
     torch.manual_seed(int(network_seed))
@@ -77,16 +78,15 @@ def train_step(
     share = len(batch) // parts
     for number in range(parts):
         delay_gradients(called, delay=number < parts - 1)
-        part = batch.part(number * share, (number + 1) * share)
-        images = [image.to(device, non_blocking=True) for image in part.images]
-        inputs = normalize_and_pad(images, Preprocessing(0, 0), least=(height, width))
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        part = batch.part(number * share, (number + 1) * share).to(device)
+        inputs = [normalize_and_pad(images, Preprocessing(0, 0), least=(height, width)) for images in part.frames]
+        inputs = [images.contiguous(memory_format=torch.channels_last) for images in inputs]
         with torch.autocast(device.type, AUTOCAST[precision], enabled=precision != "fp32"):
-            outputs = called(inputs)
+            outputs = called(*inputs)
         if counts is None:
             counts = criterion.count(batch.targets, outputs[0].mask_logits.shape[1], parts)
-        noise = pixel_noise(seed, part.positions, inputs.shape[2] // GRID * (inputs.shape[3] // GRID))
-        losses = criterion(outputs, [target.to(device) for target in part.targets], noise, counts)
+        noise = pixel_noise(seed, part.positions, inputs[0].shape[2] // GRID * (inputs[0].shape[3] // GRID))
+        losses = criterion(outputs, part.targets, noise, counts)
         total = torch.stack(list(losses.values())).sum() / parts
         scaler.scale(total).backward()
         names = list(losses)

@@ -1,0 +1,98 @@
+"""Training on frames that belong together: pairs for video networks, clips for those that see whole videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_run import rows, write_config
+
+from knet.config import load_config
+from knet.data.batches import BatchPlan
+from knet.data.pairs import PairBatch
+from knet.data.synthetic.clip_layouts import synthesize_clips
+from knet.errors import ConfigError
+from knet.models.zoo import create
+from knet.training.build import build_criterion, on_frames, run_card
+from knet.training.datasets import load, open_data, training_set
+from knet.training.loop import train
+from knet.training.optimizer import adamw
+from knet.training.step import train_step
+
+TINY = {"width": 8, "head_width": 16, "channels": 16, "kernels": 6, "stages": 2, "drop_path": 0.0}
+
+
+@pytest.fixture(scope="module")
+def step(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two clips of four frames in KITTI-STEP's layout, and one to validate."""
+    root = tmp_path_factory.mktemp("data") / "step"
+    synthesize_clips("step", root, 2, 4, (64, 128), seed=3)
+    return root
+
+
+def config_of(folder: Path, step: Path, **more: Any) -> Any:
+    data = {"root": str(step), "train": {"format": "step", "split": "train"}, "val": {"format": "step", "split": "val"}}
+    table = {"model": "rt-video-knet-slim-kitti-step", "arguments": TINY, "data": data, "score": 0.0, **more}
+    table = {"augment": {"short_edges": [64], "max_edge": 128, "crop": [64, 96]}, **table}
+    return load_config(write_config(folder, **table), ["losses.pixels=64"])
+
+
+def test_a_video_network_trains_on_pairs_and_resumes(tmp_path: Path, step: Path) -> None:
+    config = config_of(tmp_path, step, iterations=4, validate_every=4, save_every=2)
+    whole = train(config)
+    first = rows(whole)[0]
+    assert {"loss_track", "loss_track_aux", "s1_loss_dice", "ref_s1_loss_dice", "ref_loss_seg"} <= first.keys()
+    assert float(first["loss_track"]) > 0
+    half = train(config.model_copy(update={"iterations": 2, "output": tmp_path / "half"}))
+    assert len(rows(half)) == 2
+    assert [row["loss_track"] for row in rows(half)] == [row["loss_track"] for row in rows(whole)[:2]]
+
+
+def test_a_step_on_pairs_reaches_link_and_embedding_also_in_parts(tmp_path: Path, step: Path) -> None:
+    config = config_of(tmp_path, step, batch=4)
+    reader = open_data(config.data, config.data.train)
+    card = run_card(config, reader.categories)
+    torch.manual_seed(0)
+    net = create(config.model, **card["arguments"])
+    samples = training_set(config, reader, net)
+    batch = next(load(samples, BatchPlan(len(samples), 4, 0), 0, False))
+    assert isinstance(batch, PairBatch) and any((matches >= 0).any() for matches in batch.matches)
+    criterion, scaler = build_criterion(config, net, card), torch.amp.GradScaler("cpu", enabled=False)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    norms = []
+    for parts in (1, 2):
+        net.load_state_dict(before)
+        optimizer = adamw(net, 1e-3, 0.0)
+        step_ = train_step(on_frames(net), criterion, optimizer, scaler, batch, parts=parts, clip=1e9)
+        assert step_.taken
+        norms.append(step_.gradient_norm)
+        link = [p.grad for name, p in net.named_parameters() if ".link." in name or "embedding" in name]
+        assert link and all(grad is not None for grad in link)
+    assert norms[0] != norms[1]  # batch norms see a part at a time
+
+
+def test_an_image_network_learns_from_single_frames_of_clips(tmp_path: Path, step: Path) -> None:
+    folder = train(config_of(tmp_path, step, model="rtknet-slim-cityscapes", iterations=1))
+    assert "loss_track" not in rows(folder)[0]
+
+
+def test_a_video_network_refuses_images_that_belong_to_no_clip(tmp_path: Path) -> None:
+    config = load_config(write_config(tmp_path, model="rt-video-knet-slim-kitti-step"))
+    with pytest.raises(ConfigError, match=r"learns from clips; give data\.train\.format"):
+        train(config)
+
+
+@pytest.mark.parametrize(
+    ("files", "match"),
+    [
+        ({"format": "step"}, "needs its split"),
+        ({"images": "a", "instances": "b"}, "needs images, and json and masks"),
+        ({"labels": "a"}, "needs images, and json and masks"),
+    ],
+)
+def test_data_sets_that_lack_a_part_are_refused(tmp_path: Path, files: dict[str, str], match: str) -> None:
+    config = load_config(write_config(tmp_path, data={"root": str(tmp_path), "train": files, "val": files}))
+    with pytest.raises(ConfigError, match=match):
+        open_data(config.data, config.data.train)
