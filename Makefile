@@ -15,7 +15,7 @@ test: $(VENV)/.dev
 
 # The large networks as well: some gigabytes of memory, and the whole set of recorded numbers (KNET_GOLDENS=folder).
 test-all: test
-	$(BIN)/python -m pytest -m large
+	$(BIN)/python -m pytest -n 2 -m large
 
 # What continuous integration asks for before the tests.
 check: $(VENV)/.dev

@@ -19,6 +19,7 @@ FLOORS: tuple[tuple[str, int], ...] = (
     ("knet.training.step", 4),
     ("knet.training.build", 4),
     ("knet.evaluation.evaluate", 4),
+    ("knet.evaluation.evaluate_video", 4),
     ("knet.inference", 3),
     ("knet.weights", 2),
     ("knet.training", 2),

@@ -47,7 +47,8 @@ class YoutubeVis(ClipReader):
 
     images: the folder JPEGImages of the split; None reads the truth only · json: train.json or valid.json ·
     categories: the classes in label order; None takes those of the JSON, in its order. Objects are numbered in each
-    video in the order of the JSON. Without annotations, as in valid.json, frames have images only.
+    video in the order of the JSON. Without annotations, as in valid.json, frames have images only. `video_ids` are the
+    JSON's own, by the name of the clip.
 
     Raises:
         DataError: a missing or broken file, a video whose images are not there, or an unknown class.
@@ -74,6 +75,7 @@ class YoutubeVis(ClipReader):
             if absent:
                 raise DataError(f"{images} has no image {name_some(absent)}, which {self._json} lists.")
         frames = []
+        self.video_ids = {video.clip: id_ for id_, video in videos.items()}
         self._places: dict[tuple[str, int], tuple[_Video, int]] = {}
         for video in videos.values():
             for place, (name, number) in enumerate(zip(video.files, _frame_numbers(video.files), strict=True)):
@@ -81,6 +83,11 @@ class YoutubeVis(ClipReader):
                 frames.append(FrameFiles(video.clip, number, image, None if annotations is None else self._json))
                 self._places[video.clip, number] = video, place
         super().__init__(frames, categories, str(self._json))
+
+    @property
+    def json(self) -> Path:
+        """The file with the truth."""
+        return self._json
 
     def _decode(self, index: int) -> tuple[np.ndarray, list[SegmentInfo]]:
         frame = self._frames[index]

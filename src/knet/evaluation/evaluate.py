@@ -1,4 +1,4 @@
-"""A model on a labelled data set: every image segmented, judged, and forgotten again."""
+"""A model on a labelled data set: every image segmented, judged, and forgotten again; clips are in the file beside."""
 
 from __future__ import annotations
 
@@ -11,49 +11,80 @@ from tqdm import tqdm
 
 from knet.data.batches import Reader
 from knet.data.categories import load_categories
+from knet.data.clips import ClipReader
 from knet.data.coco_instances import CocoInstances
-from knet.data.coco_panoptic import CocoPanoptic
+from knet.data.label_folder import LabelFolder
+from knet.data.youtube_vis import YoutubeVis
 from knet.errors import ConfigError
+from knet.evaluation.evaluate_video import judge_tracks, judge_whole_clips
 from knet.evaluation.instance import mask_ap
 from knet.evaluation.panoptic import PanopticQuality
 from knet.evaluation.semantic import ConfusionMatrix, ade20k_means, semantic_result
-from knet.inference.segmenter import Segmenter, for_clips
+from knet.inference.segmenter import Segmenter
 from knet.inference.submissions import coco_instance_results
 from knet.training.distributed import gather_objects, rank, world
 
+_ONLY = {CocoInstances: "instance", YoutubeVis: "clip"}  # truth that models of one task alone are judged by
 
-def evaluate(segmenter: Segmenter, dataset: Reader) -> dict[str, Any]:
+
+def evaluate(
+    segmenter: Segmenter, dataset: Reader, *, linked: bool = True, compatible: bool = False
+) -> dict[str, Any]:
     """The figures of a model's task at the images' own size. Fractions 0..1.
 
-    In several processes each takes its share of the images, and all get the figures of the whole.
+    In several processes each takes its share of the images, or of the clips, and all get the figures of the whole.
+
+    Args:
+        segmenter, dataset: the model, and images or clips with their truth.
+        linked, compatible: of panoptic models on clips, see `Segmenter.segment_next` and `Segmenter.track`: False
+            takes a video model's link and embeddings away; True brings back the faults of Video K-Net's code.
 
     Returns:
         Panoptic models: {"panoptic": as `PanopticQuality.result`, "semantic": as `mean_iou`, over the classes that
-        occur}, the latter alone on label PNGs. Semantic models: {"semantic": ...}. With ADE20K's classes it has the
-        means by both conventions. Instance models: {"instance": as `mask_ap`}.
+        occur}, the latter alone on label PNGs. On clips also {"stq": as `stq`, "vpq": as `vpq`}, and for KITTI-STEP
+        "stq_video_knet", by the script of Video K-Net; "panoptic" and "semantic" are those of single frames. A model
+        of single images tracks by overlap. Semantic models: {"semantic": ...}. With ADE20K's classes it has the means
+        by both conventions. Instance models: {"instance": as `mask_ap`}. Models for clips: {"instance": as `ytvis_ap`}.
 
     Raises:
-        ConfigError: the data set has another kind of truth than the model needs, or other classes.
-        DataError: an image or its truth cannot be read.
+        ConfigError: the data set has another kind of truth than the model needs, or other classes, or an option is not
+            for this data set.
+        DataError: an image or its truth cannot be read, or the class table does not fit STQ.
     """
-    if segmenter.task == "clip":
-        raise for_clips(segmenter.name)
-    if (segmenter.task == "instance") != isinstance(dataset, CocoInstances):
-        needed = {
-            "instance": "COCO instances (data.val.json alone)",
-            "panoptic": "COCO panoptic (data.val.json and data.val.masks) or label PNGs (data.val.labels)",
-            "semantic": "label PNGs (data.val.labels) or COCO panoptic (data.val.json and data.val.masks)",
-        }
-        raise ConfigError(
-            f"The model '{segmenter.name}' is for {segmenter.task} segmentation; to judge it, give "
-            f"{needed[segmenter.task]}."
-        )
+    _check_truth(segmenter, dataset)
     if [category.id for category in dataset.categories] != [category.id for category in segmenter.categories]:
         raise ConfigError(
             f"The data set has other classes ({len(dataset.categories)}) than the model '{segmenter.name}' "
             f"({len(segmenter.categories)}); give the model's own class table with data.categories."
         )
+    if segmenter.task == "panoptic" and isinstance(dataset, ClipReader):
+        return judge_tracks(segmenter, dataset, linked, compatible)
+    if not linked or compatible:
+        option = "compatible" if compatible else "unlinked"
+        raise ConfigError(f"The option {option} is for panoptic models on clips, which are tracked; leave it out.")
+    if isinstance(dataset, YoutubeVis):
+        return judge_whole_clips(segmenter, dataset)
     return _instances(segmenter, dataset) if isinstance(dataset, CocoInstances) else _pixels(segmenter, dataset)
+
+
+def _check_truth(segmenter: Segmenter, dataset: Reader) -> None:
+    """Raises: ConfigError if the data set has another kind of truth than the model needs."""
+    kind = next((task for form, task in _ONLY.items() if isinstance(dataset, form)), None)
+    if kind == segmenter.task or (kind is None and segmenter.task in ("panoptic", "semantic")):
+        return
+    panoptic = "COCO panoptic (data.val.json and data.val.masks)"
+    clips = "clips (data.val.format, such as step, or data.val.labels and data.val.instances)"
+    needed = {
+        "instance": "COCO instances (data.val.json alone)",
+        "panoptic": f"{panoptic}, label PNGs (data.val.labels) or {clips}",
+        "semantic": f"label PNGs (data.val.labels), {panoptic} or {clips}",
+        "clip": "clips with the objects of YouTube-VIS (data.val.format=youtube-vis and data.val.split)",
+    }
+    if segmenter.task == "clip":
+        what = f"The model '{segmenter.name}' looks at all frames of a clip at once, not at single images"
+    else:
+        what = f"The model '{segmenter.name}' is for {segmenter.task} segmentation"
+    raise ConfigError(f"{what}; to judge it, give {needed[segmenter.task]}.")
 
 
 def _pixels(segmenter: Segmenter, dataset: Reader) -> dict[str, Any]:
@@ -65,7 +96,7 @@ def _pixels(segmenter: Segmenter, dataset: Reader) -> dict[str, Any]:
     categories = dataset.categories
     label_of = {category.id: label for label, category in enumerate(categories)}
     quality, matrix = PanopticQuality(categories), ConfusionMatrix(len(categories))
-    panoptic = segmenter.task == "panoptic" and isinstance(dataset, CocoPanoptic)
+    panoptic = segmenter.task == "panoptic" and not isinstance(dataset, LabelFolder)
     for index in _share(dataset):
         sample = dataset.read(index)
         found = segmenter.segment(sample.image, sample.name)

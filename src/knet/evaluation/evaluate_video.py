@@ -1,0 +1,196 @@
+"""A model on a data set of clips: every frame segmented, tracked and judged, and forgotten again.
+
+Several processes share the clips, since what is tracked in one must be seen from its first frame on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from knet.data.clips import NUMBERS, Clip, ClipReader
+from knet.data.step import KittiStep
+from knet.data.vipseg import VipSeg
+from knet.data.youtube_vis import YoutubeVis
+from knet.errors import DataError
+from knet.evaluation.panoptic import PanopticQuality
+from knet.evaluation.semantic import ConfusionMatrix, semantic_result
+from knet.evaluation.video_instance import ytvis_ap
+from knet.evaluation.video_labels import NUMBER_BITS, VOID
+from knet.evaluation.video_stq import TrackingQuality
+from knet.evaluation.video_vpq import VideoPanopticQuality
+from knet.inference.clip import segment_clip, youtube_vis_results
+from knet.inference.draw import map_ids
+from knet.inference.segmentation import Segmentation
+from knet.inference.segmenter import Segmenter
+from knet.inference.streams import frame_times
+from knet.inference.tracking import VideoState
+from knet.structures import Category, Sample
+from knet.training.distributed import gather_objects, rank, world
+
+
+def judge_tracks(
+    segmenter: Segmenter, dataset: ClipReader, linked: bool = True, compatible: bool = False
+) -> dict[str, Any]:
+    """The figures of a panoptic model over clips, see `evaluate`; `linked`, `compatible`: see `Segmenter.segment_next`.
+
+    Raises:
+        DataError: a frame or its truth cannot be read, or the class table does not fit the metrics.
+    """
+    figures = Figures(dataset)
+    clips = share_clips(dataset.clips, rank(), world())
+    with _bar(clips) as bar:
+        for clip in clips:
+            state = VideoState()
+            for index, time in zip(clip.frames, frame_times(clip.numbers)[0], strict=True):
+                sample = dataset.read(index)
+                found, state = segmenter.segment_next(
+                    sample.image, state, time, sample.name, compatible=compatible, linked=linked
+                )
+                figures.add(clip.name, sample, found)
+                bar.update()
+    return joined_figures(gather_objects(figures), dataset.clips).result()
+
+
+def judge_whole_clips(segmenter: Segmenter, dataset: YoutubeVis) -> dict[str, Any]:
+    """{"instance": AP of the tracks of a model for clips, as `ytvis_ap`}. Packed masks are kept until the end.
+
+    Raises:
+        DataError: no truth, a frame that cannot be read, or as `ytvis_ap`.
+    """
+    dataset.read_truth(0)  # without one, say so before hours of work
+    rows: list[dict[str, Any]] = []
+    clips = share_clips(dataset.clips, rank(), world())
+    with _bar(clips) as bar:
+        for clip in clips:
+            objects = segment_clip(segmenter, _images(dataset, clip, bar))
+            rows += youtube_vis_results(dataset.video_ids[clip.name], objects, segmenter.categories)
+    everything = list(chain.from_iterable(gather_objects(rows)))
+    everything.sort(key=lambda row: row["video_id"])  # equal scores are ranked by their place in the list
+    return {"instance": ytvis_ap(dataset.json, everything)}
+
+
+def share_clips(clips: Sequence[Clip], number: int, processes: int) -> list[Clip]:
+    """The clips of process `number`, in their order: all processes get nearly the same number of frames."""
+    frames, mine = [0] * processes, set[str]()
+    for clip in sorted(clips, key=lambda clip: -len(clip.frames)):
+        least = frames.index(min(frames))
+        frames[least] += len(clip.frames)
+        if least == number:
+            mine.add(clip.name)
+    return [clip for clip in clips if clip.name in mine]
+
+
+class Figures:
+    """All that is counted of some clips, frame by frame. It can be pickled, and grows with tracks, not with frames.
+
+    STQ in the official protocol, for KITTI-STEP also in that of Video K-Net's script; VPQ in the protocol of the data
+    set: Video K-Net's for KITTI-STEP, VIPSeg's for VIPSeg, Cityscapes-VPS's for all others. A thing that has no track
+    counts as in the files that `TrackWriter` makes: it has the number 0, with all others of its class.
+
+    Raises:
+        DataError: a class table that the metrics cannot hold.
+    """
+
+    def __init__(self, dataset: ClipReader):
+        step = isinstance(dataset, KittiStep)
+        self.categories = dataset.categories
+        self.stq = {"stq": TrackingQuality(self.categories)}
+        if step:
+            self.stq["stq_video_knet"] = TrackingQuality(self.categories, "video-knet")
+        vipseg = isinstance(dataset, VipSeg)
+        self.vpq = VideoPanopticQuality(
+            self.categories, "video-knet" if step else "vipseg" if vipseg else "cityscapes-vps"
+        )
+        self.pq: dict[str, np.ndarray] = {}
+        self.classes = ConfusionMatrix(len(self.categories))
+        self._label_of = np.full(VOID + 1, -1)
+        self._label_of[[category.id for category in self.categories]] = np.arange(len(self.categories))
+
+    def add(self, clip: str, sample: Sample, found: Segmentation) -> None:
+        """Counts the next frame of a clip.
+
+        Raises:
+            DataError: sizes differ, or there are more tracks than numbers for them.
+        """
+        name = sample.name
+        frame = PanopticQuality(self.categories)
+        frame.add(sample.id_map, sample.segments, found.id_map, found.segments, name=name)
+        self.pq[clip] = self.pq.get(clip, 0) + frame.counts
+        true, predicted = true_labels(sample.id_map, self.categories), found_labels(found)
+        for quality in self.stq.values():
+            quality.update_labels(clip, true, predicted, name=name)
+        self.vpq.update_labels(clip, true, predicted, name=name)
+        labels = sample.id_map // NUMBERS - 1, self._label_of[predicted >> NUMBER_BITS]
+        self.classes.add(*labels, name=name)
+
+    def merge(self, other: Figures) -> None:
+        """Adds the figures of other clips."""
+        for key, quality in self.stq.items():
+            quality.merge(other.stq[key])
+        self.vpq.merge(other.vpq)
+        self.pq |= other.pq
+        self.classes.merge(other.classes)
+
+    def result(self) -> dict[str, Any]:
+        """{"panoptic", "semantic", "stq", for KITTI-STEP "stq_video_knet", "vpq"}"""
+        quality = PanopticQuality(self.categories)
+        quality.counts += sum(self.pq.values())
+        return {
+            "panoptic": quality.result(),
+            "semantic": semantic_result(self.classes, {category.id: category.name for category in self.categories}),
+            **{key: one.result() for key, one in self.stq.items()},
+            "vpq": self.vpq.result(),
+        }
+
+
+def joined_figures(shares: Sequence[Figures], clips: Iterable[Clip]) -> Figures:
+    """What several processes have counted of all clips, as one would have: sums depend on the order to the last bit."""
+    whole = shares[0]
+    for other in shares[1:]:
+        whole.merge(other)
+    names = [clip.name for clip in clips]
+    for quality in whole.stq.values():
+        quality.tables = {name: quality.tables[name] for name in names}
+    whole.vpq.counts = {name: whole.vpq.counts[name] for name in names}
+    whole.pq = {name: whole.pq[name] for name in names}
+    return whole
+
+
+def true_labels(id_map: np.ndarray, categories: Sequence[Category]) -> np.ndarray:
+    """The ids of a `ClipReader` as video metrics count pixels. (H,W) -> (H,W) int32, see `video_labels`"""
+    values = np.array([VOID, *(category.id for category in categories)], np.int32)
+    return values[id_map // NUMBERS] << NUMBER_BITS | id_map % NUMBERS
+
+
+def found_labels(found: Segmentation) -> np.ndarray:
+    """A result with tracks as video metrics count pixels. -> (H,W) int32, see `video_labels`
+
+    Raises:
+        DataError: a track's number is too large.
+    """
+    numbers = [segment.track or 0 if segment.thing else 0 for segment in found.segments]
+    if max(numbers, default=0) >= NUMBERS:
+        raise DataError(
+            f"{found.name}: the object {max(numbers)} of the clip is one too many for STQ and VPQ, which number up to "
+            f"{NUMBERS - 1}; raise the score threshold, or cut the clip into parts."
+        )
+    kinds = np.array([segment.category for segment in found.segments], np.int32)
+    values = kinds << NUMBER_BITS | np.array(numbers, np.int32)
+    return map_ids(found.id_map, [segment.id for segment in found.segments], values, VOID << NUMBER_BITS)
+
+
+def _bar(clips: Sequence[Clip]) -> tqdm[Any]:
+    """A progress bar over the frames, in the first process."""
+    frames = sum(len(clip.frames) for clip in clips)
+    return tqdm(total=frames, desc="evaluating", unit="frame", disable=rank() > 0 or None, leave=False)
+
+
+def _images(dataset: ClipReader, clip: Clip, bar: tqdm[Any]) -> Iterator[np.ndarray]:
+    for index in clip.frames:
+        yield dataset.read_image(index)
+        bar.update()
