@@ -56,7 +56,9 @@ def test_official_maps(goldens: Any, name: str) -> None:
     stuff = [label for label, category in enumerate(categories) if not category.thing]
     net = Replay(golden, stuff)
     settings = Settings(size="image", score=0.25, overlap=0.6)
-    segmenter = Segmenter(net, "video", categories, Preprocessing(384, 1248), merge="sorted", settings=settings)
+    segmenter = Segmenter(
+        net, "video", categories, Preprocessing(384, 1248), merge="sorted", settings=settings, pairs=100
+    )
     frames = json.loads(bytes(golden["info"]))["frames"]
     state, ever_shifted = VideoState(), False
     for number, info in enumerate(frames):

@@ -13,13 +13,14 @@ from knet.config import load_config
 from knet.data.batches import BatchPlan
 from knet.data.pairs import PairBatch
 from knet.data.synthetic.clip_layouts import synthesize_clips
-from knet.errors import ConfigError
+from knet.errors import CheckpointError, ConfigError
 from knet.models.zoo import create
-from knet.training.build import build_criterion, on_frames, run_card
+from knet.training.build import added_to_image_model, build_criterion, load_first, on_frames, run_card
 from knet.training.datasets import load, open_data, training_set
 from knet.training.loop import train
 from knet.training.optimizer import adamw
 from knet.training.step import train_step
+from knet.weights.load import save_weights
 
 TINY = {"width": 8, "head_width": 16, "channels": 16, "kernels": 6, "stages": 2, "drop_path": 0.0}
 
@@ -96,3 +97,27 @@ def test_data_sets_that_lack_a_part_are_refused(tmp_path: Path, files: dict[str,
     config = load_config(write_config(tmp_path, data={"root": str(tmp_path), "train": files, "val": files}))
     with pytest.raises(ConfigError, match=match):
         open_data(config.data, config.data.train)
+
+
+@pytest.mark.parametrize("link", ["attention", "linear"])
+def test_a_video_network_starts_from_an_image_models_weights(tmp_path: Path, step: Path, link: str) -> None:
+    torch.manual_seed(1)
+    image = create("rtknet-slim-cityscapes", classes=19, **TINY).eval()
+    save_weights(tmp_path / "image.safetensors", image.state_dict(), {})
+    config = config_of(tmp_path, step, weights=str(tmp_path / "image.safetensors"), arguments={**TINY, "link": link})
+    net = create(config.model, **config.arguments, classes=19).eval()
+    assert load_first(net, config).endswith("that only videos need start anew")
+    pictures = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(net(pictures)[-1].mask_logits, image(pictures)[-1].mask_logits)
+    first = next(key for key in image.state_dict() if key.startswith("backbone"))
+    save_weights(tmp_path / "image.safetensors", {k: v for k, v in image.state_dict().items() if k != first}, {})
+    with pytest.raises(CheckpointError):  # not only what videos need is missing
+        load_first(net, config)
+
+
+def test_stages_over_clips_start_as_those_of_the_image_model() -> None:
+    net = create("video-knet-r50-youtube-vis", channels=32, kernels=4)
+    image = {key: value + 1 for key, value in net.state_dict().items() if not key.startswith("clip_stages")}
+    added = added_to_image_model(net, image)
+    assert torch.equal(added["clip_stages.1.update.out.weight"], image["decoder.stages.1.update.out.weight"])
+    net.load_state_dict(image | added)

@@ -27,9 +27,7 @@ from knet.training.distributed import gather_objects, rank, world
 _ONLY = {CocoInstances: "instance", YoutubeVis: "clip"}  # truth that models of one task alone are judged by
 
 
-def evaluate(
-    segmenter: Segmenter, dataset: Reader, *, linked: bool = True, compatible: bool = False
-) -> dict[str, Any]:
+def evaluate(segmenter: Segmenter, dataset: Reader, *, linked: bool = True, compatible: bool = False) -> dict[str, Any]:
     """The figures of a model's task at the images' own size. Fractions 0..1.
 
     In several processes each takes its share of the images, or of the clips, and all get the figures of the whole.

@@ -88,6 +88,7 @@ def segmenter_for(
         task,
         card.get("merge", row.merge),
         settings,
+        row.pairs,
     )
 
 

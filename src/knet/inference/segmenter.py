@@ -21,7 +21,7 @@ from knet.inference.segmentation import Segmentation
 from knet.inference.settings import Options, Settings, Size, seen_size
 from knet.inference.sources import load_image, open_source
 from knet.inference.streams import open_stream
-from knet.inference.tracking import ENLARGED, PAIRS, VideoState, View, embeds, identify, void_as_lowest
+from knet.inference.tracking import ENLARGED, VideoState, View, embeds, identify, void_as_lowest
 from knet.merge.image import instances, merge_sorted, panoptic_classes, resized_parts
 from knet.merge.plain import best_class, merge_panoptic, number_masks
 from knet.merge.semantic import best_classes, class_segments, look
@@ -41,7 +41,7 @@ class Segmenter:
         categories: its class table; a category's position is the network's label.
         task: what results are: "panoptic" (every pixel in one segment), "instance" (objects, which may overlap) or
             "semantic" (one segment a class); "clip" models are for `inference.clip.segment_clip`.
-        merge: how the masks of a panoptic model share the pixels, see `knet.load`.
+        merge, pairs: how the masks of a panoptic model share the pixels, see `knet.load` and `models.zoo.ZooEntry`.
         preprocessing, settings: the published ones unless `load` was told otherwise.
     """
 
@@ -56,12 +56,13 @@ class Segmenter:
         task: Task = "panoptic",
         merge: Merge = "optimised",
         settings: Settings = Settings(),  # noqa: B008  # it cannot be changed
+        pairs: int | None = None,
     ):
         self.device = torch.device(device)
         # Channels last is the faster layout for convolutions on a CPU and for half precision on a GPU.
         self.net = net.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.name, self.categories, self.preprocessing = name, tuple(categories), preprocessing
-        self.precision, self.task, self.merge, self.settings = precision, task, merge, settings
+        self.precision, self.task, self.merge, self.settings, self.pairs = precision, task, merge, settings, pairs
         self._things = torch.tensor([category.thing for category in categories])
 
     @property
@@ -203,13 +204,12 @@ class Segmenter:
         """Things and stuff: every pixel to one mask."""
         mask_logits, class_logits = output.mask_logits[0], output.class_logits[0]  # type: ignore[index]
         stuff = getattr(self.net, "stuff", None)  # labels that have kernels of their own
-        video = embeds(self.net)
         if stuff:
-            scores, labels = panoptic_classes(class_logits, stuff, PAIRS if video else None)
+            scores, labels = panoptic_classes(class_logits, stuff, self.pairs)
         else:
             scores, labels = best_class(class_logits)
         if self.merge == "sorted":
-            enlarged = ENLARGED if video else 2
+            enlarged = ENLARGED if embeds(self.net) else 2
             probabilities = resized_parts(mask_logits, view.padded, view.seen, view.size, enlarged)
             merged = merge_sorted(probabilities, scores, labels, self._things, settings.score, settings.overlap)
         else:

@@ -42,6 +42,7 @@ from knet.structures import Category
 
 KINDS = tuple(f"{data}-{task}" for data in ("cityscapes", "mapillary") for task in ("semantic", "instance", "panoptic"))
 KINDS += ("coco-instance", "coco-panoptic", "ade20k-semantic")
+OF_CLIPS = "youtube-vis"  # is about videos, see `inference.clip.YoutubeVisWriter`
 
 _TABLES = {"coco-instance": "coco_instance", "coco-panoptic": "coco_panoptic", "ade20k-semantic": "ade20k"}
 _NAMES = {  # of images, by data set: the pattern, whose first group is the server's name, and what a message says
@@ -66,10 +67,7 @@ def check_kind(kind: str, categories: Sequence[Category]) -> str:
     Raises:
         ConfigError: an unknown kind, or one for another data set.
     """
-    if kind not in KINDS:
-        near = difflib.get_close_matches(str(kind), KINDS, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else "."
-        raise ConfigError(f"Unknown submission '{kind}'; known are {', '.join(KINDS)}{hint}")
+    _check_known(kind)
     ids = sorted(c.id for c in categories)
     if kind.startswith("cityscapes"):
         fits, told = set(ids) <= set(CITYSCAPES_EVALUATED), "raw label ids (road 7 ... bicycle 33), not training labels"
@@ -86,12 +84,24 @@ def check_kind(kind: str, categories: Sequence[Category]) -> str:
     return kind
 
 
+def _check_known(kind: str) -> None:
+    if kind == OF_CLIPS:
+        raise ConfigError(f"The submission '{kind}' needs a model for clips; `knet models '*youtube-vis'` lists some.")
+    if kind not in KINDS:
+        known = (*KINDS, OF_CLIPS)
+        near = difflib.get_close_matches(str(kind), known, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else "."
+        raise ConfigError(f"Unknown submission '{kind}'; known are {', '.join(known)}{hint}")
+
+
 def submission_name(kind: str, name: str) -> str:
     """What the server calls an image, from the name of its file without ending.
 
     Raises:
+        ConfigError: an unknown kind.
         DataError: the name has not the form that the server needs.
     """
+    _check_known(kind)
     pattern, told = _NAMES[kind.partition("-")[0]]
     found = pattern.fullmatch(name)
     if found is None:
@@ -116,20 +126,22 @@ def coco_instance_results(
     return rows
 
 
-class _Detections(GrowingFile):
-    """detections.json in the making."""
+class ResultRows(GrowingFile):
+    """A JSON list of results in the making: COCO's `detections.json`, YouTube-VIS's `results.json`."""
 
     def __init__(self, path: Path):
         super().__init__(path, b"[")
         self._separator = b"\n"
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
+        """More rows. After an OutputError the file is as it was before."""
         lines = b",\n".join(json.dumps(row).encode() for row in rows)
         if lines:
             self.append(self._separator + lines)
             self._separator = b",\n"
 
     def finish(self) -> None:
+        """Puts the file under its own name."""
         self.end(b"\n]\n")
 
 
@@ -155,7 +167,7 @@ class SubmissionWriter:
         self._known = {c.id for c in self.categories}
         self._seen: set[str] = set()
         self._panoptic: PanopticFile | None = None
-        self._detections: _Detections | None = None
+        self._detections: ResultRows | None = None
 
     def write(self, segmentation: Segmentation) -> list[Path]:
         """Writes one result, named `segmentation.name`; the files that are finished by now, without the JSON of all.
@@ -211,7 +223,7 @@ class SubmissionWriter:
         return [png]
 
     def _write_detections(self, segmentation: Segmentation, name: str) -> list[Path]:
-        self._detections = self._detections or _Detections(self.folder / "detections.json")
+        self._detections = self._detections or ResultRows(self.folder / "detections.json")
         things = [s for s in segmentation.segments if s.thing]
         masks = map(segmentation.rle, things)
         rows = coco_instance_results(int(name), masks, [s.category for s in things], [s.score for s in things])

@@ -19,7 +19,6 @@ from knet.inference.segmentation import Segmentation
 from knet.structures import Category, Output, Segment
 from knet.track import OverlapMemory, TrackMemory, coarse_grid, match, match_by_overlap
 
-PAIRS = 100  # best pairs of kernel and thing class that Video K-Net merges
 ENLARGED = 4  # times, its mask logits before they become probabilities
 
 

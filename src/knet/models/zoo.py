@@ -36,7 +36,8 @@ class ZooEntry:
 
     `build(**arguments)` makes the network · `categories` names the class table · `preprocessing`, `score` and
     `overlap` are the published test settings · `task` says what its results are: segments that share the pixels,
-    objects that may overlap, or classes; `merge` how masks share the pixels, for panoptic models · `published` holds
+    objects that may overlap, or classes; `merge` how masks share the pixels, for panoptic models, and `pairs` how many
+    of the best pairs of kernel and thing class take part (Video K-Net's code), None = every kernel · `published` holds
     figures from the paper, as stated there · `official` says whether its authors published weights · `bundled` is the
     file of weights that comes with the package, None where there is none.
     """
@@ -50,6 +51,7 @@ class ZooEntry:
     about: str
     task: Task = "panoptic"
     merge: Merge = "optimised"
+    pairs: int | None = None
     published: dict[str, float] = field(default_factory=dict)
     official: bool = False
     bundled: str | None = None
@@ -109,6 +111,7 @@ def _vipseg(backbone: str, title: str, published: dict[str, float], **arguments:
         overlap=0.6,
         about=f"Video K-Net, {title}: video panoptic segmentation of everyday scenes",
         merge="sorted",
+        pairs=100,
         published=published,
         official=True,
     )
@@ -223,6 +226,7 @@ ZOO: dict[str, ZooEntry] = {
         "K-Net, ResNet-50, of which the video model starts: people, cars and 17 classes of stuff in streets",
         _CITYSCAPES_FRAMES,
         merge="sorted",
+        pairs=100,
         official=True,
     ),
     "knet-swinb-cityscapes-step": _step(
@@ -231,6 +235,7 @@ ZOO: dict[str, ZooEntry] = {
         "K-Net, Swin-B, of which the video model starts: people, cars and 17 classes of stuff in streets",
         _CITYSCAPES_FRAMES,
         merge="sorted",
+        pairs=100,
         official=True,
     ),
     "video-knet-r50-kitti-step": _step(
@@ -239,6 +244,7 @@ ZOO: dict[str, ZooEntry] = {
         "Video K-Net, ResNet-50: video panoptic segmentation of streets",
         _KITTI_FRAMES,
         merge="sorted",
+        pairs=100,
         # The paper's ablation without its last step, the fusion, which the published configuration lacks.
         published={"val STQ": 70.2, "val AQ": 71.2, "val SQ": 69.7, "val STQ (with fusion)": 70.9},
         official=True,
@@ -249,6 +255,7 @@ ZOO: dict[str, ZooEntry] = {
         "Video K-Net, Swin-B: video panoptic segmentation of streets",
         _KITTI_FRAMES,
         merge="sorted",
+        pairs=100,
         official=True,
     ),
     "video-knet-r50-vipseg": _vipseg("r50", "ResNet-50", {"val VPQ (1 frame)": 35.4, "val STQ": 33.7}),

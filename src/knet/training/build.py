@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
@@ -72,6 +72,9 @@ def made_for(card: dict[str, Any], dataset: Reader) -> dict[str, Any]:
     }
 
 
+_VIDEO_LAYERS = {"link", "fusion", "carry", "embedding", "clip_stages"}  # which networks for images do not have
+
+
 def load_first(net: nn.Module, config: RunConfig) -> str:
     """Puts the weights that a run starts from into its network, and says in a line what they are ("" for random ones).
 
@@ -88,8 +91,24 @@ def load_first(net: nn.Module, config: RunConfig) -> str:
         return ""
     state = read_checkpoint(config.weights).state
     advice = "Weights of a backbone alone are given as backbone_weights=FILE."
-    load_strict(net, state, str(config.weights), lambda: f"{fitting(state)} {advice}")
-    return f"all weights are from '{config.weights}'"
+    added = added_to_image_model(net, state)
+    load_strict(net, state | added, str(config.weights), lambda: f"{fitting(state)} {advice}")
+    if not added:
+        return f"all weights are from '{config.weights}'"
+    return f"'{config.weights}' is an image model: {len(added)} tensors that only videos need start anew"
+
+
+def added_to_image_model(net: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What weights of an image model lack of a video network made of it, by name; nothing if they lack more than that.
+
+    Links and embeddings keep what the network has. The stages over whole clips begin as the image model's own, as the
+    official code does it.
+    """
+    own = net.state_dict()
+    lacking = own.keys() - state.keys()
+    if not all(_VIDEO_LAYERS & set(key.split(".")) for key in lacking):
+        return {}
+    return {key: state.get(key.replace("clip_stages", "decoder.stages"), own[key]) for key in lacking}
 
 
 def build_network(config: RunConfig, card: dict[str, Any], device: torch.device) -> tuple[nn.Module, nn.Module, str]:
