@@ -26,6 +26,12 @@ ARGUMENTS: dict[str, tuple[str, str, dict[str, Any]]] = {  # task -> model, clas
         "ade20k",
         {**_SMALL, "channels": 16, "update_channels": 8, "hidden": 32},
     ),
+    "video": (
+        "video-knet-r50-kitti-step",
+        "kitti_step",
+        {**_SMALL, "kernels": 6, "channels": 32},
+    ),
+    "clip": ("video-knet-r50-youtube-vis", "youtube_vis", {**_SMALL, "kernels": 6, "channels": 32}),
 }
 
 
@@ -42,7 +48,7 @@ def tiny_file(task: str, folder: Path, **more: Any) -> Path:
             net.decoder.stages[-1].to_class[-1].weight.mul_(30)
             net.decoder.stages[-1].to_class[-1].bias.zero_()
     preprocessing = Preprocessing(64, 128, antialias=False, divisor=1 if task == "semantic" else 32)
-    score, overlap = (0.0, 0.1) if task == "panoptic" else (0.0, 0.0)
+    score, overlap = (0.0, 0.1) if task in ("panoptic", "video") else (0.0, 0.0)
     card = describe(model, arguments, load_categories(table), preprocessing, score, overlap, more.pop("merge", None))
     path = folder / f"{task}.safetensors"
     save_weights(path, net.state_dict(), {**card, **more})

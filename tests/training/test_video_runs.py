@@ -79,6 +79,11 @@ def test_an_image_network_learns_from_single_frames_of_clips(tmp_path: Path, ste
     assert "loss_track" not in rows(folder)[0]
 
 
+def test_mixed_precision_trains_and_judges_a_video_network(tmp_path: Path, step: Path) -> None:
+    folder = train(config_of(tmp_path, step, iterations=1, precision="bf16"))
+    assert float(rows(folder)[0]["loss_track"]) > 0
+
+
 def test_a_video_network_refuses_images_that_belong_to_no_clip(tmp_path: Path) -> None:
     config = load_config(write_config(tmp_path, model="rt-video-knet-slim-kitti-step"))
     with pytest.raises(ConfigError, match=r"learns from clips; give data\.train\.format"):

@@ -21,10 +21,12 @@ def add_parser(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "eval",
-        "measure PQ, mIoU or mask AP of a model, or these, STQ and VPQ of results that any tool left on disk",
+        "measure PQ, mIoU, mask AP, or on videos STQ and VPQ, of a model or of results that any tool left on disk",
         "knet eval configs/rtknet-slim-camvid.yaml --weights runs/camvid/best.safetensors\n"
         "  knet eval rtknet-slim-camvid data.root=data/camvid data.val.images=images/val "
         "data.val.json=val/panoptic.json data.val.masks=val/panoptic\n"
+        "  knet eval video-knet-r50-kitti-step --weights knet_step.pth data.root=kitti_step data.val.format=step "
+        "data.val.split=val\n"
         "  knet eval --metric pq --truth gt.json --predictions pred.json\n"
         "  knet eval --metric stq --truth kitti_step/panoptic_maps/val --predictions runs/step/predictions",
     )
@@ -61,6 +63,16 @@ def add_parser(verbs: Any) -> None:
         "--windows",
         metavar="N,N",
         help="with --metric vpq: lengths in frames, such as 1,2,4,6 (default: the protocol's)",
+    )
+    parser.add_argument(
+        "--compatible",
+        action="store_true",
+        help="of models on clips: with the faults that Video K-Net's published figures contain",
+    )
+    parser.add_argument(
+        "--unlinked",
+        action="store_true",
+        help="of video models on clips: frame by frame, without link and embeddings, tracked by overlap",
     )
     parser.add_argument("--output", metavar="DIR", help="also write the figures there, as JSON and CSV")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
@@ -118,6 +130,9 @@ def _check_options(args: argparse.Namespace) -> None:
             raise ConfigError(
                 f"--{option} belongs to --metric {' or '.join(metrics)}, not to {args.metric}; leave it out."
             )
+    for option in ("compatible", "unlinked"):
+        if getattr(args, option):
+            raise ConfigError(f"--{option} is about how a model tracks, and --metric judges files; leave it out.")
 
 
 def _of_videos(args: argparse.Namespace) -> dict[str, Any]:
@@ -167,7 +182,10 @@ def _of_model(args: argparse.Namespace) -> dict[str, Any]:
         segmenter = load(model, **{**options, "device": str(device)})
         if data.val.labels is not None and data.categories is None:
             data = data.model_copy(update={"categories": _table_of(segmenter)})
-        return evaluate(segmenter, open_data(data, data.val, segmenter.categories))
+        # The labels of these data sets are their own, whatever the model's are.
+        own = data.val.format is not None and data.val.format != "youtube-vis"
+        dataset = open_data(data, data.val, None if own else segmenter.categories)
+        return evaluate(segmenter, dataset, linked=not args.unlinked, compatible=args.compatible)
 
 
 def _table_of(segmenter: Segmenter) -> str | None:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from knet.inference.segmenter import Segmenter
     from knet.inference.sources import SourceFile
     from knet.inference.streams import Frame
+    from knet.merge.clip import ClipObject
+
+    ClipWriter = Callable[[Sequence[Frame], Sequence[ClipObject]], None]
 
 
 def add_parser(verbs: Any) -> None:
@@ -53,7 +56,8 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--submission",
         metavar="KIND",
-        help="write a submission to a test server: cityscapes-semantic, coco-instance, ade20k-semantic ...",
+        help="write a submission to a test server: cityscapes-semantic, coco-instance, ade20k-semantic; "
+        "of models for clips: youtube-vis, from the folders valid/JPEGImages/* beside valid.json ...",
     )
     parser.add_argument("--json", action="store_true", help="print the segments of all images as JSON, nothing else")
     add_model_options(parser)
@@ -67,16 +71,19 @@ def run(args: argparse.Namespace) -> int:
     from knet.inference.load import load
     from knet.inference.sources import expand_sources
     from knet.inference.streams import camera, open_stream
-    from knet.inference.submissions import submission_name
+    from knet.inference.submissions import OF_CLIPS, submission_name
     from knet.inference.tracking import embeds
 
     files = expand_sources([source for source in args.sources if not camera(source)])
     cameras = any(camera(source) for source in args.sources)
-    if args.submission:
+    if args.submission and args.submission != OF_CLIPS:
         for file in files:  # before any work: a wrong name is refused by the server
             submission_name(args.submission, file.path.stem)
     segmenter = load(args.model, **model_options(args))
-    args.track = embeds(segmenter.net) if args.track is None else args.track
+    clips = segmenter.task == "clip"
+    if clips:
+        _check_clips(args, files, cameras)
+    args.track = clips or embeds(segmenter.net) if args.track is None else args.track
     default = "" if args.submission else "video" if args.track or all(file.video for file in files) else "overlay"
     formats = [name.strip() for name in (args.formats or default).split(",") if name.strip()]
 
@@ -89,9 +96,11 @@ def run(args: argparse.Namespace) -> int:
     )
     with ExitStack() as stack:
         write = _writer(args, segmenter, formats, stack)
+        submit = _clip_writer(args, segmenter, files, stack) if clips and args.submission else None
         shown = tqdm(frames, total=None if cameras else _count(files), desc=segmenter.name, unit="image", disable=None)
+        found = _of_clips(segmenter, shown, failed, submit) if clips else _segmented(segmenter, shown, args)
         try:
-            for frame, result, spent in _segmented(segmenter, shown, args):
+            for frame, result, spent in found:
                 write(result, frame)
                 done, seconds = done + 1, seconds + spent
                 if args.json:
@@ -128,6 +137,51 @@ def _segmented(
         yield frame, result, time.perf_counter() - start
 
 
+def _of_clips(
+    segmenter: Segmenter, frames: Iterable[Frame], failed: list[str], submit: ClipWriter | None
+) -> Iterator[tuple[Frame, Segmentation, float]]:
+    """As `_segmented`, of a model for clips; the seconds, reading included, are shared by the frames of a video."""
+    from knet.errors import DataError
+    from knet.inference.clip import frame_results, segment_clips
+
+    start = time.perf_counter()
+    for clip, objects in segment_clips(segmenter, frames, lambda error: failed.append(str(error))):
+        spent = (time.perf_counter() - start) / len(clip)
+        size, names = clip[0].item.image.shape[:2], [frame.item.name for frame in clip]
+        if submit is not None:
+            try:
+                submit(clip, objects)
+            except DataError as error:
+                failed.append(str(error))
+        for frame, result in zip(clip, frame_results(objects, size, names, segmenter.categories), strict=True):
+            yield frame, result, spent
+        start = time.perf_counter()
+
+
+def _check_clips(args: argparse.Namespace, files: Sequence[SourceFile], cameras: bool) -> None:
+    """Raises: ConfigError if an option or source is not for models that look at whole clips."""
+    from knet.errors import ConfigError
+    from knet.inference.submissions import OF_CLIPS
+
+    if cameras:
+        raise ConfigError("A model for clips looks at all frames at once, and a camera has no last one; give videos.")
+    if args.compatible:
+        raise ConfigError("The option --compatible is for models that track from frame to frame; leave it out.")
+    if args.submission not in (None, OF_CLIPS):
+        raise ConfigError(f"A model for clips makes the submission '{OF_CLIPS}', not '{args.submission}'.")
+    if args.submission and any(file.video for file in files):
+        raise ConfigError(f"The submission '{OF_CLIPS}' is made of folders of frames; leave video files out.")
+
+
+def _clip_writer(
+    args: argparse.Namespace, segmenter: Segmenter, files: Sequence[SourceFile], stack: ExitStack
+) -> ClipWriter:
+    from knet.inference.clip import YoutubeVisWriter
+
+    images = [file.path for file in files]
+    return stack.enter_context(YoutubeVisWriter(args.output, segmenter.categories, images)).write
+
+
 def _writer(
     args: argparse.Namespace, segmenter: Segmenter, formats: Sequence[str], stack: ExitStack
 ) -> Callable[[Segmentation, Frame], None]:
@@ -146,7 +200,7 @@ def _writer(
     if of_tracks:
         tracks = stack.enter_context(TrackWriter(args.output, of_tracks, segmenter.categories))
     submission: SubmissionWriter | None = None
-    if args.submission:
+    if args.submission and segmenter.task != "clip":
         submission = stack.enter_context(SubmissionWriter(args.output, args.submission, segmenter.categories))
 
     def write(result: Segmentation, frame: Frame) -> None:

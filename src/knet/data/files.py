@@ -66,6 +66,7 @@ def read_ids(path: Path) -> np.ndarray:
         return plain.view("<i4")[..., 0] & np.int32(0xFFFFFF)
     try:
         with Image.open(path) as file:
+            refuse_deep_colors(file, path)
             mode = file.mode
             width, height = file.size
             # Pillow keeps four bytes a pixel, too.
@@ -99,6 +100,7 @@ def read_labels_or_colors(path: Path) -> np.ndarray:
         with Image.open(path) as file:
             mode = file.mode
             if mode in {"RGB", "RGBA"}:
+                refuse_deep_colors(file, path)
                 return np.array(file)[..., :3]
             values = np.asarray(file) if mode in {"L", "P", "1"} or mode.startswith("I") else None
     except _UNREADABLE as fault:
@@ -108,6 +110,18 @@ def read_labels_or_colors(path: Path) -> np.ndarray:
             f"{path} has the colour mode {mode}; a label PNG must have one channel with a number per pixel, or RGB."
         )
     return values.astype(np.int32)
+
+
+def refuse_deep_colors(file: Image.Image, path: Path) -> None:
+    """Refuses an open picture, not yet decoded, whose channels have 16 bits: Pillow keeps only the upper half of each.
+
+    Raises:
+        DataError: it is such a picture.
+    """
+    if any(";16" in str(tile[3]) for tile in getattr(file, "tile", ()) if file.mode in {"RGB", "RGBA"}):
+        raise DataError(
+            f"{path} has 16 bits a channel; ids are made of three channels of 8 bits: write it anew in RGB."
+        )
 
 
 def read_json(path: Path) -> Any:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
+from knet.data.files import refuse_deep_colors
 from knet.errors import DataError
 from knet.structures import Category, Segment, SegmentInfo
 
@@ -108,6 +109,7 @@ def read_mask(path: Path) -> np.ndarray:
     """A panoptic PNG's ids: (H,W) int32, R + 256 G + 65536 B."""
     try:
         with Image.open(path) as image:
+            refuse_deep_colors(image, path)
             mode, (width, height) = image.mode, image.size
             # Pillow keeps four bytes a pixel; read as one number they are the id and, in the highest, no part of it.
             packed = image.tobytes("raw", "RGBX" if mode == "RGB" else mode)

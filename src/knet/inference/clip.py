@@ -6,22 +6,28 @@ For models of the task "clip", which look at all frames at once. YouTube-VIS's v
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 import torch
 
-from knet.data.coco_masks import pack_mask
-from knet.errors import ConfigError, DataError
-from knet.inference.segmentation import rle_text
+from knet.data.coco_masks import mask_area, mask_box, pack_mask, unpack_mask
+from knet.data.youtube_vis import YoutubeVis
+from knet.errors import ConfigError, DataError, OutputError
+from knet.inference.segmentation import Segmentation, rle_text
 from knet.inference.segmenter import Segmenter
 from knet.inference.settings import Options
-from knet.inference.writers import write_bytes
+from knet.inference.streams import Frame
+from knet.inference.submissions import OF_CLIPS, ResultRows
+from knet.inference.writers import make_folder, write_bytes
 from knet.merge.clip import ClipObject, clip_objects
 from knet.models.clip import ClipKNet, clip_result
-from knet.structures import Category
+from knet.structures import Category, Segment
 
 
 @torch.inference_mode()
@@ -73,6 +79,74 @@ def segment_clip(
     return clip_objects(classes[0], masks[0], padded, seen, size, pack_mask, settings.score, count)
 
 
+def segment_clips(
+    segmenter: Segmenter,
+    frames: Iterable[Frame],
+    on_error: Callable[[DataError], None] | None = None,
+    **options: Unpack[Options],
+) -> Iterator[tuple[list[Frame], list[ClipObject]]]:
+    """The frames of each video of a stream, see `open_stream`, and its objects, see `segment_clip`.
+
+    A video's images are kept until it has ended, beside what `segment_clip` keeps.
+
+    Args:
+        on_error: called with the error of a video that cannot be a clip; the next one follows. Without it the error is
+            raised.
+
+    Raises:
+        ConfigError: as `segment_clip`.
+    """
+    count = 0
+
+    def video(frame: Frame) -> int:
+        nonlocal count
+        count += frame.first
+        return count
+
+    for _, group in groupby(frames, video):
+        kept: list[Frame] = []
+        try:
+            objects = segment_clip(segmenter, _keeping(group, kept), **options)
+        except DataError as error:
+            if on_error is None:
+                raise
+            on_error(DataError(f"'{kept[-1].sequence}': {error}") if kept else error)
+            continue
+        yield kept, objects
+
+
+def _keeping(frames: Iterable[Frame], kept: list[Frame]) -> Iterator[np.ndarray]:
+    for frame in frames:
+        kept.append(frame)
+        yield frame.item.image
+
+
+def frame_results(
+    objects: Sequence[ClipObject], size: tuple[int, int], names: Sequence[str], categories: Sequence[Category]
+) -> Iterator[Segmentation]:
+    """The objects of a clip as the results of its frames, one after the other: to be drawn and written as any others.
+
+    An object's track is its place in the list, from 1; it has the same score in all frames. Objects may overlap, so
+    there are `masks`.
+
+    size: height and width of the frames · names: what each is called · categories: the class table of the model.
+    """
+    for place, name in enumerate(names):
+        id_map = np.zeros(size, np.int32)
+        segments, masks = list[Segment](), {}
+        for track, found in enumerate(objects, 1):
+            rle = found.masks[place]
+            if rle is None:
+                continue
+            number, category = len(segments) + 1, categories[found.label]
+            masks[number] = rle
+            id_map[unpack_mask(rle) & (id_map == 0)] = number  # the best comes first and keeps its pixels
+            left, top, width, height = map(int, mask_box(rle))
+            box, area = (left, top, left + width, top + height), mask_area(rle)
+            segments.append(Segment(number, category.id, category.name, category.thing, found.score, area, box, track))
+        yield Segmentation(id_map, segments, tuple(categories), name, masks=masks)
+
+
 def youtube_vis_results(
     video_id: int, objects: Sequence[ClipObject], categories: Sequence[Category]
 ) -> list[dict[str, Any]]:
@@ -102,3 +176,86 @@ def write_youtube_vis(path: str | Path, rows: Iterable[dict[str, Any]]) -> Path:
         OutputError: the folder cannot be made or written, or the disk is full.
     """
     return write_bytes(Path(path), json.dumps(list(rows)).encode())
+
+
+class YoutubeVisWriter:
+    """Writes `youtube-vis/results.json` below a folder, video by video. A context manager, see `SubmissionWriter`.
+
+    YouTube-VIS's server takes it in a zip. Memory does not grow with the videos.
+
+    Args:
+        images: of all videos that will come, in their folders `<split>/JPEGImages/<video>`, beside which the data set's
+            `<split>.json` says the videos' ids.
+
+    Raises:
+        ConfigError: the class table is not that of the JSON.
+        DataError: no such JSON, a video that it does not list, or not all images of one.
+        OutputError: the folder cannot be made or written.
+    """
+
+    def __init__(self, folder: str | Path, categories: Sequence[Category], images: Iterable[Path]):
+        self.categories = tuple(categories)
+        self._videos = _read_videos(images, categories)
+        self._rows: ResultRows | None = ResultRows(make_folder(Path(folder) / OF_CLIPS) / "results.json")
+
+    def write(self, frames: Sequence[Frame], objects: Sequence[ClipObject]) -> None:
+        """Adds the objects of a video.
+
+        Raises:
+            DataError: frames of it could not be read, so its masks would not fit.
+            OutputError: no permission, no space.
+        """
+        folder = _video_of(frames[0].item.path or Path())
+        id_, count = self._videos[folder]
+        if len(frames) != count:
+            raise DataError(
+                f"The video '{folder.name}' has {len(frames)} frames that can be read of {count}; the submission lacks "
+                "it, since the server takes whole videos only."
+            )
+        assert self._rows is not None  # not closed yet
+        self._rows.add(youtube_vis_results(id_, objects, self.categories))
+
+    def close(self) -> None:
+        """Finishes the file. A second call does nothing."""
+        rows, self._rows = self._rows, None
+        if rows is not None:
+            rows.finish()
+
+    def __enter__(self) -> YoutubeVisWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        with suppress(*([OutputError] if kind else [])):  # the error on its way says more
+            self.close()
+
+
+def _video_of(image: Path) -> Path:
+    return image.absolute().parent
+
+
+def _read_videos(images: Iterable[Path], categories: Sequence[Category]) -> dict[Path, tuple[int, int]]:
+    """The folder of each video -> its id and number of frames, by the JSON of its split."""
+    videos: dict[Path, tuple[int, int]] = {}
+    splits: dict[Path, dict[str, tuple[int, int]]] = {}
+    for folder, count in Counter(map(_video_of, images)).items():
+        split = folder.parent.parent
+        json_file = split.parent / f"{split.name}.json"
+        if json_file not in splits:
+            if not json_file.is_file():
+                raise DataError(
+                    f"A submission to YouTube-VIS needs the ids of the videos, but there is no '{json_file}'; give the "
+                    "folders of frames as they are in the download, such as 'valid/JPEGImages/*', beside valid.json."
+                )
+            reader = YoutubeVis(None, json_file)
+            if sorted(c.id for c in reader.categories) != sorted(c.id for c in categories):
+                raise ConfigError(f"The model has other classes than '{json_file}'; take one for YouTube-VIS.")
+            splits[json_file] = {clip.name: (reader.video_ids[clip.name], len(clip.frames)) for clip in reader.clips}
+        if folder.name not in splits[json_file]:
+            raise DataError(f"'{json_file}' lists no video '{folder.name}'; give the folders of the videos it lists.")
+        videos[folder] = splits[json_file][folder.name]
+        if videos[folder][1] != count:
+            raise DataError(
+                f"The video '{folder.name}' has {videos[folder][1]} frames in '{json_file}', but {count} images are "
+                "given; give the whole folder."
+            )
+    return videos

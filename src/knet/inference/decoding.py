@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import av
 import numpy as np
 
 from knet.errors import DataError
 
-_CUT_SECONDS = 1.0  # a Matroska file that says it is longer than its pictures by so much is a part of one
+_EBML, _SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")  # a Matroska file, and what is all of it
+_SYNC, _PACKET = b"G", 188  # MPEG-TS: each packet's first byte, and its length
+_BOXES = (b"ftyp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide")  # the parts of MP4 and MOV
 _REORDERED = 4  # frames that may come after the last one of a file, because they are shown later
 
 
@@ -51,20 +55,60 @@ def _picture(frame: Any) -> np.ndarray:
 
 def _until_cut(container: Any) -> Iterator[Any]:
     """Decoded frames; where the file breaks off an error is the last thing, after all that the decoder held."""
-    stream, end, partial = container.streams.video[0], 0.0, False
+    stream, partial = container.streams.video[0], False
     try:
         for packet in container.demux(stream):
             partial = packet.is_corrupt if packet.size else partial
-            for frame in packet.decode():
-                end = max(end, frame.time or 0.0)
-                yield frame
+            yield from packet.decode()
     except av.error.FFmpegError as error:
         with suppress(av.error.FFmpegError):
             yield from stream.codec_context.decode(None)
         yield error
         return
-    alone = len(container.streams) == 1 and container.format.name.startswith("matroska")
-    if partial or (
-        alone and container.duration and container.duration / 1e6 - end > _CUT_SECONDS + 1 / (stream.average_rate or 1)
-    ):
+    if partial or _lacks_its_end(Path(container.name)):
         yield EOFError("the file is cut off")
+
+
+def _lacks_its_end(path: Path) -> bool:
+    """Whether a file is shorter than it says at its beginning, or ends inside a packet: Matroska and WebM, AVI, MP4 and
+    MOV, MPEG-TS; False for others and for what is no file.
+
+    Of a file that was cut, what is left can end with a whole picture, or with a sound.
+    """
+    if not path.is_file():
+        return False
+    length = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(12)
+        if start[:4] == b"RIFF":
+            told = int.from_bytes(start[4:8], "little")
+            return told not in (0, 2**32 - 1) and told + 8 > length
+        if start[:4] == _EBML:
+            file.seek(4)
+            file.seek(_ebml_size(file) or 0, os.SEEK_CUR)
+            told_from_here = _ebml_size(file) if file.read(4) == _SEGMENT else None
+            return told_from_here is not None and file.tell() + told_from_here > length
+        if start[:1] == _SYNC and file.seek(_PACKET) and file.read(1) == _SYNC:
+            return length % _PACKET > 0
+        if start[4:8] not in _BOXES:
+            return False
+        place = 0
+        while place < length:
+            file.seek(place)
+            head = file.read(16)
+            told = int.from_bytes(head[:4], "big")
+            told = int.from_bytes(head[8:], "big") if told == 1 else told
+            if told < 8:  # 0: up to the end
+                return False
+            place += told
+        return head[4:8] in _BOXES and place > length
+
+
+def _ebml_size(file: IO[bytes]) -> int | None:
+    """A number of Matroska's, whose first byte tells by its leading zeros how long it is; None where it is unknown."""
+    first = file.read(1)
+    if not first or not first[0]:
+        return None
+    more = 8 - first[0].bit_length()
+    value = int.from_bytes(bytes([first[0] & (0x7F >> more)]) + file.read(more), "big")
+    return None if value == (1 << 7 * (more + 1)) - 1 else value

@@ -188,7 +188,8 @@ def frame_times(numbers: Sequence[int]) -> tuple[list[int], int | None]:
     steps = [after - before for before, after in pairwise(numbers)]
     if any(step <= 0 for step in steps):
         return list(range(len(numbers))), None
-    step = Counter(steps).most_common(1)[0][0] if steps else 1
+    counts = Counter(steps)
+    step = min(counts, key=lambda step: (-counts[step], step)) if steps else 1  # of as many, the smaller
     times = [0]
     for grown in steps:
         times.append(times[-1] + max(round(grown / step), 1))

@@ -122,8 +122,18 @@ class TrackWriter:
         ids = [s.id for s in segmentation.segments]
         classes = map_ids(segmentation.id_map, ids, np.array([s.category for s in segmentation.segments]), VOID)
         objects = np.array([s.track or 0 if s.thing else 0 for s in segmentation.segments], np.int64)
+        self._check_objects(segmentation, "STEP PNG")
         path = self.folder / "panoptic" / self._video / f"{number:06d}.png"
         write_step_png(path, classes, map_ids(segmentation.id_map, ids, objects, 0))
+
+    def _check_objects(self, segmentation: Segmentation, kind: str) -> None:
+        """Raises: DataError for a track's number that has more than 16 bits."""
+        largest = max((segment.track or 0 for segment in segmentation.segments), default=0)
+        if largest > _LARGEST_OBJECT:
+            raise DataError(
+                f"A {kind} of '{self._video}' would need the object {largest}; objects go up to {_LARGEST_OBJECT}: "
+                "cut the video into parts, or use 'tracks'."
+            )
 
     def _write_numbered(self, segmentation: Segmentation, number: int) -> None:
         """VIPSeg and Cityscapes-VPS."""
@@ -152,17 +162,13 @@ class TrackWriter:
         self._tracks.append(json.dumps(row).encode() + b"\n")
 
     def _write_mots(self, segmentation: Segmentation, number: int) -> None:
+        self._check_objects(segmentation, "MOTS text")
         lines = ""
         height, width = segmentation.id_map.shape
         for segment in segmentation.segments:
             category = self._mots_classes.get(segment.category)
             if category is None or not segment.track:
                 continue
-            if segment.track > _LARGEST_OBJECT:
-                raise DataError(
-                    f"The MOTS text of '{self._video}' would need the object {segment.track}; objects go up to "
-                    f"{_LARGEST_OBJECT}: cut the video into parts, or use 'tracks'."
-                )
             counts = rle_text(segmentation.rle(segment))["counts"]
             lines += f"{number} {segment.track} {category} {height} {width} {counts}\n"
         assert self._mots is not None  # a sequence has begun

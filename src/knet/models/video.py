@@ -73,8 +73,8 @@ class VideoKNet(KNet):
         return self.decode(*self.features(images), previous)
 
     def embed(self, kernels: Tensor) -> Tensor:
-        """Linked kernels to the embeddings of their objects. (...,C) -> (...,C)"""
-        return self.embedding(kernels)
+        """Linked kernels to the embeddings of their objects. (...,C) -> (...,C) float32"""
+        return self.embedding(kernels.float())
 
 
 class RTVideoKNet(RTKNet):
@@ -119,5 +119,5 @@ class RTVideoKNet(RTKNet):
         return outputs
 
     def embed(self, kernels: Tensor) -> Tensor:
-        """Linked kernels to the embeddings of their objects. (...,C) -> (...,C)"""
-        return self.embedding(kernels)
+        """Linked kernels to the embeddings of their objects. (...,C) -> (...,C) float32"""
+        return self.embedding(kernels.float())

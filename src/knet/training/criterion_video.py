@@ -146,7 +146,9 @@ def _embed(output: Output, objects: Sequence[Match], embed: Callable[[Tensor], T
     """
     assert output.linked is not None
     kernels = [linked[match.kernels.to(linked.device)] for linked, match in zip(output.linked, objects, strict=True)]
-    return embed(torch.cat(kernels)).split([len(rows) for rows in kernels])
+    joined = torch.cat(kernels)
+    joined = joined.to(torch.promote_types(joined.dtype, torch.float32))  # losses are outside of mixed precision
+    return embed(joined).split([len(rows) for rows in kernels])
 
 
 def same_object(key: Match, reference: Match, matches: Tensor) -> Tensor:
