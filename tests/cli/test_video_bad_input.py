@@ -1,4 +1,4 @@
-"""Broken videos, sequences and predictions through the command line: one sentence, the right status, no half results."""
+"""Broken videos, sequences and predictions through the command line: a sentence, a status, no half results."""
 
 from __future__ import annotations
 
@@ -77,10 +77,7 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("form", FORMS)
 def test_a_video_that_ends_mid_frame(run: Run, tiny_weights: Path, tmp_path: Path, form: str) -> None:
     suffix, options = FORMS[form]
-    whole = film(tmp_path / f"whole.{suffix}", 40, **options)
-    status, _, err = run("predict", tiny_weights, whole, "--track", "--formats", "tracks", "--output", "all")
-    assert (status, err) == (0, "")
-    assert len(Path("all/tracks.jsonl").read_text().splitlines()) == 40
+    whole = film(tmp_path / f"whole.{suffix}", 16, **options)
     content = whole.read_bytes()
     cut = tmp_path / f"cut.{suffix}"
     cut.write_bytes(content[: len(content) * 6 // 10 + 1])
@@ -88,10 +85,8 @@ def test_a_video_that_ends_mid_frame(run: Run, tiny_weights: Path, tmp_path: Pat
     assert status == 2
     rows = [json.loads(line) for line in Path("results/tracks.jsonl").read_text().splitlines()]
     done = len(rows)
-    assert 10 < done < 40
-    assert err == f"knet: '{cut}' breaks off after {done} frames (the file is cut off); copy it again." or (
-        f"breaks off after {done} frames" in err and err.count("knet:") == 1
-    )
+    assert 4 < done < 16
+    assert f"breaks off after {done} frames" in err and err.count("knet:") == 1
     assert f"{done} images" in out and "1 failed" in out
     assert pictures(Path("results/cut_overlay.mp4")) == done
     assert len(list(Path("results/panoptic/cut").iterdir())) == done
@@ -184,11 +179,17 @@ def test_more_objects_than_a_step_png_holds(
     assert run("predict", tiny_weights, video, "--track", "--formats", "tracks", "--output", "again")[0] == 0
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("drawn") / "step"
+    return synthesize_clips("step", root, 1, 4, (32, 64), seed=3, progress=False).root
+
+
 @pytest.fixture
-def clips(tmp_path: Path) -> Path:
+def clips(drawn: Path, tmp_path: Path) -> Path:
     """A small KITTI-STEP; `pred` beside it is its truth again."""
-    synthesize_clips("step", tmp_path / "step", 1, 4, (32, 64), seed=3, progress=False)
-    shutil.copytree(tmp_path / "step/panoptic_maps/train", tmp_path / "pred")
+    shutil.copytree(drawn, tmp_path / "step")
+    shutil.copytree(drawn / "panoptic_maps/train", tmp_path / "pred")
     return tmp_path / "step"
 
 

@@ -46,6 +46,7 @@ def test_a_video_network_trains_on_pairs_and_resumes(tmp_path: Path, step: Path)
     first = rows(whole)[0]
     assert {"loss_track", "loss_track_aux", "s1_loss_dice", "ref_s1_loss_dice", "ref_loss_seg"} <= first.keys()
     assert float(first["loss_track"]) > 0
+    assert {"stq", "aq", "vpq", "pq"} <= rows(whole, "val")[0].keys()
     half = train(config.model_copy(update={"iterations": 2, "output": tmp_path / "half"}))
     assert len(rows(half)) == 2
     assert [row["loss_track"] for row in rows(half)] == [row["loss_track"] for row in rows(whole)[:2]]
@@ -102,6 +103,28 @@ def test_data_sets_that_lack_a_part_are_refused(tmp_path: Path, files: dict[str,
     config = load_config(write_config(tmp_path, data={"root": str(tmp_path), "train": files, "val": files}))
     with pytest.raises(ConfigError, match=match):
         open_data(config.data, config.data.train)
+
+
+def test_a_network_for_clips_trains_on_clips_and_is_judged(tmp_path: Path) -> None:
+    root = tmp_path / "vis"
+    synthesize_clips("youtube-vis", root, 2, 6, (64, 96), seed=3)
+    data = {"root": str(root), "categories": "youtube_vis"}
+    splits = {"train": {"format": "youtube-vis", "split": "train"}, "val": {"format": "youtube-vis", "split": "valid"}}
+    arguments = {"channels": 32, "kernels": 4, "stages": 1, "clip_stages": 2}
+    folder = train(
+        config_of(
+            tmp_path,
+            root,
+            model="video-knet-r50-youtube-vis",
+            arguments=arguments,
+            data={**data, **splits},
+            augment={"short_edges": [64]},
+            iterations=1,
+            batch=1,
+        )
+    )
+    assert {"clip1_loss_cls", "clip2_loss_dice"} <= rows(folder)[0].keys()
+    assert 0 <= float(rows(folder, "val")[0]["ap"]) <= 1
 
 
 @pytest.mark.parametrize("link", ["attention", "linear"])

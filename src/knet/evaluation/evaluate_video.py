@@ -18,6 +18,7 @@ from knet.data.vipseg import VipSeg
 from knet.data.youtube_vis import YoutubeVis
 from knet.errors import DataError
 from knet.evaluation.panoptic import PanopticQuality
+from knet.evaluation.panoptic_files import read_ahead
 from knet.evaluation.semantic import ConfusionMatrix, semantic_result
 from knet.evaluation.video_instance import ytvis_ap
 from knet.evaluation.video_labels import NUMBER_BITS, VOID
@@ -46,8 +47,8 @@ def judge_tracks(
     with _bar(clips) as bar:
         for clip in clips:
             state = VideoState()
-            for index, time in zip(clip.frames, frame_times(clip.numbers)[0], strict=True):
-                sample = dataset.read(index)
+            frames = read_ahead(dataset.read, clip.frames)
+            for time, sample in zip(frame_times(clip.numbers)[0], frames, strict=True):
                 found, state = segmenter.segment_next(
                     sample.image, state, time, sample.name, compatible=compatible, linked=linked
                 )
@@ -191,6 +192,6 @@ def _bar(clips: Sequence[Clip]) -> tqdm[Any]:
 
 
 def _images(dataset: ClipReader, clip: Clip, bar: tqdm[Any]) -> Iterator[np.ndarray]:
-    for index in clip.frames:
-        yield dataset.read_image(index)
+    for image in read_ahead(dataset.read_image, clip.frames):
+        yield image
         bar.update()

@@ -82,9 +82,8 @@ class VideoCriterion:
         losses = self.frame(key_outputs, key_targets, noise, key_counts)
         others = self.frame(reference_outputs, reference_targets, noise, reference_counts)
         losses |= {f"ref_{name}": loss for name, loss in others.items()}
-        return losses | self.track_losses(
-            key_outputs, reference_outputs, key_targets, reference_targets, matches, embed=embed
-        )
+        frames = (key_outputs, key_targets), (reference_outputs, reference_targets)
+        return losses | self.track_losses(frames, matches, embed)
 
     @property
     def invalid_costs(self) -> int:
@@ -99,26 +98,17 @@ class VideoCriterion:
         return key, reference
 
     def track_losses(
-        self,
-        key_outputs: Outputs,
-        reference_outputs: Outputs,
-        key_targets: Targets,
-        reference_targets: Targets,
-        matches: Sequence[Tensor],
-        *,
-        embed: Callable[[Tensor], Tensor],
+        self, frames: Sequence[tuple[Outputs, Targets]], matches: Sequence[Tensor], embed: Callable[[Tensor], Tensor]
     ) -> dict[str, Tensor]:
-        """The losses of embeddings, see `__call__`: of the kernels that the last outputs give to objects."""
-        key, reference = (
-            self.objects(outputs, targets)
-            for outputs, targets in ((key_outputs, key_targets), (reference_outputs, reference_targets))
-        )
-        embeddings = zip(
-            _embed(key_outputs[-1], key, embed), _embed(reference_outputs[-1], reference, embed), strict=True
-        )
+        """The losses of embeddings, see `__call__`: of the kernels that the last outputs give to objects.
+
+        frames: outputs and targets of the key frames, then those of the reference frames.
+        """
+        objects = [self.objects(outputs, targets) for outputs, targets in frames]
+        embedded = [_embed(outputs[-1], found, embed) for (outputs, _), found in zip(frames, objects, strict=True)]
         losses = []
-        for b, (own, other) in enumerate(embeddings):
-            same = same_object(key[b], reference[b], matches[b]).to(own.device)
+        for own, other, key, reference, match in zip(*embedded, *objects, matches, strict=True):
+            same = same_object(key, reference, match).to(own.device)
             losses.append(torch.stack([association_loss(own, other, same), similarity_loss(own, other, same)]))
         association, similarity = torch.stack(losses).mean(0)
         return {"loss_track": self.track_weight * association, "loss_track_aux": self.similarity_weight * similarity}
@@ -146,9 +136,7 @@ def _embed(output: Output, objects: Sequence[Match], embed: Callable[[Tensor], T
     """
     assert output.linked is not None
     kernels = [linked[match.kernels.to(linked.device)] for linked, match in zip(output.linked, objects, strict=True)]
-    joined = torch.cat(kernels)
-    joined = joined.to(torch.promote_types(joined.dtype, torch.float32))  # losses are outside of mixed precision
-    return embed(joined).split([len(rows) for rows in kernels])
+    return embed(torch.cat(kernels)).split([len(rows) for rows in kernels])
 
 
 def same_object(key: Match, reference: Match, matches: Tensor) -> Tensor:

@@ -272,9 +272,12 @@ def validate(
 def figures_of(result: dict[str, Any]) -> dict[str, float]:
     """What to log of `evaluate`'s result, the figure that weights are chosen by first.
 
-    pq, sq, rq, pq_things, pq_stuff and miou; for instances ap, ap50 and ap75. Fractions, 0 where nothing was counted.
+    pq, sq, rq, pq_things, pq_stuff and miou, with stq, aq and vpq before them where frames of clips were judged; for
+    objects ap, ap50 and ap75. Fractions, 0 where nothing was counted.
     """
     figures: dict[str, float | None] = {}
+    if "stq" in result:
+        figures |= {key: result["stq"]["all"][key] for key in ("stq", "aq")} | {"vpq": result["vpq"]["all"]["vpq"]}
     if "panoptic" in result:
         figures |= {key: result["panoptic"]["all"][key] for key in ("pq", "sq", "rq")}
         figures |= {f"pq_{kind}": result["panoptic"][kind]["pq"] for kind in ("things", "stuff")}
@@ -286,13 +289,15 @@ def figures_of(result: dict[str, Any]) -> dict[str, float]:
 
 
 def main_figure(figures: dict[str, float]) -> float:
-    """What weights are chosen by: PQ, mask AP or mIoU."""
+    """What weights are chosen by: STQ, PQ, mask AP or mIoU."""
     return next(iter(figures.values()))
 
 
 def pictures(judge: Segmenter, dataset: Reader) -> dict[str, Any]:
     """A few validation images by name: truth at the left, what the network found at the right. (H,W,3) uint8"""
-    drawn = {}
+    drawn: dict[str, Any] = {}
+    if judge.task == "clip":  # such models cannot say anything of a single image
+        return drawn
     for number in range(min(_PICTURES, len(dataset))):
         sample = dataset.read(number * len(dataset) // min(_PICTURES, len(dataset)))
         truth = draw_truth(sample, dataset.categories)
