@@ -75,7 +75,7 @@ def test_two_iterations_on_clips(name: str, tmp_path: Path) -> None:
     root = synthesize_clips(layout, tmp_path / "clips", 2, 6, (64, 128), seed=3, progress=False).root
     assert config.data.train is not None and config.augment is not None
     train = config.data.train.model_copy(update={"format": layout})
-    small = {"short_edges": [64], "max_edge": 128, "crop": config.augment.crop and (64, 96)}
+    small = {"short_edges": [64], "max_edge": 128, "crop": config.augment.crop and (64, 96), "pad": None}
     config = config.model_copy(
         update={
             "data": config.data.model_copy(update={"root": root, "train": train}),
