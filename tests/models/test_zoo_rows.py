@@ -87,6 +87,7 @@ def test_the_list_has_every_row_of_the_tables(capsys: pytest.CaptureFixture[str]
         "knet-r50-cityscapes-panoptic",
         "knet-r50-coco-panoptic",
         "knet-r50-coco-instance",
+        "knet-r50-cityscapes-step",
     }
     assert [row["parameters"] for row in rows if row["task"] == "instance"] == [37_482_368]
     assert all(row["gflops"] > 100 for row in rows)

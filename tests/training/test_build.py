@@ -45,7 +45,7 @@ def test_every_config_builds(name: str) -> None:
     )
     assert learning_rate(config.iterations - 1, config.iterations, 1.0, o.warmup, o.warmup_start, o.power, o.steps) < 1
     assert augmentation_of(config).short_edges
-    assert build_criterion(config, net, {}).invalid_costs == 0
+    assert build_criterion(config, net, {"categories": []}).invalid_costs == 0
     assert all(step < config.iterations for step in o.steps)
     assert config.output.name == name
 
@@ -54,9 +54,9 @@ def test_the_criterion_of_stuff_knows_the_networks_labels() -> None:
     config = load_config("knet-r50-coco-panoptic")
     with torch.device("meta"):
         net = create(config.model)
-    criterion = build_criterion(config, net, {})
+    criterion = build_criterion(config, net, {"categories": []})
     assert criterion.stuff == tuple(range(80, 133))  # type: ignore[attr-defined]
     with torch.device("meta"):
         net = create("knet-fcn-r50-ade20k"), create("knet-upernet-swint-ade20k")
-    strides = [build_criterion(load_config("knet-fcn-r50-ade20k"), one, {}).stride for one in net]  # type: ignore[attr-defined]
+    strides = [build_criterion(load_config("knet-fcn-r50-ade20k"), one, {"categories": []}).stride for one in net]  # type: ignore[attr-defined]
     assert strides == [8, 4]

@@ -234,9 +234,9 @@ def test_ade20k_labels_above_150_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
-        ("{images: images}", "needs json and masks"),
-        ("{images: images, masks: masks}", "needs json and masks"),
-        ("{images: images, json: instances.json, labels: labels}", "needs json and masks"),
+        ("{images: images}", "needs images, and json and masks"),
+        ("{images: images, masks: masks}", "needs images, and json and masks"),
+        ("{images: images, json: instances.json, labels: labels}", "needs images, and json and masks"),
         ("{images: images, labels: labels}", "give a class table with data.categories"),
     ],
 )

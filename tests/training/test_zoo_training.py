@@ -54,7 +54,7 @@ def test_two_iterations(name: str) -> None:
     targets = [Target(ids[0], torch.tensor([0, classes - 1])), Target(ids[1], torch.tensor([classes - 1, 1]))]
     images = list(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
     batch = Batch(images, targets, [0, 1], {})
-    take_steps(config, net, build_criterion(config, net, {}), [batch, batch])
+    take_steps(config, net, build_criterion(config, net, {"categories": []}), [batch, batch])
 
 
 def take_steps(config: RunConfig, net: torch.nn.Module, criterion: Any, batches: list[Any]) -> None:
