@@ -12,10 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knet.data.batches import BatchPlan, Draw
-from knet.data.clip_set import ClipSet, collate_clips, load_clips
+from knet.data.batches import BatchPlan, Draw, load_batches
+from knet.data.clip_set import ClipSet, collate_clips
 from knet.data.clips import Clip, make_id_map
-from knet.data.pairs import PairBatch, PairSet, collate_pairs, load_pairs
+from knet.data.pairs import PairBatch, PairSet, collate_pairs
 from knet.data.transforms import TrainAugmentation
 from knet.errors import ConfigError, DataError
 from knet.structures import Category, Sample
@@ -224,7 +224,7 @@ def test_refuses_options() -> None:
 def test_batches_of_pairs(workers: int) -> None:
     pairs = PairSet(TwoClips(), RT, seed=3)  # type: ignore[arg-type]
     plan = BatchPlan(len(pairs), 4, 3)
-    batches = load_pairs(pairs, plan, workers)
+    batches = load_batches(pairs, plan, workers)
     batch = next(batches)
     batches.close()
     expected = collate_pairs([pairs[draw] for draw in next(iter(plan))])
@@ -248,8 +248,8 @@ def check_equal(one: PairBatch, other: PairBatch) -> None:
 def test_a_later_start_continues_the_same_pairs() -> None:
     pairs = PairSet(TwoClips(), RT, seed=3)  # type: ignore[arg-type]
     plan = BatchPlan(len(pairs), 2, 3)
-    whole = list(islice(load_pairs(pairs, plan), 4))
-    for one, other in zip(whole[2:], islice(load_pairs(pairs, plan.starting_at(2)), 2), strict=True):
+    whole = list(islice(load_batches(pairs, plan), 4))
+    for one, other in zip(whole[2:], islice(load_batches(pairs, plan.starting_at(2)), 2), strict=True):
         check_equal(one, other)
 
 
@@ -300,7 +300,7 @@ def test_clips_of_fewer_frames_are_drawn_within_reach_and_in_order() -> None:
     assert len(seen) > 8
     with pytest.raises(ConfigError, match="Clips of 6 frames, up to 2 from a key frame: give 2 to 5"):
         ClipSet(reader, WHOLE, seed=0, frames=6)  # type: ignore[arg-type]
-    batches = load_clips(clips, BatchPlan(len(clips), 2, 1))
+    batches = load_batches(clips, BatchPlan(len(clips), 2, 1))
     assert len(next(batches)) == 6
     batches.close()
 

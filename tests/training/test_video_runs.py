@@ -10,13 +10,13 @@ import torch
 from tiny_run import rows, write_config
 
 from knet.config import load_config
-from knet.data.batches import BatchPlan
+from knet.data.batches import BatchPlan, load_batches
 from knet.data.pairs import PairBatch
 from knet.data.synthetic.clip_layouts import synthesize_clips
 from knet.errors import CheckpointError, ConfigError
 from knet.models.zoo import create
 from knet.training.build import added_to_image_model, build_criterion, load_first, on_frames, run_card
-from knet.training.datasets import load, open_data, training_set
+from knet.training.datasets import open_data, training_set
 from knet.training.loop import train
 from knet.training.optimizer import adamw
 from knet.training.step import train_step
@@ -59,7 +59,7 @@ def test_a_step_on_pairs_reaches_link_and_embedding_also_in_parts(tmp_path: Path
     torch.manual_seed(0)
     net = create(config.model, **card["arguments"])
     samples = training_set(config, reader, net)
-    batch = next(load(samples, BatchPlan(len(samples), 4, 0), 0, False))
+    batch = next(load_batches(samples, BatchPlan(len(samples), 4, 0), 0, False))
     assert isinstance(batch, PairBatch) and any((matches >= 0).any() for matches in batch.matches)
     criterion, scaler = build_criterion(config, net, card), torch.amp.GradScaler("cpu", enabled=False)
     before = {key: value.clone() for key, value in net.state_dict().items()}

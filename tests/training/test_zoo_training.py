@@ -10,7 +10,7 @@ import torch
 
 import knet
 from knet.config import RunConfig, config_names, load_config
-from knet.data.batches import Batch, BatchPlan
+from knet.data.batches import Batch, BatchPlan, load_batches
 from knet.data.synthetic.clip_layouts import synthesize_clips
 from knet.models.clip import ClipKNet
 from knet.models.image import KNet
@@ -20,7 +20,7 @@ from knet.models.video import RTVideoKNet, VideoKNet
 from knet.models.zoo import ZOO
 from knet.structures import Target
 from knet.training.build import build_criterion, on_frames, run_card
-from knet.training.datasets import load, open_data, training_set
+from knet.training.datasets import open_data, training_set
 from knet.training.optimizer import adamw
 from knet.training.step import train_step
 
@@ -86,5 +86,6 @@ def test_two_iterations_on_clips(name: str, tmp_path: Path) -> None:
     card = run_card(config, reader.categories)
     torch.manual_seed(0)
     net = knet.create(name, **card["arguments"])
-    batches = load(training_set(config, reader, net), BatchPlan(len(reader), 2, 0), 0, False)
+    samples = training_set(config, reader, net)
+    batches = load_batches(samples, BatchPlan(len(samples), 2, 0))
     take_steps(config, net, build_criterion(config, net, card), [next(batches), next(batches)])

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -24,7 +24,6 @@ from knet.structures import Category, Sample, Target
 # The first number of each seed keeps the two kinds of streams apart: numpy pads short seeds with zeros.
 _ORDER_STREAM, _SAMPLE_STREAM = 1, 2
 _GRACE = 30  # seconds
-_Batches = TypeVar("_Batches")
 
 
 class Reader(Protocol):
@@ -154,6 +153,14 @@ class Batch:
         return Batch(images, targets, self.positions, self.faults)  # type: ignore[arg-type]
 
 
+def collate(items: Sequence[Item]) -> Batch:
+    """Items to a batch."""
+    faults = {name: fault for item in items for name, fault in item.faults.items()}
+    return Batch(
+        [item.image for item in items], [item.target for item in items], [item.position for item in items], faults
+    )
+
+
 class TrainingSet(Dataset[Item]):
     """Augmented samples of a reader, asked for by the `Draw`s of a `BatchPlan`. Any two calls are independent.
 
@@ -161,6 +168,8 @@ class TrainingSet(Dataset[Item]):
     its target · seed: of the run · skip: an image that cannot be read is left out and the next one taken, up to this
     many times.
     """
+
+    collate = staticmethod(collate)
 
     def __init__(self, reader: Reader, augmentation: TrainAugmentation, seed: int, skip: int = 0):
         self._reader, self._augmentation, self._seed = reader, augmentation, seed
@@ -195,42 +204,36 @@ class TrainingSet(Dataset[Item]):
             return Item(*self._augmentation(sample, self._things, rng), draw.position, faults)
 
 
-def collate(items: Sequence[Item]) -> Batch:
-    """Items to a batch."""
-    faults = {name: fault for item in items for name, fault in item.faults.items()}
-    return Batch(
-        [item.image for item in items], [item.target for item in items], [item.position for item in items], faults
-    )
+class Samples(Protocol):
+    """What training asks of a set of samples."""
+
+    @property
+    def collate(self) -> Callable[[Sequence[Any]], Any]:
+        """Makes a batch of samples."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, draw: Draw) -> Any: ...
+
+    def name(self, number: int) -> str:
+        """What sample `number` is called in messages."""
+        ...
 
 
 def load_batches(
-    training_set: TrainingSet, plan: BatchPlan, workers: int = 0, pin_memory: bool = False
-) -> Generator[Batch, None, None]:
+    samples: Samples, plan: BatchPlan, workers: int = 0, pin_memory: bool = False
+) -> Generator[Any, None, None]:
     """The batches of the plan, prepared by `workers` processes ahead; 0 prepares them here. Never ends: close it.
 
     Raises:
         DataError: an image or its ground truth cannot be read; the sentence names the file.
     """
-    return load_collated(training_set, plan, collate, workers, pin_memory)
-
-
-def load_collated(
-    dataset: Dataset[Any],
-    plan: BatchPlan,
-    collate: Callable[[Sequence[Any]], _Batches],
-    workers: int = 0,
-    pin_memory: bool = False,
-) -> Generator[_Batches, None, None]:
-    """As `load_batches`, of any data set that is asked by `Draw`s; `collate` makes a batch of its items.
-
-    Raises:
-        DataError: an image or its ground truth cannot be read; the sentence names the file.
-    """
-    loader = DataLoader(
-        dataset,
+    loader: DataLoader[Any] = DataLoader(
+        samples,  # type: ignore[arg-type]
         batch_sampler=plan,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=samples.collate,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
         worker_init_fn=_leave_signals_to_the_run,

@@ -5,16 +5,21 @@ Source: Video K-Net's official code for YouTube-VIS (`knet_vis`): a key frame an
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch.utils.data import Dataset
 
-from knet.data.batches import Batch, BatchPlan, Draw, Item, collate, load_collated
+from knet.data.batches import Batch, Draw, Item, collate
 from knet.data.near_frames import ClipSource, NearFrames
 from knet.data.transforms import Augmented, TrainAugmentation
 from knet.errors import ConfigError
 from knet.structures import Target
+
+
+def collate_clips(clips: Sequence[Sequence[Item]]) -> Batch:
+    """Clips to a batch of their frames, those of a clip one after the other."""
+    return collate([item for clip in clips for item in clip])
 
 
 class ClipSet(Dataset[list[Item]]):
@@ -28,6 +33,8 @@ class ClipSet(Dataset[list[Item]]):
     Raises:
         ConfigError: no frame has neighbours enough.
     """
+
+    collate = staticmethod(collate_clips)
 
     def __init__(
         self,
@@ -81,19 +88,3 @@ def unite_targets(frames: Sequence[Augmented]) -> list[Target]:
         id_map = value_of[frame.target.id_map.long()]
         united.append(Target(id_map, torch.tensor(labels, dtype=torch.int64)))
     return united
-
-
-def collate_clips(clips: Sequence[Sequence[Item]]) -> Batch:
-    """Clips to a batch of their frames, those of a clip one after the other."""
-    return collate([item for clip in clips for item in clip])
-
-
-def load_clips(
-    clip_set: ClipSet, plan: BatchPlan, workers: int = 0, pin_memory: bool = False
-) -> Generator[Batch, None, None]:
-    """The batches of the plan, which counts clips, prepared by `workers` processes ahead. Never ends: close it.
-
-    Raises:
-        DataError: as `ClipSet`; the sentence names the file.
-    """
-    return load_collated(clip_set, plan, collate_clips, workers, pin_memory)

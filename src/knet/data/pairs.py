@@ -6,7 +6,7 @@ official code (`ref_seq_index`), which draws each frame's reference once for a w
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from knet.data.batches import Batch, BatchPlan, Draw, Item, collate, load_collated
+from knet.data.batches import Batch, Draw, Item, collate
 from knet.data.near_frames import ClipSource, NearFrames
 from knet.data.transforms import Augmented, TrainAugmentation
 from knet.structures import Target
@@ -87,6 +87,12 @@ class PairBatch:
         return PairBatch(self.key.to(device), self.reference.to(device), matches)
 
 
+def collate_pairs(items: Sequence[PairItem]) -> PairBatch:
+    """Items to a batch."""
+    key, reference = (collate([getattr(item, which) for item in items]) for which in ("key", "reference"))
+    return PairBatch(key, reference, [item.matches for item in items])
+
+
 class PairSet(Dataset[PairItem]):
     """Augmented pairs of frames, asked for by the `Draw`s of a `BatchPlan`. Any two calls are independent.
 
@@ -101,6 +107,8 @@ class PairSet(Dataset[PairItem]):
     Raises:
         ConfigError: no frame has a neighbour, or an offset is 0.
     """
+
+    collate = staticmethod(collate_pairs)
 
     def __init__(
         self,
@@ -138,20 +146,3 @@ def match_objects(key: Augmented, reference: Augmented, things: Sequence[bool]) 
     """The matches of a `PairItem`. -> (T,) int64"""
     places = {segment.id: index for index, segment in enumerate(reference.segments) if things[segment.label]}
     return torch.tensor([places.get(segment.id, -1) for segment in key.segments], dtype=torch.int64)
-
-
-def collate_pairs(items: Sequence[PairItem]) -> PairBatch:
-    """Items to a batch."""
-    key, reference = (collate([getattr(item, which) for item in items]) for which in ("key", "reference"))
-    return PairBatch(key, reference, [item.matches for item in items])
-
-
-def load_pairs(
-    pair_set: PairSet, plan: BatchPlan, workers: int = 0, pin_memory: bool = False
-) -> Generator[PairBatch, None, None]:
-    """The batches of the plan, prepared by `workers` processes ahead; 0 prepares them here. Never ends: close it.
-
-    Raises:
-        DataError: as `PairSet`; the sentence names the file.
-    """
-    return load_collated(pair_set, plan, collate_pairs, workers, pin_memory)

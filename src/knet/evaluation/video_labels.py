@@ -5,6 +5,7 @@ Classes are category ids, as in the data sets' files; two of the numbers togethe
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -79,6 +80,40 @@ def known_classes(categories: Sequence[Category]) -> np.ndarray:
     known = np.zeros(VOID + 1, bool)
     known[[*ids, VOID]] = True
     return known
+
+
+class FrameCounter(ABC):
+    """What metrics that add up frame by frame share: how a frame comes in, and which classes it may hold (`known`)."""
+
+    known: np.ndarray
+
+    def update_maps(self, sequence: str, truth: Maps, predicted: Maps, name: str | None = None) -> None:
+        """Counts a frame of a sequence; errors call it `name`.
+
+        Raises: DataError if maps differ in size, classes are unknown, or numbers are below 0 or above 65,535.
+        """
+        name = f"A frame of {sequence}" if name is None else name
+        self._check_and_count(sequence, name, *label_runs(truth, predicted, name))
+
+    def update_labels(self, sequence: str, truth: np.ndarray, predicted: np.ndarray, *, name: str) -> None:
+        """Counts a frame whose classes and numbers are packed: (H,W) int32 each.
+
+        Raises: DataError as `update_maps`.
+        """
+        check_size(truth, predicted, name)
+        (true, found), lengths = runs(truth, predicted)
+        self._check_and_count(sequence, name, true, found, lengths)
+
+    def _check_and_count(
+        self, sequence: str, name: str, true: np.ndarray, found: np.ndarray, lengths: np.ndarray
+    ) -> None:
+        check_classes(true, self.known, f"{name} (truth)")
+        check_classes(found, self.known, f"{name} (prediction)")
+        self._count(sequence, name, true, found, lengths)
+
+    @abstractmethod
+    def _count(self, sequence: str, name: str, true: np.ndarray, found: np.ndarray, lengths: np.ndarray) -> None:
+        """Counts runs of pixels that are equal on both sides: (R,) labels of each, (R,) lengths."""
 
 
 def paired(truth: Clips, predictions: Clips) -> Iterable[tuple[str, str, Maps, Maps]]:

@@ -29,10 +29,8 @@ from tqdm import tqdm
 
 from knet.data.categories import load_categories
 from knet.errors import DataError
-from knet.evaluation.panoptic import runs
-from knet.evaluation.semantic_files import check_size
 from knet.evaluation.video_files import open_videos
-from knet.evaluation.video_labels import NUMBER_BITS, VOID, Clips, check_classes, known_classes, label_runs, paired
+from knet.evaluation.video_labels import NUMBER_BITS, VOID, Clips, FrameCounter, known_classes, paired
 from knet.evaluation.video_segments import Numbering
 from knet.structures import Category
 
@@ -42,7 +40,7 @@ _PAIR_BITS = 24  # of each of the two labels in a key
 _STEP_CLASSES, _SCRIPT_THINGS = set(range(19)), range(11, 19)
 
 
-class TrackingQuality:
+class TrackingQuality(FrameCounter):
     """Adds up STQ frame by frame. `tables` holds everything: for each sequence how many pixels each pair of segments,
     (truth class, number, predicted class, number) in one key, has in common. It grows with the number of tracks, not of
     frames. Accumulators add up with `merge`, in any order and also parts of one sequence; they can be pickled, which
@@ -60,7 +58,7 @@ class TrackingQuality:
         self.protocol = protocol
         self.tables: dict[str, Counter[int]] = {}
         self.frames: Counter[str] = Counter()
-        self._known = known_classes(self.categories)
+        self.known = known_classes(self.categories)
         things = {category.id for category in self.categories if category.thing}
         if protocol == "video-knet" and {category.id for category in self.categories} == _STEP_CLASSES:
             things = set(_SCRIPT_THINGS)
@@ -82,22 +80,9 @@ class TrackingQuality:
 
         Raises: DataError if maps differ in size, classes are unknown, or numbers are below 0 or above 65,535.
         """
-        name = f"A frame of {sequence}" if name is None else name
-        truth, predicted = (truth_classes, truth_ids), (predicted_classes, predicted_ids)
-        self._count(sequence, name, *label_runs(truth, predicted, name))
-
-    def update_labels(self, sequence: str, truth: np.ndarray, predicted: np.ndarray, *, name: str) -> None:
-        """Counts a frame whose classes and numbers are packed: (H,W) int32 each, see `video_labels`.
-
-        Raises: DataError as `update`.
-        """
-        check_size(truth, predicted, name)
-        (true, found), lengths = runs(truth, predicted)
-        self._count(sequence, name, true, found, lengths)
+        self.update_maps(sequence, (truth_classes, truth_ids), (predicted_classes, predicted_ids), name)
 
     def _count(self, sequence: str, name: str, true: np.ndarray, found: np.ndarray, lengths: np.ndarray) -> None:
-        check_classes(true, self._known, f"{name} (truth)")
-        check_classes(found, self._known, f"{name} (prediction)")
         keys = self._without_stuff(true) << _PAIR_BITS | self._without_stuff(found)
         pairs, where = np.unique(keys, return_inverse=True)
         pixels = np.bincount(where, lengths).astype(np.int64)

@@ -28,11 +28,10 @@ from tqdm import tqdm
 
 from knet.data.categories import load_categories
 from knet.errors import DataError
-from knet.evaluation.panoptic import PanopticQuality, Segments, match_segments, overlap_table, runs
+from knet.evaluation.panoptic import PanopticQuality, Segments, match_segments, overlap_table
 from knet.evaluation.panoptic_files import SegmentLike
-from knet.evaluation.semantic_files import check_size
 from knet.evaluation.video_files import open_videos
-from knet.evaluation.video_labels import NUMBER_BITS, VOID, Clips, check_classes, known_classes, label_runs, paired
+from knet.evaluation.video_labels import NUMBER_BITS, VOID, Clips, FrameCounter, known_classes, paired
 from knet.structures import Category
 
 PROTOCOLS = {"cityscapes-vps": (1, 2, 3, 4), "vipseg": (1, 2, 4, 6, 8), "video-knet": (1, 2, 3, 4)}
@@ -51,7 +50,7 @@ class _Frame:
     predicted: Segments
 
 
-class VideoPanopticQuality:
+class VideoPanopticQuality(FrameCounter):
     """Adds up VPQ frame by frame, keeping no more of a sequence than the tables of the last window.
 
     `counts` {sequence: (W, 4, K)} float64 holds everything: for each window and category the sum of the matches' IoU
@@ -80,7 +79,7 @@ class VideoPanopticQuality:
         self.counts: dict[str, np.ndarray] = {}
         self.frames: dict[str, int] = {}
         self._tabulate = PanopticQuality(self.categories).tabulate
-        self._known = known_classes(self.categories)
+        self.known = known_classes(self.categories)
         self._rows = np.full(VOID + 1, -1)
         self._rows[[category.id for category in self.categories]] = np.arange(len(self.categories))
         self._things = np.isin(np.arange(VOID + 1), [category.id for category in self.categories if category.thing])
@@ -105,22 +104,9 @@ class VideoPanopticQuality:
         Raises: DataError if maps differ in size, classes are unknown, numbers are below 0 or above 65,535, or the
         sequence was left before.
         """
-        name = f"A frame of {sequence}" if name is None else name
-        truth, predicted = (truth_classes, truth_ids), (predicted_classes, predicted_ids)
-        self._count(sequence, name, *label_runs(truth, predicted, name))
-
-    def update_labels(self, sequence: str, truth: np.ndarray, predicted: np.ndarray, *, name: str) -> None:
-        """Counts a frame whose classes and numbers are packed: (H,W) int32 each, see `video_labels`.
-
-        Raises: DataError as `update`.
-        """
-        check_size(truth, predicted, name)
-        (true, found), lengths = runs(truth, predicted)
-        self._count(sequence, name, true, found, lengths)
+        self.update_maps(sequence, (truth_classes, truth_ids), (predicted_classes, predicted_ids), name)
 
     def _count(self, sequence: str, name: str, true: np.ndarray, found: np.ndarray, lengths: np.ndarray) -> None:
-        check_classes(true, self._known, f"{name} (truth)")
-        check_classes(found, self._known, f"{name} (prediction)")
         true, found = self._ids(true, truth=True), self._ids(found, truth=False)
         sides = self._segments(true, truth=True), self._segments(found, truth=False)
         self._add(sequence, _Frame(overlap_table(true, found, lengths, sides[0].ids, sides[1].ids), *sides), name)

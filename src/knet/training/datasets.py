@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 
 from torch import nn
 
 from knet.config import Data, Files, RunConfig
-from knet.data.batches import Batch, BatchPlan, Reader, TrainingSet, load_batches
+from knet.data.batches import Reader, Samples, TrainingSet
 from knet.data.categories import load_categories, load_table
 from knet.data.cityscapes_step import CityscapesStep
 from knet.data.clip_folder import ClipFolder
 from knet.data.clip_roots import open_clips
-from knet.data.clip_set import ClipSet, load_clips
+from knet.data.clip_set import ClipSet
 from knet.data.clips import ClipReader
 from knet.data.coco_instances import CocoInstances
 from knet.data.coco_panoptic import CocoPanoptic
 from knet.data.label_folder import LabelFolder
-from knet.data.pairs import PairBatch, PairSet, load_pairs
+from knet.data.pairs import PairSet
 from knet.data.transforms import TrainAugmentation
 from knet.errors import ConfigError
 from knet.models.clip import ClipKNet
@@ -77,7 +77,7 @@ def open_split(data: Data, files: Files, categories: Sequence[Category] | None =
     return open_clips(str(files.format), data.root, files.split, categories, data.compatible)
 
 
-def training_set(config: RunConfig, reader: Reader, net: nn.Module, skip: int = 0) -> TrainingSet | PairSet | ClipSet:
+def training_set(config: RunConfig, reader: Reader, net: nn.Module, skip: int = 0) -> Samples:
     """What a network learns from: images, pairs of frames or clips of a data set, after augmentation.
 
     skip: see `TrainingSet`.
@@ -97,17 +97,6 @@ def training_set(config: RunConfig, reader: Reader, net: nn.Module, skip: int = 
         reach = max(map(abs, data.offsets))
         return ClipSet(reader, augmentation, config.seed, skip, CLIP, reach)
     return PairSet(reader, augmentation, config.seed, skip, data.offsets, data.compatible)
-
-
-def load(
-    samples: TrainingSet | PairSet | ClipSet, plan: BatchPlan, workers: int, pin_memory: bool
-) -> Generator[Batch | PairBatch, None, None]:
-    """The batches of a plan, see `load_batches`. Never ends: close it."""
-    if isinstance(samples, PairSet):
-        return load_pairs(samples, plan, workers, pin_memory)
-    if isinstance(samples, ClipSet):
-        return load_clips(samples, plan, workers, pin_memory)
-    return load_batches(samples, plan, workers, pin_memory)
 
 
 def augmentation_of(config: RunConfig) -> TrainAugmentation:

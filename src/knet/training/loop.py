@@ -20,9 +20,8 @@ from torch import nn
 from tqdm import tqdm
 
 from knet.config import RunConfig, dump_config
-from knet.data.batches import Batch, BatchPlan, Reader, TrainingSet
-from knet.data.clip_set import ClipSet
-from knet.data.pairs import PairBatch, PairSet
+from knet.data.batches import Batch, BatchPlan, Reader, Samples, load_batches
+from knet.data.pairs import PairBatch
 from knet.errors import ConfigError, DataError, OutputError, TrainingError
 from knet.evaluation.evaluate import evaluate
 from knet.files import atomic_path
@@ -37,7 +36,7 @@ from knet.training.build import (
     run_card,
     scaled_learning_rate,
 )
-from knet.training.datasets import load, open_data, training_set
+from knet.training.datasets import open_data, training_set
 from knet.training.distributed import gather_objects, joined, rank, world
 from knet.training.interrupt import Interrupt
 from knet.training.optimizer import adamw, learning_rate
@@ -116,7 +115,7 @@ def _train(config: RunConfig, resume: bool, device: torch.device, interrupt: Int
     if note:
         say(note)
     plan = plan.starting_at(progress.iteration)
-    loader = load(samples, plan, config.workers, device.type == "cuda")
+    loader = load_batches(samples, plan, config.workers, device.type == "cuda")
     with bar, record, closing(loader) as batches:  # unless closed, the loader's processes are waited for
         clock, since, waiting = time.perf_counter(), progress.iteration, 0.0
         while True:
@@ -221,7 +220,7 @@ def note_faults(progress: Progress, batch: Batch | PairBatch, config: RunConfig)
         )
 
 
-def note_loss(progress: Progress, step: StepResult, samples: TrainingSet | PairSet | ClipSet, config: RunConfig) -> str:
+def note_loss(progress: Progress, step: StepResult, samples: Samples, config: RunConfig) -> str:
     """Takes note of an iteration whose loss is not finite, also in not_finite.json; a line to show.
 
     Raises:
