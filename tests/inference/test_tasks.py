@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import knet
@@ -17,7 +16,6 @@ from knet.inference.segmentation import Segmentation
 from knet.inference.segmenter import Segmenter
 from knet.inference.settings import SCALES, Settings, seen_size
 from knet.inference.submissions import SubmissionWriter
-from knet.merge.image import merge_sorted, resize_masks, resized_parts
 from knet.structures import Preprocessing
 from knet.weights.load import read_checkpoint, save_weights
 from tiny_models import tiny_file
@@ -190,21 +188,6 @@ def test_files_that_say_no_task_are_used_as_their_model(tiny: dict[str, Path], t
         segmenter = knet.load(tmp_path / "old.safetensors", device="cpu")
         assert (segmenter.task, segmenter.merge) == (task, "sorted" if task == "panoptic" else "optimised")
     assert knet.load("rtknet-slim-camvid", device="cpu").merge == "optimised"
-
-
-def test_a_few_masks_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(1)
-    logits, scores, labels = 4 * torch.randn(7, 6, 8), torch.rand(7), torch.randint(0, 3, (7,))
-    scores[3], logits[3] = scores[2], logits[2]  # a tie
-    things, sizes = torch.tensor([True, True, False]), ((48, 64), (41, 60), (30, 44))
-    whole = merge_sorted(resize_masks(logits, *sizes), scores, labels, things, 0.2, 0.3)
-    for at_once in (1, 3, 100):
-        monkeypatch.setattr("knet.merge.image._VALUES_AT_ONCE", at_once * 48 * 64)
-        parts = list(resized_parts(logits, *sizes))
-        assert max(map(len, parts)) == min(at_once, 7)
-        few = merge_sorted(iter(parts), scores, labels, things, 0.2, 0.3)
-        assert torch.equal(few.owner, whole.owner)
-        assert torch.equal(few.labels, whole.labels)
 
 
 def test_overlapping_objects_in_files(tiny: dict[str, Path], photo: np.ndarray, tmp_path: Path) -> None:

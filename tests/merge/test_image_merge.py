@@ -1,11 +1,12 @@
 """K-Net's merging, by hand and as laws."""
 
+import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knet.merge.image import best_instances, instances, merge_sorted, panoptic_classes, resize_masks
-from knet.merge.plain import number_segments
+from knet.merge.image import best_instances, enlarge, instances, merge_sorted, panoptic_classes, to_image
+from knet.merge.panoptic import number_segments
 
 THINGS = torch.tensor([True, True, False])
 
@@ -17,9 +18,10 @@ def logit(p: float) -> float:
 def test_resizing_cuts_the_padding_away() -> None:
     mask = torch.full((1, 4, 4), -20.0)
     mask[:, :2, :3] = 20.0  # the image fills 16 x 24 of 32 x 32 pixels
-    assert resize_masks(mask, (32, 32), (14, 22), (14, 22)).shape == (1, 14, 22)
-    assert resize_masks(mask, (32, 32), (14, 20), (7, 10)).min() > 0.9
-    assert resize_masks(mask, (32, 32), (32, 32), (32, 32)).min() < 0.1
+    grid = enlarge(mask)
+    assert to_image(grid, (32, 32), (14, 22), (14, 22))(grid[0]).shape == (14, 22)
+    assert to_image(grid, (32, 32), (14, 20), (7, 10))(grid[0]).min() > 0.9
+    assert to_image(grid, (32, 32), (32, 32), (32, 32))(grid[0]).min() < 0.1
 
 
 def test_stuff_kernels_keep_their_own_class() -> None:
@@ -89,13 +91,14 @@ def test_a_kernel_may_be_several_objects_and_low_scores_may_be_left_out() -> Non
     assert torch.allclose(scores, torch.tensor([2.0, 1.0, 0.0]).sigmoid())
     assert len(best_instances(class_logits, count=100)[0]) == 4
     mask_logits = torch.tensor([[[logit(0.6)]], [[logit(0.4)]]])
-    found = instances(mask_logits, class_logits, (2, 2), (2, 2), (3, 3), score=0.3)
-    assert found.masks.shape == (3, 3, 3)
-    assert [bool(mask.all()) for mask in found.masks] == [True, True, False]
-    nothing = instances(mask_logits, class_logits, (2, 2), (2, 2), (3, 3), score=0.99)
-    assert nothing.masks.shape == (0, 3, 3)
+    found = instances(mask_logits, class_logits, (2, 2), (2, 2), (3, 3), pack=np.copy, score=0.3)
+    assert [mask is not None and mask.all() for mask in found.masks] == [True, True, False]
+    assert (found.best == 1).all()
+    nothing = instances(mask_logits, class_logits, (2, 2), (2, 2), (3, 3), pack=np.copy, score=0.99)
+    assert not nothing.masks
+    assert (nothing.best == 0).all()
 
 
 def test_a_probability_of_one_half_is_outside_an_instance() -> None:
-    found = instances(torch.zeros(1, 2, 2), torch.ones(1, 1), (4, 4), (4, 4), (4, 4))
-    assert not found.masks.any()
+    found = instances(torch.zeros(1, 2, 2), torch.ones(1, 1), (4, 4), (4, 4), (4, 4), pack=np.copy)
+    assert found.masks == [None]

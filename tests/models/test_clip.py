@@ -22,7 +22,7 @@ from knet.inference.clip import segment_clip, write_youtube_vis, youtube_vis_res
 from knet.inference.load import describe_official, segmenter_for
 from knet.inference.segmenter import Segmenter, normalize_and_pad
 from knet.merge.clip import ClipObject, clip_objects
-from knet.merge.image import resize_masks
+from knet.merge.image import enlarge, to_image
 from knet.models.clip import ClipKNet, clip_result, is_clip
 from knet.models.zoo import entry
 from knet.structures import Output
@@ -150,7 +150,8 @@ def test_objects_are_the_best_pairs_with_the_masks_of_their_kernels(
     assert [(found.score, found.kernel, found.label) for found in objects] == expected
     for found in objects:
         for frame, rle in enumerate(found.masks):
-            mask = resize_masks(logits[found.kernel, frame][None], padded, seen, size)[0].numpy() > 0.5
+            grid = enlarge(logits[found.kernel, frame][None])
+            mask = to_image(grid, padded, seen, size)(grid[0]).numpy() > 0.5
             assert (rle is None) == (not mask.any())
             assert rle is None or (unpack_mask(rle) == mask).all()
         assert len(found.masks) == frames

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 import knet
 from knet.errors import ConfigError
 from knet.inference.segmenter import normalize_and_pad
-from knet.merge.image import instances, merge_sorted, panoptic_classes, resize_masks
-from knet.merge.plain import number_segments
+from knet.merge.image import Instances, enlarge, instances, merge_sorted, panoptic_classes, to_image
+from knet.merge.panoptic import number_segments
 from knet.models.backbones.named import named_backbone
 from knet.models.backbones.resnet import ResNet
 from knet.models.image import KNet
@@ -92,12 +92,14 @@ class Case:
         Its values are label + 1000 x number of the segment in order of falling score, from 0. Where two scores differ
         by no more than rounding, the order of the two segments is open.
         """
-        probabilities = resize_masks(outputs[-1].mask_logits[index], padded, seen, expected.shape)
+        probabilities = enlarge(outputs[-1].mask_logits[index])
+        to_pixels = to_image(probabilities, padded, seen, expected.shape)
         scores, labels = panoptic_classes(outputs[-1].class_logits[index], self.net.stuff)
         things = torch.ones(VOID, dtype=torch.bool)
         things[self.net.stuff] = False
         score, overlap = options.get("score", self.row.score), options.get("overlap", self.row.overlap)
-        id_map, rows = number_segments(merge_sorted(probabilities, scores, labels, things, score, overlap), things)
+        merged = merge_sorted(probabilities, scores, labels, things, score, overlap, to_pixels)
+        id_map, rows = number_segments(merged, things)
         assert [row[2] for row in rows] == sorted((row[2] for row in rows), reverse=True)
         numbers = list(range(len(rows)))
 
@@ -114,7 +116,7 @@ class Case:
 
     def instances(self, index: int, outputs: list[Any], padded: Any, seen: Any, size: Any) -> Any:
         last = outputs[-1]
-        return instances(last.mask_logits[index], last.class_logits[index], padded, seen, size)
+        return instances(last.mask_logits[index], last.class_logits[index], padded, seen, size, pack=np.copy)
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +138,11 @@ def panoptic_case(request: pytest.FixtureRequest, cases: Any) -> Case:
 @pytest.fixture(params=INSTANCE, ids=lambda names: names[0])
 def instance_case(request: pytest.FixtureRequest, cases: Any) -> Case:
     return cases(request.param)
+
+
+def dense(found: Instances) -> np.ndarray:
+    """(M,H,W) bool"""
+    return np.stack([np.zeros(found.best.shape, bool) if mask is None else mask for mask in found.masks])
 
 
 def test_every_intermediate_array(case: Case) -> None:
@@ -161,10 +168,10 @@ def test_final_masks_of_the_panoptic_models(panoptic_case: Case) -> None:
     mask_logits = panoptic_case.outputs[-1].mask_logits
     doubled = F.interpolate(mask_logits, scale_factor=2, mode="bilinear")[0]
     np.testing.assert_allclose(doubled[::16].numpy(), data["final_mask_logits[::16]"], rtol=0, atol=2e-3)
-    masks = resize_masks(mask_logits[0], panoptic_case.padded, (height, width), (height, width))
-    np.testing.assert_allclose(
-        masks[::32, ::3, ::3].numpy(), data["final_mask_probs[::32, ::3, ::3]"], rtol=0, atol=1e-3
-    )
+    probabilities = enlarge(mask_logits[0])
+    to_pixels = to_image(probabilities, panoptic_case.padded, (height, width), (height, width))
+    masks = torch.stack([to_pixels(mask) for mask in probabilities[::32]])
+    np.testing.assert_allclose(masks[:, ::3, ::3].numpy(), data["final_mask_probs[::32, ::3, ::3]"], rtol=0, atol=1e-3)
 
 
 def test_panoptic_maps(panoptic_case: Case) -> None:
@@ -193,9 +200,9 @@ def test_instances(instance_case: Case) -> None:
     np.testing.assert_array_equal(ours.labels.numpy(), data["ins_labels"])
     np.testing.assert_array_equal(ours.kernels.numpy(), data["ins_proposal"])
     expected = np.unpackbits(data["ins_masks_packed"], axis=-1)[..., : seen[1]].astype(bool)
-    assert (ours.masks.numpy() == expected).mean() >= 0.999
+    assert (dense(ours) == expected).mean() >= 0.999
     size = (2 * seen[0] - 7, int(1.5 * seen[1]))
-    resized = case.instances(0, case.outputs, case.padded, seen, size).masks.numpy()
+    resized = dense(case.instances(0, case.outputs, case.padded, seen, size))
     expected = np.unpackbits(data["ins_resized_masks8_packed"], axis=-1)[..., : size[1]].astype(bool)
     assert (resized[:8] == expected).mean() >= 0.999
     np.testing.assert_allclose(resized.sum((1, 2)), data["ins_resized_area"], rtol=1e-3, atol=3)
@@ -210,7 +217,7 @@ def test_instances_of_a_batch_of_unlike_sizes(instance_case: Case) -> None:
         by_class = np.lexsort((-ours.scores.numpy(), ours.labels.numpy()))  # the golden is class by class
         np.testing.assert_array_equal(ours.labels[by_class], instance_case.data[f"batch_labels{index}"])
         np.testing.assert_allclose(ours.scores[by_class], instance_case.data[f"batch_scores{index}"], atol=1e-4)
-        areas = ours.masks.sum((1, 2))[by_class]
+        areas = dense(ours).sum((1, 2))[by_class]
         np.testing.assert_allclose(areas, instance_case.data[f"batch_areas{index}"], rtol=1e-3, atol=3)
 
 

@@ -87,8 +87,15 @@ class Case:
             return self.net(images)[-1].mask_logits
 
 
+# Parts of each are in another; `test_tasks.py` has the results of deeplabv3 and of upernet_r50.
+LARGE = ("swinl", "deeplabv3", "upernet_r50", "c256")
+
+
 @pytest.fixture(
-    scope="module", params=[pytest.param(name, marks=[pytest.mark.large] if "swinl" in name else []) for name in EVAL]
+    scope="module",
+    params=[
+        pytest.param(name, marks=[pytest.mark.large] if any(word in name for word in LARGE) else []) for name in EVAL
+    ],
 )
 def case(request: pytest.FixtureRequest, goldens: Any, official_checkpoint: Any) -> Case:
     return Case(request.param, goldens, official_checkpoint)
@@ -183,6 +190,7 @@ def check_gradients(data: Any, net: nn.Module, prefix: str) -> None:
     assert beginnings == len(held)
 
 
+@pytest.mark.large  # test_criterion_semantic.py has the same goldens, with the losses that training uses
 @pytest.mark.parametrize("golden", list(TRAIN))
 def test_losses_and_gradients(golden: str, goldens: Any, official_checkpoint: Any) -> None:
     data, net, ours = prepared(golden, goldens, official_checkpoint, (nn.BatchNorm2d, nn.Dropout2d))
@@ -191,6 +199,7 @@ def test_losses_and_gradients(golden: str, goldens: Any, official_checkpoint: An
     check_gradients(data, net, "")
 
 
+@pytest.mark.large
 def test_batch_norm_with_the_batchs_own_statistics(goldens: Any, official_checkpoint: Any) -> None:
     golden = "train_seg_fcn_r50_96x128"
     data, net, ours = prepared(golden, goldens, official_checkpoint, (nn.Dropout2d,))

@@ -19,6 +19,7 @@ import torch
 from knet.data.coco_masks import mask_area, mask_box, pack_mask, unpack_mask
 from knet.data.youtube_vis import YoutubeVis
 from knet.errors import ConfigError, DataError, OutputError
+from knet.inference.engine import TorchEngine
 from knet.inference.segmentation import Segmentation, rle_text
 from knet.inference.segmenter import Segmenter
 from knet.inference.settings import Options
@@ -51,8 +52,9 @@ def segment_clip(
         ConfigError: a model that is not for clips, or an option out of range.
         DataError: no frame, or frames of several sizes.
     """
-    net = segmenter.net
-    if not isinstance(net, ClipKNet):
+    engine = segmenter.engine
+    net = engine.net
+    if not isinstance(engine, TorchEngine) or not isinstance(net, ClipKNet):
         raise ConfigError(f"The model '{segmenter.name}' is not for clips; `knet models '*youtube-vis'` lists some.")
     settings = segmenter.settings.changed(segmenter.task, options)
     size = padded = seen = (0, 0)
@@ -67,14 +69,14 @@ def segment_clip(
             )
         inputs, seen = segmenter.prepare(frame, settings.size)
         padded = (inputs.shape[2], inputs.shape[3])
-        with segmenter.autocast():
+        with engine.autocast():
             outputs, features = net.look(inputs)
         kept.append([features, outputs[-1].kernels, outputs[-1].mask_logits])
     if not kept:
         raise DataError("The clip has no frames; give at least one.")
     tubes = [torch.stack(list(frames), dim=2) for frames in zip(*kept, strict=True)]
     kept.clear()
-    with segmenter.autocast():
+    with engine.autocast():
         classes, masks = clip_result(net.link(*tubes))
     return clip_objects(classes[0], masks[0], padded, seen, size, pack_mask, settings.score, count)
 

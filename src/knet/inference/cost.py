@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
@@ -37,15 +38,33 @@ def cost(model: str) -> Cost:
         ConfigError: there is no such model.
     """
     row = entry(model)
-    shape = next(shape for table, shape in _USUAL.items() if row.categories.startswith(table))
-    height, width = seen_size(shape, "model", row.preprocessing)
-    d = row.preprocessing.divisor
+    height, width = usual_size(model)
     # Not torch's "meta" device, on which autocast cannot be switched off.
     with FakeTensorMode():
         net = create(model).eval()
-        with _counter() as counted:
-            net(torch.empty(1, 3, -(-height // d) * d, -(-width // d) * d))
-    return Cost(sum(p.numel() for p in net.parameters()), counted.get_total_flops(), (height, width))
+        flops = _count(net, row.preprocessing.divisor, (height, width))
+    return Cost(sum(p.numel() for p in net.parameters()), flops, (height, width))
+
+
+def count_flops(net: nn.Module, divisor: int, size: tuple[int, int]) -> int:
+    """The arithmetic of a network, as `Cost.flops`, for an image of a height and width; nothing is computed."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        return _count(net, divisor, size)
+
+
+def usual_size(model: str) -> tuple[int, int]:
+    """Height and width that a model sees of a usual image of its data set, at its published test size."""
+    row = entry(model)
+    shape = next(shape for table, shape in _USUAL.items() if row.categories.startswith(table))
+    return seen_size(shape, "model", row.preprocessing)
+
+
+def _count(net: nn.Module, divisor: int, size: tuple[int, int]) -> int:
+    height, width = (-(-side // divisor) * divisor for side in size)
+    device = next(net.parameters()).device
+    with _counter() as counted, torch.inference_mode():
+        net(torch.empty(1, 3, height, width, device=device))
+    return counted.get_total_flops()
 
 
 def _counter() -> FlopCounterMode:

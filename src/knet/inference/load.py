@@ -12,9 +12,12 @@ from torch import nn
 
 from knet.data.categories import load_categories
 from knet.errors import CheckpointError, ConfigError
+from knet.inference.engine import DTYPES, Engine, TorchEngine
 from knet.inference.fitting import fitting
+from knet.inference.runtime import ENDINGS, open_exported
 from knet.inference.segmenter import Segmenter
 from knet.inference.settings import Options, Settings
+from knet.models.realtime import RTKNet
 from knet.models.zoo import Merge, create, entry
 from knet.structures import Category, Preprocessing
 from knet.weights.load import Checkpoint, load_strict, read_checkpoint, save_weights
@@ -29,18 +32,22 @@ def load(
     device: str = "auto",
     precision: str = "auto",
     merge: Merge | None = None,
+    compile: bool = False,
     **options: Unpack[Options],
 ) -> Segmenter:
     """A model that is ready to segment images.
 
     Args:
-        model: a name from `knet.models()`, or a .safetensors file that `knet` wrote.
+        model: a name from `knet.models()`, a .safetensors file that `knet` wrote, or a file that `knet export` wrote
+            (.onnx, .xml, .engine), which runs without torch's networks.
         weights: a file of weights: an official checkpoint (.pth) or one of `knet`'s (.safetensors). Without it the
             weights that come with the package, where the model has some.
         device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
-        precision: "fp32", "bf16", "fp16"; "auto" is fp32, in which results equal the official ones.
+        precision: "fp32", in which results equal the official ones; "bf16", "fp16". "auto" is bf16 for RT-K-Net on
+            processors that compute in it, and fp32 elsewhere: see `choose_precision`.
         merge: how the masks of a panoptic model share the pixels: "optimised" is RT-K-Net's fast post-processing, at
             the size that the network saw, "sorted" is K-Net's, at the image's own. The default is the published one.
+        compile: torch compiles the network, for each size of image: minutes at the first image, faster from then on.
         options: `size`, `score` and `overlap`, and of semantic models `scales`, `flip`, `window` and `stride`; see
             `knet.inference.settings.Options`. The defaults are the published ones.
 
@@ -48,6 +55,20 @@ def load(
         ConfigError: unknown model, device, precision or merge, an option out of range or not for this kind of model.
         CheckpointError: missing, damaged or unsafe weights, or weights of another model.
     """
+    if Path(model).suffix in ENDINGS:
+        if compile:
+            raise ConfigError(f"The exported file '{model}' is compiled already; leave compile (--compile) out.")
+        return _load_exported(model, weights, device, precision, merge, **options)
+    net, card = read_model(model, weights, merge)
+    place = choose_device(device)
+    engine = TorchEngine(net, place, choose_precision(precision, place, net), frozen=True, compile=compile)
+    return segmenter_for(engine, card, place, **options)
+
+
+def read_model(
+    model: str | Path, weights: str | Path | None = None, merge: Merge | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A network with its weights, and its metadata (see `describe`). Arguments and errors are those of `load`."""
     name: str | None = str(model)
     if weights is None and Path(model).suffix in _WEIGHT_FILES:
         name, weights = None, model
@@ -64,11 +85,34 @@ def load(
     net = _network(card, checkpoint, str(weights))
     if merge is not None:
         card = {**card, "merge": choose_merge(card["model"], merge)}
-    return segmenter_for(net, card, choose_device(device), choose_precision(precision), **options)
+    return net, card
+
+
+def _load_exported(
+    model: str | Path,
+    weights: str | Path | None,
+    device: str,
+    precision: str,
+    merge: Merge | None,
+    **options: Unpack[Options],
+) -> Segmenter:
+    """A file of `knet export` as a `Segmenter`."""
+    if weights is not None:
+        raise ConfigError(f"The exported file '{model}' holds its weights already; leave weights (--weights) out.")
+    engine = open_exported(model, device, precision)
+    card = engine.card
+    if merge is not None:
+        card = {**card, "merge": choose_merge(card["model"], merge)}
+    if engine.merges and card["merge"] != engine.card["merge"]:
+        raise ConfigError(
+            f"'{model}' merges inside, the {engine.card['merge']} way; leave merge (--merge) out, or export without "
+            "--merge-inside."
+        )
+    return segmenter_for(engine, card, engine.device, engine.precision, **options)
 
 
 def segmenter_for(
-    net: nn.Module,
+    net: nn.Module | Engine,
     card: dict[str, Any],
     device: torch.device,
     precision: str = "fp32",
@@ -78,10 +122,12 @@ def segmenter_for(
     p, row = card["preprocessing"], entry(card["model"])
     task = card.get("task", row.task)  # files of version 0.1.0 do not say
     settings = Settings(score=card["score"], overlap=card["overlap"]).changed(task, options)
+    categories = [Category(c["id"], c["name"], c["thing"], tuple(c["color"])) for c in card["categories"]]
+    as_published = categories == load_categories(row.categories)  # else it was trained on other data
     return Segmenter(
         net,
         card["model"],
-        [Category(row["id"], row["name"], row["thing"], tuple(row["color"])) for row in card["categories"]],
+        categories,
         Preprocessing(**{**p, "mean": tuple(p["mean"]), "std": tuple(p["std"])}),
         device,
         precision,
@@ -89,6 +135,7 @@ def segmenter_for(
         card.get("merge", row.merge),
         settings,
         row.pairs,
+        row.regions if as_published else 0,
     )
 
 
@@ -221,10 +268,26 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
-def choose_precision(precision: str) -> str:
-    """ "auto" to the precision in which results equal the official ones; ConfigError for an unknown one."""
+def choose_precision(precision: str, device: torch.device | None = None, net: nn.Module | None = None) -> str:
+    """What a network computes in on a device (None: the CPU). ConfigError for a precision that there is not.
+
+    "auto" is bf16 where the hardware computes in it and the network is an RT-K-Net: the bundled one's panoptic quality
+    changes by less than 0.1 with it (benchmarks/precision.py). It is fp32, in which results equal the official ones,
+    elsewhere, and for other models, of which there are no trained weights here to judge by.
+    """
     if precision == "auto":
-        return "fp32"
-    if precision not in ("fp32", "bf16", "fp16"):
-        raise ConfigError(f"The precision '{precision}' is not one of: auto, fp32, bf16, fp16.")
+        quick = isinstance(net, RTKNet) and fast_in_bf16(device or torch.device("cpu"))
+        return "bf16" if quick else "fp32"
+    if precision not in DTYPES:
+        raise ConfigError(f"The precision '{precision}' is not one of: auto, {', '.join(DTYPES)}.")
     return precision
+
+
+def fast_in_bf16(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16, in which it is faster than in float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -17,37 +18,45 @@ from torchvision.transforms.v2 import functional as TF
 from knet.data.coco_masks import mask_area, mask_box, pack_mask
 from knet.data.resize_opencv import resize_as_opencv
 from knet.errors import ConfigError, DataError
+from knet.inference.engine import Engine, TorchEngine
+from knet.inference.pipeline import read_ahead
+from knet.inference.prepare import normalize_and_pad, uploaded
+from knet.inference.runtime import GraphEngine, MergedOutput
 from knet.inference.segmentation import Segmentation
 from knet.inference.settings import Options, Settings, Size, seen_size
 from knet.inference.sources import load_image, open_source
 from knet.inference.streams import open_stream
-from knet.inference.tracking import ENLARGED, VideoState, View, embeds, identify, void_as_lowest
-from knet.merge.image import instances, merge_sorted, panoptic_classes, resized_parts
-from knet.merge.plain import best_class, merge_panoptic, number_masks
+from knet.inference.tracking import ENLARGED, VideoState, View, identify, void_as_lowest
+from knet.merge.backend import backend
+from knet.merge.image import enlarge, instances, merge_sorted, panoptic_classes, to_image
+from knet.merge.panoptic import MergedMasks, best_class, merge_panoptic, number_masks
+from knet.merge.regions import as_regions
 from knet.merge.semantic import best_classes, class_segments, look
 from knet.models.zoo import Merge, Task
 from knet.structures import Category, Output, Preprocessing, Segment
 
 Rows = list[tuple[int, int, float]]  # id, label and score of each segment, numbered from 1
-_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Segmenter:
     """Segments images, one at a time: `segmenter("street.jpg")`. Made by `knet.load`.
 
     Attributes:
-        net: the network, in evaluation mode.
+        engine: what runs the network: torch, or an exported model. A network that is given runs by `TorchEngine`.
         name: the model's name in the zoo.
         categories: its class table; a category's position is the network's label.
         task: what results are: "panoptic" (every pixel in one segment), "instance" (objects, which may overlap) or
             "semantic" (one segment a class); "clip" models are for `inference.clip.segment_clip`.
-        merge, pairs: how the masks of a panoptic model share the pixels, see `knet.load` and `models.zoo.ZooEntry`.
+        merge, pairs, regions: how the masks of a panoptic model share the pixels, see `knet.load` and
+            `models.zoo.ZooEntry`.
         preprocessing, settings: the published ones unless `load` was told otherwise.
+        mark: called after each step of an image with its name, "prepare", "network", "merge" or "result"; does nothing
+            but where time is measured.
     """
 
     def __init__(
         self,
-        net: nn.Module,
+        network: nn.Module | Engine,
         name: str,
         categories: Sequence[Category],
         preprocessing: Preprocessing,
@@ -57,13 +66,28 @@ class Segmenter:
         merge: Merge = "optimised",
         settings: Settings = Settings(),  # noqa: B008  # it cannot be changed
         pairs: int | None = None,
+        regions: int = 0,
     ):
-        self.device = torch.device(device)
-        # Channels last is the faster layout for convolutions on a CPU and for half precision on a GPU.
-        self.net = net.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.engine = TorchEngine(network, device, precision) if isinstance(network, nn.Module) else network
         self.name, self.categories, self.preprocessing = name, tuple(categories), preprocessing
-        self.precision, self.task, self.merge, self.settings, self.pairs = precision, task, merge, settings, pairs
+        self.task, self.merge, self.settings, self.pairs, self.regions = task, merge, settings, pairs, regions
+        self.mark: Callable[[str], object] = lambda step: None
         self._things = torch.tensor([category.thing for category in categories])
+
+    @property
+    def net(self) -> nn.Module | None:
+        """The network as a torch module, in evaluation mode; None for an exported model."""
+        return self.engine.net
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self.engine.device
+
+    @property
+    def precision(self) -> str:
+        """What the network computes in."""
+        return self.engine.precision
 
     @property
     def size(self) -> Size:
@@ -104,12 +128,15 @@ class Segmenter:
     def stream(self, source: Any, **options: Unpack[Options]) -> Iterator[tuple[np.ndarray, Segmentation]]:
         """Image and result, one after the other, of a folder, a glob, a video file or a list; constant memory.
 
+        The next images are read while the network looks at one.
+
         Args:
             source: see `inference.sources.open_source`.
             options: as for a single image.
         """
-        for item in open_source(source):
-            yield item.image, self.segment(item.image, item.name, **options)
+        with closing(read_ahead(lambda _: open_source(source))) as items:
+            for item in items:
+                yield item.image, self.segment(item.image, item.name, **options)
 
     @torch.inference_mode()
     def segment(self, image: np.ndarray, name: str = "image", **options: Unpack[Options]) -> Segmentation:
@@ -119,7 +146,9 @@ class Segmenter:
             raise for_clips(self.name)
         if self.task == "semantic":
             id_map, rows = self._classes(image, settings)
-            return self._segmentation(id_map.cpu().numpy(), rows, name)
+            result = self._segmentation(id_map.cpu().numpy(), rows, name)
+            self.mark("result")
+            return result
         outputs, view = self._look(image, settings)
         return self._result(outputs[-1], view, settings, name)[0]
 
@@ -152,13 +181,14 @@ class Segmenter:
             ConfigError: an option is out of range, or the model tells classes only, not objects.
         """
         state = VideoState()
-        for frame in open_stream(source, on_error, on_note):
-            state = VideoState() if frame.first else state
-            item = frame.item
-            result, state = self.segment_next(
-                item.image, state, frame.time, item.name, compatible=compatible, **options
-            )
-            yield item.image, result
+        with closing(read_ahead(lambda here: open_stream(source, here(on_error), here(on_note)))) as frames:
+            for frame in frames:
+                state = VideoState() if frame.first else state
+                item = frame.item
+                result, state = self.segment_next(
+                    item.image, state, frame.time, item.name, compatible=compatible, **options
+                )
+                yield item.image, result
 
     @torch.inference_mode()
     def segment_next(
@@ -186,37 +216,56 @@ class Segmenter:
             raise ConfigError(f"'{self.name}' tells classes, not objects, so there is nothing to track; take another.")
         outputs, view = self._look(image, settings, state.kernels if linked else None)
         result, kernel_of = self._result(outputs[-1], view, settings, name)
-        result, state = identify(self.net, outputs, result, kernel_of, view, state, number, compatible, linked)
+        result, state = identify(self.engine, outputs, result, kernel_of, view, state, number, compatible, linked)
         return void_as_lowest(result) if compatible else result, state
 
     def _look(self, image: np.ndarray, settings: Settings, previous: Tensor | None = None) -> tuple[list[Output], View]:
         """What the network says of an image, after the frame before, and the sizes it says it in."""
         inputs, seen = self.prepare(image, settings.size)
+        self.mark("prepare")
         padded = (inputs.shape[2], inputs.shape[3])
-        return self._outputs(inputs, previous), View(padded, seen, (image.shape[0], image.shape[1]))
+        outputs: list[Output]
+        if isinstance(self.engine, GraphEngine) and self.engine.merges:
+            outputs = [*self.engine.merged(inputs, seen, previous)]
+        else:
+            outputs = self.engine(inputs, previous)
+        self.mark("network")
+        return outputs, View(padded, seen, (image.shape[0], image.shape[1]))
 
     def _result(self, output: Output, view: View, settings: Settings, name: str) -> tuple[Segmentation, dict[int, int]]:
         """The result, and the kernel that each of its things comes from, by segment id."""
         merging = self._objects if self.task == "instance" else self._parts
-        return merging(output, view, settings, name)
+        result = merging(output, view, settings, name)
+        self.mark("result")
+        return result
 
     def _parts(self, output: Output, view: View, settings: Settings, name: str) -> tuple[Segmentation, dict[int, int]]:
         """Things and stuff: every pixel to one mask."""
+        if isinstance(output, MergedOutput):
+            return self._numbered(output.masks(settings.score, settings.overlap), view, name)
         mask_logits, class_logits = output.mask_logits[0], output.class_logits[0]  # type: ignore[index]
-        stuff = getattr(self.net, "stuff", None)  # labels that have kernels of their own
+        stuff = list(self.engine.stuff)  # labels that have kernels of their own
         if stuff:
             scores, labels = panoptic_classes(class_logits, stuff, self.pairs)
         else:
             scores, labels = best_class(class_logits)
         if self.merge == "sorted":
-            enlarged = ENLARGED if embeds(self.net) else 2
-            probabilities = resized_parts(mask_logits, view.padded, view.seen, view.size, enlarged)
-            merged = merge_sorted(probabilities, scores, labels, self._things, settings.score, settings.overlap)
+            probabilities = enlarge(mask_logits, ENLARGED if self.engine.embeds else 2)
+            to_pixels = to_image(probabilities, view.padded, view.seen, view.size)
+            thresholds = settings.score, settings.overlap
+            merged = merge_sorted(probabilities, scores, labels, self._things, *thresholds, to_pixels)
         else:
             merged = merge_panoptic(mask_logits, scores, labels, view.seen, settings.score, settings.overlap)
+        return self._numbered(merged, view, name)
+
+    def _numbered(self, merged: MergedMasks, view: View, name: str) -> tuple[Segmentation, dict[int, int]]:
+        """A result from the owners of its pixels."""
+        if self.regions:
+            merged = as_regions(merged, self._things, self.regions)
         numbers, rows = number_masks(merged, self._things)
         # Algorithm 1 merges at the size the network saw; the nearest pixel takes it to the image's own.
-        id_map = nearest(numbers.to(merged.owner.device)[merged.owner], view.size)
+        device = merged.owner.device
+        id_map = nearest(backend(device).relabel(merged.owner, numbers.to(device)), view.size)
         kernel_of = dict(zip(numbers[:-1].tolist(), merged.kernels.tolist(), strict=True))
         return self._segmentation(id_map.cpu().numpy(), rows, name), kernel_of
 
@@ -225,21 +274,20 @@ class Segmenter:
     ) -> tuple[Segmentation, dict[int, int]]:
         """Objects with a mask each; those without a pixel are left out."""
         mask_logits, class_logits = output.mask_logits[0], output.class_logits[0]  # type: ignore[index]
-        found = instances(mask_logits, class_logits, view.padded, view.seen, view.size, settings.score)
-        id_map = np.zeros(view.size, np.int32)
+        found = instances(mask_logits, class_logits, view.padded, view.seen, view.size, pack_mask, settings.score)
+        self.mark("merge")
         segments, masks, kernel_of = list[Segment](), {}, {}
+        number_of = np.zeros(len(found.masks) + 1, np.int32)
         rows = zip(found.masks, found.labels.tolist(), found.scores.tolist(), found.kernels.tolist(), strict=True)
-        for on_device, label, score, kernel in rows:
-            mask = on_device.cpu().numpy()
-            if not mask.any():
+        for place, (rle, label, score, kernel) in enumerate(rows, start=1):
+            if rle is None:
                 continue
-            number, rle = len(segments) + 1, pack_mask(mask)
+            number_of[place] = number = len(segments) + 1
             masks[number], kernel_of[number] = rle, kernel
-            id_map[mask & (id_map == 0)] = number  # the best comes first and keeps its pixels
             left, top, width, height = map(int, mask_box(rle))
             box = (left, top, left + width, top + height)
             segments.append(self._segment(number, label, score, mask_area(rle), box))
-        return Segmentation(id_map, segments, self.categories, name, masks=masks), kernel_of
+        return Segmentation(number_of[found.best], segments, self.categories, name, masks=masks), kernel_of
 
     def _classes(self, image: np.ndarray, settings: Settings) -> tuple[Tensor, Rows]:
         """A segment a class, from all looks at the image. -> (H,W) int32, rows"""
@@ -248,10 +296,12 @@ class Segmenter:
         views = []
         for scale in settings.scales:
             inputs, seen = self.prepare(image, settings.size, scale)
+            self.mark("prepare")
             inputs = inputs[:, :, : seen[0], : seen[1]]  # padding would be looked at as if it were scenery
             masks = look(
-                lambda part: self._outputs(part)[-1].mask_logits, inputs, size, settings.flip, settings.window, step
+                lambda part: self.engine(part)[-1].mask_logits, inputs, size, settings.flip, settings.window, step
             )
+            self.mark("network")
             views += masks
         id_map, rows = class_segments(*best_classes(views))
         kept = [row for row in rows if row[2] >= settings.score]
@@ -259,26 +309,18 @@ class Segmenter:
         number_of[[row[0] for row in kept]] = torch.arange(1, len(kept) + 1, dtype=torch.int32, device=id_map.device)
         return number_of[id_map], [(number, *row[1:]) for number, row in enumerate(kept, start=1)]
 
-    def _outputs(self, inputs: Tensor, previous: Tensor | None = None) -> list[Output]:
-        """What the network says after each stage; `previous` are the kernels of the frame before."""
-        with self.autocast():
-            return self.net(inputs) if previous is None else self.net(inputs, previous)
-
-    def autocast(self) -> torch.autocast:
-        """The context in which the network computes with its precision."""
-        return torch.autocast(self.device.type, _PRECISIONS[self.precision], enabled=self.precision != "fp32")
-
     def prepare(self, image: np.ndarray, size: Size, scale: float = 1.0) -> tuple[Tensor, tuple[int, int]]:
         """(H,W,3) uint8 -> (1,3,h,w) normalised and padded, and the size before padding."""
         p = self.preprocessing
-        x = torch.tensor(image, device=self.device).permute(2, 0, 1)  # a copy: arrays of others may be read-only
+        x = uploaded(image, self.device).permute(2, 0, 1)
         seen = seen_size((image.shape[0], image.shape[1]), size, p, scale)
         if seen != image.shape[:2]:
             bilinear = TF.InterpolationMode.BILINEAR
             x = TF.resize(x, list(seen), bilinear, antialias=True) if p.antialias else resize_as_opencv(x, seen)
-        return normalize_and_pad([x], p).contiguous(memory_format=torch.channels_last), seen
+        return normalize_and_pad([x], p, memory_format=torch.channels_last), seen
 
     def _segmentation(self, id_map: np.ndarray, rows: Rows, name: str) -> Segmentation:
+        self.mark("merge")
         areas = np.bincount(id_map.ravel(), minlength=len(rows) + 1)
         boxes = ndimage.find_objects(id_map, max_label=len(rows))
         segments = []
@@ -301,25 +343,6 @@ def for_clips(model: str) -> ConfigError:
         f"The model '{model}' looks at all frames of a clip at once, not at single images; give it to "
         "`knet predict`, call knet.inference.clip.segment_clip from Python, or choose a model of another task."
     )
-
-
-def normalize_and_pad(
-    images: Sequence[Tensor], preprocessing: Preprocessing, least: tuple[int, int] = (1, 1)
-) -> Tensor:
-    """A batch for a network. B tensors (3,H,W) uint8 or 0..255 -> (B,3,h,w) float32
-
-    h and w are the largest of the batch and of `least`, rounded up to the divisor; zeros fill the right and the
-    bottom, after the normalisation, so that padding is the mean colour.
-    """
-    mean = torch.tensor(preprocessing.mean, device=images[0].device)[:, None, None]
-    std = torch.tensor(preprocessing.std, device=images[0].device)[:, None, None]
-    d = preprocessing.divisor
-    sizes = [*((image.shape[1], image.shape[2]) for image in images), least]
-    height, width = (-(-max(sides) // d) * d for sides in zip(*sizes, strict=True))
-    batch = images[0].new_zeros(len(images), 3, height, width, dtype=torch.float32)
-    for row, image in zip(batch, images, strict=True):
-        row[:, : image.shape[1], : image.shape[2]] = (image.float() - mean) / std
-    return batch
 
 
 def nearest(id_map: Tensor, size: tuple[int, int]) -> Tensor:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from scipy import ndimage
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from knet.inference.engine import Engine
 from knet.inference.segmentation import Segmentation
 from knet.structures import Category, Output, Segment
 from knet.track import OverlapMemory, TrackMemory, coarse_grid, match, match_by_overlap
@@ -41,13 +42,8 @@ class View:
     size: tuple[int, int]
 
 
-def embeds(net: nn.Module) -> bool:
-    """Whether the network was made to track: it is linked to the frame before and has embeddings."""
-    return hasattr(net, "embed")
-
-
 def identify(
-    net: nn.Module,
+    engine: Engine,
     outputs: Sequence[Output],
     result: Segmentation,
     kernel_of: Mapping[int, int],
@@ -75,10 +71,10 @@ def identify(
     objects[[segment.id for segment in things]] = np.arange(1, len(things) + 1)
 
     last, tracks = outputs[-1], state.tracks
-    if embeds(net) and linked:
+    if engine.embeds and linked:
         kernels = last.kernels if last.linked is None else last.linked
         memory = tracks if isinstance(tracks, TrackMemory) else TrackMemory()
-        embeddings = net.embed(kernels[0, rows.to(kernels.device)])  # type: ignore[operator]
+        embeddings = engine.embed(kernels[0, rows.to(kernels.device)])
         boxes = _boxes(
             objects[result.id_map], len(things), outputs[0].semantic_logits, result.categories, view, compatible
         )

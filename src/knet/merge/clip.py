@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from knet.merge.image import best_instances, resized_parts
+from knet.merge.backend import backend
+from knet.merge.image import best_instances, enlarge, to_image
 
 
 @dataclass(slots=True)
@@ -44,7 +45,7 @@ def clip_objects(
     Args:
         class_logits: of the last clip stage that judges classes.
         mask_logits: of the last clip stage.
-        padded, seen, size: of all frames, see `resize_masks`.
+        padded, seen, size: of all frames, see `to_image`.
         pack: makes of a mask (H,W) bool what is kept, such as `knet.data.coco_masks.pack_mask`.
         score: objects below are left out.
         count: the most objects; the official code gives 10 of the 100 x 40 pairs.
@@ -55,7 +56,8 @@ def clip_objects(
     used = sorted({kernel for _, _, kernel in chosen})  # a kernel with several classes is resized once
     tubes: dict[int, list[dict[str, Any] | None]] = {kernel: [] for kernel in used}
     for frame in mask_logits[used].unbind(1):
-        found = (mask > 0.5 for part in resized_parts(frame, padded, seen, size) for mask in part)
+        probabilities = enlarge(frame)
+        found = backend(frame.device).masks_above_half(probabilities, to_image(probabilities, padded, seen, size))
         for kernel, on_device in zip(used, found, strict=True):
             mask = on_device.cpu().numpy()
             tubes[kernel].append(pack(mask) if mask.any() else None)

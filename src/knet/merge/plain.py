@@ -1,99 +1,52 @@
-"""From masks and classes to one segment for each pixel: RT-K-Net's optimised post-processing (Algorithm 1), as the
-official code does it, written to be read. Faster versions are measured against this one.
+"""Which mask owns each pixel, written to be read: what the fast versions equal, and what runs without them.
+
+Values of pixels are float64 (see `stretch`), what is compared is rounded to float32: masks that the original's float32
+would hardly tell apart are ties, which go to the first mask.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from knet.merge.stretch import Stretch
 
 
-@dataclass(slots=True)
-class MergedMasks:
-    """One owner for every pixel of an image.
-
-    `owner` (H,W) int64: index of the mask that has the pixel, -1 = void · `labels` (M,) int64 and `scores` (M,)
-    float of the masks that passed the score filter · `kernels` (M,) int64, the kernel that each mask comes from. A mask
-    may own no pixel.
-    """
-
-    owner: Tensor
-    labels: Tensor
-    scores: Tensor
-    kernels: Tensor
-
-
-def best_class(class_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Every kernel's best class. (N,K) logits -> scores (N,) 0..1 float32, labels (N,) int64
-
-    Each class has its own sigmoid, so scores of different classes do not compete.
-    """
-    scores, labels = class_logits.float().sigmoid().max(dim=1)
-    return scores, labels
-
-
-def merge_panoptic(
-    mask_logits: Tensor, scores: Tensor, labels: Tensor, size: tuple[int, int], score: float, overlap: float
-) -> MergedMasks:
-    """Gives every pixel to one mask (Algorithm 1). (N,h,w) logits, (N,), (N,) -> MergedMasks of `size`
-
-    A pixel goes to the mask with the largest score x probability; on a tie to the first. A mask is kept if the pixels
-    it won are at least `overlap` of the pixels where its probability is 0.5 or more; the pixels of a mask that is not
-    kept become void. The two areas are compared, not their intersection, so a mask may win pixels below 0.5.
+def share_pixels(
+    values: Tensor, scores: Tensor, stretch: Stretch, logits: bool, count: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gives every pixel to the mask with the largest score x probability there; on a tie to the first.
 
     Args:
-        mask_logits: on the feature map's grid of the padded image.
-        scores, labels: best class of every mask, see `best_class`.
-        size: height and width of the result. The masks are stretched straight to it: padding is not cut away first,
-            as in the official code, whose figures include that.
-        score: masks below are dropped. The best mask always stays, so there is never an empty result.
-        overlap: 0 makes every pixel void (a fault of the official code that published thresholds never meet).
-    """
-    # Filtering first changes nothing in the result and saves resizing masks that nobody will see.
-    keep = scores >= min(score, scores.max().item())
-    mask_logits, scores, labels = mask_logits[keep], scores[keep], labels[keep]
-
-    # Contiguous: on a CPU the resize of a channels-last stack of masks takes several times as long.
-    masks = F.interpolate(mask_logits[None].float().contiguous(), size, mode="bilinear", align_corners=False)[0]
-    masks = masks.sigmoid()
-    owner = (scores[:, None, None] * masks).argmax(dim=0)
-
-    won = torch.bincount(owner.flatten(), minlength=len(scores))
-    limit = overlap * (masks >= 0.5).sum(dim=(1, 2))
-    survives = (won > 0) & (limit > 0) & (won >= limit)
-    return MergedMasks(torch.where(survives[owner], owner, -1), labels, scores, keep.nonzero()[:, 0])
-
-
-def number_segments(merged: MergedMasks, things: Tensor) -> tuple[Tensor, list[tuple[int, int, float]]]:
-    """Numbers the segments 1, 2, ... and joins all masks of one stuff class. MergedMasks, (K,) bool -> id map, rows
+        values: (N,h,w), N at least 1, finite: each mask's logits, or whatever is to be compared as it is.
+        scores: (N,), 0 or more.
+        stretch: from the grid of (h,w) to pixels (H,W).
+        logits: whether the stretched values become probabilities by a sigmoid.
+        count: whether `large` is wanted; it is 0 otherwise.
 
     Returns:
-        The id map (H,W) int32, 0 = void, and for each segment, in order: its id, its label, its score (of a stuff
-        segment the highest of its masks' scores).
+        `owner` (H,W) int32, index of a mask · `won` (N,) int64, the pixels that each mask owns · `large` (N,) int64,
+        those where its probability is 0.5 or more.
     """
-    numbers, rows = number_masks(merged, things)
-    return numbers.to(merged.owner.device)[merged.owner], rows
-
-
-def number_masks(merged: MergedMasks, things: Tensor) -> tuple[Tensor, list[tuple[int, int, float]]]:
-    """The segment that each mask is (part) of: (M+1,) int32, 0 = none, as for the last, which is void; and the rows of
-    `number_segments`. A thing is one mask, the segments of stuff may be several.
-    """
-    area = torch.bincount(merged.owner.flatten() + 1, minlength=len(merged.labels) + 1)[1:].tolist()
-    labels, scores, is_thing = merged.labels.tolist(), merged.scores.tolist(), things.tolist()
-    segment_of_mask = torch.zeros(len(labels) + 1, dtype=torch.int32)  # the last entry serves the index -1: void
-    rows: list[tuple[int, int, float]] = []
-    stuff_row: dict[int, int] = {}
-    for mask, label in enumerate(labels):
-        if not area[mask]:
+    best, owner, large = torch.empty(0), torch.empty(0), list[Tensor]()
+    for index, value in enumerate(values):
+        probability = stretch(value).sigmoid() if logits else stretch(value)
+        large.append((probability.float() >= 0.5).sum() * count)
+        weighted = (scores[index].double() * probability).float()
+        if not index:
+            best, owner = weighted, torch.zeros_like(weighted, dtype=torch.int32)
             continue
-        row = None if is_thing[label] else stuff_row.get(label)
-        if row is None:
-            row = len(rows)
-            rows.append((row + 1, label, scores[mask]))
-            if not is_thing[label]:
-                stuff_row[label] = row
-        rows[row] = (row + 1, label, max(rows[row][2], scores[mask]))
-        segment_of_mask[mask] = row + 1
-    return segment_of_mask, rows
+        owner.masked_fill_(weighted > best, index)
+        torch.maximum(best, weighted, out=best)
+    return owner, torch.bincount(owner.flatten(), minlength=len(values)), torch.stack(large)
+
+
+def masks_above_half(probabilities: Tensor, stretch: Stretch) -> Iterator[Tensor]:
+    """Where each mask's stretched probability is above 0.5, one after the other. (N,h,w) -> (H,W) bool each"""
+    for probability in probabilities:
+        yield stretch(probability).float() > 0.5
+
+
+def relabel(owner: Tensor, numbers: Tensor) -> Tensor:
+    """Every pixel's new number. (H,W) int32 -1 .. N-1, (N or more,) int32 -> (H,W) int32; -1 takes the last number."""
+    return numbers[owner]

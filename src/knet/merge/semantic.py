@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from knet.errors import ConfigError
+from knet.merge.backend import backend
+from knet.merge.stretch import stretch
 
 # (B,3,H,W) network inputs -> (B,K,h,w) class logits of the last stage.
 Predict = Callable[[Tensor], Tensor]
@@ -108,17 +110,24 @@ def best_classes(views: Sequence[View]) -> tuple[Tensor, Tensor]:
     """The most probable class of every pixel, by the mean over all views of an image.
 
     -> labels (H,W) int64, its mean probability (H,W) float32. On a tie the class with the lower label wins.
+
+    One look needs no probabilities to compare its classes. There the probability is that of the best class on the
+    network's own grid, stretched.
     """
-    single = len(views) == 1  # one look needs no probabilities to compare its classes: one pass over them will do
+    if len(views) == 1:
+        logits = views[0].logits.float()
+        to_image = stretch((logits.shape[1], logits.shape[2]), views[0].seen, views[0].size)
+        alike = torch.ones(len(logits), device=logits.device)
+        share_pixels = backend(logits.device).share_pixels
+        labels, _, _ = share_pixels(logits, alike, to_image, logits=False, count=False)
+        return labels.long(), to_image(logits.softmax(dim=0).amax(dim=0)).float()
     top = torch.full(views[0].size, -torch.inf, device=views[0].logits.device)
-    labels, total, first = torch.zeros_like(top, dtype=torch.int64), top, 0
-    for part in views[0].parts() if single else mean_probabilities(views):
+    labels, first = torch.zeros_like(top, dtype=torch.int64), 0
+    for part in mean_probabilities(views):
         value, index = part.max(dim=0)
         labels, top = torch.where(value > top, index + first, labels), torch.maximum(top, value)
-        if single:
-            total = torch.logaddexp(total, part.logsumexp(dim=0))
         first += len(part)
-    return labels, (top - total).exp() if single else top
+    return labels, top
 
 
 def mean_probabilities(views: Sequence[View]) -> Iterator[Tensor]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from knet.merge.plain import MergedMasks, best_class, merge_panoptic, number_segments
+from knet.merge.panoptic import MergedMasks, best_class, merge_panoptic, number_segments
 
 
 def official_ids(merged: MergedMasks, last_stuff: int) -> np.ndarray:

@@ -1,0 +1,308 @@
+"""Engines for exported models: the graph that `knet export` wrote, run by onnxruntime, OpenVINO or TensorRT.
+
+Each file carries the model's card (see `knet.inference.load.describe`) with one entry more, `graph`: what the file
+computes in (`precision`), the `size` that it takes (None for any), and what is asked of a network otherwise.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from knet.errors import CheckpointError, ConfigError
+from knet.merge.panoptic import MergedMasks
+from knet.structures import Output
+from knet.weights.load import METADATA_KEY
+
+ENDINGS = {".onnx": "onnx", ".xml": "openvino", ".engine": "tensorrt"}
+_PACKAGES = {  # optional ones, and what pip has to be told
+    **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "'knet[export]'"),
+    "openvino": "'knet[openvino]'",
+    "tensorrt": "tensorrt",
+}
+
+
+def need(*modules: str) -> None:
+    """Raises: ConfigError that says what to install if one of these optional packages is missing."""
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ConfigError(
+                f"This needs the package {module}, which is not installed ({error}); install it with: "
+                f"pip install {_PACKAGES[module]}"
+            ) from error
+
+
+@dataclass(slots=True)
+class MergedOutput(Output):
+    """The output of a graph with the merge inside: `merged` of one image, by the thresholds `score` and `overlap`."""
+
+    merged: MergedMasks | None = None
+    score: float = 0.0
+    overlap: float = 0.0
+
+    def masks(self, score: float, overlap: float) -> MergedMasks:
+        """The merged masks. Raises: ConfigError if other thresholds are wanted than those inside the graph."""
+        if (score, overlap) != (self.score, self.overlap) or self.merged is None:
+            raise ConfigError(
+                f"This file merges inside, with score {self.score} and overlap {self.overlap}, not {score} and "
+                f"{overlap}; leave the thresholds out, or export without --merge-inside."
+            )
+        return self.merged
+
+
+class GraphEngine(ABC):
+    """An exported graph as an `Engine`: what all formats share.
+
+    Attributes:
+        card: the model's card, as in the file. merges: whether the merge is inside.
+        Others as of `inference.engine.Engine`.
+    """
+
+    name: str
+    net: nn.Module | None = None
+
+    def __init__(self, path: Path, card: dict[str, Any], precision: str, device: str = "cpu"):
+        graph = card["graph"]
+        self.path, self.card, self.precision = path, card, precision
+        self.device = torch.device(device)
+        self.stuff: Sequence[int] = graph["stuff"]
+        self.embeds: bool = graph["embeds"]
+        self.merges: bool = graph["merge_inside"]
+        self._stride: int = graph["stride"]
+        self._size = None if graph["size"] is None else (int(graph["size"][0]), int(graph["size"][1]))
+        self._previous: list[int] | None = graph["previous"]
+
+    @abstractmethod
+    def run(self, inputs: dict[str, Tensor]) -> Mapping[str, Tensor]:
+        """The graph's inputs by name -> its outputs by name. Contiguous tensors on the engine's device."""
+
+    def __call__(self, inputs: Tensor, previous: Tensor | None = None) -> list[Output]:
+        """See `Engine`; of one image at a time, and of a graph without the merge inside.
+
+        Raises:
+            ConfigError: an image that is larger than the fixed size of the file.
+        """
+        out = self._run(inputs, previous)
+        cells = [-(-side // self._stride) for side in inputs.shape[2:]]  # without what the fixed size added
+        maps = {name: value[:, :, : cells[0], : cells[1]] for name, value in out.items() if value.ndim == 4}
+        none = torch.empty(0)
+        return [
+            Output(
+                kernels=out.get("kernels", none),
+                mask_logits=maps["mask_logits"],
+                class_logits=out.get("class_logits"),
+                features=none,
+                semantic_logits=maps.get("semantic_logits"),
+                linked=out.get("embeddings"),
+            )
+        ]
+
+    def merged(self, inputs: Tensor, seen: tuple[int, int], previous: Tensor | None = None) -> list[MergedOutput]:
+        """What a graph with the merge inside says of an image of the size `seen` without padding. Raises: see above."""
+        out = self._run(inputs, previous, seen)
+        owner, scores, labels = (out[name][0] for name in ("owner", "scores", "labels"))
+        areas = torch.bincount(owner.flatten().long() + 1, minlength=len(scores) + 1)[1:]
+        kernels, none = torch.arange(len(scores)), torch.empty(0)
+        return [
+            MergedOutput(
+                kernels=out["kernels"],
+                mask_logits=none,
+                class_logits=None,
+                features=none,
+                semantic_logits=out.get("semantic_logits"),
+                linked=out.get("embeddings"),
+                merged=MergedMasks(owner=owner, areas=areas, labels=labels.long(), scores=scores, kernels=kernels),
+                score=self.card["score"],
+                overlap=self.card["overlap"],
+            )
+        ]
+
+    def _run(
+        self, inputs: Tensor, previous: Tensor | None, seen: tuple[int, int] | None = None
+    ) -> Mapping[str, Tensor]:
+        fed = {"images": self.fitted(inputs).float().contiguous()}
+        if self._previous is not None:
+            zeros = torch.zeros(self._previous, device=self.device)
+            fed["previous"] = zeros if previous is None else previous.float().contiguous()
+        if seen is not None:
+            fed["like"] = torch.zeros((1, *seen), dtype=torch.uint8, device=self.device)
+        return self.run(fed)
+
+    def embed(self, kernels: Tensor) -> Tensor:
+        """The graph embeds by itself: what its outputs call linked kernels are embeddings. (n,C) -> (n,C) float32"""
+        return kernels
+
+    def fitted(self, inputs: Tensor) -> Tensor:
+        """Padded to the fixed size, where the file has one."""
+        height, width = inputs.shape[2:]
+        if self._size is None or self._size == (height, width):
+            return inputs
+        if height > self._size[0] or width > self._size[1]:
+            raise ConfigError(
+                f"'{self.path}' takes images of {self._size[0]}x{self._size[1]} pixels (height x width), and this one "
+                f"is {height}x{width} when the network sees it; give a smaller --size, or export the model for this "
+                f"size (--size {height}x{width}) or for any (--dynamic)."
+            )
+        return F.pad(inputs, (0, self._size[1] - width, 0, self._size[0] - height))
+
+
+class OnnxEngine(GraphEngine):
+    """An .onnx file, run by onnxruntime.
+
+    Raises:
+        ConfigError: onnxruntime is not installed, or cannot compute as asked.
+        CheckpointError: a file that is missing, damaged or not from `knet export`.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, path: Path, device: str = "auto", precision: str = "auto"):
+        need("onnxruntime")
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3  # errors
+        try:
+            session = onnxruntime.InferenceSession(existing(path), options, providers=_providers(device))
+        except ConfigError:
+            raise
+        except Exception as error:  # onnxruntime's errors have no common class
+            raise damaged(path, error) from error
+        card = read_card(path, session.get_modelmeta().custom_metadata_map.get(METADATA_KEY))
+        super().__init__(path, card, own_precision(path, card, precision))
+        self._session = session
+        self._names = [output.name for output in session.get_outputs()]
+
+    def run(self, inputs: dict[str, Tensor]) -> Mapping[str, Tensor]:
+        """See `GraphEngine`."""
+        values = self._session.run(self._names, {name: value.numpy() for name, value in inputs.items()})
+        return {name: torch.from_numpy(value) for name, value in zip(self._names, values, strict=True)}
+
+
+class OpenVinoEngine(GraphEngine):
+    """An OpenVINO file (.xml, beside it .bin), run on the CPU.
+
+    precision: "auto" is what the file was exported in, with all that it leaves in floating point in float32; "bf16"
+    lets OpenVINO compute in bfloat16 where the processor can.
+
+    Raises:
+        ConfigError: OpenVINO is not installed, or cannot compute as asked.
+        CheckpointError: a file that is missing, damaged or not from `knet export`.
+    """
+
+    name = "openvino"
+
+    def __init__(self, path: Path, device: str = "auto", precision: str = "auto"):
+        need("openvino")
+        import openvino
+
+        if device not in ("auto", "cpu"):
+            raise ConfigError(f"OpenVINO files run on the processor here, not on '{device}'; give --device cpu.")
+        core = openvino.Core()
+        try:
+            model = core.read_model(existing(path))
+            text = model.get_rt_info([METADATA_KEY]).astype(str) if model.has_rt_info([METADATA_KEY]) else None
+        except (RuntimeError, ValueError) as error:
+            raise damaged(path, error) from error
+        card = read_card(path, text)
+        own = card["graph"]["precision"]
+        if precision in ("bf16", "fp16") and precision != own:
+            able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            if precision.upper() not in able:
+                raise ConfigError(
+                    f"OpenVINO cannot compute in {precision} on this processor, only in "
+                    f"{', '.join(name.lower() for name in able if name in ('FP32', 'BF16', 'FP16', 'INT8'))}; "
+                    "leave --precision out."
+                )
+        elif precision not in ("auto", own, "fp32") or (precision == "fp32" and own == "int8"):
+            own_precision(path, card, precision)  # raises
+        hint = {"bf16": "bf16", "fp16": "f16" if precision != own else "f32"}.get(precision, "f32")
+        config = {
+            "INFERENCE_PRECISION_HINT": hint,
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        super().__init__(path, card, own if precision == "auto" else precision)
+        self._request = core.compile_model(model, "CPU", config).create_infer_request()
+
+    def run(self, inputs: dict[str, Tensor]) -> Mapping[str, Tensor]:
+        """See `GraphEngine`."""
+        results = self._request.infer({name: value.numpy() for name, value in inputs.items()}, share_inputs=True)
+        return {output.get_any_name(): torch.from_numpy(value) for output, value in results.items()}
+
+
+def open_exported(path: str | Path, device: str = "auto", precision: str = "auto") -> GraphEngine:
+    """The engine for an exported file, by its ending, see `ENDINGS`.
+
+    device: "auto", "cpu", or for ONNX files and TensorRT "cuda". precision: "auto" or what the engine can compute the
+    file in.
+
+    Raises: as the engines.
+    """
+    path, form = Path(path), ENDINGS[Path(path).suffix]
+    if form == "tensorrt":
+        from knet.inference.tensorrt import TensorRtEngine
+
+        return TensorRtEngine(path, device, precision)
+    return (OnnxEngine if form == "onnx" else OpenVinoEngine)(path, device, precision)
+
+
+def existing(path: Path) -> str:
+    """The path, if there is a file. Raises: CheckpointError."""
+    if not path.is_file():
+        raise CheckpointError(f"There is no file '{path}'; give the path of a file that `knet export` wrote.")
+    return str(path)
+
+
+def damaged(path: Path, error: Exception) -> CheckpointError:
+    """The error for a file that a runtime refuses."""
+    reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+    return CheckpointError(f"The file '{path}' cannot be opened ({reason}); export or copy it again.")
+
+
+def read_card(path: Path, text: str | None) -> dict[str, Any]:
+    """The card from its JSON. Raises: CheckpointError if there is none."""
+    card = None if text is None else json.loads(text)
+    if not isinstance(card, dict) or "graph" not in card:
+        raise CheckpointError(
+            f"'{path}' does not say which model and classes it holds, so it was not written by `knet export`; export "
+            "the model with it."
+        )
+    return card
+
+
+def own_precision(path: Path, card: dict[str, Any], precision: str) -> str:
+    """The precision of the file. Raises: ConfigError if another one is wanted."""
+    own: str = card["graph"]["precision"]
+    if precision not in ("auto", own):
+        raise ConfigError(
+            f"'{path}' computes in {own} and cannot in {precision}; leave --precision out, or export the model again "
+            "with another (knet export --precision)."
+        )
+    return own
+
+
+def _providers(device: str) -> list[str]:
+    import onnxruntime
+
+    cuda = "CUDAExecutionProvider"
+    if device == "cpu" or (device == "auto" and cuda not in onnxruntime.get_available_providers()):
+        return ["CPUExecutionProvider"]
+    if device not in ("auto", "cuda") or cuda not in onnxruntime.get_available_providers():
+        raise ConfigError(
+            f"The installed onnxruntime cannot use the device '{device}'; give --device cpu, or for 'cuda' install "
+            "onnxruntime-gpu in the place of onnxruntime."
+        )
+    return [cuda, "CPUExecutionProvider"]

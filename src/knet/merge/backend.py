@@ -1,0 +1,25 @@
+"""The fastest way to merge masks that is there: compiled for the processor, or for the GPU, or plain torch."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from types import ModuleType
+
+import torch
+
+
+def backend(device: torch.device) -> ModuleType:
+    """The module with `share_pixels`, `masks_above_half` and `relabel` for tensors of a device; see `merge.plain`.
+
+    `merge.streaming` needs Numba (the extra `fast`), `merge.gpu` Triton, which comes with torch for CUDA on Linux.
+    """
+    return _first({"cpu": "streaming", "cuda": "gpu"}.get(device.type, "plain"))
+
+
+@functools.cache
+def _first(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(f"knet.merge.{name}")
+    except ImportError:
+        return importlib.import_module("knet.merge.plain")

@@ -1,0 +1,225 @@
+"""Which mask owns each pixel, without a single mask at full size: on the CPU, and exactly what `merge.plain` gives.
+
+A bilinear resize never leaves the range of the values it mixes. So on a tile of pixels that mix the same few source
+values, a mask's largest and smallest of these bound it everywhere. A mask that stays below what another surely reaches
+owns no pixel of the tile; where one mask is left, no pixel has to be computed, and elsewhere only the masks that are
+left. Numba compiles these loops at the first use and keeps the result on disk (the extra `fast`).
+"""
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+# (Numba's functions take arrays, whose kinds are told in the docstrings.)
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from knet.merge.stretch import Axis, Stretch
+
+_SLACK = np.float32(1e-6)  # relative: bounds are float32, so masks this close to each other are both computed
+_TINY = np.float32(1e-30)  # where bounds are smaller, rounding is no longer relative: all masks are computed
+_ABOVE, _BELOW = np.float32(0.5) + _SLACK, np.float32(0.5) - _SLACK
+_HALF_LOGIT, _HALF = -(2.0**-24), 0.5 - 2.0**-26  # the least float64 whose probability, as float32, is 0.5
+
+
+def share_pixels(
+    values: Tensor, scores: Tensor, stretch: Stretch, logits: bool, count: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See `merge.plain.share_pixels`, whose results these are; with as many threads as torch has."""
+    grid = values.float().contiguous()
+    bounds = (grid.sigmoid() if logits else grid).permute(1, 2, 0).contiguous()
+    rows, columns = _tiles(stretch.rows), _tiles(stretch.columns)
+    owner = np.empty(stretch.size, np.int32)
+    arrays = grid.numpy(), bounds.numpy(), scores.float().contiguous().numpy()
+    tables = stretch.rows.index, stretch.rows.weight, stretch.columns.index, stretch.columns.weight
+
+    def share(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return _share(*arrays, *tables, part, columns, logits, count, owner)
+
+    threads = min(torch.get_num_threads(), len(rows))
+    if threads == 1:
+        counts = [share(rows)]
+    else:
+        with ThreadPoolExecutor(
+            threads
+        ) as pool:  # several parts for each: a scene is busier in some rows than in others
+            counts = list(pool.map(share, np.array_split(rows, min(4 * threads, len(rows)))))
+    won, large = (np.sum(counted, axis=0) for counted in zip(*counts, strict=True))
+    return torch.from_numpy(owner), torch.from_numpy(won), torch.from_numpy(large)
+
+
+def masks_above_half(probabilities: Tensor, stretch: Stretch) -> Iterator[Tensor]:
+    """See `merge.plain.masks_above_half`, whose results these are."""
+    rows, columns = _tiles(stretch.rows), _tiles(stretch.columns)
+    tables = stretch.rows.index, stretch.rows.weight, stretch.columns.index, stretch.columns.weight
+    for map_ in probabilities.float().contiguous().numpy():
+        mask = np.empty(stretch.size, np.bool_)
+        _above_half(map_, *tables, rows, columns, mask)
+        yield torch.from_numpy(mask)
+
+
+def relabel(owner: Tensor, numbers: Tensor) -> Tensor:
+    """See `merge.plain.relabel`."""
+    return torch.from_numpy(_relabel(owner.contiguous().numpy(), numbers.numpy()))
+
+
+def _tiles(axis: Axis) -> np.ndarray:
+    """Pixels cut where their source values change. -> (n,4) int64: first pixel, end, first source value, end"""
+    first, end = axis.index.min(axis=1), axis.index.max(axis=1) + 1
+    # Much enlarged masks change their neighbours every few pixels; elsewhere pixels with up to five values are a tile.
+    widest = max(int((end - first).max()), 2 if len(first) >= 4 * (end.max() - first.min()) else 5)
+    tiles, start = list[tuple[int, int, int, int]](), 0
+    for pixel in range(1, len(first) + 1):
+        if pixel == len(first) or end[pixel] - first[start] > widest:
+            tiles.append((start, pixel, int(first[start]), int(end[pixel - 1])))
+            start = pixel
+    return np.array(tiles, np.int64)
+
+
+@njit(cache=True, nogil=True)
+def _share(values, bounds, scores, row_index, row_weight, column_index, column_weight, rows, columns, logits, count, owner):
+    """Writes the owners of the given rows of tiles; -> the pixels that each mask won, and where it is large.
+
+    values (N,h,w), bounds (h,w,N), scores (N,) float32 · tables of `Axis` · tiles of `_tiles` · owner (H,W) int32
+    """
+    masks, width = values.shape[0], values.shape[2]
+    won, large = np.zeros(masks, np.int64), np.zeros(masks, np.int64)
+    high, low = np.empty((width, masks), np.float32), np.empty((width, masks), np.float32)
+    most, least, upper = np.empty(masks, np.float32), np.empty(masks, np.float32), np.empty(masks, np.float32)
+    left, mixed = np.empty(masks, np.int64), np.empty(width, np.float64)
+    best = np.empty((_longest(rows), _longest(columns)), np.float32)
+    for row in rows:
+        _extremes(bounds[row[2] : row[3]], high, low)
+        for column in columns:
+            pixels = (row[1] - row[0]) * (column[1] - column[0])
+            reached = _bounds(high[column[2] : column[3]], low[column[2] : column[3]], scores, most, least, upper)
+            for n in range(masks if count else 0):
+                if least[n] >= _ABOVE:
+                    large[n] += pixels
+                elif most[n] >= _BELOW:
+                    for y in range(row[0], row[1]):
+                        _mix(values[n], row_index, row_weight, y, column, mixed)
+                        for x in range(column[0], column[1]):
+                            value = _pixel(mixed, column_index, column_weight, x)
+                            large[n] += value >= (_HALF_LOGIT if logits else _HALF)
+            possible = _possible(upper, reached, left)
+            if possible == 1:
+                owner[row[0] : row[1], column[0] : column[1]] = left[0]
+                won[left[0]] += pixels
+                continue
+            best[:] = -np.inf
+            for n in left[:possible]:
+                for y in range(row[0], row[1]):
+                    _mix(values[n], row_index, row_weight, y, column, mixed)
+                    for x in range(column[0], column[1]):
+                        value = _pixel(mixed, column_index, column_weight, x)
+                        if logits:
+                            value = 1 / (1 + np.exp(-value))
+                        weighted = np.float32(np.float64(scores[n]) * value)
+                        if weighted > best[y - row[0], x - column[0]]:
+                            best[y - row[0], x - column[0]] = weighted
+                            owner[y, x] = n
+            for y in range(row[0], row[1]):
+                for x in range(column[0], column[1]):
+                    won[owner[y, x]] += 1
+    return won, large
+
+
+@njit(cache=True, nogil=True)
+def _above_half(map_, row_index, row_weight, column_index, column_weight, rows, columns, mask):
+    """Writes where a map (h,w) float32 is above 0.5 on the pixels of mask (H,W) bool."""
+    mixed = np.empty(map_.shape[1], np.float64)
+    for row in rows:
+        for column in columns:
+            tile = map_[row[2] : row[3], column[2] : column[3]]
+            most, least = tile.max(), tile.min()
+            if least >= _ABOVE or most < _BELOW:
+                mask[row[0] : row[1], column[0] : column[1]] = least >= _ABOVE
+                continue
+            for y in range(row[0], row[1]):
+                _mix(map_, row_index, row_weight, y, column, mixed)
+                for x in range(column[0], column[1]):
+                    mask[y, x] = np.float32(_pixel(mixed, column_index, column_weight, x)) > 0.5
+
+
+@njit(cache=True, nogil=True)
+def _relabel(owner, numbers):
+    result = np.empty(owner.shape, np.int32)
+    for y in range(owner.shape[0]):
+        for x in range(owner.shape[1]):
+            result[y, x] = numbers[owner[y, x]]  # -1 is the last
+    return result
+
+
+@njit(cache=True, nogil=True)
+def _extremes(bounds, high, low):
+    """Largest and smallest over a few rows. (rows,w,N) -> (w,N), (w,N)"""
+    for x in range(bounds.shape[1]):
+        for n in range(bounds.shape[2]):
+            high[x, n] = low[x, n] = bounds[0, x, n]
+    for y in range(1, len(bounds)):
+        for x in range(bounds.shape[1]):
+            for n in range(bounds.shape[2]):
+                value = bounds[y, x, n]
+                high[x, n] = value if value > high[x, n] else high[x, n]
+                low[x, n] = value if value < low[x, n] else low[x, n]
+
+
+@njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})  # without which a maximum is no vector operation
+def _bounds(high, low, scores, most, least, upper):
+    """Largest, smallest, largest x score over a few columns, (columns,N) -> (N,) each; -> what some mask reaches."""
+    for n in range(len(scores)):
+        most[n], least[n] = high[0, n], low[0, n]
+    for x in range(1, len(high)):
+        for n in range(len(scores)):
+            most[n] = high[x, n] if high[x, n] > most[n] else most[n]
+            least[n] = low[x, n] if low[x, n] < least[n] else least[n]
+    reached = scores[0] * least[0]
+    for n in range(len(scores)):
+        upper[n] = scores[n] * most[n]
+        value = scores[n] * least[n]
+        reached = value if value > reached else reached
+    return reached
+
+
+@njit(cache=True, nogil=True)
+def _possible(upper, reached, left):
+    """Puts the masks that may own a pixel into `left`, in order. -> their number"""
+    limit = reached - abs(reached) * _SLACK
+    everything = abs(limit) < _TINY
+    count = 0
+    for n in range(len(upper)):
+        if everything or upper[n] + abs(upper[n]) * _SLACK >= limit:
+            left[count] = n
+            count += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _mix(map_, index, weight, y, column, mixed):
+    """Row y of the pixels of a tile, still on the grid's columns."""
+    for x in range(column[2], column[3]):
+        total = np.float64(map_[index[y, 0], x]) * weight[y, 0]
+        for t in range(1, index.shape[1]):
+            total += np.float64(map_[index[y, t], x]) * weight[y, t]
+        mixed[x] = total
+
+
+@njit(cache=True, nogil=True)
+def _pixel(mixed, index, weight, x):
+    value = mixed[index[x, 0]] * weight[x, 0]
+    for t in range(1, index.shape[1]):
+        value += mixed[index[x, t]] * weight[x, t]
+    return value
+
+
+@njit(cache=True, nogil=True)
+def _longest(tiles):
+    longest = 0
+    for tile in tiles:
+        longest = max(longest, tile[1] - tile[0])
+    return longest

@@ -1,0 +1,155 @@
+"""The fast ways to merge masks against the plain one: equal in every pixel, on every input."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+import knet
+from knet.merge import plain
+from knet.merge.backend import backend
+from knet.merge.image import enlarge, to_image
+from knet.merge.stretch import Stretch, stretch
+
+streaming = pytest.importorskip("knet.merge.streaming", reason="Numba is not installed")
+
+
+@st.composite
+def grids(draw: Any) -> tuple[Tensor, Tensor]:
+    """Masks and scores: noise, blobs, constants, ties, copies, and logits that float32 cannot tell apart."""
+    g = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
+    n, h, w = draw(st.sampled_from([1, 2, 3, 9, 40])), draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    masks = torch.randn(n, h, w, generator=g) * draw(st.sampled_from([0.0, 1e-7, 1.0, 20.0, 300.0]))
+    masks += draw(st.sampled_from([0.0, 0.5, -30.0, 17.0]))
+    if draw(st.booleans()):
+        masks = masks.round()  # many equal values, and many zeros, which are half
+    scores = torch.rand(n, generator=g)
+    kind = draw(st.sampled_from(["any", "equal", "some are 0", "copies"]))
+    if kind == "equal":
+        scores[:] = scores[0]
+    if kind == "some are 0":
+        scores[torch.rand(n, generator=g) < 0.5] = 0
+    if kind == "copies":
+        masks, scores = masks[torch.arange(n) // 2], scores[torch.arange(n) // 2]
+    kinds = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    return masks.to(kinds[draw(st.sampled_from(list(kinds)))]), scores
+
+
+@st.composite
+def stretches(draw: Any, source: tuple[int, int]) -> Stretch:
+    """One resize, up or down, or a chain of two with a crop between."""
+    side = st.integers(1, 70)
+    if draw(st.booleans()):
+        return stretch(source, (draw(side), draw(side)))
+    padded = draw(side), draw(side)
+    crop = draw(st.integers(1, padded[0])), draw(st.integers(1, padded[1]))
+    return stretch(source, padded, (draw(side), draw(side)), crop=crop)
+
+
+@given(grids(), st.data(), st.booleans(), st.integers(1, 3))
+@settings(max_examples=300)
+def test_pixels_are_shared_as_by_the_plain_way(
+    masks: tuple[Tensor, Tensor], data: Any, logits: bool, threads: int
+) -> None:
+    values, scores = masks
+    to_pixels = data.draw(stretches((values.shape[1], values.shape[2])))
+    expected = plain.share_pixels(values, scores, to_pixels, logits)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        ours = streaming.share_pixels(values, scores, to_pixels, logits)
+    finally:
+        torch.set_num_threads(before)
+    for name, a, b in zip(("owner", "won", "large"), ours, expected, strict=True):
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b), name
+
+
+@given(grids(), st.data())
+@settings(max_examples=100)
+def test_masks_above_half_are_as_by_the_plain_way(masks: tuple[Tensor, Tensor], data: Any) -> None:
+    probabilities = masks[0].float().sigmoid()
+    to_pixels = data.draw(stretches((probabilities.shape[1], probabilities.shape[2])))
+    pairs = zip(
+        streaming.masks_above_half(probabilities, to_pixels),
+        plain.masks_above_half(probabilities, to_pixels),
+        strict=True,
+    )
+    assert all(torch.equal(ours, expected) for ours, expected in pairs)
+
+
+def test_hundreds_of_masks_of_a_scene() -> None:
+    g = torch.Generator().manual_seed(0)
+    noise = F.interpolate(torch.randn(1, 300, 5, 9, generator=g) * 9 - 3, (24, 48), mode="bicubic")[0]
+    scores = torch.rand(300, generator=g)
+    to_pixels = stretch((24, 48), (192, 384))
+    for ours, expected in zip(
+        streaming.share_pixels(noise, scores, to_pixels, True),
+        plain.share_pixels(noise, scores, to_pixels, True),
+        strict=True,
+    ):
+        assert torch.equal(ours, expected)
+
+
+@given(st.lists(st.integers(-1, 5), min_size=1, max_size=30))
+@settings(max_examples=20)
+def test_relabelling(owner: list[int]) -> None:
+    map_, numbers = torch.tensor([owner], dtype=torch.int32), torch.arange(10, 17, dtype=torch.int32)
+    assert torch.equal(streaming.relabel(map_, numbers), plain.relabel(map_, numbers))
+
+
+@pytest.fixture(params=["RT-K-Net", "K-Net"])
+def merge(request: pytest.FixtureRequest) -> str:
+    return {"RT-K-Net": "optimised", "K-Net": "sorted"}[request.param]
+
+
+@pytest.fixture
+def plainly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Everything merges the plain way."""
+
+    def plain_backend(_device: torch.device) -> ModuleType:
+        return plain
+
+    for module in ("knet.merge.panoptic", "knet.merge.image", "knet.inference.segmenter"):
+        monkeypatch.setattr(f"{module}.backend", plain_backend)
+    yield
+
+
+def test_real_predictions_of_the_bundled_model(merge: str, request: pytest.FixtureRequest) -> None:
+    assert backend(torch.device("cpu")) is streaming
+    segmenter = knet.load("rtknet-slim-camvid", device="cpu", merge=merge, precision="fp32")  # type: ignore[arg-type]
+    photo = Path(knet.__file__).parent / "assets" / "demo" / "highway_2.jpg"
+    fast = segmenter(photo, score=0.05)
+    request.getfixturevalue("plainly")
+    slow = segmenter(photo, score=0.05)
+    assert len(slow.segments) > 5
+    assert fast.segments == slow.segments
+    np.testing.assert_array_equal(fast.id_map, slow.id_map)
+
+
+def test_a_chain_of_resizes_is_one_table() -> None:
+    """As torch resizes, one step after the other, to rounding."""
+    logits = torch.randn(2, 25, 42, generator=torch.Generator().manual_seed(0)) * 5
+    grid, padded, seen, size = enlarge(logits), (200, 336), (200, 333), (120, 161)
+    one = F.interpolate(grid[None], padded, mode="bilinear", align_corners=False)[:, :, : seen[0], : seen[1]]
+    expected = F.interpolate(one, size, mode="bilinear", align_corners=False)[0]
+    to_pixels = to_image(grid, padded, seen, size)
+    assert to_pixels.size == size
+    ours = torch.stack([to_pixels(map_) for map_ in grid]).float()
+    torch.testing.assert_close(ours, expected, rtol=0, atol=5e-7)
+
+
+@given(st.integers(1, 90), st.integers(1, 90))
+@settings(max_examples=100)
+def test_positions_are_those_of_torch(source: int, size: int) -> None:
+    line = torch.arange(source, dtype=torch.float32)[None, None, None]
+    expected = F.interpolate(line, (1, size), mode="bilinear", align_corners=False)[0, 0]
+    torch.testing.assert_close(stretch((1, source), (1, size))(line[0, 0]).float(), expected, rtol=0, atol=1e-5)
