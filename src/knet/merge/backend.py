@@ -19,7 +19,9 @@ def backend(device: torch.device) -> ModuleType:
 
 @functools.cache
 def _first(name: str) -> ModuleType:
+    plain = importlib.import_module("knet.merge.plain")
     try:
-        return importlib.import_module(f"knet.merge.{name}")
+        module = importlib.import_module(f"knet.merge.{name}")
     except ImportError:
-        return importlib.import_module("knet.merge.plain")
+        return plain
+    return plain if name == "gpu" and not module.usable() else module

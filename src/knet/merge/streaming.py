@@ -81,7 +81,9 @@ def _tiles(axis: Axis) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _share(values, bounds, scores, row_index, row_weight, column_index, column_weight, rows, columns, logits, count, owner):
+def _share(
+    values, bounds, scores, row_index, row_weight, column_index, column_weight, rows, columns, logits, count, owner
+):
     """Writes the owners of the given rows of tiles; -> the pixels that each mask won, and where it is large.
 
     values (N,h,w), bounds (h,w,N), scores (N,) float32 · tables of `Axis` · tiles of `_tiles` · owner (H,W) int32

@@ -1,0 +1,141 @@
+"""Which mask owns each pixel, without a single mask at full size: on a GPU, exactly what `merge.plain` gives.
+
+The idea is that of `merge.streaming`, in Triton. Here torch bounds every mask on every tile of pixels, and one program
+a tile computes the masks that are left there. Nothing waits for the GPU.
+"""
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+
+from __future__ import annotations
+
+import functools
+import warnings
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from knet.merge.plain import masks_above_half, relabel
+from knet.merge.stretch import Axis, Stretch
+
+__all__ = ["masks_above_half", "relabel", "share_pixels", "usable"]
+
+_TILE = (16, 32)  # pixels
+_SLACK, _TINY = 1e-6, 1e-30  # see `merge.streaming`
+_POSSIBLE, _MIXED = 1, 2  # what a tile has to ask of a mask: whether it wins pixels, how many of its pixels are large
+
+
+def share_pixels(
+    values: Tensor, scores: Tensor, stretch: Stretch, logits: bool, count: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See `merge.plain.share_pixels`, whose results these are."""
+    grid, scores = values.float().contiguous(), scores.float().contiguous()
+    bounds = grid.sigmoid() if logits else grid
+    (height, width), tables, sources = stretch.size, list[Tensor](), list[Tensor]()
+    for axis, side in zip((stretch.rows, stretch.columns), _TILE, strict=True):
+        index, weight, tiles = _on_device(axis, side, values.device)
+        tables += [index, weight]
+        sources.append(tiles)
+    high, low = (
+        _over_tiles(_over_tiles(bounds, sources[0], dim=1, most=most), sources[1], dim=2, most=most)
+        for most in (True, False)
+    )
+    upper, lower = scores[:, None, None] * high, (scores[:, None, None] * low).amax(0)
+    limit = lower - lower.abs() * _SLACK
+    possible = (upper + upper.abs() * _SLACK >= limit) | (limit.abs() < _TINY)
+    whole = low >= 0.5 + _SLACK
+    mixed = ~whole & (high >= 0.5 - _SLACK) & count
+    asked = (possible * _POSSIBLE + mixed * _MIXED).to(torch.int32).contiguous()
+
+    pixels = [
+        torch.tensor(_lengths(side, tile), device=values.device) for side, tile in zip(stretch.size, _TILE, strict=True)
+    ]
+    large = (whole * count * pixels[0][:, None] * pixels[1]).sum((1, 2))
+    owner = torch.empty((height, width), dtype=torch.int32, device=values.device)
+    _share[asked.shape[1:]](
+        grid, scores, asked, *tables, owner, large,
+        len(grid), grid.shape[1], grid.shape[2], height, width, asked.shape[1], asked.shape[2],
+        LOGITS=logits, ROW_TAPS=tables[0].shape[1], COLUMN_TAPS=tables[2].shape[1], ROWS=_TILE[0], COLUMNS=_TILE[1],
+        enable_fp_fusion=False,
+    )  # fmt: skip
+    return owner, torch.bincount(owner.flatten(), minlength=len(grid)), large
+
+
+@functools.cache
+def usable() -> bool:
+    """Whether Triton can build and run its program here; it needs a C compiler, for one. Warns if it cannot."""
+    try:
+        one = torch.ones(1, 1, 1, device="cuda")
+        share_pixels(one, one[0, 0], Stretch(*[Axis(np.zeros((1, 1), np.int32), np.ones((1, 1)))] * 2), logits=True)
+    except Exception as fault:  # of many kinds, from missing compilers to drivers
+        warnings.warn(f"Triton does not work here, so masks are merged the slow way: {fault}", stacklevel=2)
+        return False
+    return True
+
+
+@functools.lru_cache(maxsize=64)
+def _cached(axis_key: tuple[bytes, bytes, int], side: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    index_bytes, weight_bytes, taps = axis_key
+    index = np.frombuffer(index_bytes, np.int32).reshape(-1, taps)
+    weight = np.frombuffer(weight_bytes, np.float64).reshape(-1, taps)
+    first = [int(index[start : start + side].min()) for start in range(0, len(index), side)]
+    end = [int(index[start : start + side].max()) + 1 for start in range(0, len(index), side)]
+    span = max(last - begin for begin, last in zip(first, end, strict=True))
+    tiles = np.minimum(np.array(first)[:, None] + np.arange(span), np.array(end)[:, None] - 1)
+    return tuple(torch.tensor(table, device=device) for table in (index, weight, tiles))  # type: ignore[return-value]
+
+
+def _on_device(axis: Axis, side: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """The table's indices and weights, and the source values of each tile, (tiles,span) int64, the last repeated."""
+    return _cached((axis.index.tobytes(), axis.weight.tobytes(), axis.index.shape[1]), side, device)
+
+
+def _over_tiles(bounds: Tensor, sources: Tensor, dim: int, most: bool) -> Tensor:
+    """Largest (or smallest) of the source values of each tile along an axis. (N,..) -> (N,..) with tiles there"""
+    result = bounds.index_select(dim, sources[:, 0])
+    for place in range(1, sources.shape[1]):
+        other = bounds.index_select(dim, sources[:, place])
+        result = torch.maximum(result, other) if most else torch.minimum(result, other)
+    return result
+
+
+def _lengths(side: int, tile: int) -> list[int]:
+    """The pixels of each tile along an axis."""
+    return [min(tile, side - start) for start in range(0, side, tile)]
+
+
+@triton.jit
+def _share(
+    values, scores, asked, row_index, row_weight, column_index, column_weight, owner, large,
+    masks, grid_height, grid_width, height, width, tile_rows, tile_columns,
+    LOGITS: tl.constexpr, ROW_TAPS: tl.constexpr, COLUMN_TAPS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    tile_y, tile_x = tl.program_id(0), tl.program_id(1)
+    y, x = tile_y * ROWS + tl.arange(0, ROWS), tile_x * COLUMNS + tl.arange(0, COLUMNS)
+    in_rows, in_columns = y < height, x < width
+    inside = in_rows[:, None] & in_columns[None, :]
+    best = tl.full((ROWS, COLUMNS), float("-inf"), tl.float32)
+    winner = tl.zeros((ROWS, COLUMNS), tl.int32)
+    for n in range(masks):
+        wanted = tl.load(asked + (n * tile_rows + tile_y) * tile_columns + tile_x)
+        if wanted > 0:
+            map_ = values + n * grid_height * grid_width
+            value = tl.zeros((ROWS, COLUMNS), tl.float64)
+            for column_tap in tl.static_range(COLUMN_TAPS):
+                column = tl.load(column_index + x * COLUMN_TAPS + column_tap, in_columns, 0)
+                mixed = tl.zeros((ROWS, COLUMNS), tl.float64)
+                for row_tap in tl.static_range(ROW_TAPS):
+                    row = tl.load(row_index + y * ROW_TAPS + row_tap, in_rows, 0)
+                    source = tl.load(map_ + row[:, None] * grid_width + column[None, :]).to(tl.float64)
+                    mixed += source * tl.load(row_weight + y * ROW_TAPS + row_tap, in_rows, 0.0)[:, None]
+                value += mixed * tl.load(column_weight + x * COLUMN_TAPS + column_tap, in_columns, 0.0)[None, :]
+            if LOGITS:
+                value = 1.0 / (1.0 + tl.exp(-value))
+            if wanted >= 2:
+                tl.atomic_add(large + n, tl.sum(tl.sum((inside & (value.to(tl.float32) >= 0.5)).to(tl.int64), 1), 0))
+            weighted = (value * tl.load(scores + n).to(tl.float64)).to(tl.float32)
+            better = weighted > best
+            best = tl.where(better, weighted, best)
+            winner = tl.where(better, n, winner)
+    tl.store(owner + y[:, None] * width + x[None, :], winner, inside)

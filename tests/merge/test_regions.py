@@ -1,0 +1,60 @@
+"""Objects as connected regions."""
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from knet.merge.panoptic import MergedMasks, number_segments
+from knet.merge.regions import as_regions
+
+THINGS = torch.tensor([False, True, True])
+
+
+def merged(owner: list[list[int]], labels: list[int]) -> MergedMasks:
+    """Masks with the scores 0.9, 0.8, ... and the kernels 10, 11, ..."""
+    pixels = torch.tensor(owner, dtype=torch.int32)
+    areas = torch.bincount(pixels[pixels >= 0].long(), minlength=len(labels))
+    count = torch.arange(len(labels))
+    return MergedMasks(pixels, areas, torch.tensor(labels), 0.9 - 0.1 * count, 10 + count)
+
+
+def test_a_mask_in_two_places_is_two_objects_and_touching_masks_are_one() -> None:
+    found = as_regions(merged([[1, 0, 0, 1, 2], [1, 0, 0, 1, 2], [3, 3, 3, 2, 2]], [0, 1, 1, 2]), THINGS, 1)
+    id_map, rows = number_segments(found, THINGS)
+    assert id_map.tolist() == [[2, 1, 1, 3, 3], [2, 1, 1, 3, 3], [4, 4, 4, 3, 3]]
+    assert [(label, round(score, 1)) for _, label, score in rows] == [(0, 0.9), (1, 0.8), (1, 0.7), (2, 0.6)]
+    owned = found.areas > 0
+    assert found.kernels[owned].tolist() == [10, 11, 12, 13]  # mask 2 has four pixels of its region, mask 1 two
+
+
+def test_specks_become_void_and_stuff_stays() -> None:
+    found = as_regions(merged([[1, 0, 1, 1], [0, 0, -1, 1]], [0, 1]), THINGS, 2)
+    assert number_segments(found, THINGS)[0].tolist() == [[0, 1, 2, 2], [1, 1, 0, 2]]
+
+
+def test_an_image_without_things_or_masks() -> None:
+    only_stuff = merged([[0, -1]], [0])
+    assert number_segments(as_regions(only_stuff, THINGS, 1), THINGS)[0].tolist() == [[1, 0]]
+    empty = MergedMasks(torch.full((2, 2), -1, dtype=torch.int32), *(torch.zeros(0, dtype=torch.int64),) * 4)
+    assert number_segments(as_regions(empty, THINGS, 1), THINGS)[0].tolist() == [[0, 0], [0, 0]]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5))
+def test_regions_are_those_of_the_classes(seed: int, smallest: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, 4)
+    owner = rng.integers(-1, 4, (7, 9))
+    found = as_regions(merged(owner.tolist(), labels.tolist()), THINGS, smallest)
+    new, kinds = found.owner.numpy(), found.labels.numpy()
+    class_of = np.append(labels, -1)[owner]
+    assert (np.append(kinds, -1)[new][new >= 0] == class_of[new >= 0]).all()
+    assert (new[class_of == 0] == owner[class_of == 0]).all()
+    for label in (1, 2):
+        parts, count = ndimage.label(class_of == label, np.ones((3, 3)))
+        for part in range(1, count + 1):
+            inside = np.unique(new[parts == part])
+            assert len(inside) == 1
+            assert (inside[0] == -1) == ((parts == part).sum() < smallest)
+            assert inside[0] == -1 or found.areas[inside[0]] == (parts == part).sum()
