@@ -16,6 +16,7 @@ import torch
 import yaml
 from PIL import Image
 
+import knet
 from knet.cli.main import main
 
 Run = Callable[..., tuple[int, str, str]]
@@ -183,7 +184,7 @@ def test_a_submission_to_a_test_server(run: Run, official_checkpoint: Any, stree
 
 
 def test_models_and_convert(run: Run, official_checkpoint: Any) -> None:
-    status, out, _ = run("models")
+    status, out, _ = run("models", "rtknet-*")
     assert status == 0
     assert {"rtknet-cityscapes", "rtknet-mapillary", "rtknet-slim-cityscapes"} <= {
         line.split()[0] for line in out.splitlines()
@@ -196,6 +197,13 @@ def test_models_and_convert(run: Run, official_checkpoint: Any) -> None:
     assert status == 0, err
     assert "19 classes" in out
     assert Path("slim.safetensors").is_file()
+
+
+@pytest.mark.large
+def test_every_model_is_listed(run: Run) -> None:
+    status, out, _ = run("models", "--json")
+    assert status == 0
+    assert {row["name"] for row in json.loads(out)} == set(knet.models())
 
 
 def fails(result: tuple[int, str, str], status: int, *words: str) -> None:

@@ -70,7 +70,7 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "mkv": ("mkv", {}),
     "mkv with sound": ("mkv", {"sound": True}),
     "avi with sound": ("avi", {"sound": True}),
-    "transport stream": ("mpg", {"format": "mpegts"}),
+    "transport stream": ("ts", {"format": "mpegts"}),
 }
 
 
@@ -107,6 +107,8 @@ def test_a_video_of_zero_bytes_and_one_without_an_index(run: Run, tiny_weights: 
     rows = [json.loads(line) for line in Path("results/tracks.jsonl").read_text().splitlines()]
     assert [row["video"] for row in rows] == ["good", "good"]
     assert [path.name for path in Path("results/panoptic").iterdir()] == ["good"]
+    status, out, _ = run("predict", tiny_weights, empty, headless)
+    assert (status, out) == (2, "0 images, nothing saved; 2 failed\n")
 
 
 def test_a_video_that_changes_its_size(run: Run, tiny_weights: Path, tmp_path: Path) -> None:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from knet.cli.main import main
+from knet.data.categories import load_table
 from knet.data.clip_checks import check_clip_root
+from knet.data.clip_folder import write_clip_frame
 from knet.data.clip_roots import CLIP_ROOTS, open_clips
 from knet.data.clips import ClipReader
+from knet.data.coco_masks import pack_mask
+from knet.data.mots import MotsLine, write_mots
 from knet.data.synthetic.clip_layouts import CLIP_LAYOUTS, synthesize_clips
 from knet.errors import ConfigError
 
@@ -53,3 +59,49 @@ def test_gaps_and_broken_frames_are_found(tmp_path: Path, capsys: pytest.Capture
     assert "error: frames cannot be used (1): The image " in capsys.readouterr().out
     assert main(["data", "check", "step", str(root), "--splits", "trian"]) == 2
     assert "no split 'trian'" in capsys.readouterr().err
+
+
+def draw_frames(folder: Path, count: int) -> None:
+    for n in range(count):
+        (folder / "walk").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 10), (n, 0, 0)).save(folder / f"walk/{n:06d}.png")
+
+
+def test_clips_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw_frames(tmp_path / "images", 3)
+    names = [category.name for category in load_table("kitti_step").categories]
+    labels = np.full((10, 20), names.index("road"))
+    labels[2:5, 3:7] = names.index("car")
+    for n in range(3):
+        write_clip_frame(tmp_path, f"walk/{n:06d}", labels, np.where(labels == labels[2, 3], 4, 0), "kitti_step")
+    given = [f"--{kind}={tmp_path / kind}" for kind in ("images", "labels", "instances")]
+    assert main(["data", "check", *given, "--classes", "kitti_step"]) == 0
+    out = capsys.readouterr().out
+    assert "(1 clips): 3 images, 20x10 pixels, 0.0% void" in out
+    car = next(line.split() for line in out.splitlines() if line.startswith("car "))
+    assert car[2:] == ["thing", "3", "3", "0", "6.00%"]
+    assert main(["data", "check", *given]) == 2
+    assert "--classes is missing" in capsys.readouterr().err
+    (tmp_path / "labels/walk/000001.png").write_bytes(b"half")
+    assert main(["data", "check", *given, "--classes", "kitti_step"]) == 2
+    assert "error: frames cannot be used (1): The label PNG " in capsys.readouterr().out
+
+
+def test_mots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw_frames(tmp_path / "images", 3)
+    mask = np.zeros((10, 20), bool)
+    mask[2:5, 3:7] = True
+    (tmp_path / "texts").mkdir()
+    write_mots(tmp_path / "texts/walk.txt", [MotsLine(n, 5, 1, pack_mask(mask)) for n in (0, 2)])
+    command = ["data", "check", "--images", str(tmp_path / "images"), "--mots", str(tmp_path / "texts")]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "texts (1 clips): 3 images, 20x10 pixels, 96.0% void" in out
+    car = next(line.split() for line in out.splitlines() if line.startswith("car "))
+    assert car[2:] == ["thing", "2", "2", "0", "100.00%"]
+    for more in (["--labels", "x"], ["--masks", "x"]):
+        assert main([*command, *more]) == 2
+        assert "Give a data set and its ROOT, or all of --images" in capsys.readouterr().err
+    write_mots(tmp_path / "texts/walk.txt", [MotsLine(7, 5, 1, pack_mask(mask))])
+    assert main(command) == 2
+    assert "walk has no image of frame 7" in capsys.readouterr().err

@@ -162,7 +162,7 @@ def test_refuses_missing_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gt.im\.png cannot be read"):
         panoptic_quality(truth, predictions)
     mask(tmp_path / "im.png", RED[..., 0])
-    with pytest.raises(DataError, match=r"im\.png must be an RGB PNG .* not mode L"):
+    with pytest.raises(DataError, match=r"im\.png must be an RGB PNG .* not of the colour mode L"):
         panoptic_quality(truth, predictions)
     (tmp_path / "im.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(DataError, match=r"im\.png cannot be read"):

@@ -13,10 +13,12 @@ from fake_video import TABLE, Painted, drive, in_folder, segmenter_of
 
 from knet.data.cityscapes_vps import CityscapesVps
 from knet.data.coco_masks import read_mask, unpack_mask
+from knet.data.files import areas_in, read_ids
 from knet.data.mots import read_mots
 from knet.data.step import read_step_png
 from knet.data.vipseg import VipSeg
 from knet.errors import ConfigError, DataError
+from knet.evaluation import vpq
 from knet.inference.segmentation import Segmentation
 from knet.inference.sources import Item
 from knet.inference.streams import Frame, open_stream
@@ -114,6 +116,59 @@ def test_cityscapes_vps(tmp_path: Path, clip: list[tuple[Frame, Segmentation]]) 
     reader = CityscapesVps(tmp_path, "val", VPS)
     assert len(reader) == 6
     consistent((reader.read_truth(i).id_map for i in range(6)), clip)
+
+
+@pytest.mark.parametrize("name", ["vipseg-json", "cityscapes-vps-json"])
+def test_predictions_for_the_official_evaluators(
+    tmp_path: Path, clip: list[tuple[Frame, Segmentation]], name: str
+) -> None:
+    """A track has one id all over its video, colours, rows and segments agree, and VPQ of them as truth is perfect."""
+    written(tmp_path, [*clip, *clip[:2]], name)
+    folder = tmp_path / name.replace("-", "_")
+    document = json.loads((folder / "pred.json").read_text())
+    if name == "vipseg-json":
+        assert [video["video_id"] for video in document["annotations"]] == ["0007", "0007_2"]
+        rows = document["annotations"][0]["annotations"]
+        assert [row["image_id"] for row in rows] == [f"{n:06d}" for n in range(3, 9)]
+        paths = [folder / "pan_pred/0007" / row["file_name"] for row in rows]
+    else:
+        rows = document["annotations"][:6]
+        assert [row["image_id"] for row in document["annotations"]] == [
+            *(f"0007_{n:06d}" for n in range(3, 9)),
+            *(f"0007-2_{n:06d}" for n in (3, 4)),
+        ]
+        paths = [folder / "pan_pred" / f"{row['image_id']}.png" for row in rows]
+    maps = [read_ids(path) for path in paths]
+    consistent(iter(maps), clip)
+    for id_map, row, (_, result) in zip(maps, rows, clip, strict=True):
+        category_of = {segment["id"]: segment["category_id"] for segment in row["segments_info"]}
+        assert areas_in(id_map[id_map != 0]) == {segment["id"]: segment["area"] for segment in row["segments_info"]}
+        assert {segment["iscrowd"] for segment in row["segments_info"]} == {0}
+        for segment in result.segments:
+            (id_,) = np.unique(id_map[result.id_map == segment.id])
+            assert category_of[int(id_)] == segment.category
+    table = [{"id": c.id, "name": c.name, "isthing": int(c.thing)} for c in VPS]
+    truth = {**document, "categories": table} | ({"videos": []} if name == "vipseg-json" else {})
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (folder / "pan_pred").rename(tmp_path / "panomasksRGB")
+    (folder / "pan_pred").symlink_to(tmp_path / "panomasksRGB")
+    assert vpq(tmp_path / "truth.json", folder)["all"]["vpq"] == 1
+
+
+def test_predictions_of_cityscapes_vps_have_its_names(tmp_path: Path, clip: list[tuple[Frame, Segmentation]]) -> None:
+    """One frame of a video has another ending, and is its frame all the same."""
+    names = [f"0005_{n:04d}_frankfurt_000000_{n:06d}_newImg8bit.png" for n in (5, 10, 15, 20, 25, 30)]
+    names[3] = names[3].replace("newImg", "leftImg")
+    names += [f"0010_{n:04d}_lindau_000001_{n:06d}_newImg8bit.png" for n in (5, 10)]
+    frames = list(open_stream(in_folder(tmp_path / "img", drive(8), names)))
+    assert [(frame.sequence, frame.number) for frame in frames[2:7]] == [
+        *(("0005", n) for n in (15, 20, 25, 30)),
+        ("0010", 5),
+    ]
+    written(tmp_path, [(frame, clip[0][1]) for frame in frames], "cityscapes-vps-json")
+    rows = json.loads((tmp_path / "cityscapes_vps_json/pred.json").read_text())["annotations"]
+    assert [row["image_id"] for row in rows] == [name.rpartition("_")[0] for name in names]
+    assert (tmp_path / "cityscapes_vps_json/pan_pred/0005_0020_frankfurt_000000_000020.png").is_file()
 
 
 def test_mots(tmp_path: Path, clip: list[tuple[Frame, Segmentation]]) -> None:

@@ -24,6 +24,8 @@ LARGE = (
     "fcn",
     "pspnet",
     "deeplabv3",
+    "upernet-r50",
+    "knet-r50-cityscapes-panoptic",
 )  # of the dilated ones, one family after the other stands for all
 ROWS = [
     pytest.param(name, marks=[pytest.mark.large] if any(word in name for word in LARGE) else [])

@@ -142,6 +142,7 @@ def test_a_run_starts_from_the_weights_of_a_backbone(tmp_path: Path, capsys: pyt
     assert "do not fit the backbone of this model" in capsys.readouterr().err
 
 
+@pytest.mark.large  # test_parity_over_time.py has FSDP with another network
 @pytest.mark.parametrize("task", ["panoptic", "semantic"])
 def test_two_processes_that_share_the_weights(task: str, tmp_path: Path) -> None:
     """FSDP where a layer's weights are kernels, too: the same losses as with a copy of the weights each."""
@@ -157,6 +158,7 @@ def test_two_processes_that_share_the_weights(task: str, tmp_path: Path) -> None
     assert len(losses[0]) > 5 and losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
+@pytest.mark.large
 def test_norms_of_timm_see_the_batches_of_both_processes(tmp_path: Path) -> None:
     """Its norms that activate, too (BatchNormAct2d): their statistics after a step are those of one process."""
     path = write_config(tmp_path, "panoptic", iterations=1, validate_every=1)

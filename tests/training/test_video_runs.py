@@ -127,7 +127,7 @@ def test_a_network_for_clips_trains_on_clips_and_is_judged(tmp_path: Path) -> No
     assert 0 <= float(rows(folder, "val")[0]["ap"]) <= 1
 
 
-@pytest.mark.parametrize("link", ["attention", "linear"])
+@pytest.mark.parametrize("link", ["attention", pytest.param("linear", marks=pytest.mark.large)])
 def test_a_video_network_starts_from_an_image_models_weights(tmp_path: Path, step: Path, link: str) -> None:
     torch.manual_seed(1)
     image = create("rtknet-slim-cityscapes", classes=19, **TINY).eval()

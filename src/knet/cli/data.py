@@ -13,6 +13,10 @@ from knet.errors import ConfigError
 
 _LAYOUTS = ("cityscapes", "mapillary")
 _CLIP_LAYOUTS = ("step", "vipseg", "youtube-vis", "cityscapes-vps")
+_CHECKED = (
+    "all of --images, --panoptic and --masks (COCO panoptic), of --images, --labels, --instances and --classes (clips "
+    "of your own), or of --images and --mots"
+)
 _TABLE_HINT = (
     "give camvid, cityscapes, mapillary, or a JSON file such as "
     '{"void_id": 255, "categories": [{"id": 1, "name": "floor", "thing": false, "color": [120, 120, 120]}, '
@@ -54,15 +58,22 @@ def _add_check(jobs: Any) -> None:
         "check",
         "read a whole data set and say what it holds and what is wrong with it; status 2 if it cannot be used",
         "knet data check cityscapes data/cityscapes\n"
-        "  knet data check --images img --panoptic panoptic.json --masks panoptic",
+        "  knet data check --images img --panoptic panoptic.json --masks panoptic\n"
+        "  knet data check --images img/train --labels lab/train --instances ins/train --classes classes.json\n"
+        "  knet data check --images training/image_02 --mots instances_txt",
     )
     check.add_argument("dataset", nargs="?", choices=(*_LAYOUTS, *_CLIP_LAYOUTS), help="a download; with ROOT")
     check.add_argument("root", nargs="?", metavar="ROOT", help="its folder")
     check.add_argument("--splits", metavar="LIST", help="of ROOT, such as train,val (default: all that have labels)")
     check.add_argument("--version", choices=["1.2", "2.0"], help="mapillary: which labels (default: 1.2 if there)")
-    check.add_argument("--images", metavar="DIR", help="any COCO panoptic data set: folder of images")
-    check.add_argument("--panoptic", metavar="FILE", help="its JSON")
+    check.add_argument("--images", metavar="DIR", help="of any other data set: its images; with one of the three below")
+    check.add_argument("--panoptic", metavar="FILE", help="COCO panoptic: its JSON; with --masks")
     check.add_argument("--masks", metavar="DIR", help="its folder of PNGs")
+    check.add_argument(
+        "--labels", metavar="DIR", help="clips of your own: their label PNGs; with --instances, --classes"
+    )
+    check.add_argument("--instances", metavar="DIR", help="their instance PNGs")
+    check.add_argument("--mots", metavar="DIR", help="KITTI MOTS, MOTSChallenge: folder of a text for each sequence")
     check.add_argument("--classes", metavar="TABLE", help="its class table: camvid, cityscapes, mapillary, or a file")
     check.add_argument("--json", action="store_true", help="print the report as JSON")
     check.set_defaults(run=run_check)
@@ -153,12 +164,12 @@ def run_prepare(args: argparse.Namespace) -> int:
 
 def run_check(args: argparse.Namespace) -> int:
     """Checks and prints; status 2 if there are errors, 0 if there are at most warnings."""
-    from knet.data.categories import load_categories
-    from knet.data.checks import check_panoptic, check_root
+    from knet.data.checks import check_root
     from knet.data.clip_checks import check_clip_root
 
-    files = (args.images, args.panoptic, args.masks)
-    if args.dataset is not None and args.root is not None and not any(files):
+    kinds = ("images", "panoptic", "masks", "labels", "instances", "mots")
+    given = {kind for kind in kinds if getattr(args, kind) is not None}
+    if args.dataset is not None and args.root is not None and not given:
         if args.classes is not None:
             raise ConfigError(f"--classes is for --panoptic; the classes of {args.dataset} are known.")
         splits = None if args.splits is None else _names(args.splits)
@@ -168,16 +179,35 @@ def run_check(args: argparse.Namespace) -> int:
             reports = check_clip_root(args.dataset, args.root, splits)
         else:
             reports = check_root(args.dataset, args.root, splits, version=args.version)
-    elif args.dataset is None and all(files):
-        categories = None if args.classes is None else load_categories(args.classes)
-        reports = [check_panoptic(*files, categories)]
+    elif args.dataset is None and args.root is None and given:
+        reports = [_check_files(args, given)]
     else:
-        raise ConfigError("Give a data set and its ROOT, or all of --images, --panoptic and --masks.")
+        raise ConfigError(f"Give a data set and its ROOT, or {_CHECKED}.")
     if args.json:
         print(json.dumps([report.to_dict() for report in reports], indent=1))
     else:
         print("\n\n".join(_report_text(report) for report in reports))
     return 2 if any(report.errors for report in reports) else 0
+
+
+def _check_files(args: argparse.Namespace, given: set[str]) -> Any:
+    """The report on a data set whose files are named one by one. Raises: ConfigError if they are none of the forms."""
+    from knet.data.categories import load_categories
+    from knet.data.checks import check_panoptic
+    from knet.data.clip_checks import check_clips
+    from knet.data.clip_folder import ClipFolder
+    from knet.data.mots import Mots
+
+    categories = None if args.classes is None else load_categories(args.classes)
+    if given == {"images", "panoptic", "masks"}:
+        return check_panoptic(args.images, args.panoptic, args.masks, categories)
+    if given == {"images", "mots"}:
+        return check_clips(Mots(args.images, args.mots, categories), args.mots)
+    if given == {"images", "labels", "instances"}:
+        if args.classes is None:
+            raise ConfigError(f"--classes is missing: {_TABLE_HINT}")
+        return check_clips(ClipFolder(args.images, args.labels, args.instances, args.classes), args.images)
+    raise ConfigError(f"Give a data set and its ROOT, or {_CHECKED}.")
 
 
 def run_from_labels(args: argparse.Namespace) -> int:

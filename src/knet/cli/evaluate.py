@@ -164,6 +164,7 @@ def _of_model(args: argparse.Namespace) -> dict[str, Any]:
     from knet.config import config_names, data_config, load_config
     from knet.evaluation.evaluate import evaluate
     from knet.inference.load import choose_device, load
+    from knet.inference.runtime import ENDINGS
     from knet.training.datasets import open_data
     from knet.training.distributed import joined
 
@@ -178,6 +179,8 @@ def _of_model(args: argparse.Namespace) -> dict[str, Any]:
         options["merge"] = config.merge if args.merge is None else args.merge
     else:
         model, data = args.target, data_config(args.overrides)
+    if args.precision == "auto" and Path(model).suffix not in ENDINGS:
+        options["precision"] = "fp32"  # figures are comparable with published ones unless asked otherwise
     with joined(choose_device(args.device)) as device:
         segmenter = load(model, **{**options, "device": str(device)})
         if data.val.labels is not None and data.categories is None:

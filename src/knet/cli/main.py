@@ -8,10 +8,10 @@ import signal
 import sys
 
 from knet import __version__
-from knet.cli import convert, data, demo, evaluate, models, predict, train
+from knet.cli import bench, convert, data, demo, evaluate, export, models, predict, train
 from knet.errors import KNetError, OutputError, StoppedError, TrainingError
 
-_VERBS = (predict, train, evaluate, convert, models, data, demo)
+_VERBS = (predict, train, evaluate, export, bench, convert, models, data, demo)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from knet.inference.segmenter import Segmenter
 
 
 def add_verb(verbs: Any, name: str, summary: str, example: str) -> argparse.ArgumentParser:
@@ -24,7 +27,15 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--weights", metavar="FILE", help="official checkpoint (.pth) or weights of knet (.safetensors)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
-    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"])
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        choices=["auto", "fp32", "bf16", "fp16"],
+        help="fp32 gives the official results, the others are faster where the hardware computes in them",
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the network: minutes at the first image, faster from then on"
+    )
     parser.add_argument(
         "--size",
         type=_size,
@@ -50,13 +61,19 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def model_options(args: argparse.Namespace) -> dict[str, Any]:
     """What `add_model_options` added, as keyword arguments of `knet.load`."""
-    keys = ("weights", "device", "precision", "size", "score", "overlap", "merge", "window")
+    keys = ("weights", "device", "precision", "compile", "size", "score", "overlap", "merge", "window")
     options = {key: getattr(args, key) for key in keys}
     if args.tta:
         from knet.inference.settings import SCALES
 
         options |= {"scales": SCALES, "flip": True}
     return options
+
+
+def precision_note(args: argparse.Namespace, segmenter: Segmenter) -> str:
+    """A sentence for where the computer chose another precision than that of the official results, else nothing."""
+    chosen = args.precision == "auto" and segmenter.engine.name == "torch" and segmenter.precision != "fp32"
+    return f" in {segmenter.precision} (--precision fp32 for official results)" if chosen else ""
 
 
 def is_first() -> bool:

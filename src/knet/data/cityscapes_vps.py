@@ -48,9 +48,9 @@ class CityscapesVps(ClipReader):
         folder = root / split
         self._plain = (folder / "panoptic_inst").is_dir()
         masks = folder / ("panoptic_inst" if self._plain else "panoptic_video")
-        of_masks = {_stem(name): name for name in list_images(masks)}
+        of_masks = {frame_stem(name): name for name in list_images(masks)}
         images = folder / "img"
-        of_images = {_stem(name): name for name in list_images(images)} if images.is_dir() else {}
+        of_images = {frame_stem(name): name for name in list_images(images)} if images.is_dir() else {}
         lonely = sorted(of_masks.keys() ^ of_images.keys()) if of_images else []
         if lonely:
             has, lacks = (images, masks) if lonely[0] in of_images else (masks, images)
@@ -86,7 +86,7 @@ class CityscapesVps(ClipReader):
             values = read_labels(path)
             numbers = np.where(values >= _OBJECTS, values % _OBJECTS + 1, 0)
             return make_id_map(look_up(values, self._labels, path), numbers, self.categories)
-        rows = self._segments.get(_stem(path.name))
+        rows = self._segments.get(frame_stem(path.name))
         if rows is None:
             raise DataError(f"{path} is not in the panoptic JSON; use the PNGs that belong to it.")
         ids = read_ids(path)
@@ -106,7 +106,7 @@ class CityscapesVps(ClipReader):
         counted: dict[str, int] = {}
         for row in rows:
             try:
-                stem = _stem(row["file_name"])
+                stem = frame_stem(row["file_name"])
                 infos = [(int(s["id"]), int(s["category_id"]), int(s.get("iscrowd", 0))) for s in row["segments_info"]]
             except (AttributeError, TypeError, KeyError, ValueError) as fault:
                 raise DataError(f"{path} has an annotation without file_name or segments: {str(row)[:80]}.") from fault
@@ -137,10 +137,10 @@ def write_vps_png(path: str | Path, labels: np.ndarray, numbers: np.ndarray, cat
         Image.fromarray(values.astype(np.uint16)).save(temporary)
 
 
-def _stem(name: str) -> str:
-    """The name of a frame that its image and its masks share."""
-    stem = PurePosixPath(name).name
-    for ending in (*_IMAGE_ENDINGS, *_TRUTH_ENDINGS, ".png"):
-        if stem.endswith(ending):
-            return stem.removesuffix(ending)
-    return stem
+def frame_stem(name: str) -> str:
+    """The name of a frame that its image and its masks share: a file's without the ending that says which it is."""
+    file = PurePosixPath(name)
+    for ending in (*_IMAGE_ENDINGS, *_TRUTH_ENDINGS):
+        if file.name.endswith(ending):
+            return file.name.removesuffix(ending)
+    return file.stem

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from knet.data.png import read_png_ids, read_png_rgb
 from knet.errors import DataError
 
 IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
@@ -27,10 +27,10 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         DataError: the file is missing or no readable image.
     """
-    plain = _decode_plain_png(path, "RGB")
-    if plain is not None:
-        return plain
     try:
+        plain = read_png_rgb(path)
+        if plain is not None:
+            return plain
         with Image.open(path) as file:
             ImageOps.exif_transpose(file, in_place=True)
             return np.array(file if file.mode == "RGB" else file.convert("RGB"))
@@ -56,25 +56,24 @@ def read_image_size(path: Path) -> tuple[int, int]:
 
 
 def read_ids(path: Path) -> np.ndarray:
-    """(H,W) int32 segment ids of a COCO panoptic PNG: R + 256 G + 65536 B, 0 = void.
+    """(H,W) int32 segment ids of a COCO panoptic PNG: R + 256 G + 65536 B, 0 = void; alpha does not count.
 
     Raises:
-        DataError: the file is missing, no readable PNG, or not in RGB.
+        DataError: the file is missing, no readable PNG, or neither in RGB nor in RGBA, with 8 bits a channel.
     """
-    plain = _decode_plain_png(path, "RGB_ALPHA")
-    if plain is not None:  # four bytes a pixel, read as one number: the id and, in the highest byte, no part of it
-        return plain.view("<i4")[..., 0] & np.int32(0xFFFFFF)
     try:
+        plain = read_png_ids(path)
+        if plain is not None:
+            return plain
         with Image.open(path) as file:
             refuse_deep_colors(file, path)
-            mode = file.mode
-            width, height = file.size
-            # Pillow keeps four bytes a pixel, too.
-            packed = file.tobytes("raw", "RGBX") if mode == "RGB" else None
+            mode, (width, height) = file.mode, file.size
+            # Pillow keeps four bytes a pixel; read as one number they are the id and, in the highest, no part of it.
+            packed = file.tobytes("raw", "RGBX" if mode == "RGB" else mode)
     except _UNREADABLE as fault:
         raise _unreadable(path, "panoptic PNG", fault) from fault
-    if packed is None:
-        raise DataError(f"{path} has the colour mode {mode}; a COCO panoptic PNG must be 8-bit RGB.")
+    if mode not in ("RGB", "RGBA"):
+        raise DataError(f"{path} must be an RGB PNG (id = R + 256 G + 65536 B), not of the colour mode {mode}.")
     return np.frombuffer(packed, "<i4").reshape(height, width) & np.int32(0xFFFFFF)
 
 
@@ -193,37 +192,6 @@ def areas_in(map_: np.ndarray) -> dict[int, int]:
     values, number = np.unique(flat[starts], return_inverse=True)
     areas = np.bincount(number, lengths).astype(np.int64)
     return dict(zip(values.tolist(), areas.tolist(), strict=True))
-
-
-def _decode_plain_png(path: Path, mode: str) -> np.ndarray | None:
-    """(H,W,3) or, with mode "RGB_ALPHA", (H,W,4) uint8 of an 8-bit RGB PNG; None for any other file, or a damaged one.
-
-    torchcodec, where it is installed (`knet[fast]`), takes two thirds of Pillow's time, and less than that on a busy
-    machine, for it moves less memory. What is left alone here, Pillow reads or complains about.
-    """
-    decode = _png_decoder()
-    if decode is None:
-        return None
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    is_rgb = data[:8] == b"\x89PNG\r\n\x1a\n" and data[24:26] == b"\x08\x02"
-    if not is_rgb or b"eXIf" in data or b"tRNS" in data:
-        return None
-    try:
-        return decode(data, mode=mode).permute(1, 2, 0).contiguous().numpy()
-    except RuntimeError:
-        return None
-
-
-@functools.cache
-def _png_decoder() -> Any:
-    try:
-        from torchcodec.decoders import decode_png
-    except (ImportError, OSError, RuntimeError):  # not there, or made for another torch
-        return None
-    return decode_png
 
 
 def _unreadable(path: Path, what: str, fault: BaseException) -> DataError:

@@ -112,6 +112,10 @@ class PanopticQuality:
         if (truth.ids == 0).any():
             raise DataError(f"{name} (truth): a segment has id 0, which means void; give segments ids from 1.")
         (true, found), lengths = runs(truth_ids, predicted_ids)
+        for present, whose in ((true, "truth"), (found, "prediction")):
+            if present.min() < 0 or present.max() >= ID_LIMIT:
+                told = f"ids run from {present.min()} to {present.max()}"
+                raise DataError(f"{name} ({whose}): {told}; 0 (void) to {ID_LIMIT - 1} are allowed.")
         overlaps = overlap_table(true, found, lengths, truth.ids, predicted.ids)
         if overlaps[:, _UNLISTED].any():
             unlisted = np.setdiff1d(predicted_ids, np.append(predicted.ids, 0))
@@ -268,9 +272,6 @@ def _checked(id_map: np.ndarray, name: str) -> np.ndarray:
     id_map = np.asarray(id_map)
     if id_map.ndim != 2 or id_map.dtype.kind not in "iu" or id_map.size == 0:
         raise DataError(f"{name}: an id map is an (H,W) integer array, not {id_map.shape} {id_map.dtype}.")
-    if id_map.min() < 0 or id_map.max() >= ID_LIMIT:
-        told = f"ids run from {id_map.min()} to {id_map.max()}"
-        raise DataError(f"{name}: {told}; 0 (void) to {ID_LIMIT - 1} are allowed.")
     return id_map
 
 

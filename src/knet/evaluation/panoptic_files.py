@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image
 
-from knet.data.files import refuse_deep_colors
+from knet.data.files import read_ids
 from knet.errors import DataError
 from knet.structures import Category, Segment, SegmentInfo
 
@@ -32,7 +31,7 @@ Content = TypeVar("Content")
 
 ID_LIMIT = 1 << 24  # an RGB mask holds three bytes
 
-_AHEAD = 2  # images that are read while another is counted: Pillow decodes them in threads, on other cores
+_AHEAD = 2  # images that are read while another is counted: decoding runs in threads, on other cores
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -106,18 +105,10 @@ def read_ahead(read: Callable[[Source], Content], sources: Sequence[Source]) -> 
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A panoptic PNG's ids: (H,W) int32, R + 256 G + 65536 B."""
-    try:
-        with Image.open(path) as image:
-            refuse_deep_colors(image, path)
-            mode, (width, height) = image.mode, image.size
-            # Pillow keeps four bytes a pixel; read as one number they are the id and, in the highest, no part of it.
-            packed = image.tobytes("raw", "RGBX" if mode == "RGB" else mode)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"The mask {path} cannot be read ({error}); name its folder or write the file anew.") from error
-    if mode not in ("RGB", "RGBA"):
-        raise DataError(f"The mask {path} must be an RGB PNG (id = R + 256 G + 65536 B), not mode {mode}.")
-    return np.frombuffer(packed, "<i4").reshape(height, width) & (ID_LIMIT - 1)
+    """A panoptic PNG's ids: (H,W) int32, R + 256 G + 65536 B. Raises: DataError."""
+    if not path.is_file():
+        raise DataError(f"The mask {path} cannot be read: there is no such file; name the folder of the masks.")
+    return read_ids(path)
 
 
 def some(values: Iterable[Any]) -> str:

@@ -7,6 +7,9 @@
     tracks          tracks.jsonl                                   a line of JSON a frame: segments, things with masks
     mots            mots/<video>.txt                               KITTI MOTS: a line for each car (1) and person (2)
 
+The formats vipseg-json and cityscapes-vps-json make vipseg_json/ and cityscapes_vps_json/ with a pred.json and the PNGs
+of pan_pred/, which the official evaluators of VPQ read; see `VideoJson`.
+
 <frame> is the number in the file's name, of videos the position, with six digits. In step, tracks and mots an object
 has the number of its track; the numbers of vipseg and cityscapes-vps are few, so there objects are counted within their
 class and video. A thing without a track is a region of its class in which nobody told objects apart; mots lacks it.
@@ -30,6 +33,7 @@ from knet.files import safe_name
 from knet.inference.draw import map_ids
 from knet.inference.segmentation import Segmentation, rle_text
 from knet.inference.streams import Frame
+from knet.inference.track_json import VideoJson
 from knet.inference.writers import TRACK_FORMATS, GrowingFile, make_folder
 from knet.structures import Category
 
@@ -68,8 +72,8 @@ def mots_classes(categories: Sequence[Category]) -> dict[int, int]:
 class TrackWriter:
     """Writes tracked frames to a folder, in any of `TRACK_FORMATS`. A context manager.
 
-    `tracks.jsonl` and the texts of mots grow on disk as frames come and get their names when `close` is called or the
-    `with` block ends, with an error, too. Memory does not grow with the number of frames.
+    `tracks.jsonl`, `pred.json` and the texts of mots grow on disk as frames come and get their names when `close` is
+    called or the `with` block ends, with an error, too. Memory does not grow with the number of frames.
 
     Raises:
         ConfigError: a format that cannot hold the class table.
@@ -85,6 +89,7 @@ class TrackWriter:
         self._counted: dict[int, dict[int, int]] = {}  # category id -> track -> its number in the video
         self._tracks: GrowingFile | None = None
         self._mots: GrowingFile | None = None
+        self._json = dict[str, VideoJson]()
 
     def write(self, segmentation: Segmentation, frame: Frame) -> None:
         """Writes one frame.
@@ -102,9 +107,11 @@ class TrackWriter:
             "tracks": self._write_tracks,
             "mots": self._write_mots,
         }
-        chosen = dict.fromkeys(makers[name] for name in self.formats)
+        chosen = dict.fromkeys(makers[name] for name in self.formats if name in makers)
         for maker in chosen:
             maker(segmentation, frame.number)
+        for predictions in self._json.values():
+            predictions.write(segmentation, frame)
 
     def _begin(self, sequence: str) -> None:
         name, n = safe_name(sequence), 1
@@ -117,6 +124,11 @@ class TrackWriter:
             mots.end(b"")
         if "mots" in self.formats:
             self._mots = GrowingFile(self.folder / "mots" / f"{candidate}.txt", b"")
+        for name, nested in (("vipseg-json", True), ("cityscapes-vps-json", False)):
+            if name in self.formats:
+                if name not in self._json:
+                    self._json[name] = VideoJson(self.folder / name.replace("-", "_"), nested=nested)
+                self._json[name].begin(candidate)
 
     def _write_step(self, segmentation: Segmentation, number: int) -> None:
         ids = [s.id for s in segmentation.segments]
@@ -177,11 +189,14 @@ class TrackWriter:
     def close(self) -> list[Path]:
         """Puts the files under their names; the paths of the last. A second call does nothing."""
         files = [file for file in (self._tracks, self._mots) if file is not None]
+        predictions, self._json = list(self._json.values()), {}
         self._tracks = self._mots = None
         with ExitStack() as stack:  # a failure of the one does not keep the other from being finished
             for file in files:
                 stack.callback(file.end, b"")
-        return [file.path for file in files]
+            for one in predictions:
+                stack.callback(one.end)
+        return [file.path for file in files] + [one.path for one in predictions]
 
     def __enter__(self) -> TrackWriter:
         return self

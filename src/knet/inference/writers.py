@@ -44,7 +44,8 @@ from knet.inference.sources import VideoInfo
 from knet.structures import Category
 
 FORMATS = ("overlay", "panoptic", "instances", "semantic", "json", "video")
-TRACK_FORMATS = ("step", "vipseg", "cityscapes-vps", "tracks", "mots")  # of tracked videos, see `track_writers`
+# Of tracked videos, see `track_writers`.
+TRACK_FORMATS = ("step", "vipseg", "cityscapes-vps", "vipseg-json", "cityscapes-vps-json", "tracks", "mots")
 STILL_RATE = Fraction(10)  # frames a second of a film made of single images
 
 

@@ -12,7 +12,7 @@ import torch
 def backend(device: torch.device) -> ModuleType:
     """The module with `share_pixels`, `masks_above_half` and `relabel` for tensors of a device; see `merge.plain`.
 
-    `merge.streaming` needs Numba (the extra `fast`), `merge.gpu` Triton, which comes with torch for CUDA on Linux.
+    `merge.streaming` needs Numba, `merge.gpu` Triton, which comes with torch for CUDA on Linux.
     """
     return _first({"cpu": "streaming", "cuda": "gpu"}.get(device.type, "plain"))
 

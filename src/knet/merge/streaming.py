@@ -3,9 +3,9 @@
 A bilinear resize never leaves the range of the values it mixes. So on a tile of pixels that mix the same few source
 values, a mask's largest and smallest of these bound it everywhere. A mask that stays below what another surely reaches
 owns no pixel of the tile; where one mask is left, no pixel has to be computed, and elsewhere only the masks that are
-left. Numba compiles these loops at the first use and keeps the result on disk (the extra `fast`).
+left. Numba compiles these loops at the first use and keeps the result on disk.
 """
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+# mypy: disable-error-code="no-untyped-def"
 # (Numba's functions take arrays, whose kinds are told in the docstrings.)
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from knet.compiled import compiled, compiled_any_order
 from knet.merge.stretch import Axis, Stretch
 
 _SLACK = np.float32(1e-6)  # relative: bounds are float32, so masks this close to each other are both computed
@@ -80,7 +80,7 @@ def _tiles(axis: Axis) -> np.ndarray:
     return np.array(tiles, np.int64)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _share(
     values, bounds, scores, row_index, row_weight, column_index, column_weight, rows, columns, logits, count, owner
 ):
@@ -131,7 +131,7 @@ def _share(
     return won, large
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _above_half(map_, row_index, row_weight, column_index, column_weight, rows, columns, mask):
     """Writes where a map (h,w) float32 is above 0.5 on the pixels of mask (H,W) bool."""
     mixed = np.empty(map_.shape[1], np.float64)
@@ -148,7 +148,7 @@ def _above_half(map_, row_index, row_weight, column_index, column_weight, rows, 
                     mask[y, x] = np.float32(_pixel(mixed, column_index, column_weight, x)) > 0.5
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _relabel(owner, numbers):
     result = np.empty(owner.shape, np.int32)
     for y in range(owner.shape[0]):
@@ -157,7 +157,7 @@ def _relabel(owner, numbers):
     return result
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _extremes(bounds, high, low):
     """Largest and smallest over a few rows. (rows,w,N) -> (w,N), (w,N)"""
     for x in range(bounds.shape[1]):
@@ -171,7 +171,7 @@ def _extremes(bounds, high, low):
                 low[x, n] = value if value < low[x, n] else low[x, n]
 
 
-@njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})  # without which a maximum is no vector operation
+@compiled_any_order  # without which a maximum is no vector operation
 def _bounds(high, low, scores, most, least, upper):
     """Largest, smallest, largest x score over a few columns, (columns,N) -> (N,) each; -> what some mask reaches."""
     for n in range(len(scores)):
@@ -188,7 +188,7 @@ def _bounds(high, low, scores, most, least, upper):
     return reached
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _possible(upper, reached, left):
     """Puts the masks that may own a pixel into `left`, in order. -> their number"""
     limit = reached - abs(reached) * _SLACK
@@ -201,7 +201,7 @@ def _possible(upper, reached, left):
     return count
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _mix(map_, index, weight, y, column, mixed):
     """Row y of the pixels of a tile, still on the grid's columns."""
     for x in range(column[2], column[3]):
@@ -211,7 +211,7 @@ def _mix(map_, index, weight, y, column, mixed):
         mixed[x] = total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _pixel(mixed, index, weight, x):
     value = mixed[index[x, 0]] * weight[x, 0]
     for t in range(1, index.shape[1]):
@@ -219,7 +219,7 @@ def _pixel(mixed, index, weight, x):
     return value
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _longest(tiles):
     longest = 0
     for tile in tiles:

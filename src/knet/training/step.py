@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from knet.data.batches import Batch
 from knet.data.pairs import PairBatch
-from knet.inference.segmenter import normalize_and_pad
+from knet.inference.prepare import normalize_and_pad
 from knet.structures import Preprocessing
 from knet.training.build import delay_gradients
 from knet.training.criterion import GRID, CriterionLike
