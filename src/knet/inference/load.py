@@ -122,7 +122,7 @@ def segmenter_for(
     p, row = card["preprocessing"], entry(card["model"])
     task = card.get("task", row.task)  # files of version 0.1.0 do not say
     settings = Settings(score=card["score"], overlap=card["overlap"]).changed(task, options)
-    categories = [Category(c["id"], c["name"], c["thing"], tuple(c["color"])) for c in card["categories"]]
+    categories = tuple(Category(c["id"], c["name"], c["thing"], tuple(c["color"])) for c in card["categories"])
     as_published = categories == load_categories(row.categories)  # else it was trained on other data
     return Segmenter(
         net,
@@ -136,6 +136,7 @@ def segmenter_for(
         settings,
         row.pairs,
         row.regions if as_published else 0,
+        row.tracker,
     )
 
 
@@ -272,7 +273,7 @@ def choose_precision(precision: str, device: torch.device | None = None, net: nn
     """What a network computes in on a device (None: the CPU). ConfigError for a precision that there is not.
 
     "auto" is bf16 where the hardware computes in it and the network is an RT-K-Net: the bundled one's panoptic quality
-    changes by less than 0.1 with it (benchmarks/precision.py). It is fp32, in which results equal the official ones,
+    changes by less than 0.3 with it (benchmarks/precision.py). It is fp32, in which results equal the official ones,
     elsewhere, and for other models, of which there are no trained weights here to judge by.
     """
     if precision == "auto":

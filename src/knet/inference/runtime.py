@@ -94,16 +94,14 @@ class GraphEngine(ABC):
             ConfigError: an image that is larger than the fixed size of the file.
         """
         out = self._run(inputs, previous)
-        cells = [-(-side // self._stride) for side in inputs.shape[2:]]  # without what the fixed size added
-        maps = {name: value[:, :, : cells[0], : cells[1]] for name, value in out.items() if value.ndim == 4}
         none = torch.empty(0)
         return [
             Output(
                 kernels=out.get("kernels", none),
-                mask_logits=maps["mask_logits"],
+                mask_logits=out["mask_logits"],
                 class_logits=out.get("class_logits"),
                 features=none,
-                semantic_logits=maps.get("semantic_logits"),
+                semantic_logits=out.get("semantic_logits"),
                 linked=out.get("embeddings"),
             )
         ]
@@ -128,16 +126,17 @@ class GraphEngine(ABC):
             )
         ]
 
-    def _run(
-        self, inputs: Tensor, previous: Tensor | None, seen: tuple[int, int] | None = None
-    ) -> Mapping[str, Tensor]:
+    def _run(self, inputs: Tensor, previous: Tensor | None, seen: tuple[int, int] | None = None) -> dict[str, Tensor]:
         fed = {"images": self.fitted(inputs).float().contiguous()}
         if self._previous is not None:
             zeros = torch.zeros(self._previous, device=self.device)
             fed["previous"] = zeros if previous is None else previous.float().contiguous()
         if seen is not None:
             fed["like"] = torch.zeros((1, *seen), dtype=torch.uint8, device=self.device)
-        return self.run(fed)
+        rows, columns = (-(-side // self._stride) for side in inputs.shape[2:])
+        # Maps without what the fixed size added to the image.
+        found = self.run(fed).items()
+        return {name: value[:, :, :rows, :columns] if value.ndim == 4 else value for name, value in found}
 
     def embed(self, kernels: Tensor) -> Tensor:
         """The graph embeds by itself: what its outputs call linked kernels are embeddings. (n,C) -> (n,C) float32"""

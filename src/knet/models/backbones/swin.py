@@ -68,7 +68,7 @@ class WindowAttention(nn.Module):
         scores = queries * queries.shape[-1] ** -0.5 @ keys.transpose(2, 3)
         scores = scores + self.position_bias[self.offsets].permute(2, 0, 1)
         if mask is not None:
-            scores = (scores.unflatten(0, (-1, len(mask))) + mask[:, None]).flatten(0, 1)
+            scores = (scores.unflatten(0, (-1, mask.shape[0])) + mask[:, None]).flatten(0, 1)
         seen = scores.softmax(dim=-1) @ values
         return self.out(seen.transpose(1, 2).flatten(2))
 

@@ -1,0 +1,101 @@
+"""knet export: models as files that run without torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from knet.cli.options import add_verb
+
+
+def add_parser(verbs: Any) -> None:
+    """Adds the verb to the command line."""
+    parser = add_verb(
+        verbs,
+        "export",
+        "write a model as an ONNX, OpenVINO or TensorRT file and compare it with the model in torch",
+        "knet export rtknet-slim-camvid --format openvino\n"
+        "  knet export rtknet-cityscapes --weights rtknet_cityscapes.pth --format onnx --size 1024x2048\n"
+        "  knet export rtknet-slim-camvid --precision int8 --calibrate photos/",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a name of `knet models`, or a .safetensors file of knet")
+    parser.add_argument("--format", choices=["onnx", "openvino", "tensorrt"], default="onnx", help="(default: onnx)")
+    parser.add_argument(
+        "--weights", metavar="FILE", help="official checkpoint (.pth) or weights of knet (.safetensors)"
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="the .onnx, .xml or .engine file to write (default: the model's name, in this folder)",
+    )
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--size", type=_height_width, metavar="HxW", help="for images of this height and width alone")
+    sizes.add_argument("--dynamic", action="store_true", help="for images of any size (default)")
+    parser.add_argument(
+        "--precision",
+        choices=["fp32", "fp16", "int8"],
+        default="fp32",
+        help="fp16 is for GPUs, int8 (convolutions alone) for CPUs (default: fp32)",
+    )
+    parser.add_argument(
+        "--calibrate",
+        nargs="+",
+        default=[],
+        metavar="IMAGES",
+        help="with --precision int8: images, folders or videos of the kind the model will see (default: bundled ones)",
+    )
+    parser.add_argument(
+        "--merge",
+        choices=["optimised", "sorted"],
+        help="panoptic models: post-processing of RT-K-Net or of K-Net (default: the model's)",
+    )
+    parser.add_argument(
+        "--merge-inside",
+        action="store_true",
+        help="the graph gives each pixel's owner; for panoptic models that merge the optimised way",
+    )
+    parser.add_argument(
+        "--images", nargs="+", default=[], metavar="IMAGES", help="to compare with torch on (default: bundled ones)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON, nothing else")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exports, compares, and prints the report."""
+    from knet.errors import ConfigError
+    from knet.export.report import table
+    from knet.export.write import export
+
+    if args.calibrate and args.precision != "int8":
+        raise ConfigError("--calibrate is for --precision int8; give both or neither.")
+    report, parity = export(
+        args.model,
+        args.format,
+        args.weights,
+        args.output,
+        args.size,
+        args.precision,
+        args.merge,
+        args.merge_inside,
+        args.calibrate,
+        args.images,
+        lambda text: print(text, file=sys.stderr if args.json else sys.stdout, flush=True),
+    )
+    if args.json:
+        print(json.dumps(report, indent=1))
+        return 0
+    print(f"{report['bytes'] / 1e6:.1f} MB after {report['export_seconds']} s; the file, run by {report['backend']}:")
+    print(table(parity))
+    print(f"use it with: knet predict {report['file']} IMAGE")
+    return 0
+
+
+def _height_width(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    try:
+        return int(height), int(width)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not HEIGHTxWIDTH in pixels, such as 512x1024") from None

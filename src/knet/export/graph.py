@@ -1,0 +1,231 @@
+"""A network as a graph that other programs can run: tensors in, tensors out, no Python between.
+
+The graph looks at one image: `images` (1,3,H,W) float32, normalised RGB, and for networks that are linked to the
+frame before `previous` (1,N,C) float32, the kernels that the graph gave for that frame, zeros for a first frame. It
+gives, all in float32 and where the network has them:
+
+    mask_logits (1,N,h,w)   class_logits (1,N,K)   kernels (1,N,C)   embeddings (1,N,C)   semantic_logits (1,K,h,w)
+
+With the merge inside it has the input `like` (1,y,x) uint8 as well, of which only the size counts: that of the image
+without its padding. `owner` (1,y,x) int32, `scores` (1,N) and `labels` (1,N) int32 then stand in the place of the first
+two outputs: see `knet.merge.panoptic.MergedMasks`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from knet.errors import ConfigError
+from knet.merge.image import panoptic_classes
+from knet.merge.panoptic import best_class
+from knet.models.decoder import PriorLink
+from knet.models.kernels import Link
+from knet.structures import Output
+
+
+@dataclass(frozen=True)
+class Merging:
+    """Algorithm 1 inside the graph: its thresholds, and the labels that have kernels of their own.
+
+    `cut`: of a graph for a fixed size: the divisor of the network's own padding, and cells of its masks to so many
+    pixels. Smaller images are padded further, and their masks are cut to what the network would have seen.
+    """
+
+    score: float
+    overlap: float
+    stuff: Sequence[int] = ()
+    pairs: int | None = None
+    cut: tuple[int, int] | None = None
+
+
+class Graph(nn.Module):
+    """A network in the form that is exported. See this module for what goes in and out.
+
+    Args:
+        net: the network; it is copied, not changed.
+        half: compute in float16, but for norms, and for group features, whose sums over an image need the range.
+        merging: puts the merge of a panoptic network inside; without it masks and classes come out.
+    """
+
+    def __init__(self, net: nn.Module, half: bool = False, merging: Merging | None = None):
+        super().__init__()
+        self.net = copy.deepcopy(net).cpu().float().eval().requires_grad_(False)
+        self.merging, self.dtype = merging, torch.float16 if half else torch.float32
+        self.divisor: int = net.size_divisor  # type: ignore[assignment]
+        self.linked = hasattr(net, "embed")
+        _exchange(self.net)
+        if half:
+            _halve(self.net)
+
+    def forward(self, images: Tensor, previous: Tensor | None = None, like: Tensor | None = None) -> dict[str, Tensor]:
+        images = images.to(self.dtype)
+        outputs = self.net(images) if previous is None else self.net(images, previous)
+        last: Output = outputs[-1]
+        named = {"mask_logits": last.mask_logits}
+        if last.class_logits is not None:
+            named["class_logits"] = last.class_logits
+            if self.merging is not None and like is not None:
+                named = merge_inside(last.mask_logits, last.class_logits, (like.shape[1], like.shape[2]), self.merging)
+        if last.class_logits is not None:  # else a kernel is a class and nothing else
+            named["kernels"] = last.kernels
+        if self.linked:
+            named["embeddings"] = self.net.embedding(last.linked)  # type: ignore[operator]
+            if outputs[0].semantic_logits is not None:
+                named["semantic_logits"] = outputs[0].semantic_logits
+        return {name: value.float() if value.is_floating_point() else value for name, value in named.items()}
+
+    def inputs(self, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Inputs of this size to trace the graph with."""
+        height, width = size
+        inputs = {"images": torch.linspace(-2, 2, 3 * height * width).view(1, 3, height, width)}
+        if self.linked:
+            decoder: Any = self.net.decoder
+            count = decoder.kernels.shape[0] + len(self.net.stuff)  # type: ignore[arg-type]
+            inputs["previous"] = torch.ones(1, count, decoder.kernels.shape[1])
+        if self.merging is not None:
+            inputs["like"] = torch.zeros(1, height - 5, width - 7, dtype=torch.uint8)
+        return inputs
+
+
+def merge_inside(
+    mask_logits: Tensor, class_logits: Tensor, size: tuple[int, int], merging: Merging
+) -> dict[str, Tensor]:
+    """`knet.merge.panoptic.merge_panoptic` in operations whose shapes do not depend on values.
+
+    (1,N,h,w), (1,N,K) logits -> owner (1,H,W) int32, scores (1,N), labels (1,N) int32. Masks that are too uncertain
+    take part with a score of -1, so that they win nothing.
+    """
+    logits = class_logits[0]
+    scores, labels = panoptic_classes(logits, merging.stuff, merging.pairs) if merging.stuff else best_class(logits)
+    if merging.cut is not None:  # what a fixed size added to the right and the bottom
+        rows, columns = ((side + merging.cut[0] - 1) // merging.cut[0] * merging.cut[1] for side in size)
+        mask_logits = mask_logits[:, :, :rows, :columns]
+    keep = scores >= scores.max().clamp(max=merging.score)
+    masks = F.interpolate(mask_logits.float(), size, mode="bilinear", align_corners=False)[0].sigmoid()
+    owner = torch.where(keep[:, None, None], scores[:, None, None] * masks, -1.0).argmax(dim=0)
+    number = torch.arange(len(scores))
+    won = (owner == number[:, None, None]).sum((1, 2))
+    limit = merging.overlap * (masks >= 0.5).sum((1, 2)).float()
+    survives = (won > 0) & (limit > 0) & (won.float() >= limit)
+    owner = torch.where(survives[owner], owner, -1)
+    return {"owner": owner[None].int(), "scores": scores[None], "labels": labels[None].int()}
+
+
+class CellMaxima(nn.Module):
+    """`nn.AdaptiveMaxPool2d` in standard operations: the maxima over a grid of cells. (B,C,H,W) -> (B,C,n,n)
+
+    Cells overlap where H or W is no multiple of n.
+    """
+
+    def __init__(self, cells: int):
+        super().__init__()
+        self.cells = cells
+
+    def forward(self, x: Tensor) -> Tensor:
+        for axis in (2, 3):
+            side = x.shape[axis]
+            first, end = _cells(self.cells, side)
+            longest = torch.arange((side + self.cells - 1) // self.cells + 1)
+            rows = torch.minimum(first[:, None] + longest, end[:, None] - 1)  # the last row again where a cell is short
+            x = x.index_select(axis, rows.flatten()).unflatten(axis, (self.cells, -1)).amax(axis + 1)
+        return x
+
+
+class CellMeans(nn.Module):
+    """`nn.AdaptiveAvgPool2d` in standard operations: the means over a grid of cells. (B,C,H,W) -> (B,C,n,n)"""
+
+    def __init__(self, cells: int):
+        super().__init__()
+        self.cells = cells
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = (self._weights(side).to(x.dtype) for side in x.shape[2:])
+        return rows @ x @ columns.T
+
+    def _weights(self, side: int) -> Tensor:
+        """(n,side): a row a cell, which sums up to 1"""
+        first, end = (edge[:, None] for edge in _cells(self.cells, side))
+        position = torch.arange(side)
+        inside = ((position >= first) & (position < end)).float()
+        return inside / inside.sum(1, keepdim=True)
+
+
+def _cells(cells: int, side: int) -> tuple[Tensor, Tensor]:
+    """Where the cells of an adaptive pooling begin, and where they end (exclusive): (n,), (n,)"""
+    number = torch.arange(cells)
+    return number * side // cells, ((number + 1) * side + cells - 1) // cells
+
+
+class _IfLinked(nn.Module):
+    """A link that passes the kernels through in a first frame, whose previous kernels are zeros."""
+
+    def __init__(self, link: nn.Module):
+        super().__init__()
+        self.link = link
+
+    def forward(self, kernels: Tensor, previous: Tensor, *group: Tensor) -> Tensor:
+        return torch.where(_any(previous), self.link(kernels, previous, *group), kernels)
+
+
+class _IfCarried(nn.Module):
+    """What the previous kernels add, nothing in a first frame."""
+
+    def __init__(self, carry: nn.Module):
+        super().__init__()
+        self.carry = carry
+
+    def forward(self, previous: Tensor) -> Tensor:
+        return torch.where(_any(previous), self.carry(previous), 0.0)
+
+
+def _any(previous: Tensor) -> Tensor:
+    """Whether there was a frame before: (1,N,C) -> (1,1,1) bool. Kernels leave a layer norm, so none is all zeros."""
+    return previous.abs().amax((1, 2), keepdim=True) > 0
+
+
+def _exchange(net: nn.Module) -> None:
+    """Puts modules that can be exported in the place of those that cannot."""
+    for parent in list(net.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.AdaptiveMaxPool2d):
+                setattr(parent, name, CellMaxima(child.output_size))  # type: ignore[arg-type]
+            elif isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size != 1:
+                setattr(parent, name, CellMeans(child.output_size))  # type: ignore[arg-type]
+            elif isinstance(child, Link | PriorLink):
+                setattr(parent, name, _IfLinked(child))
+            elif name == "carry":
+                setattr(parent, name, _IfCarried(child))
+
+
+def _halve(net: nn.Module) -> None:
+    """float16, but for layer norms and group norms; every layer takes its input in its own type, as under autocast."""
+    net.half()
+    for module in net.modules():
+        if isinstance(module, nn.LayerNorm | nn.GroupNorm):
+            module.float().register_forward_hook(lambda _module, _args, result: result.half())
+        if next(module.parameters(recurse=False), None) is not None:
+            module.register_forward_pre_hook(_in_own_type)
+
+
+def _in_own_type(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    dtype = next(module.parameters()).dtype
+    return tuple(x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in args)
+
+
+def check_size(size: tuple[int, int], divisor: int) -> None:
+    """Raises: ConfigError if a graph cannot be made for images of this height and width."""
+    height, width = size
+    fitting = tuple(max(-(-side // divisor), -(-32 // divisor)) * divisor for side in size)
+    if size != fitting:
+        what = f"multiples of {divisor}" if divisor > 1 else "32 or more"
+        raise ConfigError(
+            f"This model takes images whose height and width are {what}, not {height}x{width}; give "
+            f"--size {fitting[0]}x{fitting[1]}."
+        )

@@ -1,0 +1,164 @@
+"""ONNX files: from torch's exporter, in standard operators, with the model's card inside."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from knet.errors import ConfigError, OutputError
+from knet.export.graph import Graph
+from knet.files import atomic_path
+from knet.inference.runtime import need
+from knet.weights.load import FORMAT_VERSION, METADATA_KEY
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+OPSET = 20  # the first with everything: Gelu (20), DeformConv (19)
+_QUANTIZED = re.compile(r"net\.(backbone|neck|pyramid)\.(?!.*attention\.)")  # names of weights
+_ONE_FILE = 2**31 - 2**20  # bytes; protobuf holds no more
+
+
+def to_onnx(graph: Graph, size: tuple[int, int] | None, card: dict[str, Any]) -> ModelProto:
+    """A graph as an ONNX model, for images of a fixed size or, with None, of any that the network takes.
+
+    Raises:
+        ConfigError: onnx or onnxscript is not installed, or the network does something that ONNX cannot say.
+    """
+    need("onnx", "onnxscript")
+    inputs = graph.inputs(size or (96, 160))  # to trace with; unlike each other, so that none is mixed up
+    dynamic: dict[str, Any] = dict.fromkeys(inputs)
+    if size is None:
+        least = -(-32 // graph.divisor)
+        sides = (graph.divisor * torch.export.Dim(name, min=least) for name in ("height", "width"))
+        dynamic["images"] = dict(zip((2, 3), sides, strict=True))
+    if "like" in inputs:
+        most = size or (None, None)
+        names = ("result_height", "result_width")
+        free = (torch.export.Dim(name, min=1, max=side) for name, side in zip(names, most, strict=True))
+        dynamic["like"] = dict(zip((1, 2), free, strict=True))
+    try:
+        with torch.no_grad(), _quiet():
+            outputs = list(graph(**inputs))
+            program = torch.onnx.export(
+                graph,
+                kwargs=inputs,
+                dynamo=True,
+                dynamic_shapes=dynamic,
+                input_names=list(inputs),
+                output_names=outputs,
+                opset_version=OPSET,
+                verbose=False,
+            )
+            model: ModelProto = program.model_proto  # type: ignore[union-attr]
+    except (RuntimeError, torch.onnx.OnnxExporterError) as error:
+        way = "try a fixed size (--size HxW)" if size is None else "this network cannot be exported"
+        raise ConfigError(
+            f"torch's exporter could not write this network as ONNX ({_reason(error)}); {way}."
+        ) from error
+    foreign = sorted({node.domain for node in model.graph.node} - {"", "ai.onnx"})
+    if foreign:
+        raise ConfigError(f"The exported graph would need operators outside of standard ONNX ({', '.join(foreign)}).")
+    if size is None and any(side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim[2:]):
+        raise ConfigError("This network can be exported for a fixed size only; give --size HxW.")
+    write_card(model, card)
+    return model
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what went wrong first."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps what exporter and optimiser say to their developers from the user."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+def write_card(model: ModelProto, card: dict[str, Any]) -> None:
+    """Puts the card into the model, in place of one that it has."""
+    kept = [row for row in model.metadata_props if row.key != METADATA_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    model.metadata_props.add(key=METADATA_KEY, value=json.dumps({"format": FORMAT_VERSION, **card}))
+    model.producer_name = "knet"
+
+
+def save_onnx(model: ModelProto, path: Path) -> None:
+    """Writes the file, all or nothing.
+
+    Raises:
+        OutputError: the file cannot be written, or the model does not fit into one.
+    """
+    if model.ByteSize() > _ONE_FILE:
+        raise OutputError(f"'{path}' would be larger than 2 GB, which ONNX files cannot be; try --precision fp16.")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+
+
+def quantize_onnx(
+    model: ModelProto, batches: Sequence[dict[str, np.ndarray]], folder: Path, symmetric: bool = False
+) -> ModelProto:
+    """The convolutions of backbone and necks in int8 (QDQ, a scale a channel), calibrated on the inputs.
+
+    All else stays in float32: the first convolution, whose input are the colours themselves; attention that is
+    normalised over pixels, whose values are tiny; the last convolutions before the features, and the kernels' updates
+    and products with the features, whose rounding moves borders and classes. `folder` holds the files that
+    onnxruntime's quantiser works on.
+    symmetric: zero stands for zero in activations too, the one form that TensorRT takes.
+    """
+    need("onnx", "onnxruntime")
+    import onnx
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self) -> None:
+            self.rest = iter(batches)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self.rest, None)
+
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    inner = [node.name for node in convolutions[1:] if _QUANTIZED.match(node.input[1])]
+    source, folded, target = (folder / f"{name}.onnx" for name in ("float", "folded", "int8"))
+    source.write_bytes(model.SerializeToString())
+    with _quiet():
+        # Batch norms go into their convolutions first: between a convolution and its scale nothing may stand.
+        quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
+        quantization.quantize_static(
+            str(folded),
+            str(target),
+            Reader(),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=["Conv"],
+            nodes_to_quantize=inner,
+            per_channel=True,
+            weight_type=quantization.QuantType.QInt8,
+            activation_type=quantization.QuantType.QInt8 if symmetric else quantization.QuantType.QUInt8,
+            extra_options={"ActivationSymmetric": symmetric},
+        )
+    return onnx.load(str(target))

@@ -1,0 +1,48 @@
+"""OpenVINO files: made from the ONNX model, with the model's card in `rt_info`."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from knet.errors import ConfigError
+from knet.files import atomic_path
+from knet.inference.runtime import need
+from knet.weights.load import FORMAT_VERSION, METADATA_KEY
+
+if TYPE_CHECKING:
+    import openvino
+    from onnx import ModelProto
+
+
+def to_openvino(model: ModelProto) -> openvino.Model:
+    """An ONNX model as OpenVINO's own, int8 included.
+
+    Raises:
+        ConfigError: OpenVINO is not installed, or does not know an operator of the model.
+    """
+    need("openvino")
+    from openvino import Core
+
+    try:
+        return Core().read_model(model.SerializeToString())
+    except RuntimeError as error:
+        unknown = re.search(r"No conversion rule found for operations: (.+)", str(error))
+        reason = f"has no {re.sub('-[0-9]+', '', unknown[1])}" if unknown else str(error).strip().splitlines()[-1]
+        raise ConfigError(f"OpenVINO cannot run this model ({reason}); export it with --format onnx.") from error
+
+
+def save_openvino(model: openvino.Model, card: dict[str, Any], path: Path, half: bool = False) -> None:
+    """Writes `path`, an .xml file, and the .bin file beside it, with weights in float16 if `half`.
+
+    Raises:
+        OutputError: the files cannot be written.
+    """
+    from openvino import save_model
+
+    model.set_rt_info(json.dumps({"format": FORMAT_VERSION, **card}), [METADATA_KEY])
+    # The weights come into place first, so that an .xml file is never without them.
+    with atomic_path(path) as graph, atomic_path(path.with_suffix(".bin")):
+        save_model(model, graph, compress_to_fp16=half)

@@ -1,0 +1,235 @@
+"""`knet export`: from a model to a file that runs without torch, tried out on images at once."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib import resources
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import nn
+
+from knet.errors import ConfigError
+from knet.export import openvino, tensorrt
+from knet.export.graph import Graph, Merging, check_size
+from knet.export.onnx import quantize_onnx, save_onnx, to_onnx, write_card
+from knet.export.report import Parity, compare, describe_run, fitting_size, write_report
+from knet.inference.load import load, read_model, segmenter_for
+from knet.inference.runtime import ENDINGS, need
+from knet.inference.segmenter import Segmenter
+from knet.inference.sources import Item, open_source
+from knet.models.zoo import Merge, entry
+
+Format = Literal["onnx", "openvino", "tensorrt"]
+Precision = Literal["fp32", "fp16", "int8"]
+_ENDING = {form: ending for ending, form in ENDINGS.items()}
+_CALIBRATION = 64  # images at most; more change scales little
+
+
+def export(
+    model: str | Path,
+    form: Format = "onnx",
+    weights: str | Path | None = None,
+    output: str | Path | None = None,
+    size: tuple[int, int] | None = None,
+    precision: Precision = "fp32",
+    merge: Merge | None = None,
+    merge_inside: bool = False,
+    calibrate: Sequence[str | Path] = (),
+    images: Sequence[str | Path] = (),
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[dict[str, Any], Parity]:
+    """Writes a model as a file that `knet.load` and other programs run, and compares it with the model in torch.
+
+    Args:
+        model, weights, merge: see `knet.load`.
+        form: "onnx", "openvino", or "tensorrt": an ONNX file, and where TensorRT is installed the engine made of it.
+        output: the file to write; NAME.onnx, NAME.xml or NAME.engine here unless given.
+        size: (height, width) of the images that it takes; None for any.
+        precision: "fp16" is faster on GPUs, "int8" on CPUs.
+        merge_inside: whether the graph gives the owner of every pixel, for panoptic models that merge the optimised
+            way; else masks and classes come out.
+        calibrate: images, folders or videos, of the kind that the model will see, for int8; the bundled ones unless
+            given. images: for the comparison, likewise.
+        say: called with a sentence about what is done.
+
+    Returns:
+        The report as in FILE.report.json beside the file, and its figures.
+
+    Raises:
+        ConfigError: an option that does not fit the model, or a missing optional package.
+        CheckpointError: the weights do not fit. DataError: an image cannot be read. OutputError: the file cannot be
+            written.
+    """
+    path = _target(model, form, output, precision)
+    if form == "tensorrt" and merge_inside:
+        raise ConfigError("The merge cannot be inside of TensorRT engines; leave --merge-inside out.")
+    net, card = read_model(model, weights, merge)
+    path = path or Path(f"{card['model']}{'' if precision == 'fp32' else '-' + precision}{_ENDING[form]}")
+    card = _card(net, card, size, precision, merge_inside)
+    _needs(form, precision)
+    for given in (calibrate, images):
+        open_source(list(given))  # a missing file is told before any work
+    start = time.perf_counter()
+    merging = _merging(card) if merge_inside else None
+    half = precision == "fp16" and form != "openvino"  # which compresses weights by itself
+    graph = Graph(net, half, merging)
+    original = segmenter_for(net, card, torch.device("cpu"))
+    say(f"tracing {card['model']}")
+    proto = to_onnx(graph, size, card)
+    if precision == "int8":
+        batches = _batches(original, card, calibrate, say)
+        with tempfile.TemporaryDirectory() as folder:
+            proto = quantize_onnx(proto, batches, Path(folder), symmetric=form == "tensorrt")
+        write_card(proto, card)
+    if form == "openvino":
+        openvino.save_openvino(openvino.to_openvino(proto), card, path, precision == "fp16")
+    else:
+        save_onnx(proto, path.with_suffix(".onnx"))
+        path = _engine(path, card, say) if form == "tensorrt" else path
+    seconds = time.perf_counter() - start
+    say(f"wrote {path}; comparing it with torch")
+    exported = load(path, device="cpu" if path.suffix != ".engine" else "auto")
+    with _sources(images) as sources:
+        parity = compare(original, exported, open_source(sources))
+    report = {
+        "model": card["model"],
+        "file": str(path),
+        "bytes": sum(file.stat().st_size for file in (path, path.with_suffix(".bin")) if file.is_file()),
+        "precision": precision,
+        "size": card["graph"]["size"],
+        "merge_inside": merge_inside,
+        "export_seconds": round(seconds, 1),
+        **describe_run(exported),
+        **asdict(parity),
+    }
+    write_report(path.with_name(f"{path.name}.report.json"), report)
+    return report, parity
+
+
+def _target(model: str | Path, form: str, output: str | Path | None, precision: str) -> Path | None:
+    """The file to write, None for the default. Raises: ConfigError for a format or an ending that does not exist."""
+    if form not in get_args(Format):
+        raise ConfigError(f"There is no format '{form}'; it is one of: {', '.join(get_args(Format))}.")
+    if precision not in get_args(Precision):
+        raise ConfigError(f"There is no precision '{precision}' to export in; it is one of: fp32, fp16, int8.")
+    if Path(model).suffix in ENDINGS:
+        raise ConfigError(f"'{model}' is an exported model already; give the model's name or its .safetensors file.")
+    if output is not None and Path(output).suffix != _ENDING[form]:
+        raise ConfigError(f"A file of the format {form} ends in {_ENDING[form]}, '{output}' does not; rename it.")
+    return None if output is None else Path(output)
+
+
+def _needs(form: str, precision: str) -> None:
+    """Raises: ConfigError, before any work, if a package is missing."""
+    need("onnx", "onnxscript")
+    if form == "openvino":
+        need("openvino")
+    if form != "openvino" or precision == "int8":
+        need("onnxruntime")
+
+
+def _card(
+    net: nn.Module, card: dict[str, Any], size: tuple[int, int] | None, precision: str, merge_inside: bool
+) -> dict[str, Any]:
+    """The model's card with what is asked of a graph. Raises: ConfigError for what cannot be exported."""
+    row, task = entry(card["model"]), card.get("task", entry(card["model"]).task)
+    card = {**card, "task": task, "merge": card.get("merge", row.merge)}  # files of version 0.1.0 do not say
+    if task == "clip":
+        raise ConfigError(
+            f"The model '{card['model']}' looks at all frames of a clip at once, and clips differ in length; it cannot "
+            "be exported. Use it with `knet predict`, or export a model of another task."
+        )
+    if merge_inside and (task != "panoptic" or card["merge"] != "optimised"):
+        merges = f"merges the way '{card['merge']}'" if task == "panoptic" else f"is for {task} segmentation"
+        raise ConfigError(
+            f"Only the merge 'optimised' can be put into the graph, and '{card['model']}' {merges}; leave "
+            f"--merge-inside out{', or give --merge optimised' if task == 'panoptic' else ''}."
+        )
+    divisor: int = net.size_divisor  # type: ignore[assignment]
+    if size is not None:
+        check_size(size, divisor)
+        if card["preprocessing"].get("resize", True):  # by default images fit
+            card["preprocessing"] = {**card["preprocessing"], "short_edge": min(size), "max_edge": max(size)}
+    previous = None
+    if hasattr(net, "embed"):
+        decoder: Any = net.decoder
+        previous = [1, decoder.kernels.shape[0] + len(net.stuff), decoder.kernels.shape[1]]  # type: ignore[arg-type]
+    card["graph"] = {
+        "precision": precision,
+        "size": None if size is None else list(size),
+        "merge_inside": merge_inside,
+        "stuff": list(getattr(net, "stuff", ())),
+        "embeds": hasattr(net, "embed"),
+        "previous": previous,  # shape of the kernels of the frame before
+        "stride": net.stride,
+        "divisor": divisor,
+    }
+    return card
+
+
+def _merging(card: dict[str, Any]) -> Merging:
+    """The merge inside the graph, with the model's own thresholds."""
+    graph = card["graph"]
+    cut = None if graph["size"] is None else (graph["divisor"], graph["divisor"] // graph["stride"])
+    return Merging(card["score"], card["overlap"], graph["stuff"], entry(card["model"]).pairs, cut)
+
+
+def _batches(
+    segmenter: Segmenter, card: dict[str, Any], calibrate: Sequence[str | Path], say: Callable[[str], None]
+) -> list[dict[str, np.ndarray]]:
+    """The graph's inputs for images to calibrate on: through the same preprocessing as any image."""
+    batches = []
+    with _sources(calibrate, video=True) as sources:
+        for item in islice(open_source(sources), _CALIBRATION):
+            batches.append(graph_inputs(segmenter, card, item))
+    whose = "the given" if calibrate else "the bundled demo"
+    say(f"calibrating int8 on {len(batches)} of {whose} images" + ("" if calibrate else "; --calibrate takes others"))
+    return batches
+
+
+def graph_inputs(segmenter: Segmenter, card: dict[str, Any], item: Item) -> dict[str, np.ndarray]:
+    """What an engine would feed the graph with for an image, as a first frame."""
+    graph = card["graph"]
+    inputs, seen = segmenter.prepare(item.image, fitting_size(segmenter, graph["size"], item.image))
+    if card["task"] == "semantic":
+        inputs = inputs[:, :, : seen[0], : seen[1]]
+    if graph["size"] is not None:
+        height, width = graph["size"]
+        inputs = nn.functional.pad(inputs, (0, width - inputs.shape[3], 0, height - inputs.shape[2]))
+    fed = {"images": np.ascontiguousarray(inputs.numpy())}
+    if graph["previous"] is not None:
+        fed["previous"] = np.zeros(graph["previous"], np.float32)
+    if graph["merge_inside"]:
+        fed["like"] = np.zeros((1, *seen), np.uint8)
+    return fed
+
+
+def _engine(path: Path, card: dict[str, Any], say: Callable[[str], None]) -> Path:
+    """The TensorRT engine from the ONNX file beside it, or that file where TensorRT is not installed."""
+    source = path.with_suffix(".onnx")
+    if not tensorrt.installed():
+        say(
+            f"TensorRT is not installed here; on the machine that has it, with {source.name} there, run:\n"
+            f"  {tensorrt.trtexec(source, card)}"
+        )
+        return source
+    tensorrt.build_engine(source, card, path)
+    return path
+
+
+@contextmanager
+def _sources(given: Sequence[str | Path], video: bool = False) -> Iterator[list[Any]]:
+    """The given sources, or the bundled street images, with a `video` as well."""
+    if given:
+        yield list(given)
+        return
+    with resources.as_file(resources.files("knet") / "assets" / "demo") as folder:
+        yield [folder, folder / "drive.mp4"] if video else [folder]

@@ -1,0 +1,168 @@
+"""knet export on the command line, and knet predict with what it wrote."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from command_line import Run, runner
+from PIL import Image
+
+import knet
+from knet.data.categories import load_categories
+from knet.export import tensorrt, write
+from knet.export.openvino import save_openvino, to_openvino
+from knet.inference.load import describe
+from knet.inference.runtime import open_exported
+from knet.models.zoo import create
+from knet.structures import Preprocessing
+from knet.weights.load import save_weights
+from tiny_models import tiny_file
+
+DEMO = Path(knet.__file__).parent / "assets" / "demo"
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    return runner(capsys)
+
+
+@pytest.fixture
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model's file, in the place of whose graph a ready one is written: no waiting for the exporter."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "export"))
+    from hand_made import proto_of
+
+    monkeypatch.setattr(write, "to_onnx", lambda graph, size, card: proto_of(card))
+    arguments = {"width": 8, "head_width": 16, "channels": 16, "kernels": 4, "stages": 1}
+    seen = Preprocessing(short_edge=64, max_edge=96)
+    card = describe("rtknet-slim-camvid", arguments, load_categories("camvid"), seen, 0.0, 0.1)
+    torch.manual_seed(0)
+    path = tmp_path / "quick.safetensors"
+    save_weights(path, create("rtknet-slim-camvid", **arguments).state_dict(), card)
+    return path
+
+
+def test_the_bundled_model_predicts_the_same_from_a_file(run: Run, tmp_path: Path) -> None:
+    status, out, err = run(
+        "export", "rtknet-slim-camvid", "--size", "384x704", "--output", "files/model.onnx", "--json"
+    )
+    assert status == 0, err
+    report = json.loads(out)
+    assert report["equal_pixels"] > 0.9999
+    assert report["pq"] > 0.999
+    assert 0 < report["mask_logits"] < 1e-2
+    assert report == json.loads(Path("files/model.onnx.report.json").read_text())
+    card = open_exported("files/model.onnx").card
+    save_openvino(to_openvino(onnx.load("files/model.onnx")), card, Path("files/model.xml"))
+    for model in ("rtknet-slim-camvid", "files/model.onnx", "files/model.xml"):
+        folder = Path(model).suffix[1:] or "torch"
+        status, out, err = run(
+            "predict", model, str(DEMO), "--formats", "panoptic,json", "--output", folder, "--precision", "fp32"
+        )
+        assert status == 0, err
+        assert "4 images" in out
+    for name in ("highway_1", "highway_2", "highway_3", "highway_4"):
+        expected = results("torch", name)
+        for folder in ("onnx", "xml"):
+            pixels, segments = results(folder, name)
+            assert (pixels == expected[0]).mean() > 0.9999
+            assert [(s["id"], s["category"]) for s in segments] == [(s["id"], s["category"]) for s in expected[1]]
+
+
+def results(folder: str, name: str) -> tuple[np.ndarray, Any]:
+    pixels = np.array(Image.open(Path(folder) / f"{name}_panoptic.png")).astype(np.int64)
+    segments = json.loads((Path(folder) / f"{name}_segments.json").read_text())["segments"]
+    return pixels @ [1, 256, 65536], segments
+
+
+def test_files_have_names_and_a_report(run: Run, quick: Path) -> None:
+    street = str(DEMO / "highway_1.jpg")
+    status, out, _ = run("export", str(quick), "--images", street)
+    assert status == 0
+    assert "rtknet-slim-camvid.onnx" in out
+    assert "PQ of the exported model, with torch's result as the truth:" in out
+    assert "use it with: knet predict rtknet-slim-camvid.onnx IMAGE" in out
+    assert run("export", str(quick), "--format", "openvino", "--images", street)[0] == 0
+    names = {path.name for path in Path().iterdir()} - {quick.name}
+    endings = (".onnx", ".onnx.report.json", ".xml", ".xml.report.json", ".bin")
+    assert names == {f"rtknet-slim-camvid{ending}" for ending in endings}
+    assert len(json.loads(Path("rtknet-slim-camvid.xml.report.json").read_text())["images"]) == 1
+
+
+@pytest.mark.skipif(tensorrt.installed(), reason="says what to do without TensorRT")
+def test_without_tensorrt_the_command_is_printed(run: Run, quick: Path) -> None:
+    options = ("--format", "tensorrt", "--images", str(DEMO / "highway_1.jpg"), "--output", "model.engine")
+    status, out, _ = run("export", str(quick), *options)
+    assert status == 0
+    assert "TensorRT is not installed here" in out
+    assert "trtexec --onnx=model.onnx --saveEngine=model.engine --stronglyTyped --minShapes=images:1x3x64x64" in out
+    assert "--optShapes=images:1x3x64x96 --maxShapes=images:1x3x192x192" in out
+    assert Path("model.onnx").is_file() and not Path("model.engine").exists()
+    _, out, _ = run("export", str(quick), "--size", "64x96", *options)
+    assert "trtexec --onnx=model.onnx --saveEngine=model.engine --stronglyTyped\n" in out
+    Path("model.engine").write_bytes(b"an engine")
+    status, _, err = run("predict", "model.engine", str(DEMO / "highway_1.jpg"))
+    assert status == 2
+    assert "needs the package tensorrt, which is not installed" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--size", "100"], "'100' is not HEIGHTxWIDTH in pixels, such as 512x1024"),
+        (["--size", "100x100"], "multiples of 32, not 100x100; give --size 128x128"),
+        (["--size", "64x96", "--dynamic"], "not allowed with argument"),
+        (["--calibrate", "photos"], "--calibrate is for --precision int8"),
+        (["--precision", "bf16"], "invalid choice: 'bf16'"),
+        (["--format", "coreml"], "invalid choice: 'coreml'"),
+        (["--output", "model.pt"], "A file of the format onnx ends in .onnx, 'model.pt' does not; rename it."),
+        (["--merge", "sorted", "--merge-inside"], "merges the way 'sorted'; leave --merge-inside out"),
+        (["--format", "tensorrt", "--merge-inside"], "cannot be inside of TensorRT engines"),
+        (["--weights", "missing.pth"], "There is no weights file 'missing.pth'"),
+        (["--images", "missing.jpg"], "missing.jpg"),
+        (["--precision", "int8", "--calibrate", "missing"], "missing"),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence(run: Run, quick: Path, options: list[str], sentence: str) -> None:
+    status, _, err = run("export", str(quick), *options)
+    assert status == 2
+    assert sentence in err
+    assert "Traceback" not in err
+
+
+def test_models_that_cannot_be_exported(run: Run, tmp_path: Path) -> None:
+    status, _, err = run("export", "rtknet-cityscapes")
+    assert status == 2
+    assert "comes without weights" in err
+    status, _, err = run("export", str(tiny_file("clip", tmp_path)))
+    assert status == 2
+    assert "cannot be exported" in err
+
+
+@pytest.mark.parametrize(
+    ("package", "form", "extra"),
+    [("onnx", "onnx", "export"), ("onnxscript", "tensorrt", "export"), ("openvino", "openvino", "openvino")],
+)
+def test_missing_packages(
+    run: Run, quick: Path, monkeypatch: pytest.MonkeyPatch, package: str, form: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    status, _, err = run("export", str(quick), "--format", form)
+    assert status == 2
+    assert f"needs the package {package}" in err
+    assert f"pip install 'knet[{extra}]'" in err
+
+
+def test_a_folder_that_cannot_be_written(run: Run, quick: Path) -> None:
+    Path("file").write_text("in the way")
+    status, _, err = run("export", str(quick), "--output", "file/model.onnx")
+    assert status == 1
+    assert "Cannot write 'file/model.onnx'" in err

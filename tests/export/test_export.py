@@ -1,0 +1,225 @@
+"""Every type of model as ONNX and OpenVINO: what the file says is what the network says, at any size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+
+import knet
+from knet.data.categories import load_categories
+from knet.errors import ConfigError
+from knet.export.openvino import save_openvino, to_openvino
+from knet.export.report import fitting_size, same_segments
+from knet.export.write import export
+from knet.inference.engine import TorchEngine
+from knet.inference.load import describe, read_model
+from knet.inference.runtime import GraphEngine, open_exported
+from knet.inference.tracking import VideoState
+from knet.models.zoo import create, entry
+from knet.structures import Preprocessing
+from knet.weights.load import save_weights
+from tiny_models import ARGUMENTS, tiny_file
+
+_REAL_TIME = {"width": 8, "head_width": 16, "channels": 16, "kernels": 6, "stages": 2}
+_SMALL = {"channels": 32, "stages": 1}
+_SEMANTIC = {"channels": 16, "update_channels": 8, "hidden": 32, "stages": 1}
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {  # as in `tiny_models`
+    "real-time": ("rtknet-slim-camvid", _REAL_TIME),
+    "real-time-stuff": ("rtknet-slim-camvid", {**_REAL_TIME, "stuff": [0, 1, 2]}),
+    "real-time-video": ("rt-video-knet-slim-kitti-step", _REAL_TIME),
+    "fusion": ("video-knet-swinb-kitti-step", _SMALL),
+    "deformable": ("knet-r101dcn-coco-panoptic", _SMALL),
+    "fcn": ("knet-fcn-r50-ade20k", _SEMANTIC),
+    "pspnet": ("knet-pspnet-r50-ade20k", _SEMANTIC),
+    "deeplabv3": ("knet-deeplabv3-r50-ade20k", _SEMANTIC),
+    "swin": ("knet-upernet-swint-ade20k", _SEMANTIC),
+}
+TYPES = [  # the others are large: an export takes some 15 seconds
+    pytest.param(name, marks=[] if name == "real-time-video" else [pytest.mark.large])
+    for name in (
+        "real-time-video",
+        "real-time-stuff",
+        *ARGUMENTS,
+        *sorted(set(OTHERS) - {"real-time", "real-time-stuff", "real-time-video", "deformable", "swin"}),
+    )
+    if name != "clip"
+]
+
+
+def small_file(name: str, folder: Path) -> Path:
+    if name in ARGUMENTS:
+        return tiny_file(name, folder)
+    model, arguments = OTHERS[name]
+    torch.manual_seed(0)
+    net = create(model, **arguments)
+    with torch.no_grad():  # masks and classes that differ over the image
+        if entry(model).task != "semantic":
+            net.decoder.stages[-1].to_class[-1].weight.mul_(20)
+            net.decoder.stages[-1].to_class[-1].bias.zero_()
+    divisor = 1 if entry(model).task == "semantic" else 32
+    seen = Preprocessing(64, 128, antialias=False, divisor=divisor)
+    card = describe(model, arguments, load_categories(entry(model).categories), seen, 0.0, 0.1)
+    path = folder / f"{name}.safetensors"
+    save_weights(path, net.state_dict(), card)
+    return path
+
+
+def photo(size: tuple[int, int], path: Path | None = None) -> np.ndarray:
+    demo = Path(knet.__file__).parent / "assets" / "demo" / "highway_1.jpg"
+    picture = Image.open(demo).convert("RGB").resize((size[1], size[0]))
+    if path is not None:
+        picture.save(path)
+    return np.array(picture)
+
+
+def agree(original: TorchEngine, exported: GraphEngine, inputs: torch.Tensor) -> None:
+    """First frames, and for linked networks the frame after."""
+    with torch.no_grad():
+        expected, found = original(inputs), exported(inputs)
+        close(expected, found, original)
+        if original.embeds:
+            kernels = expected[-1].kernels
+            close(original(inputs.flip(3), kernels), exported(inputs.flip(3), kernels), original)
+
+
+def close(expected: Any, found: Any, original: TorchEngine) -> None:
+    pairs = [(expected[-1].mask_logits, found[-1].mask_logits)]
+    if expected[-1].class_logits is not None:
+        pairs += [(expected[-1].class_logits, found[-1].class_logits), (expected[-1].kernels, found[-1].kernels)]
+    if expected[0].semantic_logits is not None:
+        pairs.append((expected[0].semantic_logits, found[0].semantic_logits))
+    if original.embeds:
+        pairs.append((original.embed(expected[-1].linked), found[-1].linked))
+    for a, b in pairs:
+        assert a.shape == b.shape
+        assert (a - b).abs().max() <= 1e-3 * max(1.0, float(a.abs().max()))
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_exports_of_any_size_say_what_the_network_says(name: str, tmp_path: Path) -> None:
+    source, target = small_file(name, tmp_path), tmp_path / "model.onnx"
+    picture = tmp_path / "street.png"
+    photo((48, 80), picture)
+    report, parity = export(source, output=target, images=[picture])
+    assert json.loads((tmp_path / "model.onnx.report.json").read_text())["equal_pixels"] == parity.equal_pixels
+    assert (report["size"], report["precision"], report["backend"]) == (None, "fp32", "onnxruntime")
+    assert parity.equal_pixels is not None and parity.equal_pixels > 0.99
+
+    proto = onnx.load(str(target))
+    assert {node.domain for node in proto.graph.node} <= {"", "ai.onnx"}
+    files = [target, tmp_path / "model.xml"]
+    save_openvino(to_openvino(proto), open_exported(target).card, files[1])
+    net, _ = read_model(source)
+    original, torch_model = TorchEngine(net), knet.load(source, device="cpu", precision="fp32")
+    sizes = ((64, 96), (160, 224)) if torch_model.task != "semantic" else ((70, 101), (160, 224))
+    for path in files:
+        model = knet.load(path)
+        assert model.task == torch_model.task
+        assert isinstance(model.engine, GraphEngine)
+        for size in sizes:
+            agree(original, model.engine, torch.randn(1, 3, *size))
+        image = photo((90, 70))
+        assert same_segments(torch_model(image), model(image)).mean() > 0.99
+        if torch_model.engine.embeds:
+            assert tracks(model) == tracks(torch_model)
+
+
+def tracks(segmenter: knet.Segmenter) -> list[list[tuple[int, int | None]]]:
+    """Class and identity of each segment in three frames."""
+    state, found = VideoState(), []
+    for number in range(3):
+        image = photo((64, 96))[:, 4 * number : 4 * number + 80]
+        result, state = segmenter.segment_next(image, state, number)
+        found.append([(segment.category, segment.track) for segment in result.segments])
+    return found
+
+
+@pytest.mark.large
+def test_deformable_convolutions_are_for_onnx(tmp_path: Path) -> None:
+    target = tmp_path / "model.onnx"
+    _, parity = export(small_file("deformable", tmp_path), output=target)
+    assert parity.equal_pixels is not None and parity.equal_pixels > 0.99
+    with pytest.raises(ConfigError, match=r"OpenVINO cannot run this model \(has no DeformConv\); .*--format onnx"):
+        to_openvino(onnx.load(str(target)))
+
+
+@pytest.mark.large
+def test_semantic_models_on_swin_have_a_fixed_size(tmp_path: Path) -> None:
+    source, target = small_file("swin", tmp_path), tmp_path / "model.onnx"
+    with pytest.raises(ConfigError, match=r"can be exported for a fixed size only; give --size HxW"):
+        export(source, output=target)
+    _, parity = export(source, output=target, size=(64, 112))
+    assert parity.equal_pixels is not None and parity.equal_pixels > 0.99
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_lower_precisions_are_smaller_and_near(form: Any, precision: Any, tmp_path: Path) -> None:
+    ending = {"onnx": ".onnx", "openvino": ".xml"}[form]
+    whole, _ = export("rtknet-slim-camvid", form, output=tmp_path / f"whole{ending}", size=(384, 704))
+    notes: list[str] = []
+    target = tmp_path / f"small{ending}"
+    low, parity = export(
+        "rtknet-slim-camvid", form, output=target, size=(384, 704), precision=precision, say=notes.append
+    )
+    assert low["bytes"] < 0.75 * whole["bytes"]
+    assert parity.pq is not None and parity.pq > (0.98 if precision == "fp16" else 0.85)
+    assert knet.load(target).precision == precision
+    assert any("calibrating int8 on" in note for note in notes) == (precision == "int8")
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("size", [None, (64, 128)])
+def test_the_merge_inside_gives_the_same_segments(size: tuple[int, int] | None, tmp_path: Path) -> None:
+    source, target = small_file("real-time", tmp_path), tmp_path / "model.onnx"
+    _, parity = export(source, output=target, size=size, merge_inside=True)
+    assert parity.equal_pixels is not None and parity.equal_pixels > 0.999
+    assert parity.mask_logits is None
+    original, exported = knet.load(source, device="cpu", precision="fp32"), knet.load(target)
+    for shape in ((60, 120), (50, 70)):  # of which the second is padded further by the fixed size
+        image = photo(shape)
+        expected, found = original(image, size="image"), exported(image, size="image")
+        assert same_segments(expected, found).mean() > (0.999 if size is None or shape == (60, 120) else 0.9)
+    with pytest.raises(ConfigError, match=r"merges inside, with score 0.0 and overlap 0.1, not 0.5 and 0.1"):
+        exported(image, score=0.5)
+
+
+def test_images_are_fitted_into_a_fixed_size_for_the_report() -> None:
+    wide, high = np.zeros((60, 200, 3), np.uint8), np.zeros((200, 60, 3), np.uint8)
+    segmenter = knet.load("rtknet-slim-camvid", device="cpu")
+    assert fitting_size(segmenter, None, wide) == "model"
+    assert fitting_size(segmenter, (384, 768), wide) == "model"
+    for image in (wide, high):
+        size = fitting_size(segmenter, (64, 128), image)
+        inputs, _ = segmenter.prepare(image, size)
+        assert inputs.shape[2] <= 64 and inputs.shape[3] <= 128
+
+
+def test_what_cannot_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny = {task: tiny_file(task, tmp_path) for task in ("clip", "instance", "panoptic")}
+    with pytest.raises(ConfigError, match=r"all frames of a clip at once.*cannot be exported"):
+        export(tiny["clip"])
+    with pytest.raises(ConfigError, match=r"is for instance segmentation; leave --merge-inside out\."):
+        export(tiny["instance"], merge_inside=True)
+    with pytest.raises(ConfigError, match=r"merges the way 'sorted'.*or give --merge optimised"):
+        export(tiny["panoptic"], merge_inside=True)
+    with pytest.raises(ConfigError, match=r"multiples of 32, not 60x100; give --size 64x128"):
+        export(tiny["panoptic"], size=(60, 100))
+    with pytest.raises(ConfigError, match=r"no format 'coreml'; it is one of: onnx, openvino, tensorrt"):
+        export(tiny["panoptic"], "coreml")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"no precision 'bf16' to export in; it is one of: fp32, fp16, int8"):
+        export(tiny["panoptic"], precision="bf16")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"format openvino ends in \.xml, 'model\.onnx' does not"):
+        export(tiny["panoptic"], "openvino", output="model.onnx")
+    with pytest.raises(ConfigError, match=r"'model\.onnx' is an exported model already"):
+        export("model.onnx")
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".safetensors"]
