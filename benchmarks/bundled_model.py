@@ -41,7 +41,7 @@ def measure(data: Path) -> None:
     from knet.data.coco_panoptic import CocoPanoptic
     from knet.evaluation.evaluate import evaluate
 
-    segmenter = knet.load(MODEL, device="cpu")
+    segmenter = knet.load(MODEL, device="cpu", precision="fp32")
     validation = CocoPanoptic(
         data / "images" / "val", data / "val" / "panoptic.json", data / "val" / "panoptic", segmenter.categories
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
-from knet.cli.options import add_model_options, add_verb, model_options
+from knet.cli.options import add_model_options, add_verb, model_options, precision_note
 
 if TYPE_CHECKING:
     from knet.inference.segmentation import Segmentation
@@ -31,7 +31,11 @@ def add_parser(verbs: Any) -> None:
         "knet predict rtknet-slim-camvid street.jpg drive.mp4 'photos/*.png' --formats overlay,panoptic,json\n"
         "  knet predict rtknet-slim-camvid drive.mp4 --track --formats video,tracks",
     )
-    parser.add_argument("model", metavar="MODEL", help="a name of `knet models`, or a .safetensors file of knet")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a name of `knet models`, a .safetensors file of knet, or what `knet export` wrote (.onnx, .xml, .engine)",
+    )
     parser.add_argument(
         "sources", metavar="SOURCE", nargs="+", help="image, folder, 'pattern', video, a webcam's number or rtsp://..."
     )
@@ -40,7 +44,7 @@ def add_parser(verbs: Any) -> None:
         "--formats",
         metavar="LIST",
         help="any of overlay,panoptic,instances,semantic,json,video, and with --track of "
-        "step,vipseg,cityscapes-vps,tracks,mots, separated by commas "
+        "step,vipseg,cityscapes-vps,vipseg-json,cityscapes-vps-json,tracks,mots, separated by commas "
         "(default: overlay; video for videos, for cameras and with --track)",
     )
     parser.add_argument(
@@ -69,10 +73,10 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from knet.inference.load import load
+    from knet.inference.pipeline import WriteBehind, read_ahead
     from knet.inference.sources import expand_sources
     from knet.inference.streams import camera, open_stream
     from knet.inference.submissions import OF_CLIPS, submission_name
-    from knet.inference.tracking import embeds
 
     files = expand_sources([source for source in args.sources if not camera(source)])
     cameras = any(camera(source) for source in args.sources)
@@ -83,19 +87,22 @@ def run(args: argparse.Namespace) -> int:
     clips = segmenter.task == "clip"
     if clips:
         _check_clips(args, files, cameras)
-    args.track = clips or embeds(segmenter.net) if args.track is None else args.track
+    args.track = clips or segmenter.engine.embeds if args.track is None else args.track
     default = "" if args.submission else "video" if args.track or all(file.video for file in files) else "overlay"
     formats = [name.strip() for name in (args.formats or default).split(",") if name.strip()]
 
     failed: list[str] = []
     done, seconds, results = 0, 0.0, []
-    frames = open_stream(
-        args.sources,
-        on_error=lambda error: failed.append(str(error)),
-        on_note=lambda text: print(f"knet: {text}", file=sys.stderr) if args.track else None,
-    )
+
+    def note(text: str) -> None:
+        if args.track:
+            print(f"knet: {text}", file=sys.stderr)
+
     with ExitStack() as stack:
-        write = _writer(args, segmenter, formats, stack)
+        # Frames are read, and results drawn and written, in threads beside the network.
+        frames = read_ahead(lambda here: open_stream(args.sources, here(lambda e: failed.append(str(e))), here(note)))
+        write = stack.enter_context(WriteBehind(_writer(args, segmenter, formats, stack)))
+        stack.callback(frames.close)
         submit = _clip_writer(args, segmenter, files, stack) if clips and args.submission else None
         shown = tqdm(frames, total=None if cameras else _count(files), desc=segmenter.name, unit="image", disable=None)
         found = _of_clips(segmenter, shown, failed, submit) if clips else _segmented(segmenter, shown, args)
@@ -113,9 +120,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"results": results, "failed": failed}, indent=1))
     else:
-        each = f", {1000 * seconds / done:.0f} ms each" if done else ""
+        each = f", {1000 * seconds / done:.0f} ms each{precision_note(args, segmenter)}" if done else ""
         kinds = ", ".join([*formats, args.submission] if args.submission else formats)
-        print(f"{done} images{each}, {kinds} saved to {args.output}/; {len(failed)} failed")
+        saved = f"{kinds} saved to {args.output}/" if done else "nothing saved"
+        print(f"{done} images{each}, {saved}; {len(failed)} failed")
     return 2 if failed else 0
 
 

@@ -93,8 +93,10 @@ def paint(image: np.ndarray, id_map: np.ndarray, colors: Mapping[int, Color], al
     ids = list(colors)
     # One 32-bit look-up for red, green, blue and "is a segment" is three times as fast as a look-up of rows.
     packed = np.array([(*colors[i], 255) for i in ids], np.uint8).reshape(-1, 4).view(np.uint32).ravel()
-    tint = map_ids(id_map, ids, packed, 0).view(np.uint8).reshape(*id_map.shape, 4)
-    out = np.array(Image.blend(Image.fromarray(image), Image.fromarray(np.ascontiguousarray(tint[..., :3])), alpha))
+    tint = np.ascontiguousarray(map_ids(id_map, ids, packed, 0)).view(np.uint8).reshape(*id_map.shape, 4)
+    # Pillow keeps RGB in four bytes a pixel, so it takes the table's rows as they are.
+    colored = Image.frombuffer("RGBX", id_map.shape[::-1], tint, "raw", "RGBX", 0, 1).convert("RGB")
+    out = np.array(Image.blend(Image.fromarray(image), colored, alpha))
     void = tint[..., 3] == 0
     if void.any():
         out[void] = image[void]

@@ -32,7 +32,7 @@ from knet.merge.image import enlarge, instances, merge_sorted, panoptic_classes,
 from knet.merge.panoptic import MergedMasks, best_class, merge_panoptic, number_masks
 from knet.merge.regions import as_regions
 from knet.merge.semantic import best_classes, class_segments, look
-from knet.models.zoo import Merge, Task
+from knet.models.zoo import Merge, Task, Tracker
 from knet.structures import Category, Output, Preprocessing, Segment
 
 Rows = list[tuple[int, int, float]]  # id, label and score of each segment, numbered from 1
@@ -49,6 +49,7 @@ class Segmenter:
             "semantic" (one segment a class); "clip" models are for `inference.clip.segment_clip`.
         merge, pairs, regions: how the masks of a panoptic model share the pixels, see `knet.load` and
             `models.zoo.ZooEntry`.
+        tracker: what counts most for a model with embeddings, see there.
         preprocessing, settings: the published ones unless `load` was told otherwise.
         mark: called after each step of an image with its name, "prepare", "network", "merge" or "result"; does nothing
             but where time is measured.
@@ -67,10 +68,12 @@ class Segmenter:
         settings: Settings = Settings(),  # noqa: B008  # it cannot be changed
         pairs: int | None = None,
         regions: int = 0,
+        tracker: Tracker = "embeddings",
     ):
         self.engine = TorchEngine(network, device, precision) if isinstance(network, nn.Module) else network
         self.name, self.categories, self.preprocessing = name, tuple(categories), preprocessing
         self.task, self.merge, self.settings, self.pairs, self.regions = task, merge, settings, pairs, regions
+        self.tracker: Tracker = tracker
         self.mark: Callable[[str], object] = lambda step: None
         self._things = torch.tensor([category.thing for category in categories])
 
@@ -216,7 +219,9 @@ class Segmenter:
             raise ConfigError(f"'{self.name}' tells classes, not objects, so there is nothing to track; take another.")
         outputs, view = self._look(image, settings, state.kernels if linked else None)
         result, kernel_of = self._result(outputs[-1], view, settings, name)
-        result, state = identify(self.engine, outputs, result, kernel_of, view, state, number, compatible, linked)
+        result, state = identify(
+            self.engine, outputs, result, kernel_of, view, state, number, compatible, linked, self.tracker
+        )
         return void_as_lowest(result) if compatible else result, state
 
     def _look(self, image: np.ndarray, settings: Settings, previous: Tensor | None = None) -> tuple[list[Output], View]:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import av
 
+from knet.data.cityscapes_vps import frame_stem
 from knet.errors import DataError
 from knet.files import safe_name
 from knet.inference.decoding import decode_frames
@@ -160,7 +161,8 @@ def _images(paths: list[Path], on_error: Report, note: Note) -> Iterator[Frame]:
 
 def _sequences(paths: list[Path]) -> Iterator[tuple[str, list[tuple[Path, int]]]]:
     """The sequences that a folder's images make: a name, and each image with the number in its name."""
-    split = [re.split(r"(\d+)", path.stem) for path in paths]
+    # Of a video of Cityscapes-VPS one frame has another ending than the others.
+    split = [re.split(r"(\d+)", frame_stem(path.name)) for path in paths]
     patterns = Counter(tuple(parts[::2]) for parts in split)
     plain = [(path, index) for index, path in enumerate(paths)]
     folder = paths[0].resolve().parent.name

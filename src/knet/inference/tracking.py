@@ -1,7 +1,7 @@
 """Which objects of a frame are those of the frames before: from a network's outputs to identities.
 
-A network with `embed` (Video K-Net) tells objects apart by embeddings of its linked kernels, see `knet.track.match`;
-any other tracks by overlap, with its kernels as descriptors.
+A network with `embed` tells objects apart by embeddings of its linked kernels: Video K-Net by these alone, see
+`knet.track.match`, RT-Video-K-Net by overlap with these as descriptors. The descriptors of others are their kernels.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from knet.inference.engine import Engine
 from knet.inference.segmentation import Segmentation
+from knet.models.zoo import Tracker
 from knet.structures import Category, Output, Segment
 from knet.track import OverlapMemory, TrackMemory, coarse_grid, match, match_by_overlap
 
@@ -52,6 +53,7 @@ def identify(
     number: int,
     compatible: bool = False,
     linked: bool = True,
+    tracker: Tracker = "embeddings",
 ) -> tuple[Segmentation, VideoState]:
     """The result with the track of every object that has one, and the state for the next frame.
 
@@ -61,6 +63,7 @@ def identify(
         number: of the frame in its video.
         compatible: with the faults of Video K-Net's code that its figures contain, see `Segmenter.track`.
         linked: whether embeddings count, where the network has them; else overlap does.
+        tracker: which of the two counts most where both do, see `models.zoo.ZooEntry`.
     """
     labels = {category.id: label for label, category in enumerate(result.categories)}
     things = [segment for segment in result.segments if segment.thing]
@@ -71,24 +74,27 @@ def identify(
     objects[[segment.id for segment in things]] = np.arange(1, len(things) + 1)
 
     last, tracks = outputs[-1], state.tracks
-    if engine.embeds and linked:
+    trained = engine.embeds and linked
+    if trained:
         kernels = last.kernels if last.linked is None else last.linked
+        descriptors = engine.embed(kernels[0, rows.to(kernels.device)]).float().cpu().numpy()
+    else:
+        descriptors = last.kernels[0, rows.to(last.kernels.device)].float().cpu().numpy()
+    if trained and tracker == "embeddings":
         memory = tracks if isinstance(tracks, TrackMemory) else TrackMemory()
-        embeddings = engine.embed(kernels[0, rows.to(kernels.device)])
         boxes = _boxes(
             objects[result.id_map], len(things), outputs[0].semantic_logits, result.categories, view, compatible
         )
-        matches = match(memory, number, boxes, scores, kinds, embeddings.float().cpu().numpy())
+        matches = match(memory, number, boxes, scores, kinds, descriptors)
         ids, kept, after = matches
         if compatible:  # the original's list is shorter where duplicates were dropped, and is read by position
             ids = np.concatenate((ids[kept], np.zeros(len(ids) - len(kept), np.int64)))
         new = VideoState(last.kernels, after)
     else:
         known = tracks if isinstance(tracks, OverlapMemory) else OverlapMemory()
-        descriptors = last.kernels[0, rows.to(last.kernels.device)].float().cpu().numpy()
         grid = objects[coarse_grid(result.id_map)]
         ids, moved = match_by_overlap(known, number, grid, scores, kinds, descriptors)
-        new = VideoState(None, moved)
+        new = VideoState(last.kernels if trained else None, moved)
     track_of = {segment.id: int(track) for segment, track in zip(things, ids, strict=True) if track}
     segments = [replace(segment, track=track_of.get(segment.id)) for segment in result.segments]
     return replace(result, segments=segments), new

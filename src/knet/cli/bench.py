@@ -1,0 +1,107 @@
+"""knet bench: how fast a model is on this computer."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from knet.cli.options import add_verb
+
+if TYPE_CHECKING:
+    from knet.inference.bench import Timing
+
+
+def add_parser(verbs: Any) -> None:
+    """Adds the verb to the command line."""
+    parser = add_verb(
+        verbs,
+        "bench",
+        "measure how long a model takes from an image to its segments, and where the time goes",
+        "knet bench rtknet-slim-camvid --size 384x768 720x1280 --precision fp32 bf16 --threads 2\n"
+        "  knet bench exported.xml",
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", help="a name of `knet models`, weights of knet, or a file of `knet export`"
+    )
+    parser.add_argument("--weights", metavar="FILE", help="weights for the name; without any they are random")
+    parser.add_argument(
+        "--size",
+        nargs="+",
+        type=_size,
+        metavar="HxW",
+        help="sizes of images, which the network sees as they are (default: as published)",
+    )
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        default=["auto"],
+        metavar="P",
+        help="any of auto, fp32, bf16, fp16, and what exported files compute in (default: auto)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the processor (default: all cores)")
+    parser.add_argument("--merge", choices=["optimised", "sorted"], help="of panoptic models (default: the model's)")
+    parser.add_argument("--compile", action="store_true", help="compile the network first, which takes minutes")
+    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="measured images of each size (default 20)")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON, nothing else")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures every precision at every size and prints a line for each."""
+    import torch
+
+    from knet.errors import ConfigError
+    from knet.inference.bench import default_size, machine, measure, open_model
+
+    if args.threads is not None:
+        if args.threads < 1:
+            raise ConfigError(f"--threads {args.threads} is too few; give 1 or more.")
+        torch.set_num_threads(args.threads)
+    rows: list[Timing] = []
+    about: dict[str, Any] = {}
+    for precision in args.precision:
+        segmenter, random = open_model(args.model, args.weights, args.device, precision, args.compile, args.merge)
+        if not about:
+            about = {"model": segmenter.name, "backend": segmenter.engine.name, "machine": machine(segmenter.device)}
+            about |= {"torch": torch.__version__, "random_weights": random, "rounds": args.rounds}
+            if not args.json:
+                print(_title(about), flush=True)
+        for size in args.size or [default_size(segmenter)]:
+            rows.append(measure(segmenter, size, args.rounds))
+            if not args.json:
+                print(_line(rows[-1]), flush=True)
+    if args.json:
+        print(json.dumps({**about, "measurements": [row.to_dict() for row in rows]}, indent=1))
+    return 0
+
+
+def _title(about: dict[str, Any]) -> str:
+    lines = [f"{about['model']}, {about['backend']}, {about['machine']}, {about['rounds']} images each; ms an image"]
+    if about["random_weights"]:
+        lines.append("random weights: the network takes its usual time but finds little, so the merge has little to do")
+    figures = f"{'median':>8} {'p95':>8} {'p99':>8} {'images/s':>8} {'memory':>9} {'GFLOP':>7}"
+    steps = f"{'prepare':>8} {'network':>8} {'merge':>7} {'result':>7}"
+    return "\n".join([*lines, f"{'size':<10} {'precision':<9} {figures} | {steps}   segments"])
+
+
+def _line(row: Timing) -> str:
+    memory = "-" if row.memory is None else f"{row.memory:.0f} MB"
+    gflops = "-" if row.gflops is None else f"{row.gflops:.1f}"
+    figures = f"{row.median:>8.1f} {row.p95:>8.1f} {row.p99:>8.1f} {row.throughput:>8.1f} {memory:>9} {gflops:>7}"
+    width = {"prepare": 8, "network": 8, "merge": 7, "result": 7}
+    steps = " ".join(f"{row.steps[step]:>{n}.1f}" if step in row.steps else f"{'-':>{n}}" for step, n in width.items())
+    size = f"{row.size[0]}x{row.size[1]}"
+    return f"{size:<10} {row.precision:<9} {figures} | {steps}   {row.segments:>8}"
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, by, width = text.partition("x")
+    try:
+        size = int(height), int(width)
+    except ValueError:
+        size = 0, 0
+    if not by or min(size) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not HEIGHTxWIDTH in pixels, such as 512x1024")
+    return size
