@@ -14,6 +14,7 @@ from knet.errors import ConfigError
 from knet.inference.draw import segment_colors
 from knet.inference.segmentation import Segmentation
 from knet.inference.tracking import VideoState, void_as_lowest
+from knet.models.zoo import ZOO
 from knet.structures import Output
 from knet.track import OverlapMemory, TrackMemory
 
@@ -62,6 +63,35 @@ def test_the_state_is_the_last_kernels_and_the_tracks() -> None:
     once_more, _ = segmenter.segment_next(drive(4)[3], state, 3)
     assert [s.track for s in again.segments if s.thing] != []
     assert tracks_of(drive(4)[3], again) == tracks_of(drive(4)[3], once_more)
+
+
+def test_overlap_may_count_most_for_a_network_with_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Linked()
+    segmenter, state = segmenter_of(net), VideoState()
+    segmenter.tracker = "overlap"
+    seen: dict[int, set[int | None]] = {}
+    for number, frame in enumerate(drive(6)):
+        result, new = segmenter.segment_next(frame, state, number)
+        assert new.kernels is not None and isinstance(new.tracks, OverlapMemory)  # linked all the same
+        assert number == 0 or net.previous[-1] is state.kernels
+        assert all(track.kernel is not None and track.kernel.max() == 1 for track in new.tracks.tracks)
+        for thing, track in tracks_of(frame, result).items():
+            seen.setdefault(thing, set()).add(track)
+        state = new
+    assert seen == {1: {1}, 2: {2}, 3: {3}} or seen == {1: {2}, 2: {1}, 3: {3}}
+    # Where nothing overlaps, an embedding finds the object again; one that has changed does not.
+    embedded: dict[bool, set[int | None]] = {}
+    for changed in (False, True):
+        if changed:
+            monkeypatch.setattr(net, "embed", lambda kernels: kernels.roll(4, dims=-1))
+        moved, _ = segmenter.segment_next(painted({3: (20, 70)}), state, 6)
+        embedded[changed] = set(tracks_of(painted({3: (20, 70)}), moved).values())
+    assert embedded[False] == {3} and embedded[True] == {4}
+
+
+def test_the_real_time_video_models_track_by_overlap_first() -> None:
+    for name, row in ZOO.items():
+        assert (row.tracker == "overlap") == name.startswith("rt-video-knet")
 
 
 @pytest.mark.parametrize("net", [Painted, Linked])

@@ -71,7 +71,7 @@ def number_segments(merged: MergedMasks, things: Tensor) -> tuple[Tensor, list[t
         segment the highest of its masks' scores).
     """
     numbers, rows = number_masks(merged, things)
-    return backend(merged.owner.device).relabel(merged.owner, numbers.to(merged.owner.device)), rows
+    return backend(merged.owner.device).relabel(merged.owner.clone(), numbers.to(merged.owner.device)), rows
 
 
 def number_masks(merged: MergedMasks, things: Tensor) -> tuple[Tensor, list[tuple[int, int, float]]]:

@@ -48,5 +48,8 @@ def masks_above_half(probabilities: Tensor, stretch: Stretch) -> Iterator[Tensor
 
 
 def relabel(owner: Tensor, numbers: Tensor) -> Tensor:
-    """Every pixel's new number. (H,W) int32 -1 .. N-1, (N or more,) int32 -> (H,W) int32; -1 takes the last number."""
-    return numbers[owner]
+    """Every pixel's new number, in the old one's place. (H,W) int32 -1 .. N-1, (N or more,) int32 -> (H,W) int32
+
+    -1 takes the last number.
+    """
+    return owner.copy_(numbers[owner])

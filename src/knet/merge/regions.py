@@ -28,8 +28,9 @@ def as_regions(merged: MergedMasks, things: Tensor, smallest: int) -> MergedMask
         parts, count = ndimage.label(of_class, _CORNERS_TOUCH)
         if not count:
             continue
-        shares = np.zeros((count + 1, len(labels)), np.int64)  # of each region, by the masks that own its pixels
-        np.add.at(shares, (parts[of_class], owner[of_class]), 1)
+        pairs = parts[of_class] * len(labels) + owner[of_class]
+        # The pixels of each region, by the masks that own them.
+        shares = np.bincount(pairs, minlength=(count + 1) * len(labels)).reshape(count + 1, -1)
         kept = shares.sum(1) >= smallest
         kept[0] = False
         numbers = np.full(count + 1, -1, new.dtype)

@@ -30,24 +30,24 @@ def share_pixels(
     values: Tensor, scores: Tensor, stretch: Stretch, logits: bool, count: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See `merge.plain.share_pixels`, whose results these are; with as many threads as torch has."""
-    grid = values.float().contiguous()
-    bounds = (grid.sigmoid() if logits else grid).permute(1, 2, 0).contiguous()
+    grid, scores = values.float().contiguous(), scores.float().contiguous()
     rows, columns = _tiles(stretch.rows), _tiles(stretch.columns)
     owner = np.empty(stretch.size, np.int32)
-    arrays = grid.numpy(), bounds.numpy(), scores.float().contiguous().numpy()
     tables = stretch.rows.index, stretch.rows.weight, stretch.columns.index, stretch.columns.weight
 
     def share(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return _share(*arrays, *tables, part, columns, logits, count, owner)
+        seen = grid[:, part[0, 2] : part[-1, 3]]  # a part at a time: all bounds would take as much memory as the masks
+        bounds = (seen.sigmoid() if logits else seen).permute(1, 2, 0).contiguous()
+        arrays = grid.numpy(), bounds.numpy(), scores.numpy()
+        return _share(*arrays, *tables, part, columns, int(part[0, 2]), logits, count, owner)
 
-    threads = min(torch.get_num_threads(), len(rows))
+    threads = torch.get_num_threads()  # and several parts for each: a scene is busier in some rows than in others
+    parts = np.array_split(rows, min(8 * threads, len(rows)))
     if threads == 1:
-        counts = [share(rows)]
+        counts = [share(part) for part in parts]
     else:
-        with ThreadPoolExecutor(
-            threads
-        ) as pool:  # several parts for each: a scene is busier in some rows than in others
-            counts = list(pool.map(share, np.array_split(rows, min(4 * threads, len(rows)))))
+        with ThreadPoolExecutor(threads) as pool:
+            counts = list(pool.map(share, parts))
     won, large = (np.sum(counted, axis=0) for counted in zip(*counts, strict=True))
     return torch.from_numpy(owner), torch.from_numpy(won), torch.from_numpy(large)
 
@@ -64,7 +64,8 @@ def masks_above_half(probabilities: Tensor, stretch: Stretch) -> Iterator[Tensor
 
 def relabel(owner: Tensor, numbers: Tensor) -> Tensor:
     """See `merge.plain.relabel`."""
-    return torch.from_numpy(_relabel(owner.contiguous().numpy(), numbers.numpy()))
+    _relabel(owner.numpy(), numbers.numpy())
+    return owner
 
 
 def _tiles(axis: Axis) -> np.ndarray:
@@ -82,11 +83,24 @@ def _tiles(axis: Axis) -> np.ndarray:
 
 @compiled
 def _share(
-    values, bounds, scores, row_index, row_weight, column_index, column_weight, rows, columns, logits, count, owner
+    values,
+    bounds,
+    scores,
+    row_index,
+    row_weight,
+    column_index,
+    column_weight,
+    rows,
+    columns,
+    offset,
+    logits,
+    count,
+    owner,
 ):
     """Writes the owners of the given rows of tiles; -> the pixels that each mask won, and where it is large.
 
-    values (N,h,w), bounds (h,w,N), scores (N,) float32 · tables of `Axis` · tiles of `_tiles` · owner (H,W) int32
+    values (N,h,w), bounds (some rows from `offset`,w,N), scores (N,) float32 · tables of `Axis` · tiles of `_tiles` ·
+    owner (H,W) int32
     """
     masks, width = values.shape[0], values.shape[2]
     won, large = np.zeros(masks, np.int64), np.zeros(masks, np.int64)
@@ -95,7 +109,7 @@ def _share(
     left, mixed = np.empty(masks, np.int64), np.empty(width, np.float64)
     best = np.empty((_longest(rows), _longest(columns)), np.float32)
     for row in rows:
-        _extremes(bounds[row[2] : row[3]], high, low)
+        _extremes(bounds[row[2] - offset : row[3] - offset], high, low)
         for column in columns:
             pixels = (row[1] - row[0]) * (column[1] - column[0])
             reached = _bounds(high[column[2] : column[3]], low[column[2] : column[3]], scores, most, least, upper)
@@ -150,11 +164,9 @@ def _above_half(map_, row_index, row_weight, column_index, column_weight, rows, 
 
 @compiled
 def _relabel(owner, numbers):
-    result = np.empty(owner.shape, np.int32)
     for y in range(owner.shape[0]):
         for x in range(owner.shape[1]):
-            result[y, x] = numbers[owner[y, x]]  # -1 is the last
-    return result
+            owner[y, x] = numbers[owner[y, x]]  # -1 is the last
 
 
 @compiled

@@ -20,6 +20,7 @@ Task = Literal["panoptic", "instance", "semantic", "clip"]  # clip: objects of w
 # How masks share the pixels in panoptic models: RT-K-Net's optimised post-processing (Algorithm 1), which works at the
 # size that the network saw, or K-Net's, which goes through the masks by score, at the size of the image.
 Merge = Literal["optimised", "sorted"]
+Tracker = Literal["embeddings", "overlap"]
 
 _COCO_IMAGES = Preprocessing(short_edge=800, max_edge=1333, antialias=False)
 _SLIM = {"width": 32, "head_width": 64, "injection": (True, True)}
@@ -37,9 +38,12 @@ class ZooEntry:
     `build(**arguments)` makes the network · `categories` names the class table · `preprocessing`, `score` and
     `overlap` are the published test settings · `task` says what its results are: segments that share the pixels,
     objects that may overlap, or classes; `merge` how masks share the pixels, for panoptic models, and `pairs` how many
-    of the best pairs of kernel and thing class take part (Video K-Net's code), None = every kernel · `published` holds
-    figures from the paper, as stated there · `official` says whether its authors published weights · `bundled` is the
-    file of weights that comes with the package, None where there is none.
+    of the best pairs of kernel and thing class take part (Video K-Net's code), None = every kernel · `regions`, if not
+    0: objects of its data are connected regions of a class, so results are cut alike, and those of fewer pixels, at
+    the size the network sees, are left out · `tracker` of a model with embeddings: Video K-Net's, which compares
+    embeddings alone, or overlap, where embeddings decide what is unclear and find again what does not overlap ·
+    `published` holds figures from the paper, as stated there · `official` says whether its authors published weights ·
+    `bundled` is the file of weights that comes with the package, None where there is none.
     """
 
     build: Callable[..., nn.Module]
@@ -52,6 +56,8 @@ class ZooEntry:
     task: Task = "panoptic"
     merge: Merge = "optimised"
     pairs: int | None = None
+    regions: int = 0
+    tracker: Tracker = "embeddings"
     published: dict[str, float] = field(default_factory=dict)
     official: bool = False
     bundled: str | None = None
@@ -97,7 +103,7 @@ def _step(
 
 def _rt_video(title: str, frames: Preprocessing, **arguments: Any) -> ZooEntry:
     about = f"RT-K-Net, RTFormer {title}, linked from frame to frame: real-time video panoptic segmentation of streets"
-    return _step(RTVideoKNet, {"classes": 19, **arguments}, about, frames)
+    return _step(RTVideoKNet, {"classes": 19, **arguments}, about, frames, tracker="overlap")
 
 
 def _vipseg(backbone: str, title: str, published: dict[str, float], **arguments: Any) -> ZooEntry:
@@ -190,6 +196,7 @@ ZOO: dict[str, ZooEntry] = {
         Preprocessing(short_edge=384, max_edge=768),
         score=0.3,
         overlap=0.6,
+        regions=100,  # its data has smaller ones, but what it finds of them is more often wrong than right
         about="small street model trained by this project on CamVid; comes with the package (non-commercial data)",
         bundled="rtknet-slim-camvid.safetensors",
     ),
