@@ -34,19 +34,23 @@ def test_pooling_over_cells_is_adaptive_pooling(cells: int, height: int, width: 
 @given(
     kernels=st.integers(1, 9),
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    padding=st.none() | st.tuples(st.integers(0, 9), st.integers(0, 9)),
     score=st.sampled_from([0.0, 0.3, 0.9, 1.0]),
     overlap=st.sampled_from([0.0, 0.5, 0.8, 1.0]),
     seed=st.integers(0, 999),
 )
 @settings(max_examples=60)
 def test_the_merge_inside_is_the_plain_one(
-    kernels: int, size: tuple[int, int], score: float, overlap: float, seed: int
+    kernels: int, size: tuple[int, int], padding: tuple[int, int] | None, score: float, overlap: float, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     masks = 4 * torch.randn(1, kernels, 5, 7, generator=generator)
     classes = 3 * torch.randn(1, kernels, 4, generator=generator)
-    found = merge_inside(masks, classes, size, Merging(score, overlap))
-    expected = merge_panoptic(masks[0], *best_class(classes[0]), size, score, overlap)
+    padded = None if padding is None else (size[0] + padding[0], size[1] + padding[1])
+    found = merge_inside(
+        masks, classes, padded or size, size, Merging(score, overlap, stretches_padding=padding is None)
+    )
+    expected = merge_panoptic(masks[0], *best_class(classes[0]), size, score, overlap, padded)
     owner = torch.cat((expected.kernels, torch.tensor([-1])))[expected.owner.long()]
     # The plain merge computes in float64: where two masks are equal in float32, another one may win.
     assert (found["owner"][0] != owner).sum() <= 1

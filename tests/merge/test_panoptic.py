@@ -108,6 +108,16 @@ def test_channels_last_masks_give_the_same_result() -> None:
     assert torch.equal(plain.owner, merge_panoptic(strange, scores, labels, (20, 28), 0.1, 0.3).owner)
 
 
+def test_padding_is_cut_away_or_stretched_over_the_image() -> None:
+    """The left half of a padded image is the image: its one mask ends in the middle of it."""
+    masks = torch.full((2, 4, 8), -9.0)
+    masks[0, :, :2], masks[1, :, 2:] = 9, 9
+    scene = masks, torch.tensor([0.9, 0.8]), torch.tensor([0, 1]), (32, 32), 0.1, 0.1
+    assert (merge_panoptic(*scene, padded=(32, 64)).owner[:, :15] == 0).all()
+    assert (merge_panoptic(*scene, padded=(32, 64)).owner[:, 17:] == 1).all()
+    assert (merge_panoptic(*scene).owner[:, 9:] == 1).all()  # as the official code: the mask is half as wide
+
+
 def test_best_class_is_a_sigmoid_of_each_class() -> None:
     scores, labels = best_class(torch.tensor([[0.0, 2.0, -1.0]], dtype=torch.float16))
     assert labels.tolist() == [1]

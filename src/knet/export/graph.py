@@ -36,6 +36,7 @@ class Merging:
 
     `cut`: of a graph for a fixed size: the divisor of the network's own padding, and cells of its masks to so many
     pixels. Smaller images are padded further, and their masks are cut to what the network would have seen.
+    `stretches_padding`: see `knet.models.zoo.ZooEntry`.
     """
 
     score: float
@@ -43,6 +44,7 @@ class Merging:
     stuff: Sequence[int] = ()
     pairs: int | None = None
     cut: tuple[int, int] | None = None
+    stretches_padding: bool = False
 
 
 class Graph(nn.Module):
@@ -72,7 +74,8 @@ class Graph(nn.Module):
         if last.class_logits is not None:
             named["class_logits"] = last.class_logits
             if self.merging is not None and like is not None:
-                named = merge_inside(last.mask_logits, last.class_logits, (like.shape[1], like.shape[2]), self.merging)
+                sizes = (images.shape[2], images.shape[3]), (like.shape[1], like.shape[2])
+                named = merge_inside(last.mask_logits, last.class_logits, *sizes, self.merging)
         if last.class_logits is not None:  # else a kernel is a class and nothing else
             named["kernels"] = last.kernels
         if self.linked:
@@ -95,7 +98,7 @@ class Graph(nn.Module):
 
 
 def merge_inside(
-    mask_logits: Tensor, class_logits: Tensor, size: tuple[int, int], merging: Merging
+    mask_logits: Tensor, class_logits: Tensor, padded: tuple[int, int], size: tuple[int, int], merging: Merging
 ) -> dict[str, Tensor]:
     """`knet.merge.panoptic.merge_panoptic` in operations whose shapes do not depend on values.
 
@@ -104,11 +107,19 @@ def merge_inside(
     """
     logits = class_logits[0]
     scores, labels = panoptic_classes(logits, merging.stuff, merging.pairs) if merging.stuff else best_class(logits)
+    if not merging.stretches_padding:
+        masks = F.interpolate(mask_logits.float(), padded, mode="bilinear", align_corners=False)
+        return _algorithm_1(masks[0, :, : size[0], : size[1]].sigmoid(), scores, labels, merging)
     if merging.cut is not None:  # what a fixed size added to the right and the bottom
         rows, columns = ((side + merging.cut[0] - 1) // merging.cut[0] * merging.cut[1] for side in size)
         mask_logits = mask_logits[:, :, :rows, :columns]
+    masks = F.interpolate(mask_logits.float(), size, mode="bilinear", align_corners=False)
+    return _algorithm_1(masks[0].sigmoid(), scores, labels, merging)
+
+
+def _algorithm_1(masks: Tensor, scores: Tensor, labels: Tensor, merging: Merging) -> dict[str, Tensor]:
+    """(N,H,W) probabilities, (N,), (N,) -> as `merge_inside`"""
     keep = scores >= scores.max().clamp(max=merging.score)
-    masks = F.interpolate(mask_logits.float(), size, mode="bilinear", align_corners=False)[0].sigmoid()
     owner = torch.where(keep[:, None, None], scores[:, None, None] * masks, -1.0).argmax(dim=0)
     number = torch.arange(len(scores))
     won = (owner == number[:, None, None]).sum((1, 2))

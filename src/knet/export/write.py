@@ -78,10 +78,10 @@ def export(
     for given in (calibrate, images):
         open_source(list(given))  # a missing file is told before any work
     start = time.perf_counter()
-    merging = _merging(card) if merge_inside else None
+    original = segmenter_for(net, card, torch.device("cpu"))
+    merging = _merging(original, card["graph"]) if merge_inside else None
     half = precision == "fp16" and form != "openvino"  # which compresses weights by itself
     graph = Graph(net, half, merging)
-    original = segmenter_for(net, card, torch.device("cpu"))
     say(f"tracing {card['model']}")
     proto = to_onnx(graph, size, card)
     if precision == "int8":
@@ -175,11 +175,11 @@ def _card(
     return card
 
 
-def _merging(card: dict[str, Any]) -> Merging:
+def _merging(segmenter: Segmenter, graph: dict[str, Any]) -> Merging:
     """The merge inside the graph, with the model's own thresholds."""
-    graph = card["graph"]
     cut = None if graph["size"] is None else (graph["divisor"], graph["divisor"] // graph["stride"])
-    return Merging(card["score"], card["overlap"], graph["stuff"], entry(card["model"]).pairs, cut)
+    s = segmenter
+    return Merging(s.score, s.overlap, graph["stuff"], s.pairs, cut, s.stretches_padding)
 
 
 def _batches(

@@ -136,6 +136,7 @@ def segmenter_for(
         settings,
         row.pairs,
         row.regions if as_published else 0,
+        row.stretches_padding and as_published,
         row.tracker,
     )
 

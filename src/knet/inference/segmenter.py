@@ -68,11 +68,13 @@ class Segmenter:
         settings: Settings = Settings(),  # noqa: B008  # it cannot be changed
         pairs: int | None = None,
         regions: int = 0,
+        stretches_padding: bool = False,
         tracker: Tracker = "embeddings",
     ):
         self.engine = TorchEngine(network, device, precision) if isinstance(network, nn.Module) else network
         self.name, self.categories, self.preprocessing = name, tuple(categories), preprocessing
         self.task, self.merge, self.settings, self.pairs, self.regions = task, merge, settings, pairs, regions
+        self.stretches_padding = stretches_padding
         self.tracker: Tracker = tracker
         self.mark: Callable[[str], object] = lambda step: None
         self._things = torch.tensor([category.thing for category in categories])
@@ -260,7 +262,8 @@ class Segmenter:
             thresholds = settings.score, settings.overlap
             merged = merge_sorted(probabilities, scores, labels, self._things, *thresholds, to_pixels)
         else:
-            merged = merge_panoptic(mask_logits, scores, labels, view.seen, settings.score, settings.overlap)
+            padded = None if self.stretches_padding else view.padded
+            merged = merge_panoptic(mask_logits, scores, labels, view.seen, settings.score, settings.overlap, padded)
         return self._numbered(merged, view, name)
 
     def _numbered(self, merged: MergedMasks, view: View, name: str) -> tuple[Segmentation, dict[int, int]]:

@@ -35,7 +35,13 @@ def best_class(class_logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def merge_panoptic(
-    mask_logits: Tensor, scores: Tensor, labels: Tensor, size: tuple[int, int], score: float, overlap: float
+    mask_logits: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    size: tuple[int, int],
+    score: float,
+    overlap: float,
+    padded: tuple[int, int] | None = None,
 ) -> MergedMasks:
     """Gives every pixel to one mask (Algorithm 1). (N,h,w) logits, (N,), (N,) -> MergedMasks of `size`
 
@@ -46,16 +52,18 @@ def merge_panoptic(
     Args:
         mask_logits: on the feature map's grid of the padded image.
         scores, labels: best class of every mask, see `best_class`.
-        size: height and width of the result. The masks are stretched straight to it: padding is not cut away first,
-            as in the official code, whose figures include that.
+        size: height and width of the result, without padding.
         score: masks below are dropped. The best mask always stays, so there is never an empty result.
         overlap: 0 makes every pixel void (a fault of the official code that published thresholds never meet).
+        padded: height and width of the padded image; the padding is cut away from the masks. None stretches them
+            straight to `size`, padding and all, as in the official code, whose figures include that.
     """
     # Filtering first changes nothing in the result and saves looking at masks that nobody will see.
     keep = scores >= min(score, scores.max().item())
     mask_logits, scores, labels = mask_logits[keep], scores[keep], labels[keep]
 
-    to_image, merging = stretch((mask_logits.shape[1], mask_logits.shape[2]), size), backend(mask_logits.device)
+    grid, merging = (mask_logits.shape[1], mask_logits.shape[2]), backend(mask_logits.device)
+    to_image = stretch(grid, size) if padded is None else stretch(grid, padded, size, crop=size)
     owner, won, large = merging.share_pixels(mask_logits, scores, to_image, logits=True)
     limit = overlap * large
     survives = (won > 0) & (limit > 0) & (won >= limit)

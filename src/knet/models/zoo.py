@@ -40,8 +40,10 @@ class ZooEntry:
     objects that may overlap, or classes; `merge` how masks share the pixels, for panoptic models, and `pairs` how many
     of the best pairs of kernel and thing class take part (Video K-Net's code), None = every kernel · `regions`, if not
     0: objects of its data are connected regions of a class, so results are cut alike, and those of fewer pixels, at
-    the size the network sees, are left out · `tracker` of a model with embeddings: Video K-Net's, which compares
-    embeddings alone, or overlap, where embeddings decide what is unclear and find again what does not overlap ·
+    the size the network sees, are left out · `stretches_padding`: Algorithm 1 stretches masks with the padding on them
+    over the image, which moves them; the official code does, and figures that were published contain it · `tracker`
+    of a model with embeddings: Video K-Net's, which compares embeddings alone, or overlap, where embeddings decide what
+    is unclear and find again what does not overlap ·
     `published` holds figures from the paper, as stated there · `official` says whether its authors published weights ·
     `bundled` is the file of weights that comes with the package, None where there is none.
     """
@@ -57,6 +59,7 @@ class ZooEntry:
     merge: Merge = "optimised"
     pairs: int | None = None
     regions: int = 0
+    stretches_padding: bool = False
     tracker: Tracker = "embeddings"
     published: dict[str, float] = field(default_factory=dict)
     official: bool = False
@@ -176,6 +179,7 @@ ZOO: dict[str, ZooEntry] = {
         Preprocessing(short_edge=2048, max_edge=2048),
         score=0.0,
         overlap=0.6,
+        stretches_padding=True,
         about="RT-K-Net, RTFormer base, 65 classes of streets all over the world",
         published={"val PQ": 33.2},
         official=True,
