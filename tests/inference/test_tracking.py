@@ -161,7 +161,7 @@ def rings() -> np.ndarray:
     """Object 2 is the frame around object 1: nearly the same box. 42 lines, which are padded to 48."""
     image = painted({4: (28, 70)}, size=(42, 96))
     image[4:26, 10:40] = BRIGHTNESS[2]
-    image[6:24, 12:38] = BRIGHTNESS[1]
+    image[5:25, 11:39] = BRIGHTNESS[1]
     return image
 
 
