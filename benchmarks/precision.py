@@ -37,7 +37,9 @@ def main() -> None:
     args = parser.parse_args()
     runs = [("torch fp32", knet.load(MODEL, device=args.device, precision="fp32"))]
     runs += [(f"torch {kind}", knet.load(MODEL, device=args.device, precision=kind)) for kind in args.precision]
-    runs += [(Path(file).name, knet.load(file)) for file in args.exported]
+    for file in args.exported:  # OpenVINO computes the same file in other precisions, too
+        others = args.precision if file.endswith(".xml") else []
+        runs += [(f"{Path(file).name} {name}", knet.load(file, precision=name)) for name in ("auto", *others)]
     data = CocoPanoptic(
         args.data / "images" / "val",
         args.data / "val" / "panoptic.json",
