@@ -19,8 +19,10 @@ def compiled(function: Function) -> Function:
 
 
 def compiled_any_order(function: Function) -> Function:
-    """The same for loops over finite numbers whose order does not matter to their largest and smallest."""
-    return _compiled(function, fastmath={"nnan", "nsz"})
+    """The same for loops over finite numbers that may be vectors' operations: largest and smallest in any order, a
+    product and a sum rounded once, nothing divided by zero.
+    """
+    return _compiled(function, fastmath={"nnan", "nsz", "contract"}, error_model="numpy")
 
 
 def _compiled(function: Function, **options: Any) -> Function:

@@ -20,6 +20,7 @@ from knet.merge.image import enlarge, to_image
 from knet.merge.stretch import Stretch, stretch
 
 streaming = pytest.importorskip("knet.merge.streaming", reason="Numba is not installed")
+tile = pytest.importorskip("knet.merge.tile", reason="Numba is not installed")
 
 
 @st.composite
@@ -27,7 +28,7 @@ def grids(draw: Any) -> tuple[Tensor, Tensor]:
     """Masks and scores: noise, blobs, constants, ties, copies, and logits that float32 cannot tell apart."""
     g = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
     n, h, w = draw(st.sampled_from([1, 2, 3, 9, 40])), draw(st.integers(1, 9)), draw(st.integers(1, 9))
-    masks = torch.randn(n, h, w, generator=g) * draw(st.sampled_from([0.0, 1e-7, 1.0, 20.0, 300.0]))
+    masks = torch.randn(n, h, w, generator=g) * draw(st.sampled_from([0.0, 1e-36, 1e-7, 1.0, 20.0, 300.0, 1e5, 1e33]))
     masks += draw(st.sampled_from([0.0, 0.5, -30.0, 17.0]))
     if draw(st.booleans()):
         masks = masks.round()  # many equal values, and many zeros, which are half
@@ -39,7 +40,9 @@ def grids(draw: Any) -> tuple[Tensor, Tensor]:
         scores[torch.rand(n, generator=g) < 0.5] = 0
     if kind == "copies":
         masks, scores = masks[torch.arange(n) // 2], scores[torch.arange(n) // 2]
-    kinds = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if masks.abs().max() < 60_000:
+        kinds["float16"] = torch.float16
     return masks.to(kinds[draw(st.sampled_from(list(kinds)))]), scores
 
 
@@ -155,3 +158,25 @@ def test_positions_are_those_of_torch(source: int, size: int) -> None:
     line = torch.arange(source, dtype=torch.float32)[None, None, None]
     expected = F.interpolate(line, (1, size), mode="bilinear", align_corners=False)[0, 0]
     torch.testing.assert_close(stretch((1, source), (1, size))(line[0, 0]).float(), expected, rtol=0, atol=1e-5)
+
+
+def test_estimates_are_as_close_as_is_said() -> None:
+    """Those of values to a third of the error, those of probabilities to a third beside what is cut off."""
+    g = torch.Generator().manual_seed(0)
+    for size in ((61, 90), (20, 9), (40, 70)):
+        grid, to_pixels = torch.randn(9, 11, generator=g).numpy() * 50, stretch((9, 11), (50, 60), size)
+        rows, columns = streaming._tiles(to_pixels.rows), streaming._tiles(to_pixels.columns)
+        tables = tuple(table for axis in (to_pixels.rows, to_pixels.columns) for table in (axis.index, axis.weight))
+        weights, cells, values = np.zeros((64, 1024), np.float32), np.zeros(64, np.float32), np.zeros(1024, np.float32)
+        expected = to_pixels(torch.from_numpy(grid)).numpy()
+        for row in rows:
+            for column in columns:
+                there = expected[row[0] : row[1], column[0] : column[1]]
+                tile.mixing_weights(row, column, tables, weights)
+                largest = tile.gather(grid, row, column, cells)
+                tile.estimate(cells, weights, (row[3] - row[2]) * (column[3] - column[2]), there.size, values)
+                assert np.abs(values[: there.size] - there.ravel()).max() <= tile.VALUE_ERROR * largest / 3
+    logits = np.linspace(-40, 40, 100_001, dtype=np.float32)
+    expected, estimates = 1 / (1 + np.exp(-logits.astype(np.float64))), logits.copy()
+    tile.estimate_sigmoid(estimates, len(estimates))
+    assert (np.abs(estimates - expected) <= tile.SIGMOID_ERROR / 3 * expected + tile.FLOOR / 3).all()

@@ -60,7 +60,8 @@ def merge_panoptic(
     """
     # Filtering first changes nothing in the result and saves looking at masks that nobody will see.
     keep = scores >= min(score, scores.max().item())
-    mask_logits, scores, labels = mask_logits[keep], scores[keep], labels[keep]
+    if not keep.all():  # a copy of all masks of a large image would be what takes most memory
+        mask_logits, scores, labels = mask_logits[keep], scores[keep], labels[keep]
 
     grid, merging = (mask_logits.shape[1], mask_logits.shape[2]), backend(mask_logits.device)
     to_image = stretch(grid, size) if padded is None else stretch(grid, padded, size, crop=size)

@@ -3,7 +3,7 @@
 A bilinear resize never leaves the range of the values it mixes. So on a tile of pixels that mix the same few source
 values, a mask's largest and smallest of these bound it everywhere. A mask that stays below what another surely reaches
 owns no pixel of the tile; where one mask is left, no pixel has to be computed, and elsewhere only the masks that are
-left. Numba compiles these loops at the first use and keeps the result on disk.
+left (see `merge.tile`). Numba compiles these loops at the first use and keeps the result on disk.
 """
 # mypy: disable-error-code="no-untyped-def"
 # (Numba's functions take arrays, whose kinds are told in the docstrings.)
@@ -19,11 +19,13 @@ from torch import Tensor
 
 from knet.compiled import compiled, compiled_any_order
 from knet.merge.stretch import Axis, Stretch
+from knet.merge.tile import contest, count_half, exact, mixing_weights
 
 _SLACK = np.float32(1e-6)  # relative: bounds are float32, so masks this close to each other are both computed
 _TINY = np.float32(1e-30)  # where bounds are smaller, rounding is no longer relative: all masks are computed
 _ABOVE, _BELOW = np.float32(0.5) + _SLACK, np.float32(0.5) - _SLACK
-_HALF_LOGIT, _HALF = -(2.0**-24), 0.5 - 2.0**-26  # the least float64 whose probability, as float32, is 0.5
+_LONGEST = 32  # pixels of a tile in a row or column: what is computed for one stays in the processor's cache
+_PART = 2**17  # numbers of all masks that a thread looks at in one go
 
 
 def share_pixels(
@@ -39,10 +41,11 @@ def share_pixels(
         seen = grid[:, part[0, 2] : part[-1, 3]]  # a part at a time: all bounds would take as much memory as the masks
         bounds = (seen.sigmoid() if logits else seen).permute(1, 2, 0).contiguous()
         arrays = grid.numpy(), bounds.numpy(), scores.numpy()
-        return _share(*arrays, *tables, part, columns, int(part[0, 2]), logits, count, owner)
+        return _share(*arrays, tables, part, columns, int(part[0, 2]), logits, count, owner)
 
     threads = torch.get_num_threads()  # and several parts for each: a scene is busier in some rows than in others
-    parts = np.array_split(rows, min(8 * threads, len(rows)))
+    smallest = -(-grid.numel() // _PART)  # 24 million pixels have masks of 150 MB
+    parts = np.array_split(rows, min(max(8 * threads, smallest), len(rows)))
     if threads == 1:
         counts = [share(part) for part in parts]
     else:
@@ -58,7 +61,7 @@ def masks_above_half(probabilities: Tensor, stretch: Stretch) -> Iterator[Tensor
     tables = stretch.rows.index, stretch.rows.weight, stretch.columns.index, stretch.columns.weight
     for map_ in probabilities.float().contiguous().numpy():
         mask = np.empty(stretch.size, np.bool_)
-        _above_half(map_, *tables, rows, columns, mask)
+        _above_half(map_, tables, rows, columns, mask)
         yield torch.from_numpy(mask)
 
 
@@ -75,28 +78,14 @@ def _tiles(axis: Axis) -> np.ndarray:
     widest = max(int((end - first).max()), 2 if len(first) >= 4 * (end.max() - first.min()) else 5)
     tiles, start = list[tuple[int, int, int, int]](), 0
     for pixel in range(1, len(first) + 1):
-        if pixel == len(first) or end[pixel] - first[start] > widest:
+        if pixel == len(first) or end[pixel] - first[start] > widest or pixel - start == _LONGEST:
             tiles.append((start, pixel, int(first[start]), int(end[pixel - 1])))
             start = pixel
     return np.array(tiles, np.int64)
 
 
 @compiled
-def _share(
-    values,
-    bounds,
-    scores,
-    row_index,
-    row_weight,
-    column_index,
-    column_weight,
-    rows,
-    columns,
-    offset,
-    logits,
-    count,
-    owner,
-):
+def _share(values, bounds, scores, tables, rows, columns, offset, logits, count, owner):
     """Writes the owners of the given rows of tiles; -> the pixels that each mask won, and where it is large.
 
     values (N,h,w), bounds (some rows from `offset`,w,N), scores (N,) float32 · tables of `Axis` · tiles of `_tiles` ·
@@ -106,39 +95,35 @@ def _share(
     won, large = np.zeros(masks, np.int64), np.zeros(masks, np.int64)
     high, low = np.empty((width, masks), np.float32), np.empty((width, masks), np.float32)
     most, least, upper = np.empty(masks, np.float32), np.empty(masks, np.float32), np.empty(masks, np.float32)
-    left, mixed = np.empty(masks, np.int64), np.empty(width, np.float64)
-    best = np.empty((_longest(rows), _longest(columns)), np.float32)
+    left = np.empty(masks, np.int64)
+    # Room for what is computed for one tile.
+    pixels = _longest(rows[:, :2]) * _longest(columns[:, :2])
+    cells = np.empty(_longest(rows[:, 2:]) * _longest(columns[:, 2:]), np.float32)
+    weights, estimates = np.empty((len(cells), pixels), np.float32), np.empty((masks, pixels), np.float32)
+    floor, close, winner = np.empty(pixels, np.float32), np.empty(pixels, np.int32), np.empty(pixels, np.int32)
     for row in rows:
         _extremes(bounds[row[2] - offset : row[3] - offset], high, low)
         for column in columns:
             pixels = (row[1] - row[0]) * (column[1] - column[0])
             reached = _bounds(high[column[2] : column[3]], low[column[2] : column[3]], scores, most, least, upper)
+            mixed = False  # whether the weights are those of this tile
             for n in range(masks if count else 0):
                 if least[n] >= _ABOVE:
                     large[n] += pixels
                 elif most[n] >= _BELOW:
-                    for y in range(row[0], row[1]):
-                        _mix(values[n], row_index, row_weight, y, column, mixed)
-                        for x in range(column[0], column[1]):
-                            value = _pixel(mixed, column_index, column_weight, x)
-                            large[n] += value >= (_HALF_LOGIT if logits else _HALF)
+                    if not mixed:
+                        mixing_weights(row, column, tables, weights)
+                        mixed = True
+                    large[n] += count_half(values[n], logits, row, column, tables, weights, cells, floor)
             possible = _possible(upper, reached, left)
             if possible == 1:
                 owner[row[0] : row[1], column[0] : column[1]] = left[0]
                 won[left[0]] += pixels
                 continue
-            best[:] = -np.inf
-            for n in left[:possible]:
-                for y in range(row[0], row[1]):
-                    _mix(values[n], row_index, row_weight, y, column, mixed)
-                    for x in range(column[0], column[1]):
-                        value = _pixel(mixed, column_index, column_weight, x)
-                        if logits:
-                            value = 1 / (1 + np.exp(-value))
-                        weighted = np.float32(np.float64(scores[n]) * value)
-                        if weighted > best[y - row[0], x - column[0]]:
-                            best[y - row[0], x - column[0]] = weighted
-                            owner[y, x] = n
+            if not mixed:
+                mixing_weights(row, column, tables, weights)
+            masks_left, room = left[:possible], (weights, cells, estimates, floor, close, winner)
+            contest(values, scores, masks_left, logits, row, column, tables, room, owner)
             for y in range(row[0], row[1]):
                 for x in range(column[0], column[1]):
                     won[owner[y, x]] += 1
@@ -146,9 +131,8 @@ def _share(
 
 
 @compiled
-def _above_half(map_, row_index, row_weight, column_index, column_weight, rows, columns, mask):
+def _above_half(map_, tables, rows, columns, mask):
     """Writes where a map (h,w) float32 is above 0.5 on the pixels of mask (H,W) bool."""
-    mixed = np.empty(map_.shape[1], np.float64)
     for row in rows:
         for column in columns:
             tile = map_[row[2] : row[3], column[2] : column[3]]
@@ -157,9 +141,8 @@ def _above_half(map_, row_index, row_weight, column_index, column_weight, rows, 
                 mask[row[0] : row[1], column[0] : column[1]] = least >= _ABOVE
                 continue
             for y in range(row[0], row[1]):
-                _mix(map_, row_index, row_weight, y, column, mixed)
                 for x in range(column[0], column[1]):
-                    mask[y, x] = np.float32(_pixel(mixed, column_index, column_weight, x)) > 0.5
+                    mask[y, x] = np.float32(exact(map_, tables, y, x)) > 0.5
 
 
 @compiled
@@ -211,24 +194,6 @@ def _possible(upper, reached, left):
             left[count] = n
             count += 1
     return count
-
-
-@compiled
-def _mix(map_, index, weight, y, column, mixed):
-    """Row y of the pixels of a tile, still on the grid's columns."""
-    for x in range(column[2], column[3]):
-        total = np.float64(map_[index[y, 0], x]) * weight[y, 0]
-        for t in range(1, index.shape[1]):
-            total += np.float64(map_[index[y, t], x]) * weight[y, t]
-        mixed[x] = total
-
-
-@compiled
-def _pixel(mixed, index, weight, x):
-    value = mixed[index[x, 0]] * weight[x, 0]
-    for t in range(1, index.shape[1]):
-        value += mixed[index[x, t]] * weight[x, t]
-    return value
 
 
 @compiled

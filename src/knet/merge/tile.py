@@ -1,0 +1,203 @@
+"""Who owns the pixels of one tile: pixels that mix the same few cells of every mask's grid.
+
+Most pixels are decided by estimates in float32, which are computed for many pixels at once and whose errors are known;
+the others, by values that are exactly those of `merge.plain`. Functions are Numba's; docstrings tell what arrays are.
+"""
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import numpy as np
+
+from knet.compiled import compiled, compiled_any_order
+
+# Of values relative to the largest cell; of probabilities, beyond what the error of a logit does to them. Both are
+# three times what is found, or more.
+VALUE_ERROR, SIGMOID_ERROR = np.float32(4e-6), np.float32(1e-4)
+SMALLEST, LARGEST = np.float32(1e-30), np.float32(1e30)  # beyond them rounding is no longer relative, sums overflow
+_FLAT = np.float32(20)  # beyond it a sigmoid changes by less than FLOOR
+FLOOR = np.float32(1e-8)
+_HALF_LOGIT, _HALF = -(2.0**-24), 0.5 - 2.0**-26  # the least float64 whose probability, as float32, is 0.5
+
+
+@compiled
+def mixing_weights(row, column, tables, weights):
+    """How much each pixel has of each cell. Tiles as of `streaming._tiles`, tables of `Axis` -> (cells,pixels) in place
+
+    Pixels are counted row by row, as are cells.
+    """
+    row_index, row_weight, column_index, column_weight = tables
+    cells_wide, wide = column[3] - column[2], column[1] - column[0]
+    weights[: (row[3] - row[2]) * cells_wide, : (row[1] - row[0]) * wide] = 0
+    for y in range(row[0], row[1]):
+        for x in range(column[0], column[1]):
+            pixel = (y - row[0]) * wide + x - column[0]
+            for s in range(row_index.shape[1]):
+                for t in range(column_index.shape[1]):
+                    cell = (row_index[y, s] - row[2]) * cells_wide + column_index[x, t] - column[2]
+                    weights[cell, pixel] += np.float32(row_weight[y, s] * column_weight[x, t])
+
+
+@compiled
+def gather(map_, row, column, cells):
+    """The cells of a map (h,w) in a tile, in place -> the largest magnitude among them"""
+    largest, place = np.float32(0), 0
+    for y in range(row[2], row[3]):
+        for x in range(column[2], column[3]):
+            cells[place] = map_[y, x]
+            largest = max(largest, abs(map_[y, x]))
+            place += 1
+    return largest
+
+
+@compiled_any_order
+def estimate(cells, weights, count, pixels, values):
+    """Values of pixels up to VALUE_ERROR x the largest cell. (count,) cells, (count,pixels) -> (pixels,) in place"""
+    for p in range(pixels):
+        values[p] = cells[0] * weights[0, p]
+    for c in range(1, count):
+        for p in range(pixels):
+            values[p] += cells[c] * weights[c, p]
+
+
+@compiled_any_order
+def estimate_sigmoid(values, pixels):
+    """Logits become probabilities, up to SIGMOID_ERROR of theirs and FLOOR. (pixels,) in place
+
+    exp(-x) is (exp(-x / 256)) ** 256, and the inner one a short series.
+    """
+    for p in range(pixels):
+        x = values[p]
+        x = _FLAT if x > _FLAT else x
+        x = -_FLAT if x < -_FLAT else x
+        z = x * np.float32(-1 / 256)
+        e = np.float32(1) + z * (
+            np.float32(1) + z * (np.float32(1 / 2) + z * (np.float32(1 / 6) + z * np.float32(1 / 24)))
+        )
+        e *= e
+        e *= e
+        e *= e
+        e *= e
+        e *= e
+        e *= e
+        e *= e
+        e *= e
+        values[p] = np.float32(1) / (np.float32(1) + e)
+
+
+@compiled
+def exact(map_, tables, y, x):
+    """A pixel's value in the order of operations of `Stretch`. -> float64"""
+    row_index, row_weight, column_index, column_weight = tables
+    value = 0.0
+    for t in range(column_index.shape[1]):
+        cell = column_index[x, t]
+        mixed = np.float64(map_[row_index[y, 0], cell]) * row_weight[y, 0]
+        for s in range(1, row_index.shape[1]):
+            mixed += np.float64(map_[row_index[y, s], cell]) * row_weight[y, s]
+        value = mixed * column_weight[x, t] if t == 0 else value + mixed * column_weight[x, t]
+    return value
+
+
+@compiled_any_order
+def _surely_and_perhaps(values, pixels, limit, margin):
+    """How many values are above a limit for sure, and how many may be either above or below."""
+    surely = perhaps = 0
+    for p in range(pixels):
+        surely += values[p] > limit + margin
+        perhaps += abs(values[p] - limit) <= margin
+    return surely, perhaps
+
+
+@compiled
+def count_half(map_, logits, row, column, tables, weights, cells, values):
+    """In how many pixels of a tile the probability of a map (h,w) is 0.5 or more, as float32."""
+    pixels = (row[1] - row[0]) * (column[1] - column[0])
+    largest = gather(map_, row, column, cells)
+    limit = _HALF_LOGIT if logits else _HALF
+    margin = VALUE_ERROR * (largest + np.float32(1))
+    perhaps, surely = pixels, 0
+    if largest < LARGEST:
+        estimate(cells, weights, (row[3] - row[2]) * (column[3] - column[2]), pixels, values)
+        surely, perhaps = _surely_and_perhaps(values, pixels, np.float32(limit), margin)
+    if perhaps == 0:
+        return surely
+    return _count_exactly(map_, limit, row, column, tables)
+
+
+@compiled
+def _count_exactly(map_, limit, row, column, tables):
+    count = 0
+    for y in range(row[0], row[1]):
+        for x in range(column[0], column[1]):
+            count += exact(map_, tables, y, x) >= limit
+    return count
+
+
+@compiled_any_order
+def _highest(estimates, count, pixels, best):
+    """The best of several estimates. (count,pixels) -> (pixels,) in place"""
+    for p in range(pixels):
+        best[p] = estimates[0, p]
+    for c in range(1, count):
+        for p in range(pixels):
+            best[p] = estimates[c, p] if estimates[c, p] > best[p] else best[p]
+
+
+@compiled_any_order
+def _close(estimates, count, pixels, floor, close, winner):
+    """How many estimates are not below a floor, and the last such. (count,pixels), (pixels,) -> (pixels,) in place"""
+    for p in range(pixels):
+        close[p] = 0
+    for c in range(count):
+        for p in range(pixels):
+            near = estimates[c, p] >= floor[p]
+            close[p] += near
+            winner[p] = c if near else winner[p]
+
+
+@compiled
+def contest(values, scores, left, logits, row, column, tables, room, owner):
+    """Gives each pixel of a tile to one of the masks `left`: see `plain.share_pixels`. Writes into `owner`.
+
+    values (N,h,w), scores (N,) · room: the weights of `mixing_weights`, and arrays to work in: cells, estimates
+    (N,pixels), floor, close and winner (pixels,).
+    """
+    weights, cells, estimates, floor, close, winner = room
+    wide, pixels = column[1] - column[0], (row[1] - row[0]) * (column[1] - column[0])
+    count = (row[3] - row[2]) * (column[3] - column[2])
+    largest = top = margin = np.float32(0)
+    for c in range(len(left)):
+        n = left[c]
+        size = gather(values[n], row, column, cells)
+        largest, top = max(largest, size), max(top, scores[n])
+        margin = max(margin, scores[n] * size * VALUE_ERROR)
+        if not size < LARGEST:
+            estimates[c, :pixels] = 0
+            continue
+        estimate(cells, weights, count, pixels, estimates[c])
+        if logits:
+            estimate_sigmoid(estimates[c], pixels)
+        estimates[c, :pixels] *= scores[n]
+    _highest(estimates, len(left), pixels, floor)
+    # Two estimates, each wrong by this much at the most: who is further below the best is not the best.
+    relative = SIGMOID_ERROR + VALUE_ERROR * largest if logits else np.float32(0)
+    margin = (FLOOR * top if logits else margin) + SMALLEST
+    for p in range(pixels):
+        floor[p] = floor[p] - 2 * (relative * abs(floor[p]) + margin) if largest < LARGEST else -np.inf
+    _close(estimates, len(left), pixels, floor, close, winner)
+    for p in range(pixels):
+        y, x = row[0] + p // wide, column[0] + p % wide
+        if close[p] == 1:
+            owner[y, x] = left[winner[p]]
+            continue
+        best = np.float32(-np.inf)
+        for c in range(len(left)):
+            if estimates[c, p] < floor[p]:
+                continue
+            value = exact(values[left[c]], tables, y, x)
+            if logits:
+                value = 1 / (1 + np.exp(-value))
+            weighted = np.float32(np.float64(scores[left[c]]) * value)
+            if weighted > best:
+                best, owner[y, x] = weighted, left[c]
