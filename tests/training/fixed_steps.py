@@ -1,22 +1,20 @@
-"""Twenty updates on a fixed list of batches: from the originals' random weights, or from the bundled model's.
+"""Twenty updates on a fixed list of batches, from the originals' random weights.
 
-Run as a script it is one of several processes. With a checkpoint of the originals everything is float64, with "bundled"
-everything is float32 and the images are photographs:
+Run as a script it is one of several processes. In float64 a process that is alone adds up as it likes, in float32 it
+does so in the order in which two processes do, see `by_halves`:
 
-RANK=0 WORLD_SIZE=2 LOCAL_RANK=0 python fixed_steps.py CHECKPOINT|bundled STEPS PARALLEL OUTPUT
+RANK=0 WORLD_SIZE=2 LOCAL_RANK=0 python fixed_steps.py CHECKPOINT STEPS ddp|fsdp float64|float32 OUTPUT
 """
 
-import functools
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
+from by_halves import ByHalves
 from torch import nn
 
-import knet
 from knet.config import RunConfig
 from knet.data.batches import Batch
 from knet.structures import Target
@@ -32,8 +30,6 @@ IMAGES, SIZE = 4, (64, 64)
 # chaotic (masks have hard edges, and Adam's first steps are as large for a gradient of noise as for any other).
 RATE, WARMUP, START, ITERATIONS, POWER, DECAY, CLIP = 2e-4, 1000, 0.001, 90_000, 0.9, 0.05, 1.0
 STEPS = 20
-ASSETS = Path(knet.__file__).parent / "assets"
-BUNDLED, PHOTOGRAPHS = ASSETS / "rtknet-slim-camvid.safetensors", ASSETS / "demo"
 
 
 def batch_of(iteration: int) -> Batch:
@@ -52,33 +48,6 @@ def batch_of(iteration: int) -> Batch:
     return Batch(images, targets, list(range(IMAGES)), {})
 
 
-def photographs_of(iteration: int) -> Batch:
-    """Windows of the demo's photographs with the segments that the bundled model sees in them."""
-    model, (height, width) = bundled(), (192, 256)
-    images, targets = [], []
-    for number, path in enumerate(sorted(PHOTOGRAPHS.glob("*.jpg"))[:IMAGES]):
-        with Image.open(path) as file:
-            zoom = 1.2 * height / min(file.size)
-            picture = np.asarray(file.convert("RGB").resize((round(zoom * file.width), round(zoom * file.height))))
-        rng = np.random.default_rng([iteration, number])
-        top, left = rng.integers(0, [picture.shape[0] - height + 1, picture.shape[1] - width + 1])
-        image = np.ascontiguousarray(picture[top : top + height, left : left + width])
-        result = model(image)
-        ids = np.zeros((height, width), np.int32)
-        for place, segment in enumerate(result.segments, start=1):
-            ids[result.mask(segment)] = place
-        categories = [category.id for category in result.categories]
-        labels = torch.tensor([categories.index(segment.category) for segment in result.segments])
-        images.append(torch.from_numpy(image).permute(2, 0, 1))
-        targets.append(Target(torch.from_numpy(ids), labels))
-    return Batch(images, targets, list(range(IMAGES)), {})
-
-
-@functools.cache
-def bundled() -> knet.Segmenter:
-    return knet.load("rtknet-slim-camvid", device="cpu", precision="fp32")
-
-
 def double() -> None:
     """From here on all numbers are float64, also where the package asks for float32."""
     torch.set_default_dtype(torch.float64)
@@ -87,16 +56,15 @@ def double() -> None:
 
 def network(checkpoint: str, parallel: str = "ddp") -> tuple[nn.Module, nn.Module]:
     """The slim network with the given weights, and as it is called."""
-    model = "rtknet-slim-camvid" if checkpoint == "bundled" else "rtknet-slim-cityscapes"
     config = RunConfig.model_validate(
         {
-            "model": model,
-            "weights": BUNDLED if checkpoint == "bundled" else checkpoint,
+            "model": "rtknet-slim-cityscapes",
+            "weights": checkpoint,
             "parallel": parallel,
             "data": {"val": {"images": "a", "json": "b", "masks": "c"}},
         }
     )
-    card = {"arguments": {"drop_path": 0.0, "classes": len(bundled().categories) if checkpoint == "bundled" else 19}}
+    card = {"arguments": {"drop_path": 0.0, "classes": 19}}
     net, called, _ = build_network(config, card, torch.device("cpu"))
     called.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(torch.get_default_dtype()),))
     return net, called
@@ -113,8 +81,7 @@ def run(checkpoint: str, steps: int, parallel: str = "ddp") -> tuple[list[dict[s
     for iteration in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(iteration, ITERATIONS, RATE, WARMUP, START, POWER)
-        whole = photographs_of(iteration) if checkpoint == "bundled" else batch_of(iteration)
-        batch = whole.part(rank() * share, (rank() + 1) * share)
+        batch = batch_of(iteration).part(rank() * share, (rank() + 1) * share)
         step = train_step(called, criterion, optimizer, scaler, batch, seed=(0, iteration), clip=CLIP)
         losses.append(step.losses)
     return losses, net
@@ -122,11 +89,13 @@ def run(checkpoint: str, steps: int, parallel: str = "ddp") -> tuple[list[dict[s
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    checkpoint, steps, parallel, output = sys.argv[1:]
-    if checkpoint != "bundled":
+    checkpoint, steps, parallel, number, output = sys.argv[1:]
+    if number == "float64":
         double()
     with joined(torch.device("cpu")):
-        losses, net = run(checkpoint, int(steps), parallel)
+        by_halves = number == "float32" and world() == 1
+        with ByHalves(IMAGES) if by_halves else nullcontext():
+            losses, net = run(checkpoint, int(steps), parallel)
         weights = whole_weights(net)
         if rank() == 0:
             torch.save({"losses": losses, "weights": weights}, output)
