@@ -138,13 +138,36 @@ def test_mistakes_are_told_in_one_sentence(run: Run, quick: Path, options: list[
     assert "Traceback" not in err
 
 
-def test_models_that_cannot_be_exported(run: Run, tmp_path: Path) -> None:
+def test_models_without_weights_cannot_be_exported(run: Run) -> None:
     status, _, err = run("export", "rtknet-cityscapes")
     assert status == 2
     assert "comes without weights" in err
-    status, _, err = run("export", str(tiny_file("clip", tmp_path)))
+
+
+@pytest.mark.large
+def test_a_clip_has_the_same_tracks_from_a_file(run: Run, tmp_path: Path) -> None:
+    source, clip = tiny_file("clip", tmp_path), tmp_path / "clip"
+    clip.mkdir()
+    for number in range(3):
+        street = Image.open(DEMO / "highway_1.jpg").crop((40 * number, 0, 40 * number + 800, 500))
+        street.resize((128, 80)).save(clip / f"{number:05d}.jpg")
+    status, out, err = run("export", str(source), "--output", "clip.onnx", "--images", str(clip))
+    assert status == 0, err
+    assert "clip                    80x128 " in out
+    assert "use it with: knet predict clip.onnx CLIP" in out
+    found = {}
+    for model in (str(source), "clip.onnx"):
+        status, out, err = run("predict", model, str(clip), "--json", "--output", Path(model).suffix[1:])
+        assert status == 0, err
+        found[model] = [
+            [(s["track"], s["category"], s["id"]) for s in frame["segments"]] for frame in json.loads(out)["results"]
+        ]
+    assert len(found["clip.onnx"]) == 3 and found["clip.onnx"][0]
+    assert found["clip.onnx"] == found[str(source)]
+    assert [path.suffix for path in Path("onnx").iterdir()] == [".mp4"]
+    status, _, err = run("predict", "clip.onnx", str(clip / "00000.jpg"), "--compatible")
     assert status == 2
-    assert "cannot be exported" in err
+    assert "--compatible is for models that track from frame to frame" in err
 
 
 @pytest.mark.parametrize(

@@ -43,27 +43,43 @@ def hand_made(path: Path, **graph: Any) -> Path:
     return path
 
 
+def hand_made_clip(path: Path, **graph: Any) -> Path:
+    """The same masks in every frame of a clip of any length."""
+    table, preprocessing = load_categories("youtube_vis"), Preprocessing(short_edge=64, max_edge=96)
+    whole = describe("video-knet-r50-youtube-vis", {}, table, preprocessing, score=0.0, overlap=0.0)
+    save_onnx(proto_of({**whole, "graph": card(**graph)["graph"]}), path)
+    return path
+
+
 def proto_of(content: dict[str, Any]) -> onnx.ModelProto:
     """The graph as ONNX, with this card."""
     size = content["graph"]["size"] or ["height", "width"]
+    clip = content["task"] == "clip"
     classes = np.full((1, MASKS, CLASSES), -4, np.float32)
     classes[0, range(MASKS), [0, 3, 8, 9]] = [3, 2, 1, 2]
-    constants = {"filters": FILTERS, "classes": classes, "vectors": np.ones((1, MASKS, 2), np.float32)}
+    constants: dict[str, np.ndarray] = {
+        "filters": FILTERS,
+        "classes": classes,
+        "vectors": np.ones((1, MASKS, 2), np.float32),
+    }
     nodes = [
         helper.make_node("AveragePool", ["images"], ["cells"], kernel_shape=[STRIDE] * 2, strides=[STRIDE] * 2),
-        helper.make_node("Conv", ["cells", "filters"], ["mask_logits"]),
+        helper.make_node("Conv", ["cells", "filters"], ["frames" if clip else "mask_logits"]),
         helper.make_node("Identity", ["classes"], ["class_logits"]),
-        helper.make_node("Identity", ["vectors"], ["kernels"]),
     ]
-    shapes = {
-        "mask_logits": [1, MASKS, "h", "w"],
-        "class_logits": [1, MASKS, CLASSES],
-        "kernels": [1, MASKS, 2],
-    }
+    shapes: dict[str, list[int | str]] = {"mask_logits": [1, MASKS, "h", "w"], "class_logits": [1, MASKS, CLASSES]}
+    if clip:
+        constants["first"] = np.zeros(1, np.int64)
+        nodes.append(helper.make_node("Unsqueeze", ["frames", "first"], ["batch"]))
+        nodes.append(helper.make_node("Transpose", ["batch"], ["mask_logits"], perm=[0, 2, 1, 3, 4]))
+        shapes["mask_logits"].insert(2, "count")
+    else:
+        nodes.append(helper.make_node("Identity", ["vectors"], ["kernels"]))
+        shapes["kernels"] = [1, MASKS, 2]
     whole = helper.make_graph(
         nodes,
         "hand_made",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, *size])],
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["count" if clip else 1, 3, *size])],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )

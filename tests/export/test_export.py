@@ -8,20 +8,28 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from PIL import Image
 
 import knet
 from knet.data.categories import load_categories
+from knet.data.coco_masks import unpack_mask
 from knet.errors import ConfigError
+from knet.export import tensorrt
+from knet.export.graph import Graph
+from knet.export.onnx import to_onnx
 from knet.export.openvino import save_openvino, to_openvino
 from knet.export.report import fitting_size, same_segments
 from knet.export.write import export
+from knet.inference.clip import segment_clip
 from knet.inference.engine import TorchEngine
 from knet.inference.load import describe, read_model
 from knet.inference.runtime import GraphEngine, open_exported
 from knet.inference.tracking import VideoState
+from knet.models.backbones.swin import Swin
+from knet.models.clip import clip_result
 from knet.models.zoo import create, entry
 from knet.structures import Preprocessing
 from knet.weights.load import save_weights
@@ -40,6 +48,7 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {  # as in `tiny_models`
     "pspnet": ("knet-pspnet-r50-ade20k", _SEMANTIC),
     "deeplabv3": ("knet-deeplabv3-r50-ade20k", _SEMANTIC),
     "swin": ("knet-upernet-swint-ade20k", _SEMANTIC),
+    "swin-panoptic": ("knet-swinl-coco-panoptic", {**_SMALL, "backbone": "swint"}),
 }
 TYPES = [  # the others are large: an export takes some 15 seconds
     pytest.param(name, marks=[] if name == "real-time-video" else [pytest.mark.large])
@@ -47,7 +56,7 @@ TYPES = [  # the others are large: an export takes some 15 seconds
         "real-time-video",
         "real-time-stuff",
         *ARGUMENTS,
-        *sorted(set(OTHERS) - {"real-time", "real-time-stuff", "real-time-video", "deformable", "swin"}),
+        *sorted(set(OTHERS) - {"real-time", "real-time-stuff", "real-time-video", "deformable"}),
     )
     if name != "clip"
 ]
@@ -151,12 +160,130 @@ def test_deformable_convolutions_are_for_onnx(tmp_path: Path) -> None:
 
 
 @pytest.mark.large
-def test_semantic_models_on_swin_have_a_fixed_size(tmp_path: Path) -> None:
-    source, target = small_file("swin", tmp_path), tmp_path / "model.onnx"
-    with pytest.raises(ConfigError, match=r"can be exported for a fixed size only; give --size HxW"):
-        export(source, output=target)
-    _, parity = export(source, output=target, size=(64, 112))
+def test_swin_of_a_fixed_size(tmp_path: Path) -> None:
+    report, parity = export(small_file("swin", tmp_path), output=tmp_path / "model.onnx", size=(64, 112))
+    assert report["size"] == [64, 112]
     assert parity.equal_pixels is not None and parity.equal_pixels > 0.99
+
+
+class Part(torch.nn.Module):
+    """Stands for a graph of a whole network that takes images of any size."""
+
+    divisor, clips, linked, merging = 1, False, False, None
+    inputs = Graph.inputs
+
+    def __init__(self, net: Any, windows: bool):
+        super().__init__()
+        self.net, self.windows = net, windows
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {f"map{number}": found for number, found in enumerate(self.net(images))}
+
+
+def test_windows_are_filled_up_at_any_size() -> None:
+    """Two scales of Swin; the whole of it is compared above."""
+    torch.manual_seed(0)
+    net = Swin(embed_dim=8, depths=(2, 1), heads=(1, 2)).eval()
+    proto = to_onnx(Part(net, windows=True), None, {})  # type: ignore[arg-type]
+    session = onnxruntime.InferenceSession(proto.SerializeToString())
+    for size in ((64, 96), (61, 30), (1, 57), (225, 301)):
+        images = torch.randn(1, 3, *size)
+        with torch.no_grad():
+            expected = net(images)
+        for a, b in zip(expected, session.run(None, {"images": images.numpy()}), strict=True):
+            torch.testing.assert_close(torch.from_numpy(b), a, rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_of_one_size_says_so() -> None:
+    with pytest.raises(ConfigError, match=r"can be exported for a fixed size only; give --size HxW"):
+        to_onnx(Part(lambda x: [x + torch.ones(1, 3, 96, 160)], windows=False), None, {})  # type: ignore[arg-type]
+
+
+def drive(folder: Path, count: int, size: tuple[int, int]) -> list[np.ndarray]:
+    """A street that passes by, as a folder of frames."""
+    folder.mkdir()
+    wide = photo((size[0], size[1] + 8 * count))
+    frames = [np.ascontiguousarray(wide[:, 8 * n : 8 * n + size[1]]) for n in range(count)]
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(folder / f"{number:05d}.png")
+    return frames
+
+
+def test_clips_of_any_length_and_size(tmp_path: Path) -> None:
+    source, target = tiny_file("clip", tmp_path), tmp_path / "model.onnx"
+    frames = drive(tmp_path / "drive", 4, (48, 80))
+    drive(tmp_path / "long", 10, (60, 40))
+    report, parity = export(source, output=target, images=[tmp_path / "drive", tmp_path / "long"])
+    assert [(row["image"], row["size"]) for row in parity.images] == [("drive", [48, 80]), ("long", [60, 40])]
+    assert (report["task"], report["size"]) == ("clip", None)
+    assert parity.equal_pixels is not None and parity.equal_pixels > 0.999
+    assert parity.mask_logits is not None and 0 < parity.mask_logits < 1e-3
+    assert parity.class_logits is not None and parity.class_logits < 1e-3
+
+    proto = onnx.load(str(target))
+    assert {node.domain for node in proto.graph.node} <= {"", "ai.onnx"}
+    save_openvino(to_openvino(proto), open_exported(target).card, tmp_path / "model.xml")
+    original = knet.load(source, device="cpu", precision="fp32")
+    for path in (target, tmp_path / "model.xml"):
+        model = knet.load(path)
+        for count, size in ((1, (64, 96)), (2, (64, 96)), (5, (160, 224))):
+            clip = torch.randn(count, 3, *size)
+            expected, found = clip_result(original.engine(clip)), clip_result(model.engine(clip))
+            for a, b in zip(expected, found, strict=True):
+                assert a.shape == b.shape
+                assert (a - b).abs().max() <= 1e-3 * max(1.0, float(a.abs().max()))
+        same_objects(segment_clip(original, frames), segment_clip(model, frames))
+        with pytest.raises(ConfigError, match="looks at all frames of a clip at once, not at single images"):
+            model(frames[0])
+
+
+def same_objects(expected: Any, found: Any) -> None:
+    """The same tracks: kernels, classes, scores and masks, best first."""
+    assert [(o.kernel, o.label) for o in found] == [(o.kernel, o.label) for o in expected]
+    assert [o.score for o in found] == pytest.approx([o.score for o in expected], abs=1e-4)
+    assert any(mask is not None for o in expected for mask in o.masks)
+    for a, b in zip(expected, found, strict=True):
+        for one, other in zip(a.masks, b.masks, strict=True):
+            assert (one is None) == (other is None)
+            if one is not None:
+                assert (unpack_mask(one) == unpack_mask(other)).mean() > 0.999
+
+
+@pytest.mark.large
+def test_clips_of_a_fixed_size_have_any_length(tmp_path: Path) -> None:
+    source, target = tiny_file("clip", tmp_path), tmp_path / "model.onnx"
+    _, parity = export(source, output=target, size=(64, 128))  # compared on the bundled video
+    assert [row["image"] for row in parity.images] == ["drive"]
+    assert parity.equal_pixels is not None and parity.equal_pixels > 0.99
+    original, model = knet.load(source, device="cpu", precision="fp32"), knet.load(target)
+    for count in (1, 6):
+        frames = drive(tmp_path / f"frames{count}", count, (64, 128))
+        same_objects(segment_clip(original, frames), segment_clip(model, frames))
+    found = segment_clip(model, drive(tmp_path / "small", 3, (30, 50)), size="image")
+    assert {unpack_mask(mask).shape for o in found for mask in o.masks if mask is not None} == {(30, 50)}
+    with pytest.raises(ConfigError, match=r"takes images of 64x128 pixels .* is 96x128"):
+        segment_clip(model, drive(tmp_path / "large", 2, (90, 120)), size="image")
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_clips_in_lower_precisions(precision: Any, tmp_path: Path) -> None:
+    source, target = tiny_file("clip", tmp_path), tmp_path / "model.onnx"
+    _, parity = export(source, output=target, precision=precision)
+    assert parity.class_logits is not None and 1e-4 < parity.class_logits < 2
+    assert knet.load(target).precision == precision
+
+
+def test_engines_for_clips_know_how_long_these_are() -> None:
+    card = {
+        "task": "clip",
+        "graph": {"size": None, "divisor": 32},
+        "preprocessing": {"short_edge": 360, "max_edge": 640},
+    }
+    assert tensorrt.shapes(card) == [(1, 3, 64, 64), (8, 3, 384, 640), (36, 3, 1280, 1280)]
+    card["graph"] = {"size": [384, 640], "divisor": 32}
+    assert tensorrt.shapes(card) == [(count, 3, 384, 640) for count in (1, 8, 36)]
+    assert tensorrt.shapes({**card, "task": "panoptic"}) == [(1, 3, 384, 640)]
 
 
 @pytest.mark.large
@@ -206,8 +333,8 @@ def test_images_are_fitted_into_a_fixed_size_for_the_report() -> None:
 def test_what_cannot_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     tiny = {task: tiny_file(task, tmp_path) for task in ("clip", "instance", "panoptic")}
-    with pytest.raises(ConfigError, match=r"all frames of a clip at once.*cannot be exported"):
-        export(tiny["clip"])
+    with pytest.raises(ConfigError, match=r"is for clip segmentation; leave --merge-inside out\."):
+        export(tiny["clip"], merge_inside=True)
     with pytest.raises(ConfigError, match=r"is for instance segmentation; leave --merge-inside out\."):
         export(tiny["instance"], merge_inside=True)
     with pytest.raises(ConfigError, match=r"merges the way 'sorted'.*or give --merge optimised"):

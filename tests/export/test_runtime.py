@@ -8,12 +8,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hand_made import FILTERS, STRIDE, card, hand_made, proto_of
+from hand_made import FILTERS, MASKS, STRIDE, card, hand_made, hand_made_clip, proto_of
 from torch.nn import functional as F
 
 import knet
 from knet.errors import CheckpointError, ConfigError
 from knet.export.openvino import save_openvino, to_openvino
+from knet.inference.clip import segment_clip
 from knet.inference.runtime import OnnxEngine, OpenVinoEngine, open_exported
 
 
@@ -59,6 +60,30 @@ def test_smaller_images_are_padded_to_a_fixed_size(tmp_path: Path) -> None:
     output = engine(inputs)[-1]
     expected = F.conv2d(F.avg_pool2d(inputs, STRIDE), torch.from_numpy(FILTERS))
     torch.testing.assert_close(output.mask_logits, expected)
+
+
+def test_a_file_finds_the_objects_of_clips_of_any_length(tmp_path: Path, image: np.ndarray) -> None:
+    segmenter = knet.load(hand_made_clip(tmp_path / "clip.onnx"))
+    assert (segmenter.task, segmenter.net) == ("clip", None)
+    single = segment_clip(segmenter, [image])
+    clip = segment_clip(segmenter, iter([image, image[::-1], image]))
+    assert [(o.kernel, o.label, o.score) for o in clip] == [(o.kernel, o.label, o.score) for o in single]
+    assert {o.kernel for o in clip} == set(range(MASKS))
+    for alone, tube in zip(single, clip, strict=True):
+        assert tube.masks[0] == tube.masks[2] == alone.masks[0]
+        assert tube.masks[1] is not None and tube.masks[1] != tube.masks[0]
+    with pytest.raises(ConfigError, match=r"looks at all frames of a clip at once, not at single images"):
+        segmenter(image)
+
+
+def test_frames_are_padded_to_a_fixed_size(tmp_path: Path, image: np.ndarray) -> None:
+    fixed = knet.load(hand_made_clip(tmp_path / "fixed.onnx", size=[96, 128]))
+    free = knet.load(hand_made_clip(tmp_path / "free.onnx"))
+    assert segment_clip(fixed, [image] * 2) == segment_clip(free, [image] * 2)  # its masks know no surroundings
+    small = knet.load(hand_made_clip(tmp_path / "small.onnx", size=[32, 64]))
+    with pytest.raises(ConfigError, match=r"takes images of 32x64 pixels .* is 64x96 .* smaller --size.*--dynamic"):
+        segment_clip(small, [image])
+    assert segment_clip(small, [image], size=32)
 
 
 def test_what_does_not_fit_into_a_fixed_size_says_what_to_do(tmp_path: Path, image: np.ndarray) -> None:

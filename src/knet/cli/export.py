@@ -57,7 +57,11 @@ def add_parser(verbs: Any) -> None:
         help="the graph gives each pixel's owner; for panoptic models that merge the optimised way",
     )
     parser.add_argument(
-        "--images", nargs="+", default=[], metavar="IMAGES", help="to compare with torch on (default: bundled ones)"
+        "--images",
+        nargs="+",
+        default=[],
+        metavar="IMAGES",
+        help="to compare with torch on; of models for clips videos or folders of frames (default: bundled ones)",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON, nothing else")
     parser.set_defaults(run=run)
@@ -89,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(f"{report['bytes'] / 1e6:.1f} MB after {report['export_seconds']} s; the file, run by {report['backend']}:")
     print(table(parity))
-    print(f"use it with: knet predict {report['file']} IMAGE")
+    print(f"use it with: knet predict {report['file']} {'CLIP' if report['task'] == 'clip' else 'IMAGE'}")
     return 0
 
 

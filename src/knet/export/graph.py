@@ -9,6 +9,10 @@ gives, all in float32 and where the network has them:
 With the merge inside it has the input `like` (1,y,x) uint8 as well, of which only the size counts: that of the image
 without its padding. `owner` (1,y,x) int32, `scores` (1,N) and `labels` (1,N) int32 then stand in the place of the first
 two outputs: see `knet.merge.panoptic.MergedMasks`.
+
+Of models for clips `images` (T,3,H,W) are all T frames of one, and the graph gives what is said of the clip:
+
+    mask_logits (1,N,T,h,w)   class_logits (1,N,K)
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ from torch.nn import functional as F
 from knet.errors import ConfigError
 from knet.merge.image import panoptic_classes
 from knet.merge.panoptic import best_class
+from knet.models.backbones.swin import Swin
+from knet.models.clip import ClipKNet, clip_result
 from knet.models.decoder import PriorLink
 from knet.models.kernels import Link
 from knet.structures import Output
@@ -61,7 +67,9 @@ class Graph(nn.Module):
         self.net = copy.deepcopy(net).cpu().float().eval().requires_grad_(False)
         self.merging, self.dtype = merging, torch.float16 if half else torch.float32
         self.divisor: int = net.size_divisor  # type: ignore[assignment]
-        self.linked = hasattr(net, "embed")
+        self.linked, self.clips = hasattr(net, "embed"), isinstance(net, ClipKNet)
+        # Whether sides of any number of pixels are rounded up to Swin's windows.
+        self.windows = self.divisor == 1 and any(isinstance(module, Swin) for module in net.modules())
         _exchange(self.net)
         if half:
             _halve(self.net)
@@ -69,6 +77,9 @@ class Graph(nn.Module):
     def forward(self, images: Tensor, previous: Tensor | None = None, like: Tensor | None = None) -> dict[str, Tensor]:
         images = images.to(self.dtype)
         outputs = self.net(images) if previous is None else self.net(images, previous)
+        if self.clips:
+            classes, masks = clip_result(outputs)
+            return {"mask_logits": masks.float(), "class_logits": classes.float()}
         last: Output = outputs[-1]
         named = {"mask_logits": last.mask_logits}
         if last.class_logits is not None:
@@ -86,8 +97,8 @@ class Graph(nn.Module):
 
     def inputs(self, size: tuple[int, int]) -> dict[str, Tensor]:
         """Inputs of this size to trace the graph with."""
-        height, width = size
-        inputs = {"images": torch.linspace(-2, 2, 3 * height * width).view(1, 3, height, width)}
+        (height, width), count = size, 3 if self.clips else 1
+        inputs = {"images": torch.linspace(-2, 2, count * 3 * height * width).view(count, 3, height, width)}
         if self.linked:
             decoder: Any = self.net.decoder
             count = decoder.kernels.shape[0] + len(self.net.stuff)  # type: ignore[arg-type]

@@ -32,21 +32,24 @@ _ONE_FILE = 2**31 - 2**20  # bytes; protobuf holds no more
 def to_onnx(graph: Graph, size: tuple[int, int] | None, card: dict[str, Any]) -> ModelProto:
     """A graph as an ONNX model, for images of a fixed size or, with None, of any that the network takes.
 
+    Clips may have any number of frames.
+
     Raises:
         ConfigError: onnx or onnxscript is not installed, or the network does something that ONNX cannot say.
     """
     need("onnx", "onnxscript")
-    inputs = graph.inputs(size or (96, 160))  # to trace with; unlike each other, so that none is mixed up
+    # Sides to trace with are unlike each other, so that none is mixed up; larger ones for several windows on Swin's c5.
+    inputs = graph.inputs(size or ((288, 480) if graph.windows else (96, 160)))
     dynamic: dict[str, Any] = dict.fromkeys(inputs)
+    free: dict[int, Any] = {0: torch.export.Dim("frames")} if graph.clips else {}
     if size is None:
-        least = -(-32 // graph.divisor)
-        sides = (graph.divisor * torch.export.Dim(name, min=least) for name in ("height", "width"))
-        dynamic["images"] = dict(zip((2, 3), sides, strict=True))
+        free |= _sides(graph)
+    dynamic["images"] = free or None
     if "like" in inputs:
         most = size or (None, None)
         names = ("result_height", "result_width")
-        free = (torch.export.Dim(name, min=1, max=side) for name, side in zip(names, most, strict=True))
-        dynamic["like"] = dict(zip((1, 2), free, strict=True))
+        results = (torch.export.Dim(name, min=1, max=side) for name, side in zip(names, most, strict=True))
+        dynamic["like"] = dict(zip((1, 2), results, strict=True))
     try:
         with torch.no_grad(), _quiet():
             outputs = list(graph(**inputs))
@@ -73,6 +76,16 @@ def to_onnx(graph: Graph, size: tuple[int, int] | None, card: dict[str, Any]) ->
         raise ConfigError("This network can be exported for a fixed size only; give --size HxW.")
     write_card(model, card)
     return model
+
+
+def _sides(graph: Graph) -> dict[int, Any]:
+    """Height and width of the images as what torch's exporter may not fix, and may believe of them."""
+    if graph.windows:
+        # That windows fit into a side after it was rounded up is more than the exporter can prove for any side, which
+        # it has to where bounds are given. Without, it only may not fix one.
+        return {2: "height", 3: "width"}
+    least = -(-32 // graph.divisor)
+    return {axis: graph.divisor * torch.export.Dim(name, min=least) for axis, name in ((2, "height"), (3, "width"))}
 
 
 def _reason(error: BaseException) -> str:

@@ -7,6 +7,7 @@ import json
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,25 @@ from torch import Tensor
 
 from knet.evaluation.panoptic import PanopticQuality
 from knet.files import atomic_path
+from knet.inference.clip import by_video, frame_results, segment_clip
 from knet.inference.runtime import GraphEngine
 from knet.inference.segmentation import Segmentation
 from knet.inference.segmenter import Segmenter
 from knet.inference.settings import Size, seen_size
 from knet.inference.sources import Item
+from knet.inference.streams import Frame
+from knet.models.clip import clip_result
+
+CLIP = 8  # frames of a video that are compared, for models that look at whole clips
 
 
 @dataclass
 class Parity:
     """How an exported model differs from the network in torch; None where there is nothing to compare.
 
-    `images`: a row of these for each · `mask_logits`, `class_logits`, `embeddings`: the largest difference ·
-    `equal_pixels`: share 0..1 of the id map's
-    pixels that are in the same segment · `pq`: of the exported model, with torch's result as the truth, 0..1.
+    `images`: a row of these for each, for models of clips one for each clip · `mask_logits`, `class_logits`,
+    `embeddings`: the largest difference · `equal_pixels`: share 0..1 of the id map's pixels that are in the same
+    segment · `pq`: of the exported model, with torch's result as the truth, 0..1.
     """
 
     images: list[dict[str, Any]] = field(default_factory=list)
@@ -42,28 +48,74 @@ class Parity:
 
 def compare(original: Segmenter, exported: Segmenter, images: Iterable[Item]) -> Parity:
     """Both on the same images, at the size that the exported model sees them by default, or that fits into it."""
-    quality, parity = PanopticQuality(exported.categories), Parity()
+    tally = _Tally(exported)
     previous: Tensor | None = None
-    pixels = equal = 0
-    engine = exported.engine
-    fixed = engine.card["graph"]["size"] if isinstance(engine, GraphEngine) else None
     for item in images:
-        size = fitting_size(exported, fixed, item.image)
+        size = fitting_size(exported, _fixed(exported), item.image)
         differences, previous = _logits(original, exported, item.image, size, previous)
         expected, found = (segmenter.segment(item.image, item.name, size=size) for segmenter in (original, exported))
-        same = same_segments(expected, found)
-        pixels, equal = pixels + same.size, equal + int(same.sum())
-        quality.add(expected.id_map, _rows(expected), found.id_map, _rows(found), name=item.name)
-        height, width = same.shape
-        parity.images.append(
-            {"image": item.name, "size": [height, width], **differences, "equal_pixels": float(same.mean())}
-        )
-    for name in ("mask_logits", "class_logits", "embeddings"):
-        values = [row[name] for row in parity.images if row[name] is not None]
-        setattr(parity, name, max(values, default=None))
-    parity.equal_pixels = equal / pixels if pixels else None
-    parity.pq = quality.result()["all"]["pq"]
-    return parity
+        tally.add(item.name, differences, [expected], [found])
+    return tally.parity()
+
+
+def compare_clips(original: Segmenter, exported: Segmenter, frames: Iterable[Frame]) -> Parity:
+    """`compare` for models of clips: the first `CLIP` frames of each video, as one clip.
+
+    Raises: DataError for frames of several sizes in one video.
+    """
+    tally = _Tally(exported)
+    for group in by_video(frames):
+        clip = list(islice(group, CLIP))
+        name, images = clip[0].sequence, [frame.item.image for frame in clip]
+        names = [f"{name}/{frame.item.name}" for frame in clip]
+        size = fitting_size(exported, _fixed(exported), images[0])
+        results = []
+        for segmenter in (original, exported):
+            objects = segment_clip(segmenter, images, size=size)
+            shape = (images[0].shape[0], images[0].shape[1])
+            results.append(list(frame_results(objects, shape, names, exported.categories)))
+        tally.add(name, _clip_logits(original, exported, images, size), *results)
+    return tally.parity()
+
+
+class _Tally:
+    """Gathers figures, image by image or clip by clip."""
+
+    def __init__(self, exported: Segmenter):
+        self._parity, self._quality = Parity(), PanopticQuality(exported.categories)
+        self._pixels = self._equal = 0
+
+    def add(
+        self,
+        name: str,
+        differences: dict[str, float | None],
+        expected: Sequence[Segmentation],
+        found: Sequence[Segmentation],
+    ) -> None:
+        """An image, or the frames of a clip: how logits differ, torch's results and the exported model's."""
+        pixels = equal = 0
+        for a, b in zip(expected, found, strict=True):
+            same = same_segments(a, b)
+            pixels, equal = pixels + same.size, equal + int(same.sum())
+            self._quality.add(a.id_map, _rows(a), b.id_map, _rows(b), name=a.name)
+        row = {"image": name, "size": list(expected[0].id_map.shape), **differences, "equal_pixels": equal / pixels}
+        self._parity.images.append(row)
+        self._pixels, self._equal = self._pixels + pixels, self._equal + equal
+
+    def parity(self) -> Parity:
+        """All of it."""
+        parity = self._parity
+        for name in ("mask_logits", "class_logits", "embeddings"):
+            values = [row[name] for row in parity.images if row[name] is not None]
+            setattr(parity, name, max(values, default=None))
+        parity.equal_pixels = self._equal / self._pixels if self._pixels else None
+        parity.pq = self._quality.result()["all"]["pq"]
+        return parity
+
+
+def _fixed(exported: Segmenter) -> Sequence[int] | None:
+    """The (H, W) that an exported model takes alone, if it does."""
+    return exported.engine.card["graph"]["size"] if isinstance(exported.engine, GraphEngine) else None
 
 
 def fitting_size(segmenter: Segmenter, fixed: Sequence[int] | None, image: np.ndarray) -> Size:
@@ -122,6 +174,18 @@ def _logits(
     for name, (a, b) in pairs.items():
         differences[name] = float((a.float().cpu() - b).abs().max())
     return differences, expected.kernels if engine.embeds else None
+
+
+def _clip_logits(
+    original: Segmenter, exported: Segmenter, images: Sequence[np.ndarray], size: Size
+) -> dict[str, float | None]:
+    """Differences on the same clip, in whole for both."""
+    engine = exported.engine
+    assert isinstance(engine, GraphEngine)
+    clip = torch.cat([engine.fitted(exported.prepare(image, size)[0]) for image in images])
+    expected, found = (clip_result(run(clip.to(run.device))) for run in (original.engine, engine))
+    classes, masks = (float((a.float().cpu() - b.cpu()).abs().max()) for a, b in zip(expected, found, strict=True))
+    return {"mask_logits": masks, "class_logits": classes, "embeddings": None}
 
 
 def describe_run(exported: Segmenter) -> dict[str, Any]:

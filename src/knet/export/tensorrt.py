@@ -16,15 +16,20 @@ def installed() -> bool:
     return importlib.util.find_spec("tensorrt") is not None
 
 
-def shapes(card: dict[str, Any]) -> list[tuple[int, int]]:
-    """The smallest, the usual and the largest height and width of an engine, which has to know them; one if fixed."""
+def shapes(card: dict[str, Any]) -> list[tuple[int, ...]]:
+    """The smallest, the usual and the largest shape of `images`, which an engine has to know; one if it is fixed.
+
+    The longest clips are those of YouTube-VIS, whose videos have at most 36 frames.
+    """
     graph, p = card["graph"], card["preprocessing"]
-    if graph["size"] is not None:
-        return [tuple(graph["size"])]
-    divisor = graph["divisor"]
-    short, long = (-(-side // divisor) * divisor for side in (p["short_edge"], p["max_edge"]))
-    side = 2 * long
-    return [(max(divisor, 64),) * 2, (short, long), (side, side)]
+    counts = (1, 8, 36) if card["task"] == "clip" else (1, 1, 1)
+    sizes = [graph["size"]] * 3
+    if graph["size"] is None:
+        divisor = graph["divisor"]
+        short, long = (-(-side // divisor) * divisor for side in (p["short_edge"], p["max_edge"]))
+        sizes = [(max(divisor, 64),) * 2, (short, long), (2 * long, 2 * long)]
+    found = [(count, 3, *size) for count, size in zip(counts, sizes, strict=True)]
+    return found[:1] if len(set(found)) == 1 else found
 
 
 def trtexec(onnx_file: Path, card: dict[str, Any]) -> str:
@@ -32,8 +37,8 @@ def trtexec(onnx_file: Path, card: dict[str, Any]) -> str:
     words = ["trtexec", f"--onnx={onnx_file}", f"--saveEngine={onnx_file.with_suffix('.engine')}", "--stronglyTyped"]
     sizes = shapes(card)
     if len(sizes) == 3:
-        for option, (height, width) in zip(("min", "opt", "max"), sizes, strict=True):
-            words.append(f"--{option}Shapes=images:1x3x{height}x{width}")
+        for option, shape in zip(("min", "opt", "max"), sizes, strict=True):
+            words.append(f"--{option}Shapes=images:{'x'.join(map(str, shape))}")
     return shlex.join(words)
 
 
@@ -56,7 +61,7 @@ def build_engine(onnx_file: Path, card: dict[str, Any], path: Path) -> None:
     sizes = shapes(card)
     if len(sizes) == 3:
         profile = builder.create_optimization_profile()
-        profile.set_shape("images", *((1, 3, *size) for size in sizes))
+        profile.set_shape("images", *sizes)
         config.add_optimization_profile(profile)
     engine = builder.build_serialized_network(network, config)
     if engine is None:

@@ -20,16 +20,18 @@ from knet.errors import ConfigError
 from knet.export import openvino, tensorrt
 from knet.export.graph import Graph, Merging, check_size
 from knet.export.onnx import quantize_onnx, save_onnx, to_onnx, write_card
-from knet.export.report import Parity, compare, describe_run, fitting_size, write_report
+from knet.export.report import Parity, compare, compare_clips, describe_run, fitting_size, write_report
 from knet.inference.load import load, read_model, segmenter_for
 from knet.inference.runtime import ENDINGS, need
 from knet.inference.segmenter import Segmenter
 from knet.inference.sources import Item, open_source
+from knet.inference.streams import open_stream
 from knet.models.zoo import Merge, entry
 
 Format = Literal["onnx", "openvino", "tensorrt"]
 Precision = Literal["fp32", "fp16", "int8"]
 _ENDING = {form: ending for ending, form in ENDINGS.items()}
+_PHOTOS, _VIDEO = (".",), ("drive.mp4",)  # bundled, in the folder of the demo
 _CALIBRATION = 64  # images at most; more change scales little
 
 
@@ -57,7 +59,7 @@ def export(
         merge_inside: whether the graph gives the owner of every pixel, for panoptic models that merge the optimised
             way; else masks and classes come out.
         calibrate: images, folders or videos, of the kind that the model will see, for int8; the bundled ones unless
-            given. images: for the comparison, likewise.
+            given. images: for the comparison, likewise; of models for clips videos or folders of frames.
         say: called with a sentence about what is done.
 
     Returns:
@@ -97,10 +99,10 @@ def export(
     seconds = time.perf_counter() - start
     say(f"wrote {path}; comparing it with torch")
     exported = load(path, device="cpu" if path.suffix != ".engine" else "auto")
-    with _sources(images) as sources:
-        parity = compare(original, exported, open_source(sources))
+    parity = _compared(original, exported, images)
     report = {
         "model": card["model"],
+        "task": original.task,
         "file": str(path),
         "bytes": sum(file.stat().st_size for file in (path, path.with_suffix(".bin")) if file.is_file()),
         "precision": precision,
@@ -142,11 +144,6 @@ def _card(
     """The model's card with what is asked of a graph. Raises: ConfigError for what cannot be exported."""
     row, task = entry(card["model"]), card.get("task", entry(card["model"]).task)
     card = {**card, "task": task, "merge": card.get("merge", row.merge)}  # files of version 0.1.0 do not say
-    if task == "clip":
-        raise ConfigError(
-            f"The model '{card['model']}' looks at all frames of a clip at once, and clips differ in length; it cannot "
-            "be exported. Use it with `knet predict`, or export a model of another task."
-        )
     if merge_inside and (task != "panoptic" or card["merge"] != "optimised"):
         merges = f"merges the way '{card['merge']}'" if task == "panoptic" else f"is for {task} segmentation"
         raise ConfigError(
@@ -187,7 +184,7 @@ def _batches(
 ) -> list[dict[str, np.ndarray]]:
     """The graph's inputs for images to calibrate on: through the same preprocessing as any image."""
     batches = []
-    with _sources(calibrate, video=True) as sources:
+    with _sources(calibrate, (*_PHOTOS, *_VIDEO)) as sources:
         for item in islice(open_source(sources), _CALIBRATION):
             batches.append(graph_inputs(segmenter, card, item))
     whose = "the given" if calibrate else "the bundled demo"
@@ -196,7 +193,7 @@ def _batches(
 
 
 def graph_inputs(segmenter: Segmenter, card: dict[str, Any], item: Item) -> dict[str, np.ndarray]:
-    """What an engine would feed the graph with for an image, as a first frame."""
+    """What an engine would feed the graph with for an image, as a first frame, or a clip of one."""
     graph = card["graph"]
     inputs, seen = segmenter.prepare(item.image, fitting_size(segmenter, graph["size"], item.image))
     if card["task"] == "semantic":
@@ -225,11 +222,20 @@ def _engine(path: Path, card: dict[str, Any], say: Callable[[str], None]) -> Pat
     return path
 
 
+def _compared(original: Segmenter, exported: Segmenter, images: Sequence[str | Path]) -> Parity:
+    """Both on the given images, else on bundled ones."""
+    clips = original.task == "clip"
+    with _sources(images, _VIDEO if clips else _PHOTOS) as sources:
+        if clips:
+            return compare_clips(original, exported, open_stream(sources, on_note=lambda text: None))
+        return compare(original, exported, open_source(sources))
+
+
 @contextmanager
-def _sources(given: Sequence[str | Path], video: bool = False) -> Iterator[list[Any]]:
-    """The given sources, or the bundled street images, with a `video` as well."""
+def _sources(given: Sequence[str | Path], bundled: Sequence[str]) -> Iterator[list[Any]]:
+    """The given sources, or those of the bundled ones."""
     if given:
         yield list(given)
         return
     with resources.as_file(resources.files("knet") / "assets" / "demo") as folder:
-        yield [folder, folder / "drive.mp4"] if video else [folder]
+        yield [folder / name for name in bundled]

@@ -19,7 +19,7 @@ import torch
 from knet.data.coco_masks import mask_area, mask_box, pack_mask, unpack_mask
 from knet.data.youtube_vis import YoutubeVis
 from knet.errors import ConfigError, DataError, OutputError
-from knet.inference.engine import TorchEngine
+from knet.inference.engine import Engine, TorchEngine
 from knet.inference.segmentation import Segmentation, rle_text
 from knet.inference.segmenter import Segmenter
 from knet.inference.settings import Options
@@ -39,8 +39,9 @@ def segment_clip(
 
     The frames go through the backbone one after the other and may come from a generator. Of each the feature map, the
     kernels and the masks at 1/8 are kept until the last has come, so memory grows with the length of the clip: by about
-    20 MB a frame at the published 360 x 640 pixels, on top of what a single image needs. Cut longer videos into clips;
-    objects of one clip then have nothing to do with those of another.
+    20 MB a frame at the published 360 x 640 pixels, on top of what a single image needs. An exported model takes all
+    frames at once, and several times that. Cut longer videos into clips; objects of one clip then have nothing to do
+    with those of another.
 
     Args:
         segmenter: of a model for clips, such as video-knet-r50-youtube-vis.
@@ -49,12 +50,11 @@ def segment_clip(
         options: size and score, see `Options`.
 
     Raises:
-        ConfigError: a model that is not for clips, or an option out of range.
+        ConfigError: a model that is not for clips, an option out of range, or frames that are larger than the fixed
+            size of an exported model.
         DataError: no frame, or frames of several sizes.
     """
-    engine = segmenter.engine
-    net = engine.net
-    if not isinstance(engine, TorchEngine) or not isinstance(net, ClipKNet):
+    if segmenter.task != "clip":
         raise ConfigError(f"The model '{segmenter.name}' is not for clips; `knet models '*youtube-vis'` lists some.")
     settings = segmenter.settings.changed(segmenter.task, options)
     size = padded = seen = (0, 0)
@@ -69,16 +69,36 @@ def segment_clip(
             )
         inputs, seen = segmenter.prepare(frame, settings.size)
         padded = (inputs.shape[2], inputs.shape[3])
-        with engine.autocast():
-            outputs, features = net.look(inputs)
-        kept.append([features, outputs[-1].kernels, outputs[-1].mask_logits])
+        kept.append(_looked_at(segmenter.engine, inputs))
     if not kept:
         raise DataError("The clip has no frames; give at least one.")
+    classes, masks = _linked(segmenter.engine, kept)
+    return clip_objects(classes[0], masks[0], padded, seen, size, pack_mask, settings.score, count)
+
+
+def _looked_at(engine: Engine, inputs: torch.Tensor) -> list[torch.Tensor]:
+    """What is kept of a frame (1,3,h,w): features, kernels and masks; of an exported model, which sees frames only
+    together, the frame itself.
+    """
+    net = engine.net
+    if not isinstance(engine, TorchEngine) or not isinstance(net, ClipKNet):
+        return [inputs]
+    with engine.autocast():
+        outputs, features = net.look(inputs)
+    return [features, outputs[-1].kernels, outputs[-1].mask_logits]
+
+
+def _linked(engine: Engine, kept: list[list[torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `_looked_at` gave of all frames -> class logits (1,N,K), mask logits (1,N,T,h,w). Empties the list."""
+    net = engine.net
+    if not isinstance(engine, TorchEngine) or not isinstance(net, ClipKNet):
+        clip = torch.cat([frame for (frame,) in kept])
+        kept.clear()
+        return clip_result(engine(clip))
     tubes = [torch.stack(list(frames), dim=2) for frames in zip(*kept, strict=True)]
     kept.clear()
     with engine.autocast():
-        classes, masks = clip_result(net.link(*tubes))
-    return clip_objects(classes[0], masks[0], padded, seen, size, pack_mask, settings.score, count)
+        return clip_result(net.link(*tubes))
 
 
 def segment_clips(
@@ -98,14 +118,7 @@ def segment_clips(
     Raises:
         ConfigError: as `segment_clip`.
     """
-    count = 0
-
-    def video(frame: Frame) -> int:
-        nonlocal count
-        count += frame.first
-        return count
-
-    for _, group in groupby(frames, video):
+    for group in by_video(frames):
         kept: list[Frame] = []
         try:
             objects = segment_clip(segmenter, _keeping(group, kept), **options)
@@ -115,6 +128,19 @@ def segment_clips(
             on_error(DataError(f"'{kept[-1].sequence}': {error}") if kept else error)
             continue
         yield kept, objects
+
+
+def by_video(frames: Iterable[Frame]) -> Iterator[Iterator[Frame]]:
+    """The frames of each video of a stream, see `open_stream`."""
+    count = 0
+
+    def video(frame: Frame) -> int:
+        nonlocal count
+        count += frame.first
+        return count
+
+    for _, group in groupby(frames, video):
+        yield group
 
 
 def _keeping(frames: Iterable[Frame], kept: list[Frame]) -> Iterator[np.ndarray]:

@@ -88,7 +88,8 @@ class GraphEngine(ABC):
         """The graph's inputs by name -> its outputs by name. Contiguous tensors on the engine's device."""
 
     def __call__(self, inputs: Tensor, previous: Tensor | None = None) -> list[Output]:
-        """See `Engine`; of one image at a time, and of a graph without the merge inside.
+        """See `Engine`; of one image at a time, and of a graph without the merge inside. Of models for clips the images
+        are the frames of one clip, (T,3,h,w), and the output is that of the clip.
 
         Raises:
             ConfigError: an image that is larger than the fixed size of the file.
@@ -136,7 +137,7 @@ class GraphEngine(ABC):
         rows, columns = (-(-side // self._stride) for side in inputs.shape[2:])
         # Maps without what the fixed size added to the image.
         found = self.run(fed).items()
-        return {name: value[:, :, :rows, :columns] if value.ndim == 4 else value for name, value in found}
+        return {name: value[..., :rows, :columns] if value.ndim >= 4 else value for name, value in found}
 
     def embed(self, kernels: Tensor) -> Tensor:
         """The graph embeds by itself: what its outputs call linked kernels are embeddings. (n,C) -> (n,C) float32"""

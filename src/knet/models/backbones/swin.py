@@ -30,7 +30,13 @@ def join_windows(windows: Tensor, window: int, size: tuple[int, int]) -> Tensor:
 
 def pad_to_multiple(x: Tensor, divisor: int) -> Tensor:
     """Zeros at the right and the bottom, up to multiples of the divisor. (B,H,W,C) -> (B,H',W',C)"""
-    return F.pad(x, (0, 0, 0, -x.shape[2] % divisor, 0, -x.shape[1] % divisor))
+    height, width = x.shape[1:3]
+    return F.pad(x, (0, 0, 0, rounded_up(width, divisor) - width, 0, rounded_up(height, divisor) - height))
+
+
+def rounded_up(side: int, divisor: int) -> int:
+    """The next multiple, in a form that torch's exporter can reason with where a side is a symbol."""
+    return (side + divisor - 1) // divisor * divisor
 
 
 def shift_mask(height: int, width: int, window: int, shift: int) -> Tensor:
@@ -125,7 +131,7 @@ class SwinStage(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = (side + -side % self.window for side in x.shape[1:3])
+        height, width = (rounded_up(side, self.window) for side in x.shape[1:3])
         mask = shift_mask(height, width, self.window, self.shift).to(x)
         for block in self.blocks:
             x = block(x, mask)
@@ -168,7 +174,8 @@ class Swin(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         height, width = images.shape[2:]
-        x = self.patches(F.pad(images, (0, -width % 4, 0, -height % 4))).permute(0, 2, 3, 1)
+        right, below = rounded_up(width, 4) - width, rounded_up(height, 4) - height
+        x = self.patches(F.pad(images, (0, right, 0, below))).permute(0, 2, 3, 1)
         x = self.patches_norm(x)
         maps = []
         for number, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
