@@ -11,11 +11,14 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import knet
 from knet.cli.main import main
 from knet.data.step import read_step_png
 from knet.inference import streams
+from knet.inference.sources import read_video
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -53,6 +56,22 @@ def film(path: Path, frames: int = 6, height: int = 48) -> Path:
 def length(path: Path) -> int:
     with av.open(str(path)) as container:
         return sum(1 for _ in container.decode(video=0))
+
+
+def test_frames_computed_side_by_side_are_what_segment_gives(run: Run, tiny_weights: Path, tmp_path: Path) -> None:
+    film(tmp_path / "drive.mkv")
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        status, _, err = run(tiny_weights, tmp_path / "drive.mkv", "--no-track", "--formats", "json", "--device", "cpu")
+        assert status == 0, err
+        torch.set_num_threads(1)  # as many as each of two workers has: to the last bit
+        segmenter = knet.load(tiny_weights, device="cpu")
+        for item in read_video(tmp_path / "drive.mkv"):
+            written = json.loads(Path(f"results/{item.name}_segments.json").read_text())
+            assert written == segmenter.segment(item.image, item.name).to_dict()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_all_forms_of_a_tracked_video(run: Run, tiny_weights: Path, tmp_path: Path) -> None:

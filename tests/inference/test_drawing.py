@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from knet.errors import DataError
 from knet.inference import draw
+from knet.inference.pixels import borders
 from knet.inference.segmentation import Segmentation
 from knet.structures import Category, Segment
 
@@ -36,11 +37,17 @@ def test_map_ids_is_a_dictionary_look_up(table: dict[int, int], pixels: list[int
     assert mapped.tolist() == [[table.get(int(i), -9) for i in row] for row in id_map]
 
 
+def edges(result: Segmentation, width: int = 1) -> np.ndarray:
+    """Where the borders of things are."""
+    things = [s.id for s in result.segments if s.thing]
+    return borders(np.where(np.isin(result.id_map, things), result.id_map, 0), width)
+
+
 def test_overlay_tints_segments_and_leaves_void() -> None:
     image, result = photo(), street()
     drawn = result.overlay(image, names=False)
     assert drawn.dtype == np.uint8 and drawn.shape == image.shape
-    edge = draw.instance_borders(result.id_map, result.segments, 1)
+    edge = edges(result)
     assert (drawn[edge] == 255).all()
     void = (result.id_map == 0) & ~edge
     assert (drawn[void] == image[void]).all()
@@ -51,7 +58,7 @@ def test_overlay_tints_segments_and_leaves_void() -> None:
 
 def test_alpha_zero_shows_the_image_and_one_the_colours() -> None:
     image, result = photo(), street()
-    inside = (result.id_map == 2) & ~draw.instance_borders(result.id_map, result.segments, 1)
+    inside = (result.id_map == 2) & ~edges(result)
     assert (result.overlay(image, alpha=0, names=False)[inside] == image[inside]).all()
     assert (result.overlay(image, alpha=1, names=False)[inside] == SKY.color).all()
     assert (result.overlay(names=False)[inside] == SKY.color).all()  # no image: the colours alone
@@ -88,7 +95,7 @@ def test_a_class_outside_the_table_gets_a_colour_of_its_own() -> None:
 def test_borders_surround_things_only() -> None:
     result = street()
     for width in (1, 2):
-        edge = draw.instance_borders(result.id_map, result.segments, width)
+        edge = edges(result, width)
         things = [s.id for s in result.segments if s.thing]
         near_thing = np.zeros_like(edge)
         for dy in (-1, 0, 1):
@@ -107,6 +114,33 @@ def test_inner_depth_counts_steps_from_the_edge() -> None:
     assert depth[3].tolist() == [0, 1, 2, 3, 3, 3, 2, 1, 0]
     grid[1:6, 4:8] = 5
     assert draw.inner_depth(grid)[3].tolist() == [0, 1, 2, 1, 1, 2, 2, 1, 0]
+
+
+@steady
+@given(st.integers(0, 10_000))
+def test_inner_depth_counts_how_often_edges_can_be_taken_away(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    grid = np.kron(rng.integers(0, 4, rng.integers(1, 5, 2)), np.ones(rng.integers(1, 9, 2), int))
+    left, depth = np.pad(grid, 1), np.zeros(grid.shape, int)
+    while left.any():
+        depth += left[1:-1, 1:-1] > 0
+        same = (left[:-2, 1:-1], left[2:, 1:-1], left[1:-1, :-2], left[1:-1, 2:])
+        left[1:-1, 1:-1] = np.where(np.all([left[1:-1, 1:-1] == other for other in same], 0), left[1:-1, 1:-1], 0)
+    assert (draw.inner_depth(grid) == depth).all()
+
+
+def test_a_name_looks_as_if_it_were_drawn_on_the_picture() -> None:
+    below = np.random.default_rng(0).integers(0, 256, (300, 400, 3)).astype(np.uint8)
+    wide, high = draw.name_size("car 7", (300, 400))
+    light, share = draw.name_plate("car 7", (300, 400))
+    below = below[:high, :wide].copy()
+    canvas = Image.fromarray(below)
+    pen = ImageDraw.Draw(canvas, "RGBA")
+    pen.rounded_rectangle((0, 0, wide - 1, high - 1), radius=3, fill=(16, 18, 24, 170))
+    font = draw.font_for(300, 400)
+    pen.text((wide / 2, high / 2), "car 7", font=font, fill=(255, 255, 255, 255), anchor="mm")
+    plate = light + np.rint(below * (share / 255))
+    assert np.abs(plate - np.asarray(canvas)).max() <= 2  # two roundings each
 
 
 @steady

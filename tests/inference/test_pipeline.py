@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fake_video import Painted, drive, filmed, in_folder, segmenter_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from knet.errors import DataError
-from knet.inference.pipeline import WriteBehind, read_ahead
+from knet.inference.pipeline import WriteBehind, read_ahead, side_by_side
 
 
 def ours() -> list[threading.Thread]:
@@ -30,6 +31,63 @@ def test_everything_comes_once_and_in_order(items: list[int], most: int) -> None
         for item in items:
             write(item)
     assert written == items and not ours()
+
+
+@pytest.fixture
+def four_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize("workers", [1, 2, 3, 9])
+def test_results_of_workers_come_in_order_and_share_the_threads(workers: int) -> None:
+    def work(item: int) -> tuple[int, int, str]:
+        time.sleep(0.002 * (item % 3))
+        return item, torch.get_num_threads(), threading.current_thread().name
+
+    results = list(side_by_side(work, range(20), workers))
+    assert [item for item, _, _ in results] == list(range(20))
+    assert {threads for _, threads, _ in results} == {4 // min(workers, 4)}
+    assert len({name for _, _, name in results}) <= min(workers, 4)
+    assert torch.get_num_threads() == 4 and not ours()
+    there = list[int]()
+    other = threading.Thread(target=lambda: there.append(torch.get_num_threads()))
+    other.start()
+    other.join()
+    assert there == [4]  # nor is there anything left of it in threads that come later
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_workers_are_at_work_at_the_same_time() -> None:
+    meeting = threading.Barrier(2, timeout=30)
+    assert len(list(side_by_side(lambda _: meeting.wait(), range(4), workers=2))) == 4
+
+
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_of_a_worker_comes_in_its_place(workers: int) -> None:
+    taken, seen = list[int](), list[int]()
+
+    def items() -> Iterator[int]:
+        for item in range(10_000):
+            taken.append(item)
+            yield item
+
+    def work(item: int) -> int:
+        if item == 3:
+            raise DataError("the third")
+        return item
+
+    with pytest.raises(DataError, match="the third"):
+        seen.extend(side_by_side(work, items(), workers))
+    assert seen == [0, 1, 2] and len(taken) < 10 and not ours()
+    early = side_by_side(lambda item: item, items(), workers)
+    assert next(early) == 0
+    early.close()
+    assert len(taken) < 20 and not ours()
 
 
 def test_an_error_comes_after_the_items_before_it() -> None:

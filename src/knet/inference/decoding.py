@@ -48,7 +48,7 @@ def decode_frames(container: Any, what: str, advice: str = "copy it again") -> I
 
 
 def _picture(frame: Any) -> np.ndarray:
-    image = frame.to_ndarray(format="rgb24")
+    image = frame.to_ndarray(format="rgb24", threads=1)  # more take longer
     turns = round(getattr(frame, "rotation", 0) / 90) % 4  # PyAV tells it from version 14.1 on
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 

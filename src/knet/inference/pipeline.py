@@ -1,17 +1,23 @@
 """Reading, computing and writing at the same time: the next images are decoded while the network looks at this one, and
-the results before it are drawn and written. Order is kept, and only a few images wait on either side.
+the results before it are drawn and written. On a processor two images are computed side by side. Order is kept, and
+only a few images wait on either side.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty, Queue
 from types import TracebackType
 from typing import Any, TypeVar
 
+import torch
+
 T = TypeVar("T")
+R = TypeVar("R")
 Here = Callable[[Any], Any]  # a callback -> the same, called by the consumer; None stays None
 Opener = Callable[[Here], Iterable[T]]
 WAITING = 2  # images on either side: enough for one that takes twice as long as the others
@@ -81,6 +87,37 @@ def _consumed(
             with suppress(Empty):
                 queue.get_nowait()
             thread.join(0.01)
+
+
+def side_by_side(function: Callable[[T], R], items: Iterable[T], workers: int) -> Generator[R, None, None]:
+    """What a function gives for each item, in their order, while up to `workers` items are computed at the same time.
+
+    The threads of torch are shared out among the workers. A thread of a large team that waits for another one, which a
+    decoder or an encoder has put off its core, wastes its own; small teams wait less, and results differ as they do
+    between numbers of threads, by the last bits. An error is raised after the results before it; what was not begun by
+    then, or when the consumer stops early, is dropped.
+
+    Args:
+        workers: with 1, or where torch has a single thread, everything happens in the consumer's thread.
+    """
+    threads = torch.get_num_threads()
+    workers = min(workers, threads)
+    if workers <= 1:
+        yield from map(function, items)
+        return
+    each = threads // workers
+    waiting = deque[Future[R]]()
+    pool = ThreadPoolExecutor(workers, "knet worker", initializer=torch.set_num_threads, initargs=(each,))
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > workers:  # one waits for the worker that is done first
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # the workers' number is that of new threads, too
 
 
 class WriteBehind:

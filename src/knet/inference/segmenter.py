@@ -10,7 +10,6 @@ from typing import Any, Unpack
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
@@ -20,6 +19,7 @@ from knet.data.resize_opencv import resize_as_opencv
 from knet.errors import ConfigError, DataError
 from knet.inference.engine import Engine, TorchEngine
 from knet.inference.pipeline import read_ahead
+from knet.inference.pixels import extents
 from knet.inference.prepare import normalize_and_pad, uploaded
 from knet.inference.runtime import GraphEngine, MergedOutput
 from knet.inference.segmentation import Segmentation
@@ -329,15 +329,12 @@ class Segmenter:
 
     def _segmentation(self, id_map: np.ndarray, rows: Rows, name: str) -> Segmentation:
         self.mark("merge")
-        areas = np.bincount(id_map.ravel(), minlength=len(rows) + 1)
-        boxes = ndimage.find_objects(id_map, max_label=len(rows))
-        segments = []
-        for (number, label, score), place in zip(rows, boxes, strict=True):
-            if place is None:  # lost when the map was shrunk to the image's size
-                continue
-            y, x = place
-            box = (x.start, y.start, x.stop, y.stop)
-            segments.append(self._segment(number, label, score, int(areas[number]), box))
+        areas, boxes = (found.tolist() for found in extents(id_map, len(rows)))
+        segments = [
+            self._segment(number, label, score, areas[number], tuple(boxes[number]))
+            for number, label, score in rows
+            if areas[number]  # else it was lost when the map was shrunk to the image's size
+        ]
         return Segmentation(id_map, segments, self.categories, name)
 
     def _segment(self, number: int, label: int, score: float, area: int, box: tuple[int, int, int, int]) -> Segment:
