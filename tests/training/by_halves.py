@@ -38,7 +38,7 @@ class ByHalves(TorchFunctionMode):
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is F.batch_norm and kwargs.get("training", args[5] if len(args) > 5 else False):
-            return _batch_norm(func, *args, **kwargs)
+            return _batch_norm(*args, **kwargs)
         if func is torch.Tensor.expand and args[1] == self.images:
             return torch.cat([args[0].expand(self.images // 2, *args[2:]) for _ in range(2)])
         dim = _BATCH_AT.get(func)
@@ -86,7 +86,6 @@ class _Join(torch.autograd.Function):
 
 
 def _batch_norm(
-    _: Any,
     x: Tensor,
     running_mean: Tensor,
     running_var: Tensor,
