@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,64 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tiny_clip import CAR, FRAMES, PERSON, SIZE, STEP, check_frames, frame_maps, save_image
 
 from knet.data.categories import load_categories, load_table
 from knet.data.cityscapes_step import CityscapesStep
 from knet.data.cityscapes_vps import CityscapesVps, write_vps_png
 from knet.data.clip_folder import ClipFolder, write_clip_frame
 from knet.data.clips import Clip, ClipReader, FrameFiles, last_number, look_up, make_id_map, split_id
-from knet.data.coco_masks import pack_mask
-from knet.data.mots import Mots, MotsLine, read_mots, write_mots
 from knet.data.step import KittiStep, read_step_png, write_step_png
 from knet.data.synthetic.layouts import synthesize
 from knet.data.vipseg import VipSeg, write_vipseg_png
-from knet.data.youtube_vis import TrackToWrite, VideoToWrite, YoutubeVis, write_youtube_vis
 from knet.errors import DataError
 from knet.structures import Category, Sample
-
-SIZE = (12, 20)
-STEP = load_categories("kitti_step")  # person, car, road, ...
-ROAD, CAR, PERSON = 2, 1, 0
-FRAMES = 3
-
-
-def frame_maps(frame: int) -> tuple[np.ndarray, np.ndarray]:
-    """Road below, void above; car 7 drives to the right, car 300 stands, a crowd of persons, person 2 in frame 1."""
-    labels, numbers = np.full(SIZE, -1), np.zeros(SIZE, int)
-    labels[6:] = ROAD
-    labels[2:5, 1 + frame : 5 + frame], numbers[2:5, 1 + frame : 5 + frame] = CAR, 7
-    labels[3:8, 14:18], numbers[3:8, 14:18] = CAR, 300
-    labels[9:11, 3:9] = PERSON
-    if frame == 1:
-        labels[8:12, 11:13], numbers[8:12, 11:13] = PERSON, 2
-    return labels, numbers
-
-
-def save_image(path: Path, frame: int = 0, size: tuple[int, int] = SIZE) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(frame).integers(0, 256, (*size, 3), np.uint8)
-    Image.fromarray(pixels).save(path)
-
-
-def check_frames(reader: ClipReader, numbers: bool = True) -> None:
-    """The reader's one clip holds `frame_maps`; without `numbers` only that objects keep theirs."""
-    assert [clip.frames for clip in reader.clips] == [tuple(range(FRAMES))]
-    ids: list[dict[tuple[int, int], int]] = []
-    for frame in range(FRAMES):
-        labels, of_objects = frame_maps(frame)
-        sample = reader.read(frame)
-        expected, segments = make_id_map(labels, of_objects, reader.categories)
-        if numbers:
-            assert np.array_equal(sample.id_map, expected)
-            assert sample.segments == segments
-        pairs = set(zip(expected.ravel().tolist(), sample.id_map.ravel().tolist(), strict=True))
-        assert len(pairs) == len(segments) + 1  # one to one
-        ids.append(dict(pairs))
-        crowds = {segment.id for segment in sample.segments if segment.crowd}
-        assert crowds == {ids[-1][segment.id] for segment in segments if segment.crowd} and len(crowds) == 1
-        assert np.array_equal(reader.read_truth(frame).id_map, sample.id_map)
-        assert sample.image.shape == (*SIZE, 3)
-    assert all(one[key] == other[key] for one in ids for other in ids for key in one.keys() & other.keys())
 
 
 def write_step(root: Path, layout: str) -> None:
@@ -285,113 +238,6 @@ def test_cityscapes_vps(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "val/img")
     with pytest.raises(DataError, match=r"final_mask\.png has the class value 3001"):  # a wall is not counted
         CityscapesVps(tmp_path, "val").read_truth(0)
-
-
-def write_youtube(root: Path) -> Path:
-    masks: dict[int, list[np.ndarray]] = {7: [], 300: [], 2: []}
-    for frame in range(FRAMES):
-        numbers = frame_maps(frame)[1]
-        save_image(root / f"JPEGImages/0a/{5 * frame:05d}.jpg", frame)
-        for number, found in masks.items():
-            found.append(numbers == number)
-    masks[2][1][:] |= masks[7][1]  # overlaps the car in this frame
-    packed = {number: [pack_mask(mask) if mask.any() else None for mask in found] for number, found in masks.items()}
-    tracks = [TrackToWrite(category, packed[number]) for number, category in ((7, 6), (300, 6), (2, 1))]
-    files = [f"0a/{5 * frame:05d}.jpg" for frame in range(FRAMES)]
-    write_youtube_vis(root / "train.json", [VideoToWrite(files, SIZE, tracks)], load_categories("youtube_vis"))
-    return root / "train.json"
-
-
-def test_youtube_vis(tmp_path: Path) -> None:
-    path = write_youtube(tmp_path)
-    reader = YoutubeVis(tmp_path / "JPEGImages", path)
-    assert [category.name for category in reader.categories] == [row.name for row in load_categories("youtube_vis")]
-    assert reader.clips == (Clip("0a", (0, 1, 2), (0, 5, 10)),)
-    sedan = 5
-    for frame in range(FRAMES):
-        sample = reader.read(frame)
-        seen = [split_id(segment.id) for segment in sample.segments]
-        assert seen == [(sedan, 1), (sedan, 2)] + ([(0, 3)] if frame == 1 else [])
-        numbers = frame_maps(frame)[1]
-        for segment, number in zip(sample.segments, (7, 300, 2), strict=False):
-            shown = (sample.id_map == segment.id).any(0)
-            expected = numbers == number
-            assert np.array_equal(shown, expected | (numbers == 7) if number == 2 else expected)
-        assert len(sample.id_map) == (2 if frame == 1 else 1)  # layers
-    annotation = json.loads(path.read_text())["annotations"][2]
-    assert annotation["segmentations"][0] is None and annotation["bboxes"][0] is None and annotation["areas"][0] is None
-    assert isinstance(annotation["segmentations"][1]["counts"], list)
-
-
-def test_youtube_vis_without_annotations_and_damaged(tmp_path: Path) -> None:
-    path = write_youtube(tmp_path)
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps({key: value for key, value in content.items() if key != "annotations"}))
-    reader = YoutubeVis(tmp_path / "JPEGImages", path)
-    assert reader.read_image(0).shape == (*SIZE, 3)
-    with pytest.raises(DataError, match="has no ground truth"):
-        reader.read(0)
-    wrong = {**content["annotations"][0], "category_id": 41}
-    path.write_text(json.dumps({**content, "annotations": [wrong]}))
-    with pytest.raises(DataError, match=r"train\.json: annotation 1 has the category 41, which the class table lacks"):
-        YoutubeVis(None, path)
-    wrong = {**content["annotations"][0], "segmentations": [None]}
-    path.write_text(json.dumps({**content, "annotations": [wrong]}))
-    with pytest.raises(DataError, match="has 1 segmentations for 3 frames"):
-        YoutubeVis(None, path)
-    path.write_text(json.dumps(content))
-    (tmp_path / "JPEGImages/0a/00005.jpg").unlink()
-    with pytest.raises(DataError, match=r"no image 0a/00005\.jpg"):
-        YoutubeVis(tmp_path / "JPEGImages", path)
-    with pytest.raises(DataError, match="has no image; give the folder"):
-        YoutubeVis(None, path).read(0)
-
-
-def test_mots_text(tmp_path: Path) -> None:
-    lines = []
-    for frame in range(FRAMES):
-        numbers = frame_maps(frame)[1]
-        save_image(tmp_path / f"image_02/0001/{frame:06d}.png", frame)
-        for number, category in ((7, 1), (300, 1), (2, 2)):
-            if frame != 2 and (numbers == number).any():  # nothing in the last frame
-                lines.append(MotsLine(frame, 1000 * category + number, category, pack_mask(numbers == number)))
-    lines.append(MotsLine(0, 10000, 10, pack_mask(np.arange(SIZE[0])[:, None].repeat(SIZE[1], 1) == 11)))
-    path = tmp_path / "instances_txt/0001.txt"
-    write_mots(path, lines)
-    assert read_mots(path) == lines
-    for images in (tmp_path / "image_02", None):
-        reader = Mots(images, path.parent)
-        assert reader.clips[0].numbers == ((0, 1, 2) if images else (0, 1))
-        for frame in range(2):
-            truth = reader.read_truth(frame)
-            numbers = frame_maps(frame)[1]
-            found = {split_id(segment.id): truth.id_map == segment.id for segment in truth.segments}
-            expected = {(0, 1007): numbers == 7, (0, 1300): numbers == 300, (1, 2002): numbers == 2}
-            assert found.keys() == {key for key, mask in expected.items() if mask.any()}
-            assert all(np.array_equal(mask, expected[key]) for key, mask in found.items())
-            assert ((truth.id_map == 0) == (numbers == 0)).all()  # the region that does not count is void
-    assert Mots(tmp_path / "image_02", path.parent).read(2).segments == []
-
-
-def test_mots_refuses(tmp_path: Path) -> None:
-    mask = pack_mask(np.ones(SIZE, bool))
-    path = tmp_path / "0001.txt"
-    with pytest.raises(DataError, match="holds no MOTS text"):
-        Mots(None, tmp_path)
-    path.write_text("0 1001 1 12 twenty x\n")
-    with pytest.raises(DataError, match=r"0001\.txt, line 1 is .*; it must be: frame object class"):
-        Mots(None, tmp_path)
-    write_mots(path, [MotsLine(0, 3001, 3, mask)])
-    with pytest.raises(DataError, match=r"0001\.txt has the class 3"):
-        Mots(None, tmp_path)
-    write_mots(path, [MotsLine(0, 1001, 1, mask), MotsLine(0, 1002, 1, mask)])
-    with pytest.raises(DataError, match="objects of frame 0 that overlap"):
-        Mots(None, tmp_path).read_truth(0)
-    save_image(tmp_path / "image_02/0001/000001.png")
-    with pytest.raises(DataError, match="no image of frame 0"):
-        Mots(tmp_path / "image_02", tmp_path)
-    with pytest.raises(DataError, match="object 65536"):
-        write_mots(path, [MotsLine(0, 65536, 1, mask)])
 
 
 def test_own_clips(tmp_path: Path) -> None:
