@@ -83,6 +83,8 @@ class Losses(_Options):
     rank: float = 0.1
     semantic: float = 1.0
     instance: float = 1.0
+    track: float = 0.25  # of video models: that an object's embedding is nearer to its own in the other frame ...
+    similarity: float = 1.0  # ... and that embeddings of one object are alike, of two not
     pixels: int = Field(4096, ge=1)  # of each image that the instance loss compares; its cost grows with the square
     match_pixels: int | None = Field(None, ge=1)  # of each image that matching looks at; without it all
 

@@ -50,6 +50,14 @@ def test_every_config_builds(name: str) -> None:
     assert config.output.name == name
 
 
+def test_the_losses_of_tracks_have_the_weights_of_the_config() -> None:
+    config = load_config("rt-video-knet-slim-kitti-step", ["losses.track=2", "losses.similarity=3"])
+    with torch.device("meta"):
+        net = create(config.model)
+    tracks = build_criterion(config, net, {"categories": []}).criterion  # type: ignore[attr-defined]
+    assert (tracks.track_weight, tracks.similarity_weight) == (2, 3)
+
+
 def test_the_criterion_of_stuff_knows_the_networks_labels() -> None:
     config = load_config("knet-r50-coco-panoptic")
     with torch.device("meta"):

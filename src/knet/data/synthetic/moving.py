@@ -69,19 +69,25 @@ class Mover:
         return self.x + self.vx * frame, self.z + self.vz * frame
 
 
-def draw_clip(frames: int, height: int, width: int, seed: list[int]) -> Iterator[MovingFrame]:
+def draw_clip(
+    frames: int, height: int, width: int, seed: list[int], zoom: float = 1.0, density: float = 1.0
+) -> Iterator[MovingFrame]:
     """The frames of a clip. Equal sizes and seeds give equal clips, and a longer clip of more frames.
+
+    zoom: how many times as long as a car camera's the lens is: all that is seen is as many times larger, and turns and
+    shakes as much more · density: the share of vehicles and people that are there, 1 is a crowded street.
 
     Raises:
         ConfigError: an edge of less than 32 pixels.
     """
     rng = np.random.default_rng(seed)
     camera = draw_camera(height, width, rng)
+    camera = replace(camera, focal=zoom * camera.focal)
     plan = draw_plan(rng)
     ahead = float(rng.choice([0.0, rng.uniform(0.1, 0.5)]))
-    turn = width * float(rng.choice([0.0, rng.uniform(-0.03, 0.03)]))
-    shake = width * rng.uniform(0.0, 0.006)
-    movers = _cast(plan, rng)
+    turn = zoom * width * float(rng.choice([0.0, rng.uniform(-0.03, 0.03)]))
+    shake = zoom * width * rng.uniform(0.0, 0.006)
+    movers = [mover for mover in _cast(plan, rng) if rng.random() < density]
     for frame in range(frames):
         luck = np.random.default_rng([*seed, frame])
         # A turn goes back and forth, else long clips would end up looking at the houses.
