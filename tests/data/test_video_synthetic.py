@@ -229,9 +229,9 @@ def test_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         synthesize_clips("kitti", out, 1, 2, SIZE)
     with pytest.raises(ConfigError, match="1 clips of 0 frames"):
         synthesize_clips("step", out, 1, 0, SIZE)
-    with pytest.raises(ConfigError, match="zoom of 9; give 0[.]5 to 4"):
+    with pytest.raises(ConfigError, match=r"zoom of 9; give 0\.5 to 4"):
         synthesize_clips("step", out, 1, 2, SIZE, zoom=9)
-    with pytest.raises(ConfigError, match="density of 1[.]5; give 0 to 1"):
+    with pytest.raises(ConfigError, match=r"density of 1\.5; give 0 to 1"):
         synthesize_clips("step", out, 1, 2, SIZE, density=1.5)
     with pytest.raises(ConfigError, match="16x64 pixels is too small"):
         synthesize_clips("step", out, 1, 2, (16, 64), progress=False)

@@ -28,8 +28,10 @@ OBJECTS = len(BRIGHTNESS)
 class Painted(nn.Module):
     """One kernel for the road and one for each object, in another order in every frame, and its number as its content.
 
-    The stage's classes are certain. `previous` is kept, to be looked at.
+    `certainty` is the logit of the stage's classes. `previous` is kept, to be looked at.
     """
+
+    certainty = 3.0
 
     def __init__(self, turns: bool = True):
         super().__init__()
@@ -44,7 +46,7 @@ class Painted(nn.Module):
         levels = torch.tensor([30, *BRIGHTNESS.values()])[order]
         near = (images[:, :1] - levels[None, :, None, None]).abs() < 20
         classes = torch.tensor([0] + [2 if n % 2 == 0 else 1 for n in BRIGHTNESS])[order]
-        class_logits = torch.where(nn.functional.one_hot(classes, 3).bool(), 3.0, -6.0)[None]
+        class_logits = torch.where(nn.functional.one_hot(classes, 3).bool(), self.certainty, -6.0)[None]
         kernels = nn.functional.one_hot(order, 8).float()[None]
         masks = torch.where(near, 9.0, -9.0)
         return [Output(kernels, masks, None, images), Output(kernels, masks, class_logits, images, linked=kernels + 0)]

@@ -14,7 +14,7 @@ from knet.errors import ConfigError
 from knet.inference.draw import segment_colors
 from knet.inference.segmentation import Segmentation
 from knet.inference.tracking import VideoState, void_as_lowest
-from knet.models.zoo import ZOO
+from knet.models.zoo import ZOO, Task
 from knet.structures import Output
 from knet.track import OverlapMemory, TrackMemory
 
@@ -132,6 +132,18 @@ def test_a_model_of_objects_that_overlap_tracks_as_well(tmp_path: Path) -> None:
         assert last is None or last == (found[1], found[2])
         last = found[1], found[2]
         assert all(s.track != 0 for s in result.segments), image.shape
+
+
+@pytest.mark.parametrize("task", ["panoptic", "instance"])
+def test_weak_objects_begin_tracks_where_a_merge_has_chosen_them(task: Task) -> None:
+    """An object of a panoptic result without a number would share the 0 of the formats with all others."""
+    net = Painted()
+    net.certainty = -0.75  # a probability of 0.32: more than the merge asks for, less than a track
+    segmenter = segmenter_of(net)
+    segmenter.task = task
+    result, _ = segmenter.segment_next(drive(1)[0], VideoState(), 0)
+    found = sorted(s.track or 0 for s in result.segments if s.thing and s.score > 0.3)
+    assert found == ([1, 2] if task == "panoptic" else [0, 0])
 
 
 def test_models_of_classes_cannot_track() -> None:

@@ -19,7 +19,15 @@ from knet.inference.engine import Engine
 from knet.inference.segmentation import Segmentation
 from knet.models.zoo import Tracker
 from knet.structures import Category, Output, Segment
-from knet.track import OverlapMemory, TrackMemory, coarse_grid, match, match_by_overlap
+from knet.track import (
+    EMBEDDED,
+    OverlapMemory,
+    OverlapSettings,
+    TrackMemory,
+    coarse_grid,
+    match,
+    match_by_overlap,
+)
 
 ENLARGED = 4  # times, its mask logits before they become probabilities
 
@@ -93,7 +101,10 @@ def identify(
     else:
         known = tracks if isinstance(tracks, OverlapMemory) else OverlapMemory()
         grid = objects[coarse_grid(result.id_map)]
-        ids, moved = match_by_overlap(known, number, grid, scores, kinds, descriptors)
+        chosen = EMBEDDED if trained else OverlapSettings()
+        if result.masks is None:  # the merge has left out what is too weak, and each object kept needs a number
+            chosen = replace(chosen, start=0.0)
+        ids, moved = match_by_overlap(known, number, grid, scores, kinds, descriptors, chosen)
         new = VideoState(last.kernels if trained else None, moved)
     track_of = {segment.id: int(track) for segment, track in zip(things, ids, strict=True) if track}
     segments = [replace(segment, track=track_of.get(segment.id)) for segment in result.segments]
