@@ -26,7 +26,7 @@ from knet.evaluation.video_stq import TrackingQuality
 from knet.inference.segmentation import Segmentation
 from knet.inference.segmenter import Segmenter
 from knet.inference.tracking import VideoState
-from knet.track import OverlapMemory, coarse_grid, match_by_overlap
+from knet.track import OverlapMemory, OverlapSettings, coarse_grid, match_by_overlap
 
 WAYS = ("overlap and kernels", "overlap alone", "none")
 VOID, SAME = 255, 0.3
@@ -45,7 +45,7 @@ def tracked(segmenter: Segmenter, images: list[Path]) -> Iterator[tuple[Segmenta
         scores = np.array([segment.score for segment in things], np.float32)
         kinds = np.array([labels[segment.category] for segment in things], np.int64)
         grid = place[coarse_grid(result.id_map)].astype(np.int32)
-        alone, memory = match_by_overlap(memory, number, grid, scores, kinds)
+        alone, memory = match_by_overlap(memory, number, grid, scores, kinds, settings=OverlapSettings(start=0.0))
         ids = {
             WAYS[0]: np.array([segment.track or 0 for segment in things], np.int64),
             WAYS[1]: alone,

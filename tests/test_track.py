@@ -8,16 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knet.track import (
-    EMBEDDED,
-    OverlapMemory,
-    OverlapSettings,
-    TrackMemory,
-    TrackSettings,
-    coarse_grid,
-    match,
-    match_by_overlap,
-)
+from knet.track import OverlapMemory, TrackMemory, TrackSettings, coarse_grid, match, match_by_overlap
 
 SEQUENCES = ("script_seed100", "fuzz0_seed101", "fuzz1_seed102", "fuzz2_seed103", "fuzz3_seed104", "fuzz4_seed105")
 
@@ -80,11 +71,7 @@ def square(grid: np.ndarray, value: int, y: float, x: float, side: int = 10) -> 
     grid[top : max(int(y) + side, 0), left : max(int(x) + side, 0)] = value
 
 
-def follow(
-    frames: list[list[tuple[float, float, int]]],
-    kernels: list[np.ndarray] | None = None,
-    chosen: OverlapSettings | None = None,
-) -> list[list[int]]:
+def follow(frames: list[list[tuple[float, float, int]]], kernels: list[np.ndarray] | None = None) -> list[list[int]]:
     """The identities of squares at (y, x, label), frame by frame."""
     memory, found = OverlapMemory(), []
     for number, squares in enumerate(frames):
@@ -93,8 +80,7 @@ def follow(
             square(grid, value, y, x)
         labels = np.array([label for *_, label in squares], np.int64)
         descriptors = None if kernels is None else kernels[number]
-        scores, limits = np.full(len(squares), 0.9), chosen or OverlapSettings()
-        ids, memory = match_by_overlap(memory, number, grid, scores, labels, descriptors, limits)
+        ids, memory = match_by_overlap(memory, number, grid, np.full(len(squares), 0.9), labels, descriptors)
         found.append(ids.tolist())
     return found
 
@@ -129,15 +115,6 @@ def test_kernels_decide_between_neighbours_and_find_again() -> None:
     assert follow(jump, [a[None], b[None]]) == [[1], [2]]
     far = [[(5, 10, 0)], [(5, 90, 0)]]
     assert follow(far, [a[None], a[None]]) == [[1], [2]]
-    assert follow(far, [a[None], a[None]], EMBEDDED) == [[1], [1]]
-    assert follow(far, [a[None], b[None]], EMBEDDED) == [[1], [2]]
-
-
-def test_likeness_outweighs_the_overlap_with_a_stranger() -> None:
-    a, b = np.eye(2)
-    swapped = [[(5, 10, 0)], [(5, 13, 0), (5, 22, 0)]]  # a stranger where the object was, which is a bit further now
-    assert follow(swapped, [a[None], np.stack([b, a])]) == [[1], [2, 1]]
-    assert follow(swapped, [a[None], np.stack([a, b])]) == [[1], [1, 2]]
 
 
 def test_weak_objects_begin_no_track_but_go_on_with_one() -> None:

@@ -5,9 +5,8 @@ Two trackers, which forget an object some frames after they last saw it, so thei
 * `match` is the quasi-dense tracker of Video K-Net (its settings for KITTI-STEP and VIPSeg): objects are told apart
   by embeddings that were trained for it.
 * `match_by_overlap` needs no training: an object is where its last mask, moved on at a constant speed, overlaps a
-  segment of the same class and its kernel is alike, or near by where a kernel is very much so. It is the weaker of the
-  two: it loses what is hidden for long, and what moves by more than its own size between two frames. With embeddings in
-  place of kernels (`EMBEDDED`) objects are found wherever they are.
+  segment of the same class; its kernel decides between several and finds it again where nothing overlaps. It is the
+  weaker of the two: it loses what is hidden for long, and what moves by more than its own size between two frames.
 """
 
 from __future__ import annotations
@@ -198,21 +197,17 @@ class OverlapSettings:
 
     `start` an object needs at least this score to begin a track · `overlap` the least IoU of a moved mask and a
     segment · `likeness` the least cosine of two kernels, where nothing overlaps, of objects no farther apart than
-    `reach` times their size · `weight` of that cosine beside the IoU · `memory` frames after which an unseen track is
-    forgotten · `inertia` the weight of the old speed in a track's.
+    `reach` times their size · `weight` of that cosine beside the IoU where several segments overlap · `memory` frames
+    after which an unseen track is forgotten · `inertia` the weight of the old speed in a track's.
     """
 
     start: float = 0.35
     overlap: float = 0.1
     likeness: float = 0.7
     reach: float = 1.5
-    weight: float = 1.0
+    weight: float = 0.25
     memory: int = 10
     inertia: float = 0.5
-
-
-EMBEDDED = OverlapSettings(likeness=0.85, reach=1000.0)
-"""For embeddings, which were trained to be alike for one object alone: that object is looked for in the whole frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +257,7 @@ def match_by_overlap(
         grid: (h,w) integers, object i has the value i + 1, 0 = none of them; see `coarse_grid`. It may have another
             shape than that of the frame before: masks are then taken to that.
         scores, labels: (n,).
-        kernels: (n,C), descriptors of any length: kernels, or with the settings `EMBEDDED` embeddings.
+        kernels: (n,C), descriptors of any length.
     """
     tracks = memory.tracks
     if memory.grid != grid.shape:
@@ -323,7 +318,7 @@ def _pairs(
     kernels: np.ndarray | None,
     settings: OverlapSettings,
 ) -> dict[int, int]:
-    """Which object goes on with which track, so that overlap and likeness are largest in sum. -> object -> track"""
+    """Which object goes on with which track: first by overlap, then the others by kernel. -> object -> track"""
     shift = np.array([track.speed * (number - track.last) for track in tracks])
     overlaps, areas = _overlaps(tracks, np.rint(shift).astype(np.int64), grid, len(cells))
     same = np.array([track.label for track in tracks])[:, None] == labels[None]
@@ -331,15 +326,15 @@ def _pairs(
     known = [track.kernel for track in tracks if track.kernel is not None]
     if kernels is not None and len(known) == len(tracks):
         cosines = np.stack(known) @ kernels.T
+    first = _best(overlaps + settings.weight * cosines.clip(min=0), same & (overlaps >= settings.overlap))
+
+    left = same & (cosines >= settings.likeness)
+    left[list(first.values())] = False
+    left[:, list(first)] = False
     expected = np.array([track.centre for track in tracks]) + shift
     distance = np.linalg.norm(expected[:, None] - centres[None], axis=2)
     sizes = np.sqrt([len(track.cells) for track in tracks])[:, None] + np.sqrt(areas)[None]
-    alike = (cosines >= settings.likeness) & (distance <= settings.reach * sizes / 2)
-    allowed = same & ((overlaps >= settings.overlap) | alike)
-    # More pairs before better ones would join strangers, so a pair that is not allowed costs nothing.
-    values = np.where(allowed, overlaps + settings.weight * cosines.clip(min=0), 0)
-    rows, columns = linear_sum_assignment(values, maximize=True)
-    return {int(c): int(r) for r, c in zip(rows, columns, strict=True) if allowed[r, c]}
+    return {**first, **_best(cosines, left & (distance <= settings.reach * sizes / 2))}
 
 
 def _overlaps(
@@ -356,3 +351,10 @@ def _overlaps(
     areas = np.bincount(grid.ravel(), minlength=count + 1)[1:]
     union = shared.sum(1, keepdims=True) + areas[None] - shared[:, 1:]
     return shared[:, 1:] / np.maximum(union, 1), areas
+
+
+def _best(value: np.ndarray, allowed: np.ndarray) -> dict[int, int]:
+    """The pairs with the largest sum of values, of those that are allowed. (T,n) twice -> object -> track"""
+    # More pairs before better ones would join strangers, so a pair that is not allowed costs nothing.
+    rows, columns = linear_sum_assignment(np.where(allowed, value, 0), maximize=True)
+    return {int(c): int(r) for r, c in zip(rows, columns, strict=True) if allowed[r, c]}

@@ -45,6 +45,22 @@ def test_a_run_leaves_everything_that_is_promised(config: RunConfig) -> None:
     assert not list(folder.glob(".*"))  # no temporary file is left
 
 
+@pytest.mark.parametrize(
+    ("precision", "able", "told"), [("bf16", False, True), ("bf16", True, False), ("fp32", False, False)]
+)
+def test_slow_half_precision_is_told(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    able: bool,
+    told: bool,
+) -> None:
+    monkeypatch.setattr(loop, "fast_in_bf16", lambda device: able)
+    train(load_config(write_config(tmp_path, iterations=1, validate_every=1), [f"precision={precision}"]))
+    assert ("give precision=fp32" in capsys.readouterr().out) == told
+
+
 def test_the_network_learns(tmp_path: Path) -> None:
     config = load_config(
         write_config(tmp_path), ["iterations=60", "log_every=5", "validate_every=60", "optimizer.learning_rate=3e-3"]

@@ -20,7 +20,6 @@ from knet.inference.segmentation import Segmentation
 from knet.models.zoo import Tracker
 from knet.structures import Category, Output, Segment
 from knet.track import (
-    EMBEDDED,
     OverlapMemory,
     OverlapSettings,
     TrackMemory,
@@ -101,9 +100,8 @@ def identify(
     else:
         known = tracks if isinstance(tracks, OverlapMemory) else OverlapMemory()
         grid = objects[coarse_grid(result.id_map)]
-        chosen = EMBEDDED if trained else OverlapSettings()
-        if result.masks is None:  # the merge has left out what is too weak, and each object kept needs a number
-            chosen = replace(chosen, start=0.0)
+        # A merge has left out what is too weak, and each object that it kept needs a number.
+        chosen = OverlapSettings(start=0.0) if result.masks is None else OverlapSettings()
         ids, moved = match_by_overlap(known, number, grid, scores, kinds, descriptors, chosen)
         new = VideoState(last.kernels if trained else None, moved)
     track_of = {segment.id: int(track) for segment, track in zip(things, ids, strict=True) if track}

@@ -25,7 +25,7 @@ from knet.data.pairs import PairBatch
 from knet.errors import ConfigError, DataError, OutputError, TrainingError
 from knet.evaluation.evaluate import evaluate
 from knet.files import atomic_path
-from knet.inference.load import choose_device, segmenter_for
+from knet.inference.load import choose_device, fast_in_bf16, segmenter_for
 from knet.inference.samples import draw_truth, side_by_side
 from knet.inference.segmenter import Segmenter
 from knet.models.zoo import create
@@ -114,6 +114,8 @@ def _train(config: RunConfig, resume: bool, device: torch.device, interrupt: Int
         say(origin)
     if note:
         say(note)
+    if config.precision == "bf16" and not fast_in_bf16(device):
+        say(f"bf16 is much slower than fp32 on this {device.type}, which cannot compute in it; give precision=fp32")
     plan = plan.starting_at(progress.iteration)
     loader = load_batches(samples, plan, config.workers, device.type == "cuda")
     with bar, record, closing(loader) as batches:  # unless closed, the loader's processes are waited for
