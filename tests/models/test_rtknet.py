@@ -18,6 +18,7 @@ from knet.models.zoo import ZOO
 from knet.structures import Preprocessing, Target
 from knet.training.criterion import Criterion
 from knet.weights import rtknet
+from rounding import exact
 
 EVAL = {
     "eval_cityscapes_base_128x256": "rtknet-cityscapes",
@@ -142,6 +143,7 @@ def test_the_segmenter_gives_the_same_segments(case: Case) -> None:
 
 
 @pytest.mark.parametrize("name", list(TRAIN))
+@exact
 def test_losses_matches_and_gradients(name: str, goldens: Any, official_checkpoint: Any) -> None:
     data = np.load(goldens / "rtknet" / f"{name}.npz")
     net = knet.create(TRAIN[name])
@@ -157,7 +159,7 @@ def test_losses_matches_and_gradients(name: str, goldens: Any, official_checkpoi
         for number, value in enumerate(data[f"mask_ids{b}"], start=1):
             id_map[data[f"ids{b}"] == value] = number
         targets.append(Target(torch.from_numpy(id_map), torch.from_numpy(data[f"labels{b}"])))
-    outputs = net(normalize_and_pad(images, Preprocessing(0, 0)))
+    outputs = net(normalize_and_pad(images, Preprocessing(0, 0)).to(torch.get_default_dtype()))
     criterion = Criterion()
 
     truth = criterion.prepare(outputs, targets)

@@ -24,6 +24,7 @@ from knet.models.video import RTVideoKNet, VideoKNet
 from knet.models.zoo import entry
 from knet.weights import openmmlab, video_knet
 from knet.weights.load import load_strict, read_checkpoint
+from rounding import in_float64
 
 R50, SWIN, VIPSEG = "video-knet-r50-kitti-step", "video-knet-swinb-kitti-step", "video-knet-r50-vipseg"
 CASES = [
@@ -44,6 +45,7 @@ class Case:
     """A golden, our model with its weights, and what the model says of each frame under the golden's names."""
 
     def __init__(self, model: str, manifest: str, golden: str, goldens: Any, official_checkpoint: Any):
+        self.again = functools.partial(Case, model, manifest, golden, goldens, official_checkpoint)
         self.data = np.load(goldens.file("video_knet", f"{golden}.npz"))
         self.info = json.loads(bytes(self.data["info"]))
         self.row, self.net = entry(model), knet.create(model).eval()
@@ -73,6 +75,7 @@ class Case:
             net.semantic.register_forward_hook(semantics),
         ]
         batch = normalize_and_pad([torch.from_numpy(image).permute(2, 0, 1)], self.row.preprocessing)
+        batch = batch.to(torch.get_default_dtype())
         self.padded = (batch.shape[2], batch.shape[3])
         with torch.no_grad():
             outputs = net(batch, previous) if self.video else net(batch)
@@ -100,6 +103,14 @@ def case(request: pytest.FixtureRequest, cases: Any) -> Case:
 
 
 def test_every_intermediate_array(case: Case) -> None:
+    try:
+        compare_arrays(case)
+    except AssertionError:  # see `rounding`
+        with in_float64():
+            compare_arrays(case.again())
+
+
+def compare_arrays(case: Case) -> None:
     compared = set()
     for t, seen in enumerate(case.frames):
         prefix = f"f{t}_" if case.video else ""
