@@ -13,8 +13,13 @@ from functools import wraps
 from typing import ParamSpec
 
 import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 P = ParamSpec("P")
+
+
+def _doubled(value: object) -> object:
+    return value.double() if isinstance(value, torch.Tensor) and value.dtype == torch.float32 else value
 
 
 @contextmanager
@@ -23,9 +28,11 @@ def in_float64() -> Iterator[None]:
     single = torch.Tensor.float
     torch.set_default_dtype(torch.float64)
     torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
+    hook = register_module_forward_pre_hook(lambda _, inputs: tuple(map(_doubled, inputs)))
     try:
         yield
     finally:
+        hook.remove()
         torch.set_default_dtype(torch.float32)
         torch.Tensor.float = single  # type: ignore[method-assign]
 

@@ -17,6 +17,7 @@ from knet.models.semantic import KNetSemantic
 from knet.models.zoo import entry
 from knet.weights.load import load_strict, read_checkpoint
 from knet.weights.openmmlab_semantic import translate_semantic
+from rounding import exact
 
 NARROW = {"channels": 256}  # K-Net's repository; mmsegmentation's UPerNets have 512
 EVAL = {
@@ -192,6 +193,7 @@ def check_gradients(data: Any, net: nn.Module, prefix: str) -> None:
 
 @pytest.mark.large  # test_criterion_semantic.py has the same goldens, with the losses that training uses
 @pytest.mark.parametrize("golden", list(TRAIN))
+@exact
 def test_losses_and_gradients(golden: str, goldens: Any, official_checkpoint: Any) -> None:
     data, net, ours = prepared(golden, goldens, official_checkpoint, (nn.BatchNorm2d, nn.Dropout2d))
     check_losses(data, ours, "")
@@ -200,6 +202,7 @@ def test_losses_and_gradients(golden: str, goldens: Any, official_checkpoint: An
 
 
 @pytest.mark.large
+@exact
 def test_batch_norm_with_the_batchs_own_statistics(goldens: Any, official_checkpoint: Any) -> None:
     golden = "train_seg_fcn_r50_96x128"
     data, net, ours = prepared(golden, goldens, official_checkpoint, (nn.Dropout2d,))

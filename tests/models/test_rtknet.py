@@ -159,7 +159,7 @@ def test_losses_matches_and_gradients(name: str, goldens: Any, official_checkpoi
         for number, value in enumerate(data[f"mask_ids{b}"], start=1):
             id_map[data[f"ids{b}"] == value] = number
         targets.append(Target(torch.from_numpy(id_map), torch.from_numpy(data[f"labels{b}"])))
-    outputs = net(normalize_and_pad(images, Preprocessing(0, 0)).to(torch.get_default_dtype()))
+    outputs = net(normalize_and_pad(images, Preprocessing(0, 0)))
     criterion = Criterion()
 
     truth = criterion.prepare(outputs, targets)

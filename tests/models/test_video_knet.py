@@ -75,7 +75,6 @@ class Case:
             net.semantic.register_forward_hook(semantics),
         ]
         batch = normalize_and_pad([torch.from_numpy(image).permute(2, 0, 1)], self.row.preprocessing)
-        batch = batch.to(torch.get_default_dtype())
         self.padded = (batch.shape[2], batch.shape[3])
         with torch.no_grad():
             outputs = net(batch, previous) if self.video else net(batch)

@@ -20,6 +20,7 @@ from knet.structures import Output, Target
 from knet.training.criterion_clip import ClipCriterion, present
 from knet.weights import openmmlab
 from knet.weights.load import load_strict, read_checkpoint
+from rounding import exact
 
 MODEL = "video-knet-r50-youtube-vis"
 GOLDEN = "vk_vis_r50_train_seed81_96x160.npz"
@@ -47,6 +48,7 @@ def our_name(name: str) -> str:
     return f"clip{int(stage[1:]) + 1}_{kind}" if name.startswith("tracker_") else f"s{int(stage[1:]) + 2}_{kind}"
 
 
+@exact
 def test_losses_and_gradients_are_the_originals(goldens: Any, official_checkpoint: Any) -> None:
     data = np.load(goldens.file("video_knet", GOLDEN))
     info = json.loads(bytes(data["info"]))

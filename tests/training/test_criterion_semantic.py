@@ -47,7 +47,7 @@ def test_losses_and_gradients_are_the_originals(
         if prefix and isinstance(module, nn.BatchNorm2d):
             module.train()
     images = [torch.from_numpy(data[f"image{b}"]).permute(2, 0, 1) for b in (0, 1)]
-    outputs = net(normalize_and_pad(images, entry(model).preprocessing).to(torch.get_default_dtype()))
+    outputs = net(normalize_and_pad(images, entry(model).preprocessing))
     targets = [target_of(data[f"gt_sem_seg{b}"]) for b in (0, 1)]
     losses = SemanticCriterion(stride=net.stride)(outputs, targets)
     expected = {f"s{s + 1}_loss_seg": float(data[f"{prefix}loss/decode.loss_ce.s{s}"]) for s in range(4)}

@@ -30,6 +30,7 @@ from knet.training.criterion_video import (
 from knet.training.match import Match
 from knet.weights import openmmlab, swin, video_knet
 from knet.weights.load import load_strict, read_checkpoint
+from rounding import exact
 
 R50, SWIN = "video-knet-r50-kitti-step", "video-knet-swinb-kitti-step"
 CASES = [
@@ -94,6 +95,7 @@ def assert_gradients(net: Any, norms: dict[str, float | None], backbone: str) ->
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[2])
+@exact
 def test_losses_matches_and_gradients_are_the_originals(case: Any, goldens: Any, official_checkpoint: Any) -> None:
     model, manifest, golden, arguments = case
     data = np.load(goldens.file("video_knet", f"{golden}.npz"))
