@@ -2,8 +2,8 @@
 
 Kernels gather features under masks with hard edges: a rounding error that moves one pixel over an edge changes all that
 follows by more than any tolerance. So a comparison that float32 misses on a processor may be met, within the same
-tolerances, in float64, where no rounding moves a pixel. The goldens are the original's float32, which in a few cases has
-moved a pixel itself: these agree in float32 alone.
+tolerances, in float64, where no rounding moves a pixel. The goldens are the original's float32, which in a few cases
+has moved a pixel itself: these agree in float32 alone.
 """
 
 from __future__ import annotations
