@@ -8,8 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knet.track import OverlapMemory, TrackMemory, TrackSettings, coarse_grid, match, match_by_overlap
+from knet.track import (
+    BY_EMBEDDINGS,
+    OverlapMemory,
+    OverlapSettings,
+    TrackMemory,
+    TrackSettings,
+    coarse_grid,
+    match,
+    match_by_overlap,
+)
 
+BY_OVERLAP = OverlapSettings()
 SEQUENCES = ("script_seed100", "fuzz0_seed101", "fuzz1_seed102", "fuzz2_seed103", "fuzz3_seed104", "fuzz4_seed105")
 
 
@@ -71,7 +81,11 @@ def square(grid: np.ndarray, value: int, y: float, x: float, side: int = 10) -> 
     grid[top : max(int(y) + side, 0), left : max(int(x) + side, 0)] = value
 
 
-def follow(frames: list[list[tuple[float, float, int]]], kernels: list[np.ndarray] | None = None) -> list[list[int]]:
+def follow(
+    frames: list[list[tuple[float, float, int]]],
+    kernels: list[np.ndarray] | None = None,
+    thresholds: OverlapSettings = BY_OVERLAP,
+) -> list[list[int]]:
     """The identities of squares at (y, x, label), frame by frame."""
     memory, found = OverlapMemory(), []
     for number, squares in enumerate(frames):
@@ -80,7 +94,9 @@ def follow(frames: list[list[tuple[float, float, int]]], kernels: list[np.ndarra
             square(grid, value, y, x)
         labels = np.array([label for *_, label in squares], np.int64)
         descriptors = None if kernels is None else kernels[number]
-        ids, memory = match_by_overlap(memory, number, grid, np.full(len(squares), 0.9), labels, descriptors)
+        ids, memory = match_by_overlap(
+            memory, number, grid, np.full(len(squares), 0.9), labels, descriptors, thresholds
+        )
         found.append(ids.tolist())
     return found
 
@@ -115,6 +131,19 @@ def test_kernels_decide_between_neighbours_and_find_again() -> None:
     assert follow(jump, [a[None], b[None]]) == [[1], [2]]
     far = [[(5, 10, 0)], [(5, 90, 0)]]
     assert follow(far, [a[None], a[None]]) == [[1], [2]]
+
+
+def test_embeddings_forbid_what_overlaps_and_find_again_anywhere() -> None:
+    a, b = np.eye(2)
+    stays, far = [[(5, 10, 0)], [(5, 10, 0)]], [[(5, 10, 0)], [(5, 150, 0)]]
+    assert follow(stays, [a[None], b[None]]) == [[1], [1]]
+    assert follow(stays, [a[None], b[None]], BY_EMBEDDINGS) == [[1], [2]]
+    assert follow(stays, [a[None], a[None]], BY_EMBEDDINGS) == [[1], [1]]
+    assert follow(far, [a[None], a[None]], BY_EMBEDDINGS) == [[1], [1]]
+    assert follow(far, [a[None], b[None]], BY_EMBEDDINGS) == [[1], [2]]
+    hidden = [[(5, 10, 0)], [(500, 500, 0)], [(5, 10, 0)]]  # covered whole by what is in front of it
+    assert follow(hidden, [a[None]] * 3, BY_EMBEDDINGS) == [[1], [0], [1]]
+    assert follow(stays, None, BY_EMBEDDINGS) == [[1], [1]]  # without descriptors nothing is forbidden
 
 
 def test_weak_objects_begin_no_track_but_go_on_with_one() -> None:

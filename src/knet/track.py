@@ -11,6 +11,7 @@ Two trackers, which forget an object some frames after they last saw it, so thei
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -196,18 +197,25 @@ class OverlapSettings:
     """Thresholds of the tracker by overlap.
 
     `start` an object needs at least this score to begin a track · `overlap` the least IoU of a moved mask and a
-    segment · `likeness` the least cosine of two kernels, where nothing overlaps, of objects no farther apart than
-    `reach` times their size · `weight` of that cosine beside the IoU where several segments overlap · `memory` frames
-    after which an unseen track is forgotten · `inertia` the weight of the old speed in a track's.
+    segment, `unlike` the least cosine of their kernels · `likeness` the least cosine of two kernels, where nothing
+    overlaps, of objects no farther apart than `reach` times their size · `weight` of that cosine beside the IoU where
+    several segments overlap · `memory` frames after which an unseen track is forgotten · `inertia` the weight of the
+    old speed in a track's.
     """
 
     start: float = 0.35
     overlap: float = 0.1
+    unlike: float = -1.0
     likeness: float = 0.7
     reach: float = 1.5
     weight: float = 0.25
     memory: int = 10
     inertia: float = 0.5
+
+
+# For embeddings, which were trained to tell objects apart: they forbid what overlaps but looks like another, and find
+# objects again wherever they are. Chosen on drawn clips, see benchmarks/README.md.
+BY_EMBEDDINGS = OverlapSettings(unlike=0.6, reach=math.inf, weight=1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,13 +330,14 @@ def _pairs(
     shift = np.array([track.speed * (number - track.last) for track in tracks])
     overlaps, areas = _overlaps(tracks, np.rint(shift).astype(np.int64), grid, len(cells))
     same = np.array([track.label for track in tracks])[:, None] == labels[None]
-    cosines = np.zeros(same.shape)
+    cosines, allowed = np.zeros(same.shape), same & (overlaps >= settings.overlap)
     known = [track.kernel for track in tracks if track.kernel is not None]
     if kernels is not None and len(known) == len(tracks):
         cosines = np.stack(known) @ kernels.T
-    first = _best(overlaps + settings.weight * cosines.clip(min=0), same & (overlaps >= settings.overlap))
+        allowed &= cosines >= settings.unlike
+    first = _best(overlaps + settings.weight * cosines.clip(min=0), allowed)
 
-    left = same & (cosines >= settings.likeness)
+    left = same & (cosines >= settings.likeness) & (areas > 0)
     left[list(first.values())] = False
     left[:, list(first)] = False
     expected = np.array([track.centre for track in tracks]) + shift

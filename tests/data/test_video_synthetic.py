@@ -105,8 +105,8 @@ def test_clips_hold_what_makes_tracking_hard(clips: list[list[MovingFrame]]) -> 
     assert min(fast, hidden, born, died) >= 5
 
 
-def test_some_look_alike_and_most_do_not(clips: list[list[MovingFrame]]) -> None:
-    """Mean colours of the persons of a frame: some pairs are close to equal, more are not."""
+def count_alike(clips: list[list[MovingFrame]]) -> tuple[int, int]:
+    """Mean colours of the persons of a frame: how many pairs are close to equal, how many are not."""
     alike = different = 0
     for clip in clips:
         frame = clip[5]
@@ -119,7 +119,18 @@ def test_some_look_alike_and_most_do_not(clips: list[list[MovingFrame]]) -> None
             for other in colors[:i]:
                 close = np.abs(one - other).max() < 12
                 alike, different = alike + close, different + (not close)
+    return alike, different
+
+
+def test_some_look_alike_and_most_do_not(clips: list[list[MovingFrame]]) -> None:
+    alike, different = count_alike(clips)
     assert alike >= 2 and different > alike
+
+
+def test_distinct_clips_have_no_doubles(clips: list[list[MovingFrame]]) -> None:
+    distinct = [list(draw_clip(6, 64, 128, [9, seed], distinct=True)) for seed in range(len(clips))]
+    alike, different = count_alike(distinct)
+    assert alike < count_alike(clips)[0] and different >= 10
 
 
 def test_the_world_stands_still_while_the_camera_moves(clips: list[list[MovingFrame]]) -> None:
@@ -241,19 +252,20 @@ def test_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         synthesize_clips("step", out, 1, 2, SIZE)
     assert main(["data", "synth", "step", str(tmp_path / "a"), "--images", "3"]) == 2
     assert "give --clips and --frames for step" in capsys.readouterr().err
-    for option in ("--clips", "--zoom", "--density"):
-        assert main(["data", "synth", "cityscapes", str(tmp_path / "a"), option, "1"]) == 2
+    for option in (["--clips", "1"], ["--zoom", "1"], ["--density", "1"], ["--distinct"]):
+        assert main(["data", "synth", "cityscapes", str(tmp_path / "a"), *option]) == 2
         assert "give --images for cityscapes" in capsys.readouterr().err
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     arguments = ["--clips", "1", "--frames", "2", "--size", "32x64", "--seed", "2", "--zoom", "1.5", "--density", "0.5"]
+    arguments.append("--distinct")
     assert main(["data", "synth", "step", str(out), *arguments]) == 0
     assert f"{out}: 1 train, 1 val clips of 2 frames" in capsys.readouterr().out
     reader = KittiStep(out, "val")
     assert reader.clips[0].name == "0000"
-    assert np.array_equal(reader.read(1).image, list(draw_clip(2, 32, 64, [2, 1, 0], 1.5, 0.5))[1].image)
+    assert np.array_equal(reader.read(1).image, list(draw_clip(2, 32, 64, [2, 1, 0], 1.5, 0.5, True))[1].image)
     assert [category.name for category in reader.categories[:2]] == [
         row.name for row in load_categories("kitti_step")[:2]
     ]

@@ -209,6 +209,7 @@ def drive(folder: Path, count: int, size: tuple[int, int]) -> list[np.ndarray]:
     return frames
 
 
+@pytest.mark.large
 def test_clips_of_any_length_and_size(tmp_path: Path) -> None:
     source, target = tiny_file("clip", tmp_path), tmp_path / "model.onnx"
     frames = drive(tmp_path / "drive", 4, (48, 80))

@@ -24,7 +24,7 @@ from knet.models.video import RTVideoKNet, VideoKNet
 from knet.models.zoo import entry
 from knet.weights import openmmlab, video_knet
 from knet.weights.load import load_strict, read_checkpoint
-from rounding import in_float64
+from rounding import compare_exactly
 
 R50, SWIN, VIPSEG = "video-knet-r50-kitti-step", "video-knet-swinb-kitti-step", "video-knet-r50-vipseg"
 CASES = [
@@ -102,11 +102,7 @@ def case(request: pytest.FixtureRequest, cases: Any) -> Case:
 
 
 def test_every_intermediate_array(case: Case) -> None:
-    try:
-        compare_arrays(case)
-    except AssertionError:  # see `rounding`
-        with in_float64():
-            compare_arrays(case.again())
+    compare_exactly(compare_arrays, case)
 
 
 def compare_arrays(case: Case) -> None:

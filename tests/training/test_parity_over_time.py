@@ -111,6 +111,7 @@ def test_two_processes_with_half_a_batch_each_are_one_with_all(
         torch.testing.assert_close(value, one["weights"][key], rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.large
 def test_two_processes_are_one_also_in_float32_when_both_add_up_alike(checkpoint: str, tmp_path: Path) -> None:
     one, two = (in_processes(checkpoint, tmp_path, processes, number="float32") for processes in (1, 2))
     assert len(two["losses"]) == STEPS

@@ -20,6 +20,7 @@ from knet.inference.segmentation import Segmentation
 from knet.models.zoo import Tracker
 from knet.structures import Category, Output, Segment
 from knet.track import (
+    BY_EMBEDDINGS,
     OverlapMemory,
     OverlapSettings,
     TrackMemory,
@@ -101,7 +102,9 @@ def identify(
         known = tracks if isinstance(tracks, OverlapMemory) else OverlapMemory()
         grid = objects[coarse_grid(result.id_map)]
         # A merge has left out what is too weak, and each object that it kept needs a number.
-        chosen = OverlapSettings(start=0.0) if result.masks is None else OverlapSettings()
+        chosen = BY_EMBEDDINGS if trained else OverlapSettings()
+        if result.masks is None:
+            chosen = replace(chosen, start=0.0)
         ids, moved = match_by_overlap(known, number, grid, scores, kinds, descriptors, chosen)
         new = VideoState(last.kernels if trained else None, moved)
     track_of = {segment.id: int(track) for segment, track in zip(things, ids, strict=True) if track}

@@ -61,12 +61,14 @@ def synthesize_clips(
     *,
     zoom: float = 1.0,
     density: float = 1.0,
+    distinct: bool = False,
     progress: bool = True,
 ) -> SyntheticClips:
     """Writes street clips with exact tracks in the layout "step", "vipseg", "youtube-vis" or "cityscapes-vps".
 
     clips: of the training split; validation gets a quarter of that (at least one) · frames: of each clip; all of them
-    have a truth · size: (height, width) · seed: the same one gives the same files · zoom, density: see `draw_clip`.
+    have a truth · size: (height, width) · seed: the same one gives the same files · zoom, density, distinct: see
+    `draw_clip`.
     The output appears when all of it is written; an interrupted run leaves nothing.
 
     Raises:
@@ -94,7 +96,8 @@ def synthesize_clips(
             writer = kind(partial, split)
             for clip in range(count):
                 visible: dict[int, str] = {}
-                for frame, scene in enumerate(draw_clip(frames, *size, [seed, number, clip], zoom, density)):
+                scenes = draw_clip(frames, *size, [seed, number, clip], zoom, density, distinct)
+                for frame, scene in enumerate(scenes):
                     writer.add(clip, frame, scene)
                     visible |= _visible_tracks(scene)
                     bar.update()

@@ -49,7 +49,8 @@ class Mover:
     """An object of a clip, standing or moving: where it is at frame 0 and how it moves, in metres and metres a frame.
 
     `look`: seed of its size and colours · `first`, `last`: frames in which it is there · `track`: its number, and its
-    rider's is one more · `ridden`: a two-wheeler with a rider · `across`: a vehicle seen from its side.
+    rider's is one more · `ridden`: a two-wheeler with a rider · `across`: a vehicle seen from its side · `own_paint`: a
+    vehicle in any colour, not in one of the usual few.
     """
 
     kind: str
@@ -63,6 +64,7 @@ class Mover:
     last: int = 10**6
     ridden: bool = False
     across: bool = False
+    own_paint: bool = False
 
     def place(self, frame: int) -> tuple[float, float]:
         """(x, z) at a frame."""
@@ -70,12 +72,19 @@ class Mover:
 
 
 def draw_clip(
-    frames: int, height: int, width: int, seed: list[int], zoom: float = 1.0, density: float = 1.0
+    frames: int,
+    height: int,
+    width: int,
+    seed: list[int],
+    zoom: float = 1.0,
+    density: float = 1.0,
+    distinct: bool = False,
 ) -> Iterator[MovingFrame]:
     """The frames of a clip. Equal sizes and seeds give equal clips, and a longer clip of more frames.
 
     zoom: how many times as long as a car camera's the lens is: all that is seen is as many times larger, and turns and
-    shakes as much more · density: the share of vehicles and people that are there, 1 is a crowded street.
+    shakes as much more · density: the share of vehicles and people that are there, 1 is a crowded street · distinct:
+    nobody is made to look like somebody else, and vehicles have colours of their own.
 
     Raises:
         ConfigError: an edge of less than 32 pixels.
@@ -87,7 +96,7 @@ def draw_clip(
     ahead = float(rng.choice([0.0, rng.uniform(0.1, 0.5)]))
     turn = zoom * width * float(rng.choice([0.0, rng.uniform(-0.03, 0.03)]))
     shake = zoom * width * rng.uniform(0.0, 0.006)
-    movers = [mover for mover in _cast(plan, rng) if rng.random() < density]
+    movers = [mover for mover in _cast(plan, rng, distinct) if rng.random() < density]
     for frame in range(frames):
         luck = np.random.default_rng([*seed, frame])
         # A turn goes back and forth, else long clips would end up looking at the houses.
@@ -135,7 +144,7 @@ def _paint_mover(canvas: Canvas, mover: Mover, frame: int, tracks: dict[int, int
     look = np.random.default_rng(mover.look)
     before = len(canvas.objects)
     if mover.kind in _VEHICLES:
-        objects.paint_vehicle(canvas, mover.kind, x, z, look, across=mover.across)
+        objects.paint_vehicle(canvas, mover.kind, x, z, look, across=mover.across, own_paint=mover.own_paint)
     elif mover.kind == "person":
         objects.paint_person(canvas, x, z, look)
     else:
@@ -147,15 +156,16 @@ def _paint_mover(canvas: Canvas, mover: Mover, frame: int, tracks: dict[int, int
 class _Cast:
     """Collects who is in a clip."""
 
-    def __init__(self, plan: StreetPlan, rng: np.random.Generator):
-        self.plan, self.rng = plan, rng
+    def __init__(self, plan: StreetPlan, rng: np.random.Generator, distinct: bool):
+        self.plan, self.rng, self.distinct = plan, rng, distinct
         self.movers: list[Mover] = []
 
     def add(self, kind: str, x: float, z: float, look: int | None = None, **motion: float | bool) -> None:
         """One more; without a `look` it gets one of its own."""
         look = self.new_look() if look is None else look
         track = 2 * len(self.movers) + 1
-        self.movers.append(Mover(kind, look, track, float(x), float(z), **motion))  # type: ignore[arg-type]
+        place = float(x), float(z)
+        self.movers.append(Mover(kind, look, track, *place, own_paint=self.distinct, **motion))  # type: ignore[arg-type]
 
     def new_look(self) -> int:
         """The seed of a look."""
@@ -166,9 +176,9 @@ class _Cast:
         return (-1, 1)[self.rng.integers(2)]
 
 
-def _cast(plan: StreetPlan, rng: np.random.Generator) -> list[Mover]:
+def _cast(plan: StreetPlan, rng: np.random.Generator, distinct: bool) -> list[Mover]:
     """Who is in the clip."""
-    cast = _Cast(plan, rng)
+    cast = _Cast(plan, rng, distinct)
     _add_vehicles(cast)
     _add_crossings(cast)
     for _ in range(rng.integers(1, 5)):  # along the sidewalks
@@ -189,7 +199,7 @@ def _add_vehicles(cast: _Cast) -> None:
     plan, rng = cast.plan, cast.rng
     for side in (-1, 1):
         z = rng.uniform(4.0, 14.0)
-        row = cast.new_look() if rng.random() < 0.5 else None
+        row = cast.new_look() if rng.random() < 0.5 and not cast.distinct else None
         while z < 55 and rng.random() < 0.8:
             cast.add("car", plan.curb(side) - side * 1.1, z, row)
             z += rng.uniform(5.2, 14.0)
@@ -207,7 +217,7 @@ def _add_crossings(cast: _Cast) -> None:
     for _ in range(rng.integers(1, 3)):
         look, z, meet = cast.new_look(), rng.uniform(7, 16), rng.integers(3, 16)
         middle, speed = plan.middle + rng.uniform(-0.5, 0.5) * plan.half, rng.uniform(0.08, 0.35)
-        alike = rng.random() < 0.6
+        alike = rng.random() < 0.6 and not cast.distinct
         for way, depth in ((-1, 0.0), (1, rng.uniform(0.3, 1.0))):
             cast.add("person", middle - way * speed * meet, z + depth, look if alike else None, vx=way * speed)
     for kind, chance, (slow, fast), (near, far) in (

@@ -28,8 +28,11 @@ def paint_vehicle(
     *,
     across: bool = False,
     group: bool = False,
+    own_paint: bool = False,
 ) -> None:
-    """A car, truck, bus or train: seen from behind with one side, or from the side if it drives `across`."""
+    """A car, truck, bus or train: seen from behind with one side, or from the side if it drives `across`. With
+    `own_paint` in any colour, else in one of the usual few.
+    """
     number = canvas.add(kind, group)
     width, height, length = (size * rng.uniform(0.92, 1.08) for size in _SIZES[kind])
     if across:
@@ -37,6 +40,8 @@ def paint_vehicle(
     paint = np.array(_PAINTS[rng.integers(len(_PAINTS))], float)
     if kind == "bus":
         paint = np.array([(200, 40, 40), (230, 200, 60), (60, 110, 180)][rng.integers(3)], float)
+    if own_paint:
+        paint = rng.uniform(20, 230, 3)
     shadow = [(x - width / 2 - 0.15, 0.0, z), (x + width / 2 + 0.15, 0.0, z)]
     shadow += [(x + width / 2 + 0.1, 0.0, z + length), (x - width / 2 - 0.1, 0.0, z + length)]
     canvas.face(shadow, _DARK, None, texture=2.0, alpha=0.8)
