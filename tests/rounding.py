@@ -3,7 +3,8 @@
 Kernels gather features under masks with hard edges: a rounding error that moves one pixel over an edge changes all that
 follows by more than any tolerance. So a comparison that float32 misses on a processor may be met, within the same
 tolerances, in float64, where no rounding moves a pixel. The goldens are the original's float32, which in a few cases
-has moved a pixel itself: these agree in float32 alone.
+has moved a pixel itself: these agree in float32 alone, in some order of summation, or lie among draws of what float32
+may give (`in_float64` with seeds), whose spread is then the tolerance.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 P = ParamSpec("P")
 C = TypeVar("C", bound="Repeatable")
-
 
 FLOAT32 = 2.0**-24  # relative error of rounding to float32
 

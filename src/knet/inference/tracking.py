@@ -101,9 +101,8 @@ def identify(
     else:
         known = tracks if isinstance(tracks, OverlapMemory) else OverlapMemory()
         grid = objects[coarse_grid(result.id_map)]
-        # A merge has left out what is too weak, and each object that it kept needs a number.
         chosen = BY_EMBEDDINGS if trained else OverlapSettings()
-        if result.masks is None:
+        if result.masks is None:  # a merge has left out what is too weak, and each object that it kept needs a number
             chosen = replace(chosen, start=0.0)
         ids, moved = match_by_overlap(known, number, grid, scores, kinds, descriptors, chosen)
         new = VideoState(last.kernels if trained else None, moved)
