@@ -63,10 +63,12 @@ def draws(count: int, iteration: int = 0) -> list[Draw]:
 
 @pytest.mark.parametrize("augmentation", [WHOLE, KITTI, RT], ids=["whole", "kitti", "rt"])
 def test_matches_name_the_same_object_and_the_luck_is_shared(augmentation: TrainAugmentation) -> None:
-    pairs = PairSet(TwoClips(), augmentation, seed=5)  # type: ignore[arg-type]
+    reader = TwoClips()
+    pairs = PairSet(reader, augmentation, seed=5)  # type: ignore[arg-type]
     matched = 0
     for draw in draws(40):
         item = pairs[draw]
+        assert set(reader.asked[-2:]) <= set(reader.clips[item.clip].frames)
         assert item.key.image.shape == item.reference.image.shape
         assert len(item.matches) == len(item.key.target.labels) and item.matches.dtype == torch.int64
         assert (item.matches >= 0).any()
@@ -243,6 +245,7 @@ def check_equal(one: PairBatch, other: PairBatch) -> None:
         assert all(torch.equal(a, b) for a, b in zip(mine.images, theirs.images, strict=True))
         assert all(torch.equal(a.id_map, b.id_map) for a, b in zip(mine.targets, theirs.targets, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(one.matches, other.matches, strict=True))
+    assert one.clips == other.clips
 
 
 def test_a_later_start_continues_the_same_pairs() -> None:

@@ -113,7 +113,7 @@ def test_losses_matches_and_gradients_are_the_originals(case: Any, goldens: Any,
     criterion = VideoCriterion(frame=FrameCriterion(stuff=tuple(net.stuff)), stuff=tuple(net.stuff))
     before = net(reference)
     now = net(key, before[-1].kernels)
-    losses = criterion(now, before, *targets, matches, embed=net.embed)
+    losses = criterion(now, before, *targets, matches, [0], embed=net.embed)
     expected = {our_loss(name): value for name, value in info["losses"].items() if "pos_acc" not in name}
     assert losses.keys() == expected.keys()
     for name, value in expected.items():
@@ -243,7 +243,7 @@ def step(net: Any, criterion: VideoCriterion, key: list[Target], reference: list
     before = net(frames[1])
     now = net(frames[0], before[-1].kernels)
     noise = torch.rand(len(key), 16 * 24, generator=g)
-    return now, before, criterion(now, before, key, reference, matches, noise, embed=net.embed)
+    return now, before, criterion(now, before, key, reference, matches, list(range(len(key))), noise, embed=net.embed)
 
 
 @pytest.mark.parametrize("kind", ["video", "attention", "linear"])
@@ -283,6 +283,39 @@ def test_objects_that_nobody_matched_teach_no_association(kind: str) -> None:
     assert losses["loss_track"] > 0
 
 
+def test_objects_of_other_clips_are_others_where_that_is_asked_for() -> None:
+    net, criterion = tiny("attention")
+    net.eval()  # batch norms
+    labels = [[0, 2], [3, 0, 2]]
+    key, reference = clip(labels), clip(labels, seed=1)
+    matches = [torch.tensor([0, -1]), torch.tensor([-1, 1, 2])]
+    now, before, alone = step(net, criterion, key, reference, matches)
+    frames = (now, key), (before, reference)
+
+    def losses(clips: list[int], across: bool) -> list[Tensor]:
+        criterion.across = across
+        return list(criterion.track_losses(frames, matches, clips, net.embed).values())
+
+    expected = []  # written out
+    objects = [criterion.objects(outputs, targets) for outputs, targets in frames]
+    embedded = [
+        [net.embed(outputs[-1].linked[b, one.kernels]) for b, one in enumerate(found)]
+        for (outputs, _), found in zip(frames, objects, strict=True)
+    ]
+    for b in (0, 1):
+        known = [(b, int(segment)) for segment in objects[1][b].segments]
+        strangers = [(1 - b, int(segment)) for segment in objects[1][1 - b].segments]
+        same = torch.tensor(
+            [[(b, int(matches[b][own])) == other for other in known + strangers] for own in objects[0][b].segments]
+        )
+        pair = embedded[0][b], torch.cat([embedded[1][b], embedded[1][1 - b]])
+        expected.append(torch.stack([0.25 * association_loss(*pair, same), similarity_loss(*pair, same)]))
+    torch.testing.assert_close(losses([4, 7], True), list(torch.stack(expected).mean(0)))
+    for clips, across in (([4, 7], False), ([4, 4], True)):  # one clip's objects may be the same
+        torch.testing.assert_close(losses(clips, across), [alone["loss_track"], alone["loss_track_aux"]])
+    assert losses([4, 7], True)[0] > alone["loss_track"]
+
+
 def test_parts_of_a_batch_have_the_mean_of_their_losses_equal_to_that_of_the_whole() -> None:
     net, criterion = tiny("video")
     net.eval()  # batch norms
@@ -304,8 +337,8 @@ def test_parts_of_a_batch_have_the_mean_of_their_losses_equal_to_that_of_the_who
 
     parts = [
         criterion(
-            part(now, b), part(before, b), key[b : b + 1], reference[b : b + 1], matches[b : b + 1], None, counts,
-            embed=net.embed,
+            part(now, b), part(before, b), key[b : b + 1], reference[b : b + 1], matches[b : b + 1], [b], None,
+            counts, embed=net.embed,
         )
         for b in (0, 1)
     ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -27,10 +27,13 @@ class ClipSource(Reader, Protocol):
 
 @dataclass(slots=True)
 class NearFramesDrawn:
-    """Augmented frames, the key frame first, and their places in the data set; `faults` as of an `Item`."""
+    """Augmented frames, the key frame first, their places in the data set, and the number of their clip in it;
+    `faults` as of an `Item`.
+    """
 
     frames: list[Augmented]
     indices: tuple[int, ...]
+    clip: int
     faults: dict[str, str]
 
 
@@ -73,7 +76,7 @@ class NearFrames:
 
     def name(self, number: int) -> str:
         """What the key frame of choice `number` is called."""
-        return self._reader.name(self._choices[number][0])
+        return self._reader.name(self._choices[number].key)
 
     def draw(self, draw: Draw, useful: Callable[[list[Augmented]], bool]) -> NearFramesDrawn:
         """The frames of a draw, or of another key frame in its place where they are not `useful`.
@@ -86,7 +89,7 @@ class NearFrames:
         faults: dict[str, str] = {}
         place = draw.image % len(self)
         for _ in range(TRIES + self._skip):
-            key, near = self._choices[place]
+            clip, key, near = self._choices[place]
             chosen = rng.permutation(len(near))[: self._count]
             indices = (key, *(near[number] for number in chosen))
             place = int(rng.integers(len(self)))
@@ -102,7 +105,7 @@ class NearFrames:
                 continue
             frames = self._augmentation.apply_to_all(samples, self.things, rng)
             if useful(frames):
-                return NearFramesDrawn(frames, indices, faults)
+                return NearFramesDrawn(frames, indices, clip, faults)
         raise DataError(
             f"{TRIES} times in a row near frames had no object in common, the last at {self._reader.name(key)}; "
             "check the objects' numbers, which must be the same in all frames of a clip, and the size of the crop."
@@ -117,6 +120,12 @@ class NearFrames:
         return any(objects[0] & other for other in objects[1:])
 
 
+class _Choice(NamedTuple):
+    clip: int
+    key: int
+    near: tuple[int, ...]
+
+
 def _compare_sizes(samples: Sequence[Sample]) -> None:
     for sample in samples[1:]:
         if sample.image.shape != samples[0].image.shape:
@@ -124,12 +133,10 @@ def _compare_sizes(samples: Sequence[Sample]) -> None:
             raise DataError(f"{' and '.join(told)} pixels; the frames of a clip must be of equal size.")
 
 
-def _neighbors(
-    clips: Sequence[Clip], offsets: Sequence[int], count: int, seed: int | None
-) -> list[tuple[int, tuple[int, ...]]]:
-    """(key, neighbours) for every frame that has `count` of them; with a seed one offset is drawn for each."""
+def _neighbors(clips: Sequence[Clip], offsets: Sequence[int], count: int, seed: int | None) -> list[_Choice]:
+    """Every frame that has `count` neighbours as a key; with a seed one offset is drawn for each."""
     choices = []
-    for clip in clips:
+    for number, clip in enumerate(clips):
         for position, frame in enumerate(clip.frames):
             allowed = offsets
             if seed is not None:
@@ -138,5 +145,5 @@ def _neighbors(
             found = [clip.neighbor(position, offset) for offset in allowed]
             near = tuple(index for index in found if index is not None)
             if len(near) >= count:
-                choices.append((frame, near))
+                choices.append(_Choice(number, frame, near))
     return choices

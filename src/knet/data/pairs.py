@@ -25,29 +25,32 @@ OFFSETS = (-2, -1, 1, 2)
 @dataclass(slots=True)
 class PairItem:
     """Two augmented frames. `matches` (T,) int64: for each segment of the key's target the same object's index in the
-    reference's target; -1 for objects that are not there, and for stuff.
+    reference's target; -1 for objects that are not there, and for stuff. `clip`: its number in the data set.
     """
 
     key: Item
     reference: Item
     matches: Tensor
+    clip: int
 
 
 class PairTargets(NamedTuple):
-    """The targets of key and of reference frames, and the matches of a `PairItem` for each pair."""
+    """The targets of key and of reference frames, and the matches and clip of a `PairItem` for each pair."""
 
     key: list[Target]
     reference: list[Target]
     matches: list[Tensor]
+    clips: list[int]
 
 
 @dataclass(slots=True)
 class PairBatch:
-    """The pairs of a process in an iteration: `key` and `reference` images in the same order, and their matches."""
+    """The pairs of a process in an iteration: `key` and `reference` images in the same order, matches, clips."""
 
     key: Batch
     reference: Batch
     matches: list[Tensor]
+    clips: list[int]
 
     def __len__(self) -> int:
         return len(self.key)
@@ -60,7 +63,7 @@ class PairBatch:
     @property
     def targets(self) -> PairTargets:
         """What is to be found in both."""
-        return PairTargets(self.key.targets, self.reference.targets, self.matches)
+        return PairTargets(self.key.targets, self.reference.targets, self.matches, self.clips)
 
     @property
     def positions(self) -> list[int]:
@@ -74,23 +77,24 @@ class PairBatch:
 
     def part(self, start: int, stop: int) -> PairBatch:
         """The pairs from `start` up to `stop`."""
-        return PairBatch(self.key.part(start, stop), self.reference.part(start, stop), self.matches[start:stop])
+        key, reference = self.key.part(start, stop), self.reference.part(start, stop)
+        return PairBatch(key, reference, self.matches[start:stop], self.clips[start:stop])
 
     def pin_memory(self) -> PairBatch:
         """The same in page-locked memory (called by torch's DataLoader)."""
         matches = [one.pin_memory() for one in self.matches]
-        return PairBatch(self.key.pin_memory(), self.reference.pin_memory(), matches)
+        return PairBatch(self.key.pin_memory(), self.reference.pin_memory(), matches, self.clips)
 
     def to(self, device: object) -> PairBatch:
         """The same on another device, copied without waiting where the memory is pinned."""
         matches = [one.to(device, non_blocking=True) for one in self.matches]  # type: ignore[call-overload]
-        return PairBatch(self.key.to(device), self.reference.to(device), matches)
+        return PairBatch(self.key.to(device), self.reference.to(device), matches, self.clips)
 
 
 def collate_pairs(items: Sequence[PairItem]) -> PairBatch:
     """Items to a batch."""
     key, reference = (collate([getattr(item, which) for item in items]) for which in ("key", "reference"))
-    return PairBatch(key, reference, [item.matches for item in items])
+    return PairBatch(key, reference, [item.matches for item in items], [item.clip for item in items])
 
 
 class PairSet(Dataset[PairItem]):
@@ -139,7 +143,7 @@ class PairSet(Dataset[PairItem]):
         key, reference = found.frames
         first = Item(key.image, key.target, draw.position, found.faults)
         second = Item(reference.image, reference.target, draw.position, {})
-        return PairItem(first, second, match_objects(key, reference, things))
+        return PairItem(first, second, match_objects(key, reference, things), found.clip)
 
 
 def match_objects(key: Augmented, reference: Augmented, things: Sequence[bool]) -> Tensor:

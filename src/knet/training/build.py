@@ -181,7 +181,8 @@ def build_criterion(config: RunConfig, net: nn.Module, card: dict[str, Any]) -> 
     if isinstance(net, VideoKNet | RTVideoKNet):
         own = FrameCriterion(stuff=stuff, **shared) if stuff else Criterion(**instances, **shared)
         no_objects = tuple(label for label, row in enumerate(card["categories"]) if not row["thing"])
-        tracks = VideoCriterion(frame=own, stuff=no_objects, track_weight=w.track, similarity_weight=w.similarity)
+        weights = {"track_weight": w.track, "similarity_weight": w.similarity}
+        tracks = VideoCriterion(frame=own, stuff=no_objects, across=isinstance(net, RTVideoKNet), **weights)
         return PairLosses(tracks, net.embed)
     if isinstance(net, KNet) or stuff:  # RT-K-Net with kernels for stuff learns as K-Net does
         return KNetCriterion(stuff=stuff, **shared)

@@ -47,13 +47,16 @@ class VideoCriterion:
     `ref_` in front; `loss_track` and `loss_track_aux`. `frame` is a `FrameCriterion` for `VideoKNet`, a `Criterion` for
     `RTVideoKNet`.
 
-    `stuff` are the labels of classes that have no objects: they get no embeddings.
+    `stuff` are the labels of classes that have no objects: they get no embeddings. With `across`, objects of the other
+    pairs of a batch are others, too, if these are of other clips: so embeddings learn to tell an object from those that
+    are never seen beside it (those that are in another part or process are not known). Official is without.
     """
 
     frame: KNetCriterion | Criterion
     stuff: tuple[int, ...] = ()
     track_weight: float = 0.25
     similarity_weight: float = 1.0
+    across: bool = False
 
     def __call__(
         self,
@@ -62,6 +65,7 @@ class VideoCriterion:
         key_targets: Targets,
         reference_targets: Targets,
         matches: Sequence[Tensor],
+        clips: Sequence[int],
         noise: Tensor | None = None,
         counts: tuple[Counts, Counts] | None = None,
         *,
@@ -74,6 +78,7 @@ class VideoCriterion:
             reference_outputs: of the reference frames, as first frames.
             key_targets, reference_targets: B targets each.
             matches: for each pair (T,) int64, the segment of the reference target that is the same object, or -1.
+            clips: for each pair the number of its clip.
             noise: as of `Criterion`.
             counts: as of `count`; without them the targets are the whole batch.
             embed: (...,C) linked kernels -> (...,E), the network's `embed`.
@@ -83,7 +88,7 @@ class VideoCriterion:
         others = self.frame(reference_outputs, reference_targets, noise, reference_counts)
         losses |= {f"ref_{name}": loss for name, loss in others.items()}
         frames = (key_outputs, key_targets), (reference_outputs, reference_targets)
-        return losses | self.track_losses(frames, matches, embed)
+        return losses | self.track_losses(frames, matches, clips, embed)
 
     @property
     def invalid_costs(self) -> int:
@@ -98,17 +103,26 @@ class VideoCriterion:
         return key, reference
 
     def track_losses(
-        self, frames: Sequence[tuple[Outputs, Targets]], matches: Sequence[Tensor], embed: Callable[[Tensor], Tensor]
+        self,
+        frames: Sequence[tuple[Outputs, Targets]],
+        matches: Sequence[Tensor],
+        clips: Sequence[int],
+        embed: Callable[[Tensor], Tensor],
     ) -> dict[str, Tensor]:
         """The losses of embeddings, see `__call__`: of the kernels that the last outputs give to objects.
 
         frames: outputs and targets of the key frames, then those of the reference frames.
         """
         objects = [self.objects(outputs, targets) for outputs, targets in frames]
-        embedded = [_embed(outputs[-1], found, embed) for (outputs, _), found in zip(frames, objects, strict=True)]
+        keys, references = (
+            _embed(outputs[-1], found, embed) for (outputs, _), found in zip(frames, objects, strict=True)
+        )
         losses = []
-        for own, other, key, reference, match in zip(*embedded, *objects, matches, strict=True):
-            same = same_object(key, reference, match).to(own.device)
+        for place, (own, key, match) in enumerate(zip(keys, objects[0], matches, strict=True)):
+            strangers = [other for other, clip in zip(references, clips, strict=True) if clip != clips[place]]
+            other = torch.cat([references[place], *(strangers if self.across else ())])
+            same = same_object(key, objects[1][place], match)
+            same = F.pad(same, (0, len(other) - same.shape[1])).to(own.device)
             losses.append(torch.stack([association_loss(own, other, same), similarity_loss(own, other, same)]))
         association, similarity = torch.stack(losses).mean(0)
         return {"loss_track": self.track_weight * association, "loss_track_aux": self.similarity_weight * similarity}
