@@ -5,7 +5,7 @@
     python benchmarks/video_linking.py FOLDER --control              # and another for the network to compare with
     python benchmarks/video_linking.py FOLDER --judge WEIGHTS        # only judges weights that are there
 
-Draws street clips with exact tracks (`knet data synth step --zoom 3 --density 0.5 --distinct`), trains
+Draws street clips with exact tracks (`knet data synth step --zoom 3 --density 0.25 --distinct`), trains
 `rt-video-knet-slim-kitti-step` on pairs of their frames, and judges the result on clips that it has not seen: linked
 from frame to frame, tracked by overlap and embeddings or by embeddings alone; and without the link, tracked by overlap
 of masks, where kernels decide what is unclear, or nothing does; on all frames, on every second and on every third. The
@@ -167,15 +167,15 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--clips", type=int, default=100)
-    parser.add_argument("--iterations", type=int, default=2800)
+    parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument("--iterations", type=int, default=3500)
     parser.add_argument("--every", type=int, nargs="+", default=[1, 2, 3], help="judge on one frame in so many")
     parser.add_argument("--control", action="store_true")
     parser.add_argument("--judge", type=Path, metavar="WEIGHTS")
     args = parser.parse_args()
     root = args.folder / "synth"
     if not root.exists():
-        synthesize_clips("step", root, args.clips, FRAMES, SIZE, seed=7, zoom=3.0, density=0.5, distinct=True)
+        synthesize_clips("step", root, args.clips, FRAMES, SIZE, seed=7, zoom=3.0, density=0.25, distinct=True)
     weights = args.judge or trained(args.folder, "video", args.iterations)
     for every in args.every:
         judge(weights, root, every)
