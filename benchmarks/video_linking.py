@@ -1,6 +1,6 @@
 """What linking and learned embeddings are worth: RT-Video-K-Net against the same network, frame by frame.
 
-    python benchmarks/video_linking.py FOLDER                        # about an hour on two CPU cores
+    python benchmarks/video_linking.py FOLDER                        # an hour and a half on two CPU cores
     python benchmarks/video_linking.py FOLDER --iterations 10 --clips 4   # to see that it runs
     python benchmarks/video_linking.py FOLDER --control              # and another for the network to compare with
     python benchmarks/video_linking.py FOLDER --judge WEIGHTS        # only judges weights that are there

@@ -185,7 +185,7 @@ Gradients = dict[str, tuple[int, float, Tensor]]  # name -> number of values, no
 
 def gradients(net: nn.Module, losses: dict[str, Tensor]) -> Gradients:
     sum(losses.values()).backward()
-    found = ((name, p.grad) for name, p in net.named_parameters() if p.grad is not None)
+    found = ((name, torch.zeros_like(p) if p.grad is None else p.grad) for name, p in net.named_parameters())
     return {name: (g.numel(), g.norm().item(), g.flatten()[:64].clone()) for name, g in found}
 
 

@@ -58,6 +58,16 @@ def test_the_losses_of_tracks_have_the_weights_of_the_config() -> None:
     assert (tracks.track_weight, tracks.similarity_weight) == (2, 3)
 
 
+@pytest.mark.parametrize(
+    ("name", "across"), [("rt-video-knet-slim-kitti-step", True), ("video-knet-r50-kitti-step", False)]
+)
+def test_only_rt_video_knet_learns_from_objects_of_other_clips(name: str, across: bool) -> None:
+    config = load_config(name)
+    with torch.device("meta"):
+        net = create(config.model)
+    assert build_criterion(config, net, {"categories": []}).criterion.across is across  # type: ignore[attr-defined]
+
+
 def test_the_criterion_of_stuff_knows_the_networks_labels() -> None:
     config = load_config("knet-r50-coco-panoptic")
     with torch.device("meta"):
