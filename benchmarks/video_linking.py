@@ -52,7 +52,7 @@ WAYS: list[tuple[str, bool, Tracker]] = [
 # Not the published recipe, which has days: kernels of stuff have a class from the start, as in K-Net, so that learned
 # ones only look for things; and the semantic head, which learns fastest, shapes the features.
 RECIPE = [
-    f"arguments={{drop_path: 0.0, kernels: {KERNELS}}}",
+    f"arguments={{drop_path: 0.0, kernels: {KERNELS}, link: linear}}",
     "stuff_kernels=true",
     "data.categories=kitti_step",
     "data.train={format: step, split: train}",

@@ -68,6 +68,14 @@ def test_only_rt_video_knet_learns_from_objects_of_other_clips(name: str, across
     assert build_criterion(config, net, {"categories": []}).criterion.across is across  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(("link", "steady"), [("linear", True), ("attention", False)])
+def test_kernels_that_are_linked_to_themselves_keep_their_objects(link: str, steady: bool) -> None:
+    config = load_config("rt-video-knet-slim-kitti-step")
+    with torch.device("meta"):
+        net = create(config.model, link=link)
+    assert build_criterion(config, net, {"categories": []}).criterion.steady is steady  # type: ignore[attr-defined]
+
+
 def test_the_criterion_of_stuff_knows_the_networks_labels() -> None:
     config = load_config("knet-r50-coco-panoptic")
     with torch.device("meta"):

@@ -18,7 +18,7 @@ from knet.inference.segmenter import normalize_and_pad
 from knet.models.video import RTVideoKNet, VideoKNet, track_embedding
 from knet.models.zoo import entry
 from knet.structures import Target
-from knet.training.criterion import Criterion
+from knet.training.criterion import Criterion, pairs_of
 from knet.training.criterion_image import KNetCriterion
 from knet.training.criterion_video import (
     FrameCriterion,
@@ -290,17 +290,17 @@ def test_objects_of_other_clips_are_others_where_that_is_asked_for() -> None:
     key, reference = clip(labels), clip(labels, seed=1)
     matches = [torch.tensor([0, -1]), torch.tensor([-1, 1, 2])]
     now, before, alone = step(net, criterion, key, reference, matches)
-    frames = (now, key), (before, reference)
+    last = now[-1], before[-1]
+    objects = criterion.objects(now, key), criterion.objects(before, reference)
 
     def losses(clips: list[int], across: bool) -> list[Tensor]:
         criterion.across = across
-        return list(criterion.track_losses(frames, matches, clips, net.embed).values())
+        return list(criterion.track_losses(last, objects, matches, clips, net.embed).values())
 
     expected = []  # written out
-    objects = [criterion.objects(outputs, targets) for outputs, targets in frames]
     embedded = [
-        [net.embed(outputs[-1].linked[b, one.kernels]) for b, one in enumerate(found)]
-        for (outputs, _), found in zip(frames, objects, strict=True)
+        [net.embed(output.linked[b, one.kernels]) for b, one in enumerate(found)]
+        for output, found in zip(last, objects, strict=True)
     ]
     for b in (0, 1):
         known = [(b, int(segment)) for segment in objects[1][b].segments]
@@ -314,6 +314,48 @@ def test_objects_of_other_clips_are_others_where_that_is_asked_for() -> None:
     for clips, across in (([4, 7], False), ([4, 4], True)):  # one clip's objects may be the same
         torch.testing.assert_close(losses(clips, across), [alone["loss_track"], alone["loss_track_aux"]])
     assert losses([4, 7], True)[0] > alone["loss_track"]
+
+
+@pytest.mark.parametrize("kind", ["video", "linear"])
+def test_a_steady_kernel_keeps_its_object_and_the_others_are_matched(kind: str) -> None:
+    net, criterion = tiny(kind)
+    net.eval()  # batch norms
+    key, reference = clip([[4, 0, 2, 3], [2, 0]]), clip([[2, 0, 3], [0]], seed=1)
+    matches = [torch.tensor([-1, 1, 0, -1]), torch.tensor([-1, -1])]  # stuff first: things are not numbered as segments
+    now, before, free = step(net, criterion, key, reference, matches)
+    criterion.steady = True
+    _, _, steady = step(net, criterion, key, reference, matches)
+
+    kernel_of = dict(zip(*(x.tolist() for x in reversed(criterion.objects(before, reference)[0])), strict=True))
+    held = Match(torch.tensor([kernel_of[1], kernel_of[0]]), torch.tensor([1, 2]))
+    nobody = Match(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
+    noise = torch.rand(2, 16 * 24, generator=torch.Generator().manual_seed(2))
+    expected = criterion.frame(now, key, noise, None, [held, nobody])
+    for name in expected.keys() - {"loss_inst_disc"}:  # that one depends on what is drawn
+        torch.testing.assert_close(steady[name], expected[name])
+    changed = {name for name in free if not torch.equal(free[name], steady[name])}
+    assert changed and changed <= expected.keys()  # nothing of the reference frame, nor of the embeddings
+
+
+@pytest.mark.parametrize("kind", ["video", "linear"])
+def test_held_segments_have_their_kernel_at_every_stage(kind: str) -> None:
+    net, criterion = tiny(kind)
+    net.eval()  # batch norms
+    key = clip([[4, 0, 2]])
+    now = net(torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1)))
+    frame = criterion.frame
+    own = Match(torch.tensor([2, 5]), torch.tensor([2, 1]))
+    if kind == "linear":
+        own = Match(torch.tensor([2, 5, 0]), torch.tensor([2, 1, 0]))
+    losses = frame(now, key, torch.rand(1, 16 * 24), None, [own])
+    truth = frame.prepare(now, key)
+    for s, output in enumerate(now, start=1):
+        kernels, segments = own
+        if kind == "video" and s > 1:  # the stuff class of the image has a kernel of its own, 4 the second of these
+            kernels, segments = torch.cat([kernels, torch.tensor([6 + 1])]), torch.cat([segments, torch.tensor([0])])
+        pairs = pairs_of([Match(kernels, segments)], output.mask_logits.device)
+        for name, loss in frame.mask_losses(output, truth, pairs, len(kernels)).items():
+            torch.testing.assert_close(losses[f"s{s}_{name}"], loss)
 
 
 def test_parts_of_a_batch_have_the_mean_of_their_losses_equal_to_that_of_the_whole() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from knet.training.match import assign, class_cost, dice_cost, last_owners, mask_cost, matching_cost, owners
+from knet.training.match import Match, assign, class_cost, dice_cost, last_owners, mask_cost, matching_cost, owners
 
 B, N, T, K = 2, 6, 3, 4
 
@@ -91,6 +91,25 @@ def test_assignments_are_one_to_one_complete_and_follow_the_kernels(seed: int, k
     ((moved,),), _ = assign([cost[:, order]], [segments])
     pairs = set(zip(match.kernels.tolist(), match.segments.tolist(), strict=True))
     assert {(int(order[k]), int(s)) for k, s in zip(moved.kernels, moved.segments, strict=True)} == pairs
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31), kernels=st.integers(1, 9), segments=st.integers(0, 9), data=st.data())
+def test_held_pairs_stay_and_the_others_are_matched_among_themselves(
+    seed: int, kernels: int, segments: int, data: st.DataObject
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    cost = 50 * torch.randn(1, kernels, segments, generator=generator)
+    number = data.draw(st.integers(0, min(kernels, segments)))
+    held = Match(torch.randperm(kernels, generator=generator)[:number], torch.randperm(segments)[:number])
+    ((match,),), _ = assign([cost], [segments], [held])
+    pairs = set(zip(*(x.tolist() for x in match), strict=True))
+    given_pairs = set(zip(*(x.tolist() for x in held), strict=True))
+    assert given_pairs <= pairs and len(pairs) == min(kernels, segments)
+    rows = [k for k in range(kernels) if k not in held.kernels]
+    columns = [s for s in range(segments) if s not in held.segments]
+    ((rest,),), _ = assign([cost[:, rows][..., columns]], [len(columns)])
+    assert {(rows[k], columns[s]) for k, s in zip(*(x.tolist() for x in rest), strict=True)} == pairs - given_pairs
 
 
 def test_invalid_costs_are_counted_and_avoided() -> None:

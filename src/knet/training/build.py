@@ -182,7 +182,8 @@ def build_criterion(config: RunConfig, net: nn.Module, card: dict[str, Any]) -> 
         own = FrameCriterion(stuff=stuff, **shared) if stuff else Criterion(**instances, **shared)
         no_objects = tuple(label for label, row in enumerate(card["categories"]) if not row["thing"])
         weights = {"track_weight": w.track, "similarity_weight": w.similarity}
-        tracks = VideoCriterion(frame=own, stuff=no_objects, across=isinstance(net, RTVideoKNet), **weights)
+        across, steady = isinstance(net, RTVideoKNet), net.decoder.carry is not None
+        tracks = VideoCriterion(frame=own, stuff=no_objects, across=across, steady=steady, **weights)
         return PairLosses(tracks, net.embed)
     if isinstance(net, KNet) or stuff:  # RT-K-Net with kernels for stuff learns as K-Net does
         return KNetCriterion(stuff=stuff, **shared)

@@ -222,14 +222,20 @@ class Criterion(MaskCriterion):
     match_pixels: int | None = None
 
     def __call__(
-        self, outputs: Outputs, targets: Targets, noise: Tensor | None = None, counts: Counts | None = None
+        self,
+        outputs: Outputs,
+        targets: Targets,
+        noise: Tensor | None = None,
+        counts: Counts | None = None,
+        held: Sequence[Match] | None = None,
     ) -> dict[str, Tensor]:
         """S outputs, B targets -> weighted scalar losses in float32.
 
         `noise` (B, pixels of the grid) uniform in 0..1 decides which pixels are drawn; random when None. `counts` as
-        of `count`; without them the targets are the whole batch.
+        of `count`; without them the targets are the whole batch. `held` are segments of each target that have their
+        kernel beforehand, at every stage.
         """
-        return self.compute(outputs, self.prepare(outputs, targets), noise, counts)
+        return self.compute(outputs, self.prepare(outputs, targets), noise, counts, held)
 
     def count(self, targets: Targets, kernels: int, parts: int = 1) -> Counts:
         """The segments of a batch of which every process has `targets`, and how many of them get one of `kernels`.
@@ -249,7 +255,12 @@ class Criterion(MaskCriterion):
         return self._match([on_grid(o.mask_logits, truth) for o in outputs], outputs, truth, None)
 
     def compute(
-        self, outputs: Outputs, truth: Truth, noise: Tensor | None = None, counts: Counts | None = None
+        self,
+        outputs: Outputs,
+        truth: Truth,
+        noise: Tensor | None = None,
+        counts: Counts | None = None,
+        held: Sequence[Match] | None = None,
     ) -> dict[str, Tensor]:
         """The same losses from truth that is already on the grid; predictions are resized to that grid."""
         if counts is None:
@@ -258,14 +269,19 @@ class Criterion(MaskCriterion):
             counts = Counts(max(1, sum(truth.counts)), max(1, matched))
         losses = self._auxiliary(outputs[0], truth, noise)
         resized = [on_grid(output.mask_logits, truth) for output in outputs]
-        matches = self._match(resized, outputs, truth, noise)
+        matches = self._match(resized, outputs, truth, noise, held)
         for s, (output, logits, match) in enumerate(zip(outputs, resized, matches, strict=True), start=1):
             for name, loss in self._stage(output, logits, truth, match, counts).items():
                 losses[f"s{s}_{name}"] = loss
         return losses
 
     def _match(
-        self, resized: Sequence[Tensor], outputs: Outputs, truth: Truth, noise: Tensor | None
+        self,
+        resized: Sequence[Tensor],
+        outputs: Outputs,
+        truth: Truth,
+        noise: Tensor | None,
+        held: Sequence[Match] | None = None,
     ) -> list[list[Match]]:
         masks, logits = truth.masks, [one.detach() for one in resized]
         if self.match_pixels is not None and self.match_pixels < masks.shape[-2] * masks.shape[-1]:
@@ -276,7 +292,7 @@ class Criterion(MaskCriterion):
             matching_cost(one, output.class_logits, masks, truth.labels)
             for one, output in zip(logits, outputs, strict=True)
         ]
-        matches, invalid = assign(costs, truth.counts)
+        matches, invalid = assign(costs, truth.counts, held)
         self.invalid_costs += invalid
         return matches
 

@@ -37,10 +37,12 @@ class Split:
     """A batch's truth for K-Net.
 
     `truth` holds the things, `counts` of them in each image of T; behind these come the S stuff classes, one column
-    each, empty where an image lacks the class. `present` has the numbers (of S) of the classes in each image.
+    each, empty where an image lacks the class. `numbers` has for each image the segments of its target that are things,
+    ascending, `present` the numbers (of S) of the classes in it.
     """
 
     truth: Truth
+    numbers: list[Tensor]
     present: list[Tensor]
 
     @property
@@ -80,9 +82,15 @@ class KNetCriterion(MaskCriterion):
 
         `counts` as of `count`; without them the targets are the whole batch. Nothing is drawn, so no `noise` is used.
         """
+        return self.compute(outputs, targets, counts)
+
+    def compute(
+        self, outputs: Outputs, targets: Targets, counts: Counts | None = None, held: Sequence[Match] | None = None
+    ) -> dict[str, Tensor]:
+        """The same. `held` are things of each target that have their kernel beforehand, at every stage."""
         split, kernels = self.split(self.prepare(outputs, targets)), outputs[0].mask_logits.shape[1]
         counts = _counts(split, kernels) if counts is None else counts
-        matches = self.match(outputs, split)
+        matches = self.match(outputs, split, held)
         losses = self._initial(outputs[0], split, matches[0], counts)
         for s, (output, match) in enumerate(zip(outputs[1:], matches, strict=True), start=2):
             pairs = pairs_of(split.joined(match, kernels, stuff_first=False), output.mask_logits.device)
@@ -122,21 +130,22 @@ class KNetCriterion(MaskCriterion):
                 if label in place:
                     masks[b, columns + place[label]] += truth.masks[b, t]
         present = [torch.tensor(sorted({place[x] for x in row if x in place}), dtype=torch.int64) for row in rows]
-        return Split(Truth(masks, labels, truth.semantic, counts), present)
+        own = [torch.tensor(numbers, dtype=torch.int64) for numbers in things]
+        return Split(Truth(masks, labels, truth.semantic, counts), own, present)
 
-    def match(self, outputs: Outputs, split: Split) -> list[list[Match]]:
+    def match(self, outputs: Outputs, split: Split, held: Sequence[Match] | None = None) -> list[list[Match]]:
         """Which kernel is given which thing, judged by each output but the last: [output][image], on the CPU."""
-        return self._match(outputs[:-1], split, outputs[0].mask_logits.shape[1])
+        return self._match(outputs[:-1], split, outputs[0].mask_logits.shape[1], held)
 
     def last_match(self, outputs: Outputs, targets: Targets) -> list[Match]:
         """Which kernel of the last output is given which thing of its target, in each image."""
         split = self.split(self.prepare(outputs, targets))
         matches = self._match(outputs[-1:], split, outputs[0].mask_logits.shape[1])[0]
-        stuff = torch.tensor(self.stuff, dtype=torch.int64)
-        things = [(~torch.isin(target.labels.cpu(), stuff)).nonzero()[:, 0] for target in targets]
-        return [Match(match.kernels, own[match.segments]) for match, own in zip(matches, things, strict=True)]
+        return [Match(match.kernels, own[match.segments]) for match, own in zip(matches, split.numbers, strict=True)]
 
-    def _match(self, outputs: Outputs, split: Split, kernels: int) -> list[list[Match]]:
+    def _match(
+        self, outputs: Outputs, split: Split, kernels: int, held: Sequence[Match] | None = None
+    ) -> list[list[Match]]:
         """Of the first `kernels` kernels, judged by each output."""
         truth, things = split.truth, split.things
         costs = []
@@ -145,7 +154,10 @@ class KNetCriterion(MaskCriterion):
             classes = None if output.class_logits is None else output.class_logits[:, :kernels]
             masks, labels = truth.masks[:, :things], truth.labels[:, :things]
             costs.append(matching_cost(logits, classes, masks, labels, self.floors))
-        matches, invalid = assign(costs, truth.counts)
+        if held is not None:
+            places = (torch.searchsorted(own, one.segments) for own, one in zip(split.numbers, held, strict=True))
+            held = [Match(one.kernels, place) for one, place in zip(held, places, strict=True)]
+        matches, invalid = assign(costs, truth.counts, held)
         self.invalid_costs += invalid
         return matches
 

@@ -34,6 +34,17 @@ class FrameCriterion(KNetCriterion):
     stage_rank: bool = False
     floors: tuple[float, float] = (0.001, 0.01)
 
+    def __call__(
+        self,
+        outputs: Outputs,
+        targets: Targets,
+        noise: Tensor | None = None,
+        counts: Counts | None = None,
+        held: Sequence[Match] | None = None,
+    ) -> dict[str, Tensor]:
+        """As `KNetCriterion`. `held` are things of each target that have their kernel beforehand, at every stage."""
+        return self.compute(outputs, targets, counts, held)
+
     def semantic_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Softmax cross entropy. The mean runs over all pixels; those without a class count as zeros."""
         return rank_loss(logits, labels)
@@ -52,11 +63,12 @@ class VideoCriterion:
     are never seen beside it (those that are in another part or process are not known). Official is without.
     """
 
-    frame: KNetCriterion | Criterion
+    frame: FrameCriterion | Criterion
     stuff: tuple[int, ...] = ()
     track_weight: float = 0.25
     similarity_weight: float = 1.0
     across: bool = False
+    steady: bool = False
 
     def __call__(
         self,
@@ -84,11 +96,13 @@ class VideoCriterion:
             embed: (...,C) linked kernels -> (...,E), the network's `embed`.
         """
         key_counts, reference_counts = (None, None) if counts is None else counts
-        losses = self.frame(key_outputs, key_targets, noise, key_counts)
+        before = self.objects(reference_outputs, reference_targets)
+        held = [still_there(*each) for each in zip(before, matches, strict=True)] if self.steady else None
+        losses = self.frame(key_outputs, key_targets, noise, key_counts, held)
         others = self.frame(reference_outputs, reference_targets, noise, reference_counts)
         losses |= {f"ref_{name}": loss for name, loss in others.items()}
-        frames = (key_outputs, key_targets), (reference_outputs, reference_targets)
-        return losses | self.track_losses(frames, matches, clips, embed)
+        objects = self.objects(key_outputs, key_targets), before
+        return losses | self.track_losses((key_outputs[-1], reference_outputs[-1]), objects, matches, clips, embed)
 
     @property
     def invalid_costs(self) -> int:
@@ -104,19 +118,17 @@ class VideoCriterion:
 
     def track_losses(
         self,
-        frames: Sequence[tuple[Outputs, Targets]],
+        last: tuple[Output, Output],
+        objects: tuple[Sequence[Match], Sequence[Match]],
         matches: Sequence[Tensor],
         clips: Sequence[int],
         embed: Callable[[Tensor], Tensor],
     ) -> dict[str, Tensor]:
         """The losses of embeddings, see `__call__`: of the kernels that the last outputs give to objects.
 
-        frames: outputs and targets of the key frames, then those of the reference frames.
+        last, objects: of the key frames, then of the reference frames; see `objects`.
         """
-        objects = [self.objects(outputs, targets) for outputs, targets in frames]
-        keys, references = (
-            _embed(outputs[-1], found, embed) for (outputs, _), found in zip(frames, objects, strict=True)
-        )
+        keys, references = (_embed(output, found, embed) for output, found in zip(last, objects, strict=True))
         losses = []
         for place, (own, key, match) in enumerate(zip(keys, objects[0], matches, strict=True)):
             strangers = [other for other, clip in zip(references, clips, strict=True) if clip != clips[place]]
@@ -151,6 +163,12 @@ def _embed(output: Output, objects: Sequence[Match], embed: Callable[[Tensor], T
     assert output.linked is not None
     kernels = [linked[match.kernels.to(linked.device)] for linked, match in zip(output.linked, objects, strict=True)]
     return embed(torch.cat(kernels)).split([len(rows) for rows in kernels])
+
+
+def still_there(before: Match, matches: Tensor) -> Match:
+    """The objects of a reference frame that the key frame has, with the kernels they had. `matches` (T,) as above"""
+    place, segments = (before.segments[:, None] == matches.cpu()).nonzero(as_tuple=True)
+    return Match(before.kernels[place], segments)
 
 
 def same_object(key: Match, reference: Match, matches: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from knet.training.losses import in_float32
 
 CLASS_WEIGHT, MASK_WEIGHT, DICE_WEIGHT = 2.0, 1.0, 4.0
 INVALID_COST = 100.0  # what the official code puts in the place of NaN; any finite cost is below 60
+HELD_COST = -1000.0  # of a pair that is not up for decision: no other pairs can make up for it
 
 
 class Match(NamedTuple):
@@ -84,23 +85,29 @@ def matching_cost(
     return cost
 
 
-def assign(costs: Sequence[Tensor], counts: Sequence[int]) -> tuple[list[list[Match]], int]:
+def assign(
+    costs: Sequence[Tensor], counts: Sequence[int], held: Sequence[Match] | None = None
+) -> tuple[list[list[Match]], int]:
     """The cheapest one-to-one assignment for every stage and image, and how many costs were not finite.
 
     S stages of (B,N,T) costs on any device, B numbers of segments (the rest of T is padding) -> [stage][image] on
     the CPU. With more segments than kernels the most expensive segments stay without a kernel. A cost that is not
-    finite becomes 100, so that the assignment avoids it; a matrix of nothing else gives no matches.
+    finite becomes 100, so that the assignment avoids it; a matrix of nothing else gives no matches. The pairs that are
+    `held` in an image, one-to-one, are part of its assignment whatever they cost.
     """
     host = torch.stack(list(costs)).cpu().numpy()
     matches: list[list[Match]] = []
     invalid = 0
     for stage in host:
         matches.append([])
-        for cost, count in zip(stage, counts, strict=True):
+        for image, (cost, count) in enumerate(zip(stage, counts, strict=True)):
             cost = cost[:, :count]
             bad = ~np.isfinite(cost)
             invalid += int(bad.sum())
-            usable = cost[:0] if bad.all() else np.where(bad, INVALID_COST, cost)
+            usable = np.where(bad, INVALID_COST, cost)
+            if held is not None:
+                usable[held[image].kernels.numpy(), held[image].segments.numpy()] = HELD_COST
+            usable = usable[:0] if bad.all() else usable
             kernels, segments = (torch.from_numpy(x.astype(np.int64)) for x in linear_sum_assignment(usable))
             matches[-1].append(Match(kernels, segments))
     return matches, invalid
