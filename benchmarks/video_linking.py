@@ -2,7 +2,8 @@
 
     python benchmarks/video_linking.py FOLDER                        # an hour and a half on two CPU cores
     python benchmarks/video_linking.py FOLDER --iterations 10 --clips 4   # to see that it runs
-    python benchmarks/video_linking.py FOLDER --control              # and another for the network to compare with
+    python benchmarks/video_linking.py FOLDER --link linear          # the other way to link
+    python benchmarks/video_linking.py FOLDER --control              # and another hour for the network to compare with
     python benchmarks/video_linking.py FOLDER --judge WEIGHTS        # only judges weights that are there
 
 Draws street clips with exact tracks (`knet data synth step --zoom 3 --density 0.25 --distinct`), trains
@@ -21,7 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -36,6 +37,7 @@ from knet.evaluation.evaluate_video import Figures
 from knet.inference.load import fast_in_bf16
 from knet.inference.segmentation import Segmentation
 from knet.inference.segmenter import Segmenter
+from knet.models.video import PriorKind
 from knet.models.zoo import Tracker, create
 from knet.structures import Sample, Segment
 from knet.track import OverlapMemory, OverlapSettings, coarse_grid, match_by_overlap
@@ -170,13 +172,14 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--iterations", type=int, default=3500)
     parser.add_argument("--every", type=int, nargs="+", default=[1, 2, 3], help="judge on one frame in so many")
+    parser.add_argument("--link", choices=get_args(PriorKind), default="attention")
     parser.add_argument("--control", action="store_true")
     parser.add_argument("--judge", type=Path, metavar="WEIGHTS")
     args = parser.parse_args()
     root = args.folder / "synth"
     if not root.exists():
         synthesize_clips("step", root, args.clips, FRAMES, SIZE, seed=7, zoom=3.0, density=0.25, distinct=True)
-    weights = args.judge or trained(args.folder, "video", args.iterations)
+    weights = args.judge or trained(args.folder, args.link, args.iterations, f"arguments.link={args.link}")
     for every in args.every:
         judge(weights, root, every)
     if args.control:

@@ -1,6 +1,7 @@
 """The trackers: the official one's numbers, and laws for the one that needs no training."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,10 @@ def test_embeddings_forbid_what_overlaps_and_find_again_anywhere() -> None:
     assert follow(stays, [a[None], a[None]], BY_EMBEDDINGS) == [[1], [1]]
     assert follow(far, [a[None], a[None]], BY_EMBEDDINGS) == [[1], [1]]
     assert follow(far, [a[None], b[None]], BY_EMBEDDINGS) == [[1], [2]]
+    like = 0.55 * a + math.sqrt(1 - 0.55**2) * b  # less than overlap asks for, enough where nobody else is left
+    assert follow(far, [a[None], like[None]], BY_EMBEDDINGS) == [[1], [1]]
+    near = [[(5, 10, 0)], [(5, 22, 0)]]
+    assert follow(near, [a[None], like[None]]) == [[1], [2]]
     hidden = [[(5, 10, 0)], [(500, 500, 0)], [(5, 10, 0)]]  # covered whole by what is in front of it
     assert follow(hidden, [a[None]] * 3, BY_EMBEDDINGS) == [[1], [0], [1]]
     assert follow(stays, None, BY_EMBEDDINGS) == [[1], [1]]  # without descriptors nothing is forbidden

@@ -214,8 +214,9 @@ class OverlapSettings:
 
 
 # For embeddings, which were trained to tell objects apart: they forbid what overlaps but looks like another, and find
-# objects again wherever they are. Chosen on drawn clips, see benchmarks/README.md.
-BY_EMBEDDINGS = OverlapSettings(unlike=0.6, reach=math.inf, weight=1.0)
+# objects again wherever they are, by less likeness than overlap asks for: then nobody else is left. Chosen on drawn
+# clips, see benchmarks/README.md.
+BY_EMBEDDINGS = OverlapSettings(unlike=0.6, likeness=0.5, reach=math.inf, weight=1.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ class RTVideoKNet(RTKNet):
         classes: K.
         link: "attention": kernels that have seen what lies under their initial masks look at all previous ones, as
             Video K-Net's do. "linear": a linear function of the previous kernels is added to the learned ones, kernel
-            by kernel, so that each can follow its object from frame to frame.
+            by kernel; each is trained to follow its object from frame to frame.
         image: the other arguments of `RTKNet`.
 
     Raises:

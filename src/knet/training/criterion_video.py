@@ -60,7 +60,11 @@ class VideoCriterion:
 
     `stuff` are the labels of classes that have no objects: they get no embeddings. With `across`, objects of the other
     pairs of a batch are others, too, if these are of other clips: so embeddings learn to tell an object from those that
-    are never seen beside it (those that are in another part or process are not known). Official is without.
+    are never seen beside it (those that are in another part or process are not known).
+
+    With `steady`, the kernel that an object has in the reference frame has it in the key frame, too, and only what
+    remains is matched: so a kernel that is linked to itself learns to follow its object (as the track queries of
+    TrackFormer do, Meinhardt et al., CVPR 2022). Official is without both.
     """
 
     frame: FrameCriterion | Criterion
