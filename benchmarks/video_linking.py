@@ -54,7 +54,7 @@ WAYS: list[tuple[str, bool, Tracker]] = [
 # Not the published recipe, which has days: kernels of stuff have a class from the start, as in K-Net, so that learned
 # ones only look for things; and the semantic head, which learns fastest, shapes the features.
 RECIPE = [
-    f"arguments={{drop_path: 0.0, kernels: {KERNELS}, link: linear}}",
+    f"arguments={{drop_path: 0.0, kernels: {KERNELS}}}",
     "stuff_kernels=true",
     "data.categories=kitti_step",
     "data.train={format: step, split: train}",
@@ -179,11 +179,12 @@ def main() -> None:
     root = args.folder / "synth"
     if not root.exists():
         synthesize_clips("step", root, args.clips, FRAMES, SIZE, seed=7, zoom=3.0, density=0.25, distinct=True)
-    weights = args.judge or trained(args.folder, args.link, args.iterations, f"arguments.link={args.link}")
+    link = f"arguments.link={args.link}"
+    weights = args.judge or trained(args.folder, args.link, args.iterations, link)
     for every in args.every:
         judge(weights, root, every)
     if args.control:
-        weights = trained(args.folder, "frames", args.iterations, "losses.track=0", "losses.similarity=0")
+        weights = trained(args.folder, "frames", args.iterations, link, "losses.track=0", "losses.similarity=0")
         for every in args.every:
             judge(weights, root, every, [way for way in WAYS if not way[1]])
 

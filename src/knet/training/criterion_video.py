@@ -55,8 +55,8 @@ class VideoCriterion:
     """All losses of a training step of a video network, weighted; the loss to minimise is their plain sum.
 
     Keys: those of `frame`, the losses of a single frame, for the key frame as they are and for the reference frame with
-    `ref_` in front; `loss_track` and `loss_track_aux`. `frame` is a `FrameCriterion` for `VideoKNet`, a `Criterion` for
-    `RTVideoKNet`.
+    `ref_` in front; `loss_track` and `loss_track_aux`. `frame` is a `FrameCriterion` for networks with kernels of stuff
+    (`VideoKNet`), a `Criterion` for others (`RTVideoKNet`, unless it is given such kernels).
 
     `stuff` are the labels of classes that have no objects: they get no embeddings. With `across`, objects of the other
     pairs of a batch are others, too, if these are of other clips: so embeddings learn to tell an object from those that
