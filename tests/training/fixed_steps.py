@@ -20,7 +20,7 @@ from knet.data.batches import Batch
 from knet.structures import Target
 from knet.training.build import build_network
 from knet.training.criterion import Criterion
-from knet.training.distributed import joined, rank, world
+from knet.distributed import joined, rank, world
 from knet.training.optimizer import adamw, learning_rate
 from knet.training.state import whole_weights
 from knet.training.step import train_step

@@ -19,7 +19,7 @@ from torch import nn
 from knet.cli.main import main
 from knet.config import load_config
 from knet.errors import ConfigError
-from knet.training.distributed import (
+from knet.distributed import (
     Place,
     SynchronizedBatchNorm,
     gather_numbers,

@@ -166,7 +166,7 @@ def _of_model(args: argparse.Namespace) -> dict[str, Any]:
     from knet.inference.load import choose_device, load
     from knet.inference.runtime import ENDINGS
     from knet.training.datasets import open_data
-    from knet.training.distributed import joined
+    from knet.distributed import joined
 
     if args.target is None:
         raise ConfigError("Give a config or a model to judge, or --metric for results on disk; see `knet eval --help`.")

@@ -78,7 +78,7 @@ def precision_note(args: argparse.Namespace, segmenter: Segmenter) -> str:
 
 def is_first() -> bool:
     """Whether this process speaks for all that torchrun or srun started."""
-    from knet.training.distributed import place_of
+    from knet.distributed import place_of
 
     return place_of(dict(os.environ)).rank == 0
 

@@ -22,7 +22,7 @@ from knet.evaluation.panoptic import PanopticQuality
 from knet.evaluation.semantic import ConfusionMatrix, ade20k_means, semantic_result
 from knet.inference.segmenter import Segmenter
 from knet.inference.submissions import coco_instance_results
-from knet.training.distributed import gather_objects, rank, world
+from knet.distributed import gather_objects, rank, world
 
 _ONLY = {CocoInstances: "instance", YoutubeVis: "clip"}  # truth that models of one task alone are judged by
 

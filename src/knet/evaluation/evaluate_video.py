@@ -31,7 +31,7 @@ from knet.inference.segmenter import Segmenter
 from knet.inference.streams import frame_times
 from knet.inference.tracking import VideoState
 from knet.structures import Category, Sample
-from knet.training.distributed import gather_objects, rank, world
+from knet.distributed import gather_objects, rank, world
 
 
 def judge_tracks(

@@ -30,7 +30,7 @@ from knet.training.criterion_image import KNetCriterion
 from knet.training.criterion_semantic import SemanticCriterion
 from knet.training.criterion_video import FrameCriterion, VideoCriterion
 from knet.training.datasets import CLIP
-from knet.training.distributed import synchronize_norms, world
+from knet.distributed import synchronize_norms, world
 from knet.training.video import PairLosses, TwoFrames, WholeClips
 from knet.weights.backbone import load_backbone
 from knet.weights.load import load_strict, read_checkpoint

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from knet.errors import DataError
 from knet.structures import Output, Target
-from knet.training.distributed import gather_numbers
+from knet.distributed import gather_numbers
 from knet.training.losses import (
     IGNORE,
     dice_loss,

@@ -27,7 +27,7 @@ from knet.training.criterion import (
     pairs_of,
     share_counts,
 )
-from knet.training.distributed import mean_over_processes, world
+from knet.distributed import mean_over_processes, world
 from knet.training.losses import IGNORE, focal_loss, rank_loss
 from knet.training.match import Match, assign, last_owners, matching_cost
 

@@ -37,7 +37,7 @@ from knet.training.build import (
     scaled_learning_rate,
 )
 from knet.training.datasets import open_data, training_set
-from knet.training.distributed import gather_objects, joined, rank, world
+from knet.distributed import gather_objects, joined, rank, world
 from knet.training.interrupt import Interrupt
 from knet.training.optimizer import adamw, learning_rate
 from knet.training.record import RunRecord

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from knet.training.distributed import gather, mean_over_processes, world
+from knet.distributed import gather, mean_over_processes, world
 
 P = ParamSpec("P")
 

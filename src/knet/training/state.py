@@ -23,7 +23,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from knet.errors import CheckpointError
 from knet.files import atomic_path, cannot_write
-from knet.training.distributed import rank
+from knet.distributed import rank
 
 _WHOLE = StateDictOptions(full_state_dict=True)
 

@@ -16,7 +16,7 @@ from knet.inference.prepare import normalize_and_pad
 from knet.structures import Preprocessing
 from knet.training.build import delay_gradients
 from knet.training.criterion import GRID, CriterionLike
-from knet.training.distributed import gather_numbers, mean_over_processes, rank
+from knet.distributed import gather_numbers, mean_over_processes, rank
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
