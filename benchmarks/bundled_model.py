@@ -38,7 +38,7 @@ def bundle(run: Path) -> None:
 def measure(data: Path) -> None:
     """The bundled model on CamVid val."""
     import knet
-    from knet.data.coco_panoptic import CocoPanoptic
+    from knet.data.readers.coco_panoptic import CocoPanoptic
     from knet.evaluation.evaluate import evaluate
 
     segmenter = knet.load(MODEL, device="cpu", precision="fp32")

@@ -29,11 +29,11 @@ from torch.nn import functional as F
 
 from knet.config import load_config
 from knet.data.categories import load_table
-from knet.data.coco_panoptic import CocoPanoptic
-from knet.data.color import random_color
-from knet.data.prepare import prepare_cityscapes
+from knet.data.make.prepare import prepare_cityscapes
+from knet.data.readers.coco_panoptic import CocoPanoptic
+from knet.data.samples.color import random_color
+from knet.data.samples.transforms import TrainAugmentation, resized_size
 from knet.data.synthetic.layouts import synthesize
-from knet.data.transforms import TrainAugmentation, resized_size
 from knet.structures import Target
 
 HEIGHT, WIDTH = 1024, 2048

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from knet.config import load_config
-from knet.data.coco_instances import CocoInstances
+from knet.data.readers.coco_instances import CocoInstances
 from knet.training.loop import train
 
 IMAGES, GOAL = 10, 0.80

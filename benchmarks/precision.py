@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import knet
-from knet.data.coco_panoptic import CocoPanoptic
+from knet.data.readers.coco_panoptic import CocoPanoptic
 from knet.evaluation.panoptic import PanopticQuality
 from knet.inference.segmentation import Segmentation, semantic_ids
 from knet.inference.segmenter import Segmenter

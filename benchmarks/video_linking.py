@@ -29,8 +29,8 @@ import torch
 
 import knet
 from knet.config import load_config
-from knet.data.clips import NUMBERS
-from knet.data.step import KittiStep
+from knet.data.readers.clips import NUMBERS
+from knet.data.readers.kitti_step import KittiStep
 from knet.data.synthetic.clip_layouts import synthesize_clips
 from knet.evaluation.evaluate import evaluate
 from knet.evaluation.evaluate_video import Figures

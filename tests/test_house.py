@@ -16,6 +16,8 @@ SOURCE = ROOT / "src" / "knet"
 # Imports go down only; rooms of floor 1 do not know each other. The first prefix that fits counts.
 FLOORS: tuple[tuple[str, int], ...] = (
     ("knet.cli", 5),
+    ("knet.runs", 4),
+    ("knet.distributed", 0),
     ("knet.training.loop", 4),
     ("knet.training.step", 4),
     ("knet.training.build", 4),

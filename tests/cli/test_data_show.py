@@ -13,9 +13,10 @@ from PIL import Image
 
 from knet.cli.main import main
 from knet.config import load_config
-from knet.data.batches import BatchPlan, TrainingSet, load_batches
+from knet.data.readers.open import open_data
+from knet.data.samples.batches import BatchPlan, TrainingSet, load_batches
 from knet.inference.samples import GAP
-from knet.training.datasets import augmentation_of, open_data
+from knet.runs.samples import augmentation_of
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ import pytest
 from command_line import Run, runner
 from PIL import Image
 
-from knet.data.coco_masks import read_mask, unpack_mask
+from knet.data.files.masks import read_mask, unpack_mask
+from knet.data.readers.youtube_vis import YoutubeVis
 from knet.data.synthetic.clip_layouts import synthesize_clips
-from knet.data.youtube_vis import YoutubeVis
 from knet.evaluation import ytvis_ap
 from tiny_models import tiny_file
 

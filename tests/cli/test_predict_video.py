@@ -16,7 +16,7 @@ from PIL import Image
 
 import knet
 from knet.cli.main import main
-from knet.data.step import read_step_png
+from knet.data.readers.kitti_step import read_step_png
 from knet.inference import streams
 from knet.inference.sources import read_video
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from knet.data.categories import load_categories
-from knet.data.clips import ClipReader, make_id_map
+from knet.data.readers.clips import ClipReader, make_id_map
 
 SIZE = (12, 20)
 STEP = load_categories("kitti_step")  # person, car, road, ...

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from knet.data.label_folder import LabelFolder
+from knet.data.readers.label_folder import LabelFolder
 from knet.errors import DataError
 from knet.evaluation import mean_iou, report
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from knet.cli.main import main
 from knet.data.categories import load_categories
-from knet.data.coco_instances import CocoInstances
-from knet.data.label_folder import LabelFolder
+from knet.data.readers.coco_instances import CocoInstances
+from knet.data.readers.label_folder import LabelFolder
 from knet.errors import ConfigError
 from knet.evaluation.evaluate import evaluate
 from knet.inference.segmentation import Segmentation
@@ -69,7 +69,7 @@ class Oracle:
                 segments.append(Segment(s.id, category.id, category.name, category.thing, 0.9, area, box))
         packed = None
         if self.task == "instance":
-            from knet.data.coco_masks import pack_mask
+            from knet.data.files.masks import pack_mask
 
             packed = {number: pack_mask(mask) for number, mask in masks.items()}
         return Segmentation(id_map, segments, self.categories, name, masks=packed)

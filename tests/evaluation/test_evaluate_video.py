@@ -18,11 +18,11 @@ from PIL import Image
 
 import knet
 from knet.data.categories import load_categories
-from knet.data.clip_folder import ClipFolder, write_clip_frame
-from knet.data.clip_roots import open_clips
-from knet.data.clips import NUMBERS, Clip, ClipReader, FrameFiles, split_id
-from knet.data.coco_masks import mask_area, pack_mask
-from knet.data.step import VOID, KittiStep, read_step_png, write_step_png
+from knet.data.files.masks import mask_area, pack_mask
+from knet.data.readers.clip_folder import ClipFolder, write_clip_frame
+from knet.data.readers.clips import NUMBERS, Clip, ClipReader, FrameFiles, split_id
+from knet.data.readers.kitti_step import VOID, KittiStep, read_step_png, write_step_png
+from knet.data.readers.open import open_clips
 from knet.data.synthetic.clip_layouts import synthesize_clips
 from knet.errors import ConfigError, DataError
 from knet.evaluation import stq, vpq

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knet.data.coco_masks import mask_area, pack_mask, unpack_mask
+from knet.data.files.masks import mask_area, pack_mask, unpack_mask
 from knet.errors import DataError
 from knet.evaluation import ytvis_ap
 from knet.evaluation.video_instance import _side_by_side

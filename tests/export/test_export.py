@@ -15,7 +15,7 @@ from PIL import Image
 
 import knet
 from knet.data.categories import load_categories
-from knet.data.coco_masks import unpack_mask
+from knet.data.files.masks import unpack_mask
 from knet.errors import ConfigError
 from knet.export import tensorrt
 from knet.export.graph import Graph

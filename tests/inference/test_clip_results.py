@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knet.data.categories import load_categories
-from knet.data.coco_masks import pack_mask
-from knet.data.youtube_vis import VideoToWrite, write_youtube_vis
+from knet.data.files.masks import pack_mask
+from knet.data.readers.youtube_vis import VideoToWrite, write_youtube_vis
 from knet.errors import DataError
 from knet.inference import clip as clip_module
 from knet.inference.clip import YoutubeVisWriter, frame_results, segment_clips

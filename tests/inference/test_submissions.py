@@ -14,7 +14,7 @@ from PIL import Image
 from pycocotools import mask as official
 
 from knet.data.categories import load_categories
-from knet.data.coco_masks import unpack_mask
+from knet.data.files.masks import unpack_mask
 from knet.errors import ConfigError, DataError, OutputError
 from knet.evaluation import mask_ap, mean_iou, panoptic_quality
 from knet.evaluation.instance_cityscapes import cityscapes_instance_ap

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import knet
-from knet.data.coco_masks import mask_area, read_mask
+from knet.data.files.masks import mask_area, read_mask
 from knet.errors import CheckpointError, ConfigError
 from knet.inference.segmentation import Segmentation
 from knet.inference.segmenter import Segmenter

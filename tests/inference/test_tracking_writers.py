@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from fake_video import TABLE, Painted, drive, in_folder, segmenter_of
 
-from knet.data.cityscapes_vps import CityscapesVps
-from knet.data.coco_masks import read_mask, unpack_mask
-from knet.data.files import areas_in, read_ids
-from knet.data.mots import read_mots
-from knet.data.step import read_step_png
-from knet.data.vipseg import VipSeg
+from knet.data.files.io import areas_in, read_ids
+from knet.data.files.masks import read_mask, unpack_mask
+from knet.data.readers.cityscapes_vps import CityscapesVps
+from knet.data.readers.kitti_step import read_step_png
+from knet.data.readers.mots import read_mots
+from knet.data.readers.vipseg import VipSeg
 from knet.errors import ConfigError, DataError
 from knet.evaluation import vpq
 from knet.inference.segmentation import Segmentation

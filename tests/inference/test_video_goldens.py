@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import knet
-from knet.data.step import read_step_png
+from knet.data.readers.kitti_step import read_step_png
 from knet.inference.sources import Item
 from knet.inference.streams import Frame
 from knet.inference.track_writers import TrackWriter

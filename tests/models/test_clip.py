@@ -15,7 +15,7 @@ from torch import Tensor
 
 import knet
 from knet.data.categories import load_categories
-from knet.data.coco_masks import pack_mask, unpack_mask
+from knet.data.files.masks import pack_mask, unpack_mask
 from knet.errors import ConfigError, DataError, OutputError
 from knet.evaluation.evaluate import evaluate
 from knet.inference.clip import segment_clip, write_youtube_vis, youtube_vis_results

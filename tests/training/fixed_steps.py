@@ -16,11 +16,11 @@ from by_halves import ByHalves
 from torch import nn
 
 from knet.config import RunConfig
-from knet.data.batches import Batch
+from knet.data.samples.batches import Batch
+from knet.distributed import joined, rank, world
 from knet.structures import Target
 from knet.training.build import build_network
 from knet.training.criterion import Criterion
-from knet.distributed import joined, rank, world
 from knet.training.optimizer import adamw, learning_rate
 from knet.training.state import whole_weights
 from knet.training.step import train_step

@@ -18,8 +18,8 @@ from test_processes import finish, start
 import knet
 from knet.cli.main import main
 from knet.config import load_config
+from knet.data.readers.open import open_data
 from knet.errors import ConfigError, DataError
-from knet.training.datasets import open_data
 from knet.training.loop import train
 from knet.weights.load import read_checkpoint
 

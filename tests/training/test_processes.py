@@ -18,7 +18,6 @@ from torch import nn
 
 from knet.cli.main import main
 from knet.config import load_config
-from knet.errors import ConfigError
 from knet.distributed import (
     Place,
     SynchronizedBatchNorm,
@@ -29,6 +28,7 @@ from knet.distributed import (
     meeting_point,
     place_of,
 )
+from knet.errors import ConfigError
 from knet.training.loop import train
 from knet.training.state import read_state
 

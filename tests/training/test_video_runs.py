@@ -10,13 +10,14 @@ import torch
 from tiny_run import rows, write_config
 
 from knet.config import load_config
-from knet.data.batches import BatchPlan, load_batches
-from knet.data.pairs import PairBatch
+from knet.data.readers.open import open_data
+from knet.data.samples.batches import BatchPlan, load_batches
+from knet.data.samples.pairs import PairBatch
 from knet.data.synthetic.clip_layouts import synthesize_clips
 from knet.errors import CheckpointError, ConfigError
 from knet.models.zoo import create
+from knet.runs.samples import training_set
 from knet.training.build import added_to_image_model, build_criterion, load_first, on_frames, run_card
-from knet.training.datasets import open_data, training_set
 from knet.training.loop import train
 from knet.training.optimizer import adamw
 from knet.training.step import train_step

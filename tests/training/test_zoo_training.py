@@ -10,7 +10,8 @@ import torch
 
 import knet
 from knet.config import RunConfig, config_names, load_config
-from knet.data.batches import Batch, BatchPlan, load_batches
+from knet.data.readers.open import open_data
+from knet.data.samples.batches import Batch, BatchPlan, load_batches
 from knet.data.synthetic.clip_layouts import synthesize_clips
 from knet.models.clip import ClipKNet
 from knet.models.image import KNet
@@ -18,9 +19,9 @@ from knet.models.realtime import RTKNet
 from knet.models.semantic import KNetSemantic
 from knet.models.video import RTVideoKNet, VideoKNet
 from knet.models.zoo import ZOO
+from knet.runs.samples import training_set
 from knet.structures import Target
 from knet.training.build import build_criterion, on_frames, run_card
-from knet.training.datasets import open_data, training_set
 from knet.training.optimizer import adamw
 from knet.training.step import train_step
 

@@ -145,8 +145,8 @@ def _add_synth(jobs: Any) -> None:
 
 def run_prepare(args: argparse.Namespace) -> int:
     """Prepares and prints what is there now."""
-    from knet.data.files import name_some
-    from knet.data.prepare import prepare_cityscapes, prepare_mapillary
+    from knet.data.files.io import name_some
+    from knet.data.make.prepare import prepare_cityscapes, prepare_mapillary
 
     chosen: dict[str, Any] = {} if args.splits is None else {"splits": _names(args.splits)}
     summary: dict[str, Any]
@@ -176,8 +176,8 @@ def run_prepare(args: argparse.Namespace) -> int:
 
 def run_check(args: argparse.Namespace) -> int:
     """Checks and prints; status 2 if there are errors, 0 if there are at most warnings."""
-    from knet.data.checks import check_root
-    from knet.data.clip_checks import check_clip_root
+    from knet.data.check.clips import check_clip_root
+    from knet.data.check.images import check_root
 
     kinds = ("images", "panoptic", "masks", "labels", "instances", "mots")
     given = {kind for kind in kinds if getattr(args, kind) is not None}
@@ -205,10 +205,10 @@ def run_check(args: argparse.Namespace) -> int:
 def _check_files(args: argparse.Namespace, given: set[str]) -> Any:
     """The report on a data set whose files are named one by one. Raises: ConfigError if they are none of the forms."""
     from knet.data.categories import load_categories
-    from knet.data.checks import check_panoptic
-    from knet.data.clip_checks import check_clips
-    from knet.data.clip_folder import ClipFolder
-    from knet.data.mots import Mots
+    from knet.data.check.clips import check_clips
+    from knet.data.check.images import check_panoptic
+    from knet.data.readers.clip_folder import ClipFolder
+    from knet.data.readers.mots import Mots
 
     categories = None if args.classes is None else load_categories(args.classes)
     if given == {"images", "panoptic", "masks"}:
@@ -224,7 +224,7 @@ def _check_files(args: argparse.Namespace, given: set[str]) -> Any:
 
 def run_from_labels(args: argparse.Namespace) -> int:
     """Converts and prints how many segments each class got."""
-    from knet.data.from_labels import labels_to_panoptic
+    from knet.data.make.from_labels import labels_to_panoptic
 
     if args.classes is None:
         raise ConfigError(f"--classes is missing: {_TABLE_HINT}")

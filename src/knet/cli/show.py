@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from knet.config import RunConfig
-    from knet.data.batches import Reader
+    from knet.data.readers.reader import Reader
     from knet.structures import Target
 
 
@@ -58,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from knet.config import load_config
+    from knet.data.readers.open import open_data
     from knet.inference.samples import write_samples
-    from knet.training.datasets import open_data
 
     overrides = args.overrides + ([] if args.seed is None else [f"seed={args.seed}"])
     config = load_config(args.config, overrides)
@@ -87,8 +87,8 @@ def training_samples(config: RunConfig, reader: Reader) -> Iterator[tuple[str, n
         ConfigError: no 'augment' in the config.
         DataError: an image or its truth cannot be read.
     """
-    from knet.data.batches import BatchPlan, TrainingSet
-    from knet.training.datasets import augmentation_of
+    from knet.data.samples.batches import BatchPlan, TrainingSet
+    from knet.runs.samples import augmentation_of
 
     training_set = TrainingSet(reader, augmentation_of(config), config.seed)
     plan = BatchPlan(len(reader), config.batch, config.seed)
@@ -104,7 +104,7 @@ def validation_samples(reader: Reader) -> Iterator[tuple[str, np.ndarray, Target
     """
     import torch
 
-    from knet.data.transforms import make_target
+    from knet.data.samples.transforms import make_target
 
     for index in range(len(reader)):
         sample = reader.read(index)

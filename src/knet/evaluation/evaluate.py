@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from knet.data.batches import Reader
 from knet.data.categories import load_categories
-from knet.data.clips import ClipReader
-from knet.data.coco_instances import CocoInstances
-from knet.data.label_folder import LabelFolder
-from knet.data.youtube_vis import YoutubeVis
+from knet.data.readers.clips import ClipReader
+from knet.data.readers.coco_instances import CocoInstances
+from knet.data.readers.label_folder import LabelFolder
+from knet.data.readers.reader import Reader
+from knet.data.readers.youtube_vis import YoutubeVis
+from knet.distributed import gather_objects, rank, world
 from knet.errors import ConfigError
 from knet.evaluation.evaluate_video import judge_tracks, judge_whole_clips
 from knet.evaluation.instance import mask_ap
@@ -22,7 +23,6 @@ from knet.evaluation.panoptic import PanopticQuality
 from knet.evaluation.semantic import ConfusionMatrix, ade20k_means, semantic_result
 from knet.inference.segmenter import Segmenter
 from knet.inference.submissions import coco_instance_results
-from knet.distributed import gather_objects, rank, world
 
 _ONLY = {CocoInstances: "instance", YoutubeVis: "clip"}  # truth that models of one task alone are judged by
 

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from knet.data.clips import NUMBERS, Clip, ClipReader
-from knet.data.step import KittiStep
-from knet.data.vipseg import VipSeg
-from knet.data.youtube_vis import YoutubeVis
+from knet.data.readers.clips import NUMBERS, Clip, ClipReader
+from knet.data.readers.kitti_step import KittiStep
+from knet.data.readers.vipseg import VipSeg
+from knet.data.readers.youtube_vis import YoutubeVis
+from knet.distributed import gather_objects, rank, world
 from knet.errors import DataError
 from knet.evaluation.panoptic import PanopticQuality
 from knet.evaluation.panoptic_files import read_ahead
@@ -31,7 +32,6 @@ from knet.inference.segmenter import Segmenter
 from knet.inference.streams import frame_times
 from knet.inference.tracking import VideoState
 from knet.structures import Category, Sample
-from knet.distributed import gather_objects, rank, world
 
 
 def judge_tracks(

@@ -27,7 +27,7 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from tqdm import tqdm
 
-from knet.data.coco_masks import mask_area, mask_box, read_mask
+from knet.data.files.masks import mask_area, mask_box, read_mask
 from knet.errors import DataError
 from knet.structures import Category
 

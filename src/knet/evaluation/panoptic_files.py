@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from knet.data.files import read_ids
+from knet.data.files.io import read_ids
 from knet.errors import DataError
 from knet.structures import Category, Segment, SegmentInfo
 

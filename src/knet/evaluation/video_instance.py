@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from knet.data.coco_masks import Rle, mask_area, mask_box, read_mask, runs
+from knet.data.files.masks import Rle, mask_area, mask_box, read_mask, runs
 from knet.errors import DataError
 from knet.evaluation.instance import Rows, is_number, is_whole, open_rows, read_names, summarize
 

@@ -16,8 +16,8 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 
-from knet.data.coco_masks import mask_area, mask_box, pack_mask, unpack_mask
-from knet.data.youtube_vis import YoutubeVis
+from knet.data.files.masks import mask_area, mask_box, pack_mask, unpack_mask
+from knet.data.readers.youtube_vis import YoutubeVis
 from knet.errors import ConfigError, DataError, OutputError
 from knet.inference.engine import Engine, TorchEngine
 from knet.inference.segmentation import Segmentation, rle_text

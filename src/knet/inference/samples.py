@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from knet.data.transforms import make_target
+from knet.data.samples.transforms import make_target
 from knet.errors import DataError
 from knet.files import safe_name
 from knet.inference.draw import overlay

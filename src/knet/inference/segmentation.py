@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from knet.data.coco_masks import Rle, pack_mask, unpack_mask
+from knet.data.files.masks import Rle, pack_mask, unpack_mask
 from knet.errors import ConfigError, OutputError
 from knet.inference.draw import map_ids, overlay
 from knet.inference.sources import load_image

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
-from knet.data.coco_masks import mask_area, mask_box, pack_mask
+from knet.data.files.masks import mask_area, mask_box, pack_mask
 from knet.data.resize_opencv import resize_as_opencv
 from knet.errors import ConfigError, DataError
 from knet.inference.engine import Engine, TorchEngine

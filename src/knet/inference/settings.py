@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict
 
-from knet.data.transforms import resized_size
+from knet.data.samples.transforms import resized_size
 from knet.errors import ConfigError
 from knet.models.zoo import Task
 from knet.structures import Preprocessing

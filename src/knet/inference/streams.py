@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import av
 
-from knet.data.cityscapes_vps import frame_stem
+from knet.data.readers.cityscapes_vps import frame_stem
 from knet.errors import DataError
 from knet.files import safe_name
 from knet.inference.decoding import decode_frames

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from knet.data.categories import load_categories
-from knet.data.coco_masks import Rle, mask_area, pack_mask
+from knet.data.files.masks import Rle, mask_area, pack_mask
 from knet.errors import ConfigError, DataError, OutputError
 from knet.evaluation.semantic import CITYSCAPES_EVALUATED
 from knet.inference.draw import map_ids

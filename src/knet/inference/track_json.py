@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from knet.data.cityscapes_vps import frame_stem
-from knet.data.files import areas_in
+from knet.data.files.io import areas_in
+from knet.data.readers.cityscapes_vps import frame_stem
 from knet.inference.draw import map_ids
 from knet.inference.segmentation import Segmentation
 from knet.inference.streams import Frame

@@ -25,9 +25,9 @@ from pathlib import Path
 import numpy as np
 
 from knet.data.categories import load_categories
-from knet.data.cityscapes_vps import write_vps_png
-from knet.data.step import VOID, write_step_png
-from knet.data.vipseg import write_vipseg_png
+from knet.data.readers.cityscapes_vps import write_vps_png
+from knet.data.readers.kitti_step import VOID, write_step_png
+from knet.data.readers.vipseg import write_vipseg_png
 from knet.errors import ConfigError, DataError, OutputError
 from knet.files import safe_name
 from knet.inference.draw import map_ids

@@ -46,7 +46,7 @@ def clip_objects(
         class_logits: of the last clip stage that judges classes.
         mask_logits: of the last clip stage.
         padded, seen, size: of all frames, see `to_image`.
-        pack: makes of a mask (H,W) bool what is kept, such as `knet.data.coco_masks.pack_mask`.
+        pack: makes of a mask (H,W) bool what is kept, such as `knet.data.files.masks.pack_mask`.
         score: objects below are left out.
         count: the most objects; the official code gives 10 of the 100 x 40 pairs.
     """

@@ -134,7 +134,7 @@ def instances(
         mask_logits: of the last stage, for one image.
         class_logits: of the last stage, for one image.
         padded, seen, size: see `to_image`.
-        pack: makes of a mask (H,W) bool what is kept, such as `knet.data.coco_masks.pack_mask`.
+        pack: makes of a mask (H,W) bool what is kept, such as `knet.data.files.masks.pack_mask`.
         score: objects below are left out.
         count: the most objects.
     """

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from knet.distributed import gather_numbers
 from knet.errors import DataError
 from knet.structures import Output, Target
-from knet.distributed import gather_numbers
 from knet.training.losses import (
     IGNORE,
     dice_loss,

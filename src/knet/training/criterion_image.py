@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from knet.distributed import mean_over_processes, world
 from knet.structures import Output
 from knet.training.criterion import (
     Counts,
@@ -27,7 +28,6 @@ from knet.training.criterion import (
     pairs_of,
     share_counts,
 )
-from knet.distributed import mean_over_processes, world
 from knet.training.losses import IGNORE, focal_loss, rank_loss
 from knet.training.match import Match, assign, last_owners, matching_cost
 

@@ -20,8 +20,11 @@ from torch import nn
 from tqdm import tqdm
 
 from knet.config import RunConfig, dump_config
-from knet.data.batches import Batch, BatchPlan, Reader, Samples, load_batches
-from knet.data.pairs import PairBatch
+from knet.data.readers.open import open_data
+from knet.data.readers.reader import Reader
+from knet.data.samples.batches import Batch, BatchPlan, Samples, load_batches
+from knet.data.samples.pairs import PairBatch
+from knet.distributed import gather_objects, joined, rank, world
 from knet.errors import ConfigError, DataError, OutputError, TrainingError
 from knet.evaluation.evaluate import evaluate
 from knet.files import atomic_path
@@ -29,6 +32,7 @@ from knet.inference.load import choose_device, fast_in_bf16, segmenter_for
 from knet.inference.samples import draw_truth, side_by_side
 from knet.inference.segmenter import Segmenter
 from knet.models.zoo import create
+from knet.runs.samples import training_set
 from knet.training.build import (
     build_criterion,
     build_network,
@@ -36,8 +40,6 @@ from knet.training.build import (
     run_card,
     scaled_learning_rate,
 )
-from knet.training.datasets import open_data, training_set
-from knet.distributed import gather_objects, joined, rank, world
 from knet.training.interrupt import Interrupt
 from knet.training.optimizer import adamw, learning_rate
 from knet.training.record import RunRecord

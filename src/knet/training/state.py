@@ -21,9 +21,9 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from knet.distributed import rank
 from knet.errors import CheckpointError
 from knet.files import atomic_path, cannot_write
-from knet.distributed import rank
 
 _WHOLE = StateDictOptions(full_state_dict=True)
 

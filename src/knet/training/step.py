@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from knet.data.batches import Batch
-from knet.data.pairs import PairBatch
+from knet.data.samples.batches import Batch
+from knet.data.samples.pairs import PairBatch
+from knet.distributed import gather_numbers, mean_over_processes, rank
 from knet.inference.prepare import normalize_and_pad
 from knet.structures import Preprocessing
 from knet.training.build import delay_gradients
 from knet.training.criterion import GRID, CriterionLike
-from knet.distributed import gather_numbers, mean_over_processes, rank
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-_PIXEL_STREAM, _NETWORK_STREAM = 3, 4  # keep random numbers for different uses apart, see `knet.data.batches`
+_PIXEL_STREAM, _NETWORK_STREAM = 3, 4  # keep random numbers for different uses apart, see `knet.data.samples.batches`
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from knet.data.pairs import PairTargets
+from knet.data.samples.pairs import PairTargets
 from knet.structures import Output
 from knet.training.criterion import Counts, Outputs
 from knet.training.criterion_video import VideoCriterion

@@ -14,14 +14,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from knet.data.categories import load_table
-from knet.data.cityscapes_vps import write_vps_png
-from knet.data.coco_masks import Rle, pack_mask
-from knet.data.panoptic_writer import PanopticWriter, SegmentRow
-from knet.data.step import VOID, write_step_png
+from knet.data.files.masks import Rle, pack_mask
+from knet.data.make.panoptic_writer import PanopticWriter, SegmentRow
+from knet.data.readers.cityscapes_vps import write_vps_png
+from knet.data.readers.kitti_step import VOID, write_step_png
+from knet.data.readers.vipseg import write_vipseg_png
+from knet.data.readers.youtube_vis import TrackToWrite, VideoToWrite, write_youtube_vis
 from knet.data.synthetic.layouts import whole_folder
 from knet.data.synthetic.moving import MovingFrame, draw_clip
-from knet.data.vipseg import write_vipseg_png
-from knet.data.youtube_vis import TrackToWrite, VideoToWrite, write_youtube_vis
 from knet.errors import ConfigError
 
 _JPEG_QUALITY = 92

@@ -1,0 +1,201 @@
+"""Opening the files of a data set: every failure becomes one sentence that names the file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from knet.data.files.png import read_png_ids, read_png_rgb
+from knet.errors import DataError
+
+IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
+
+_EXIF_ORIENTATION = 274
+_SIDEWAYS = frozenset({5, 6, 7, 8})
+_UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError)
+
+
+def read_image(path: Path) -> np.ndarray:
+    """(H,W,3) uint8 RGB, turned upright where the camera noted an orientation (EXIF).
+
+    Raises:
+        DataError: the file is missing or no readable image.
+    """
+    try:
+        plain = read_png_rgb(path)
+        if plain is not None:
+            return plain
+        with Image.open(path) as file:
+            ImageOps.exif_transpose(file, in_place=True)
+            return np.array(file if file.mode == "RGB" else file.convert("RGB"))
+    except _UNREADABLE as fault:
+        raise _unreadable(path, "image", fault) from fault
+
+
+def read_image_size(path: Path) -> tuple[int, int]:
+    """(height, width) of the upright image, from the file's head alone.
+
+    Raises:
+        DataError: the file is missing or no readable image.
+    """
+    try:
+        with Image.open(path) as file:
+            width, height = file.size
+            # Asking a PNG without EXIF for it would decode the whole picture.
+            noted = "exif" in file.info or file.format == "TIFF"
+            sideways = noted and file.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS
+    except _UNREADABLE as fault:
+        raise _unreadable(path, "image", fault) from fault
+    return (width, height) if sideways else (height, width)
+
+
+def read_ids(path: Path) -> np.ndarray:
+    """(H,W) int32 segment ids of a COCO panoptic PNG: R + 256 G + 65536 B, 0 = void; alpha does not count.
+
+    Raises:
+        DataError: the file is missing, no readable PNG, or neither in RGB nor in RGBA, with 8 bits a channel.
+    """
+    try:
+        plain = read_png_ids(path)
+        if plain is not None:
+            return plain
+        with Image.open(path) as file:
+            refuse_deep_colors(file, path)
+            mode, (width, height) = file.mode, file.size
+            # Pillow keeps four bytes a pixel; read as one number they are the id and, in the highest, no part of it.
+            packed = file.tobytes("raw", "RGBX" if mode == "RGB" else mode)
+    except _UNREADABLE as fault:
+        raise _unreadable(path, "panoptic PNG", fault) from fault
+    if mode not in ("RGB", "RGBA"):
+        raise DataError(f"{path} must be an RGB PNG (id = R + 256 G + 65536 B), not of the colour mode {mode}.")
+    return np.frombuffer(packed, "<i4").reshape(height, width) & np.int32(0xFFFFFF)
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """(H,W) int32 pixel values of a label PNG: 8-bit index or palette, or 16-bit.
+
+    Raises:
+        DataError: the file is missing, no readable PNG, or a colour picture.
+    """
+    values = read_labels_or_colors(path)
+    if values.ndim == 3:
+        raise DataError(f"{path} is a colour picture; a label PNG must have one channel with a number per pixel.")
+    return values
+
+
+def read_labels_or_colors(path: Path) -> np.ndarray:
+    """(H,W) int32 pixel values of a label PNG as `read_labels`, or (H,W,3) uint8 of one in RGB; alpha is left out.
+
+    Raises:
+        DataError: the file is missing, no readable PNG, or neither numbers nor RGB.
+    """
+    try:
+        with Image.open(path) as file:
+            mode = file.mode
+            if mode in {"RGB", "RGBA"}:
+                refuse_deep_colors(file, path)
+                return np.array(file)[..., :3]
+            values = np.asarray(file) if mode in {"L", "P", "1"} or mode.startswith("I") else None
+    except _UNREADABLE as fault:
+        raise _unreadable(path, "label PNG", fault) from fault
+    if values is None:
+        raise DataError(
+            f"{path} has the colour mode {mode}; a label PNG must have one channel with a number per pixel, or RGB."
+        )
+    return values.astype(np.int32)
+
+
+def refuse_deep_colors(file: Image.Image, path: Path) -> None:
+    """Refuses an open picture, not yet decoded, whose channels have 16 bits: Pillow keeps only the upper half of each.
+
+    Raises:
+        DataError: it is such a picture.
+    """
+    if any(";16" in str(tile[3]) for tile in getattr(file, "tile", ()) if file.mode in {"RGB", "RGBA"}):
+        raise DataError(
+            f"{path} has 16 bits a channel; ids are made of three channels of 8 bits: write it anew in RGB."
+        )
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        DataError: the file is missing or broken.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as fault:
+        raise _unreadable(path, "JSON file", fault) from fault
+
+
+def list_images(folder: Path) -> list[str]:
+    """Paths of all images below a folder, relative to it, with forward slashes, sorted. Links are followed.
+
+    One walk over the folder is much cheaper on a network disk than asking for each file of a large data set.
+
+    Raises:
+        DataError: the folder does not exist.
+    """
+    if not folder.is_dir():
+        raise DataError(f"The folder {folder} does not exist; give the folder that holds the images.")
+    found = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        below = Path(place).relative_to(folder).as_posix()
+        prefix = "" if below == "." else below + "/"
+        found += [
+            prefix + name
+            for name in names
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_ENDINGS  # noqa: PTH122
+        ]
+    return sorted(found)
+
+
+def name_some(names: Iterable[object]) -> str:
+    """At most three names for an error message, and how many more there are."""
+    listed = [str(name) for name in names]
+    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
+
+
+def without_ending(name: str) -> str:
+    """A relative path without the file ending: "aachen/a.png" -> "aachen/a"."""
+    return PurePosixPath(name).with_suffix("").as_posix()
+
+
+def values_in(map_: np.ndarray) -> np.ndarray:
+    """The different values of an (H,W) integer map, ascending.
+
+    Sorts only one value for each run of equal neighbours: label maps have long runs, so this is several times faster
+    than sorting all pixels.
+    """
+    flat = map_.ravel()
+    if flat.size == 0:
+        return flat
+    starts = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    return np.unique(np.append(flat[starts], flat[0]))
+
+
+def areas_in(map_: np.ndarray) -> dict[int, int]:
+    """The different values of an (H,W) integer map with their numbers of pixels, ascending; from runs, as above."""
+    flat = map_.ravel()
+    if flat.size == 0:
+        return {}
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    lengths = np.diff(np.append(starts, flat.size))
+    values, number = np.unique(flat[starts], return_inverse=True)
+    areas = np.bincount(number, lengths).astype(np.int64)
+    return dict(zip(values.tolist(), areas.tolist(), strict=True))
+
+
+def _unreadable(path: Path, what: str, fault: BaseException) -> DataError:
+    if not path.exists():
+        return DataError(f"The {what} {path} does not exist.")
+    problem = " ".join(str(fault).split()) or type(fault).__name__
+    return DataError(f"The {what} {path} cannot be read ({problem}); copy or create the file again.")

@@ -1,0 +1,92 @@
+"""Turns the instance PNGs of Cityscapes into the COCO panoptic form, as the data set's own scripts do."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from knet.data.files.io import read_labels, values_in
+from knet.data.make.panoptic_writer import PanopticWriter, SegmentRow
+from knet.errors import DataError
+
+_ENDING = "_gtFine_instanceIds.png"
+_INSTANCES_FROM = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _RawLabel:
+    """A class of the Cityscapes annotation, evaluated or not. `train_id` is 0..18, or 255 or -1 for void."""
+
+    id: int
+    train_id: int
+    name: str
+    supercategory: str
+    has_instances: int
+    ignore_in_eval: int
+    color: list[int]
+
+
+def instance_ids_to_panoptic(
+    labels: str | Path,
+    json: str | Path,
+    masks: str | Path,
+    *,
+    train_ids: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> int:
+    """Writes a COCO panoptic JSON and a folder of PNGs from every "*_gtFine_instanceIds.png"; gives the image count.
+
+    labels: the folder of a split (gtFine/val) with its city folders · train_ids: category ids 0..18 in place of the
+    raw 7..33. Segment ids are the values of the instance PNG either way: class * 1000 + number for objects, the plain
+    class for stuff and for groups of objects, which become crowds. Classes that are not evaluated become void.
+    Like the official script (createPanopticImgs of cityscapesScripts) this names images "..._gtFine_leftImg8bit.png",
+    which no file is called; `CocoPanoptic` finds the real ones.
+
+    Raises:
+        DataError: no such files, an unreadable one, an unknown class in one, or an output that exists.
+        OutputError: the output cannot be written.
+    """
+    raw_labels = _raw_labels()
+    paths = sorted(Path(labels).rglob(f"*{_ENDING}"))
+    if not paths:
+        raise DataError(f"{labels} holds no *{_ENDING}; give a split of Cityscapes' gtFine, such as gtFine/val.")
+    with PanopticWriter(json, masks, overwrite) as writer:
+        for path in tqdm(paths, desc="Cityscapes to panoptic", unit="image", disable=None if progress else True):
+            id_map = read_labels(path)
+            segments = []
+            for value in values_in(id_map).tolist():
+                raw = raw_labels.get(value if value < _INSTANCES_FROM else value // _INSTANCES_FROM)
+                if raw is None:
+                    raise DataError(f"{path} has the value {value}, which is no Cityscapes class; copy it again.")
+                if raw.ignore_in_eval:
+                    id_map[id_map == value] = 0
+                else:
+                    crowd = value < _INSTANCES_FROM and bool(raw.has_instances)
+                    segments.append(SegmentRow(value, raw.train_id if train_ids else raw.id, crowd))
+            name = path.name.removesuffix(_ENDING)
+            image = {"id": name, "file_name": f"{name}_gtFine_leftImg8bit.png"}
+            writer.add(image, f"{name}_gtFine_panoptic.png", id_map, segments)
+        rows = [_category_row(raw, train_ids) for raw in raw_labels.values() if not raw.ignore_in_eval]
+        writer.finish(rows)
+    return len(paths)
+
+
+def _raw_labels() -> dict[int, _RawLabel]:
+    text = (resources.files("knet.data") / "tables" / "cityscapes.json").read_text("utf-8")
+    return {row["id"]: _RawLabel(**row) for row in jsonlib.loads(text)["raw_labels"]}
+
+
+def _category_row(raw: _RawLabel, train_ids: bool) -> dict[str, Any]:
+    return {
+        "id": raw.train_id if train_ids else raw.id,
+        "name": raw.name,
+        "color": raw.color,
+        "supercategory": raw.supercategory,
+        "isthing": raw.has_instances,
+    }

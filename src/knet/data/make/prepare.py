@@ -1,0 +1,148 @@
+"""From the raw download of a data set to what training reads: class table, COCO panoptic JSON and PNGs."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from knet.data.categories import load_table
+from knet.data.files.io import name_some, read_json
+from knet.data.make.cityscapes import instance_ids_to_panoptic
+from knet.data.make.mapillary import instances_to_panoptic, read_config, table_from_config
+from knet.data.readers.coco_panoptic import CocoPanoptic
+from knet.data.readers.roots import (
+    CITYSCAPES_SPLITS,
+    MAPILLARY_SPLITS,
+    MapillaryRoot,
+    RootSplit,
+    find_cityscapes,
+    find_mapillary,
+    unpaired_files,
+)
+from knet.errors import DataError
+from knet.files import atomic_path
+from knet.structures import Category
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedSplit:
+    """A split that training can read. `made` is False where its panoptic form was there already.
+
+    `images` counts the labelled ones; `unlabelled` are image files that no label belongs to, and that stay unused.
+    """
+
+    name: str
+    images: int
+    json: Path
+    masks: Path
+    made: bool
+    unlabelled: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedMapillary:
+    """The class table of a Mapillary Vistas download, its version and its splits."""
+
+    version: str
+    table: Path
+    splits: list[PreparedSplit]
+
+
+def prepare_cityscapes(
+    root: str | Path,
+    splits: Sequence[str] = CITYSCAPES_SPLITS,
+    *,
+    train_ids: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> list[PreparedSplit]:
+    """Makes gtFine/cityscapes_panoptic_<split>[_trainId](.json) from the instance PNGs, as the official script does.
+
+    A split that is there already stays, unless `overwrite`. Afterwards each is opened, so that what this returns can
+    be trained on: every label has its image, and JSON and PNGs belong together.
+
+    Raises:
+        DataError: a folder, an image or a label is missing or broken, or an existing form contradicts itself.
+        OutputError: the output cannot be written.
+    """
+    found = find_cityscapes(root, splits, train_ids)
+    unlabelled = {split.name: _require_images(split) for split in found}
+    categories = None if train_ids else load_table("cityscapes").categories
+    prepared = []
+    for split in found:
+        made = overwrite or not split.json.exists()
+        if made:
+            options = {"train_ids": train_ids, "overwrite": overwrite, "progress": progress}
+            instance_ids_to_panoptic(split.labels, split.json, split.masks, **options)
+        prepared.append(_open(split, made, unlabelled[split.name], categories))
+    return prepared
+
+
+def prepare_mapillary(
+    root: str | Path,
+    splits: Sequence[str] = MAPILLARY_SPLITS,
+    *,
+    version: str | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> PreparedMapillary:
+    """Writes the class table knet_categories.json beside the download's config file, and the panoptic form if absent.
+
+    The official panoptic JSON of a split is kept where it is; `overwrite` replaces it and its PNGs by what is made from
+    the instance PNGs. version: "1.2" or "2.0", None takes what is there (1.2 if both are); v2.0's table has that in
+    its name.
+
+    Raises:
+        DataError: a folder, an image or a label is missing or broken, another table is in the way, or an existing
+            panoptic form contradicts itself or the table.
+        OutputError: the output cannot be written.
+    """
+    found = find_mapillary(root, splits, version)
+    unlabelled = {split.name: _require_images(split) for split in found.splits}
+    _write_table(found)
+    categories = load_table(found.table).categories
+    prepared = []
+    for split in found.splits:
+        made = overwrite or not split.json.exists()
+        if made:
+            files = split.images, split.labels, found.config, split.json, split.masks
+            instances_to_panoptic(*files, overwrite=overwrite, progress=progress)
+        prepared.append(_open(split, made, unlabelled[split.name], categories))
+    return PreparedMapillary(found.version, found.table, prepared)
+
+
+def _require_images(split: RootSplit) -> list[str]:
+    lonely, unlabelled = unpaired_files(split)
+    if lonely:
+        raise DataError(
+            f"{split.labels} has {name_some(lonely)} without an image in {split.images}; "
+            "copy the images again or remove these labels."
+        )
+    return unlabelled
+
+
+def _open(split: RootSplit, made: bool, unlabelled: list[str], categories: Sequence[Category] | None) -> PreparedSplit:
+    try:
+        reader = CocoPanoptic(split.images, split.json, split.masks, categories)
+    except DataError as fault:
+        if made:
+            raise
+        raise DataError(f"{fault} (--overwrite makes {split.json.name} anew from the instance PNGs.)") from fault
+    return PreparedSplit(split.name, len(reader), split.json, split.masks, made, unlabelled)
+
+
+def _write_table(found: MapillaryRoot) -> None:
+    content = table_from_config(read_config(found.config), found.version)
+    if found.table.exists():
+        if read_json(found.table) != content:
+            raise DataError(
+                f"{found.table} is not the class table that {found.config.name} gives; "
+                "remove it to have it written anew, or keep a table of your own under another name."
+            )
+        return
+    rows = ",\n".join("  " + jsonlib.dumps(row) for row in content["categories"])
+    head = "".join(f" {jsonlib.dumps(key)}: {jsonlib.dumps(content[key])},\n" for key in ("name", "source", "void_id"))
+    with atomic_path(found.table) as part:
+        part.write_text(f'{{\n{head} "categories": [\n{rows}\n ]\n}}\n', "utf-8")

@@ -1,0 +1,146 @@
+"""Reads and writes Cityscapes-VPS: six labelled frames, five apart, of each of 500 street videos.
+
+`panoptic_inst` holds 16-bit PNGs: a class's train id, or train id * 1000 + object, 255 is void; an object keeps its
+number over a video. The validation set for the official metric comes as `panoptic_video`, RGB ids that are constant
+over a video, with a JSON in the COCO panoptic form. Source: mcahny/vps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from knet.data.categories import load_table
+from knet.data.files.io import list_images, name_some, read_ids, read_json, read_labels
+from knet.data.readers.clips import ClipReader, FrameFiles, check_numbers, look_up, make_id_map
+from knet.errors import DataError
+from knet.files import atomic_path
+from knet.structures import Category, SegmentInfo
+
+VOID = 255
+_OBJECTS = 1000
+_IMAGE_ENDINGS = ("_newImg8bit.png", "_leftImg8bit.png")
+_TRUTH_ENDINGS = ("_final_mask.png", "_gtFine_color.png")
+
+
+class CityscapesVps(ClipReader):
+    """A split of Cityscapes-VPS.
+
+    root: holds `<split>/img` and `<split>/panoptic_inst`, or `<split>/panoptic_video` and
+    `panoptic_gt_<split>_city_vps.json` · split: train or val · categories: the classes in label order, ids are train
+    ids; None takes the table cityscapes_vps.
+
+    Names begin with the video and the number of the frame in it. In `panoptic_inst` the object's number in a segment's
+    id is the PNG's + 1, since theirs start from 0, and a thing's class without an object is a crowd; of
+    `panoptic_video`, objects are numbered in the order of the JSON.
+
+    Raises:
+        DataError: a folder or the JSON is missing or broken, or images and masks do not pair up.
+    """
+
+    def __init__(self, root: str | Path, split: str, categories: Sequence[Category] | None = None):
+        root = Path(root)
+        categories = load_table("cityscapes_vps").categories if categories is None else categories
+        folder = root / split
+        self._plain = (folder / "panoptic_inst").is_dir()
+        masks = folder / ("panoptic_inst" if self._plain else "panoptic_video")
+        of_masks = {frame_stem(name): name for name in list_images(masks)}
+        images = folder / "img"
+        of_images = {frame_stem(name): name for name in list_images(images)} if images.is_dir() else {}
+        lonely = sorted(of_masks.keys() ^ of_images.keys()) if of_images else []
+        if lonely:
+            has, lacks = (images, masks) if lonely[0] in of_images else (masks, images)
+            raise DataError(f"{has} has {name_some(lonely)} but {lacks} has no such frame; copy the data set again.")
+        frames = []
+        for stem, mask in of_masks.items():
+            video, _, rest = stem.partition("_")
+            number = rest.partition("_")[0]
+            if not number.isdecimal():
+                raise DataError(
+                    f"{masks / mask} is not named <video>_<frame>_<city>_..., as Cityscapes-VPS's files are."
+                )
+            image = images / of_images[stem] if of_images else None
+            frames.append(FrameFiles(video, int(number), image, masks / mask))
+        super().__init__(frames, categories, str(masks))
+        by_id = {category.id: label for label, category in enumerate(categories)}
+        things = {
+            category.id: label for category, label in zip(categories, by_id.values(), strict=True) if category.thing
+        }
+        self._labels = (
+            by_id
+            | {VOID: -1}
+            | {id_ * _OBJECTS + number: label for id_, label in things.items() for number in range(_OBJECTS) if id_}
+        )
+        self._segments: dict[str, list[tuple[int, int, int]]] = {}
+        if not self._plain:
+            self._read_json(root / f"panoptic_gt_{split}_city_vps.json", by_id)
+
+    def _decode(self, index: int) -> tuple[np.ndarray, list[SegmentInfo]]:
+        path = self._frames[index].truth
+        assert path is not None  # asked by read_truth
+        if self._plain:
+            values = read_labels(path)
+            numbers = np.where(values >= _OBJECTS, values % _OBJECTS + 1, 0)
+            return make_id_map(look_up(values, self._labels, path), numbers, self.categories)
+        rows = self._segments.get(frame_stem(path.name))
+        if rows is None:
+            raise DataError(f"{path} is not in the panoptic JSON; use the PNGs that belong to it.")
+        ids = read_ids(path)
+        label_of, number_of = {0: -1}, {0: 0}
+        for id_, label, number in rows:
+            label_of[id_], number_of[id_] = label, number
+        labels = look_up(ids, label_of, path)
+        return make_id_map(labels, look_up(ids, number_of, path), self.categories)
+
+    def _read_json(self, path: Path, labels: dict[int, int]) -> None:
+        """(id, label, number) of each frame's segments; an object's number is the same all over its video."""
+        content = read_json(path)
+        rows: Any = content.get("annotations") if isinstance(content, dict) else None
+        if not isinstance(rows, list):
+            raise DataError(f"{path} has no list 'annotations'; it must be a COCO panoptic JSON.")
+        numbers: dict[tuple[str, int], int] = {}
+        counted: dict[str, int] = {}
+        for row in rows:
+            try:
+                stem = frame_stem(row["file_name"])
+                infos = [(int(s["id"]), int(s["category_id"]), int(s.get("iscrowd", 0))) for s in row["segments_info"]]
+            except (AttributeError, TypeError, KeyError, ValueError) as fault:
+                raise DataError(f"{path} has an annotation without file_name or segments: {str(row)[:80]}.") from fault
+            video = stem.partition("_")[0]
+            found = []
+            for id_, category, crowd in infos:
+                if category not in labels:
+                    raise DataError(f"{path} has the category {category} in {stem}, which the class table lacks.")
+                if (video, id_) not in numbers:
+                    counted[video] = numbers[video, id_] = counted.get(video, 0) + 1
+                found.append((id_, labels[category], 0 if crowd else numbers[video, id_]))
+            self._segments[stem] = found
+
+
+def write_vps_png(path: str | Path, labels: np.ndarray, numbers: np.ndarray, categories: Sequence[Category]) -> None:
+    """Writes a mask of `panoptic_inst`. (H,W) labels, -1 = void, (H,W) object numbers from 1 on, 0 = not told apart
+
+    Raises:
+        DataError: more than 1000 objects of a class, or more than a 16-bit PNG holds.
+        OutputError: the file cannot be written.
+    """
+    is_thing = np.array([category.thing for category in categories] + [False])  # the last is void's, label -1
+    value = np.array([category.id for category in categories] + [VOID])
+    told_apart = is_thing[labels] & (numbers > 0)
+    check_numbers(np.where(told_apart, numbers, 0), _OBJECTS, Path(path), "Cityscapes-VPS mask")
+    values = np.where(told_apart, value[labels] * _OBJECTS + numbers - 1, value[labels])
+    with atomic_path(path) as temporary:
+        Image.fromarray(values.astype(np.uint16)).save(temporary)
+
+
+def frame_stem(name: str) -> str:
+    """The name of a frame that its image and its masks share: a file's without the ending that says which it is."""
+    file = PurePosixPath(name)
+    for ending in (*_IMAGE_ENDINGS, *_TRUTH_ENDINGS):
+        if file.name.endswith(ending):
+            return file.name.removesuffix(ending)
+    return file.stem

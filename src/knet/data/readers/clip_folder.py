@@ -1,0 +1,94 @@
+"""Reads and writes clips of one's own: for each frame an image, a PNG of classes and a PNG of object numbers.
+
+    images/walk/0001.jpg      labels/walk/0001.png      instances/walk/0001.png
+
+A folder for each clip and a number in each frame's name; the PNGs are those of `LabelFolder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from knet.data.categories import CategoryTable, as_table
+from knet.data.readers.clips import NUMBERS, ClipReader, FrameFiles, check_numbers, last_number, make_id_map
+from knet.data.readers.label_folder import LabelFolder
+from knet.errors import DataError
+from knet.files import atomic_path
+from knet.structures import Category, SegmentInfo
+
+
+class ClipFolder(ClipReader):
+    """Clips of one's own.
+
+    images, labels, instances: folders with a folder for each clip, whose files pair up by name · categories: a class
+    table, its name or file · void: pixel value(s) of labels that mean void, beside those that the table names.
+
+    A label PNG says the class of each pixel (the table's values, or its colours). An instance PNG numbers the objects:
+    the same number in all frames of the clip; 0 = not told apart, which makes a region of a thing's class a crowd.
+
+    Raises:
+        DataError: a folder is missing or empty, files do not pair up, or a frame has no clip or number.
+    """
+
+    def __init__(
+        self,
+        images: str | Path,
+        labels: str | Path,
+        instances: str | Path,
+        categories: str | Path | CategoryTable | Sequence[Category],
+        void: int | Sequence[int] | None = None,
+    ):
+        self._pictures = LabelFolder(images, labels, categories, void, instances)
+        self._instances = Path(instances)
+        frames = []
+        self._places: dict[tuple[str, int], int] = {}
+        for index in range(len(self._pictures)):
+            name = PurePosixPath(self._pictures.name(index))
+            clip, number = name.parent.as_posix(), last_number(name.name)
+            path = Path(images) / self._pictures.image_name(index)
+            if clip == "." or number is None:
+                raise DataError(
+                    f"{path} is no frame of a clip; put each clip into a folder of its own and number its frames."
+                )
+            frames.append(FrameFiles(clip, number, path, Path(labels)))
+            self._places[clip, number] = index
+        super().__init__(frames, self._pictures.categories, str(images))
+
+    def _decode(self, index: int) -> tuple[np.ndarray, list[SegmentInfo]]:
+        frame = self._frames[index]
+        place = self._places[frame.clip, frame.number]
+        labels, numbers = self._pictures.read_label_map(place), self._pictures.read_instance_map(place)
+        assert numbers is not None  # there are instances
+        check_numbers(numbers, NUMBERS - 1, self._instances / self._pictures.name(place), "clip")
+        return make_id_map(labels, numbers, self.categories)
+
+
+def write_clip_frame(
+    root: str | Path,
+    name: str,
+    labels: np.ndarray,
+    numbers: np.ndarray,
+    categories: str | Path | CategoryTable | Sequence[Category],
+) -> None:
+    """Writes `labels/<name>.png` and `instances/<name>.png` below a root; name: clip/frame, such as walk/0001.
+
+    (H,W) labels, -1 = void, which takes the table's first void value (or the first number that is no class) · (H,W)
+    object numbers 0..65535.
+
+    Raises:
+        DataError: a number does not fit.
+        OutputError: a file cannot be written.
+    """
+    table = as_table(categories)
+    taken = set(table.label_values)
+    void = min(table.void_values) if table.void_values else next(v for v in range(NUMBERS) if v not in taken)
+    values = np.array([*table.label_values, void])[labels]
+    check_numbers(numbers, NUMBERS - 1, Path(root) / "instances" / f"{name}.png", "16-bit PNG")
+    for folder, content in (("labels", values), ("instances", numbers)):
+        path = Path(root) / folder / f"{name}.png"
+        with atomic_path(path) as temporary:
+            Image.fromarray(content.astype(np.uint16)).save(temporary)

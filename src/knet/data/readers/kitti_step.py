@@ -1,0 +1,150 @@
+"""Reads and writes KITTI-STEP: street videos with a panoptic PNG for each frame, R = class, G * 256 + B = object.
+
+The PNG's class 255 is void; only persons and cars have object numbers, and their number 0 is a region in which nobody
+told the objects apart. Sources: deeplab2 g3doc/setup/kitti_step.md; Video-K-Net scripts/kitti_step_prepare.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from knet.data.categories import load_table
+from knet.data.files.io import list_images, name_some, read_labels_or_colors
+from knet.data.readers.clips import ClipReader, FrameFiles, check_numbers, frames_below, look_up, make_id_map
+from knet.errors import DataError
+from knet.files import atomic_path
+from knet.structures import Category, SegmentInfo
+
+SPLITS = ("train", "val", "test")
+VOID = 255
+LARGEST_NUMBER = 65535
+# The sequences of KITTI's training folder, where the splits lie together.
+_SEQUENCES = {"train": (0, 1, 3, 4, 5, 9, 11, 12, 15, 17, 19, 20), "val": (2, 6, 7, 8, 10, 13, 14, 16, 18)}
+_FLAT_IMAGE, _FLAT_TRUTH = "_leftImg8bit.png", "_panoptic.png"
+
+
+class KittiStep(ClipReader):
+    """A split of KITTI-STEP, in any of the layouts it comes in.
+
+    root: holds `video_sequence/<split>/<seq>_<frame>_{leftImg8bit,panoptic}.png` (Video K-Net's), or
+    `images/<split>/<seq>/<frame>.png` and `panoptic_maps/<split>/<seq>/<frame>.png` (deeplab2's), or the downloads as
+    they are: `training/image_02/<seq>`, `testing/image_02/<seq>`, and `panoptic_maps/<split>/<seq>` or
+    `training/panoptic/<seq>` · split: train, val or test (images only) · categories: the classes in label order, ids
+    as in the PNGs; None takes the table kitti_step · compatible: a person's or car's region without a number is an
+    ordinary object, as in Video K-Net's code, instead of a crowd.
+
+    Raises:
+        DataError: an unknown split, no such layout, or images and PNGs that do not pair up.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        categories: Sequence[Category] | None = None,
+        compatible: bool = False,
+    ):
+        if split not in SPLITS:
+            raise DataError(f"KITTI-STEP has no split {split!r}; choose from {', '.join(SPLITS)}.")
+        categories = load_table("kitti_step").categories if categories is None else categories
+        frames = _find_frames(Path(root), split)
+        super().__init__(frames, categories, f"The split {split} of {root}")
+        self._labels = {category.id: label for label, category in enumerate(categories)} | {VOID: -1}
+        self._compatible = compatible
+
+    def _decode(self, index: int) -> tuple[np.ndarray, list[SegmentInfo]]:
+        path = self._frames[index].truth
+        assert path is not None  # asked by read_truth
+        classes, numbers = read_step_png(path)
+        return make_id_map(look_up(classes, self._labels, path), numbers, self.categories, not self._compatible)
+
+
+def read_step_png(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The classes and object numbers of a STEP PNG. -> (H,W) int32, (H,W) int32
+
+    Raises:
+        DataError: the file is missing, no readable PNG, or not in RGB.
+    """
+    pixels = read_labels_or_colors(path)
+    if pixels.ndim != 3:
+        raise DataError(f"{path} has one channel; a KITTI-STEP PNG has three: class, object // 256, object % 256.")
+    wide = pixels.astype(np.int32)
+    return wide[..., 0], wide[..., 1] * 256 + wide[..., 2]
+
+
+def write_step_png(path: str | Path, classes: np.ndarray, numbers: np.ndarray) -> None:
+    """Writes a STEP PNG. (H,W) class numbers 0..255, 255 = void, (H,W) object numbers 0..65535
+
+    Raises:
+        DataError: a class or an object's number does not fit.
+        OutputError: the file cannot be written.
+    """
+    check_numbers(numbers, LARGEST_NUMBER, Path(path), "STEP PNG")
+    if classes.size and not 0 <= int(classes.min()) <= int(classes.max()) <= VOID:
+        raise DataError(f"{path} would need the class {int(classes.max())}, but a STEP PNG holds 0 to {VOID}.")
+    rgb = np.stack([classes, numbers // 256, numbers % 256], -1).astype(np.uint8)
+    with atomic_path(path) as temporary:
+        Image.fromarray(rgb).save(temporary)
+
+
+def _find_frames(root: Path, split: str) -> list[FrameFiles]:
+    """The frames of a split, in the first of the layouts that the root has."""
+    if (root / "video_sequence" / split).is_dir():
+        return _flat_frames(root / "video_sequence" / split, split)
+    labelled = split != "test"
+    whole = root / ("training" if labelled else "testing") / "image_02"
+    if (root / "images" / split).is_dir():
+        images, truths = root / "images" / split, root / "panoptic_maps" / split
+        clips = frames_below(images)
+    elif whole.is_dir():
+        images, truths = whole, root / "panoptic_maps" / split
+        truths = truths if truths.is_dir() or not labelled else root / "training" / "panoptic"
+        chosen = {f"{number:04d}" for number in _SEQUENCES[split]} if labelled else None
+        clips = {name: frames for name, frames in frames_below(images).items() if chosen is None or name in chosen}
+    else:
+        raise DataError(
+            f"{root} has neither video_sequence/{split}, images/{split} nor {whole.relative_to(root)}; "
+            "give the folder that holds KITTI-STEP."
+        )
+    masks = frames_below(truths) if labelled else {}
+    found = []
+    for clip, frames in clips.items():
+        if labelled:
+            _same_frames(images / clip, frames.keys(), truths / clip, masks.get(clip, {}).keys())
+        for number, name in frames.items():
+            truth = truths / masks[clip][number] if labelled else None
+            found.append(FrameFiles(clip, number, images / name, truth))
+    return found
+
+
+def _flat_frames(folder: Path, split: str) -> list[FrameFiles]:
+    """The frames of Video K-Net's layout."""
+    names = list_images(folder)
+    images = {name.removesuffix(_FLAT_IMAGE) for name in names if name.endswith(_FLAT_IMAGE)}
+    truths = {name.removesuffix(_FLAT_TRUTH) for name in names if name.endswith(_FLAT_TRUTH)}
+    if images and split != "test":
+        _same_frames(folder, images, folder, truths)
+    found = []
+    for stem in images or truths:  # evaluation needs no images
+        clip, _, number = stem.partition("_")
+        if not number.isdecimal():
+            raise DataError(f"{folder / stem}{_FLAT_IMAGE} is not named <sequence>_<frame>{_FLAT_IMAGE}.")
+        image = folder / f"{stem}{_FLAT_IMAGE}" if images else None
+        found.append(FrameFiles(clip, int(number), image, folder / f"{stem}{_FLAT_TRUTH}" if stem in truths else None))
+    return found
+
+
+def _same_frames(images: Path, of_images: Iterable[int | str], truths: Path, of_truths: Iterable[int | str]) -> None:
+    """Refuses images without a PNG and PNGs without an image."""
+    first, second = set(of_images), set(of_truths)
+    for frames, has, lacks, what in (
+        (first - second, images, truths, "PNG"),
+        (second - first, truths, images, "image"),
+    ):
+        if frames:
+            some = name_some(sorted(frames, key=str))
+            raise DataError(f"{has} has the frame {some}, for which {lacks} has no {what}; copy the data set again.")

@@ -1,0 +1,138 @@
+"""Reads and writes the text form of KITTI MOTS and MOTSChallenge: a line for each object in each frame.
+
+`frame object class height width rle`, where an object keeps its number over the sequence; class 10 marks regions that
+do not count, which are void here. Source: www.vision.rwth-aachen.de/page/mots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from knet.data.categories import load_table
+from knet.data.files.io import name_some, read_image_size
+from knet.data.files.masks import Rle, read_mask, unpack_mask
+from knet.data.readers.clips import NUMBERS, ClipReader, FrameFiles, frames_below
+from knet.errors import DataError
+from knet.files import atomic_path
+from knet.structures import Category, SegmentInfo
+
+IGNORED_CLASS = 10
+
+
+class MotsLine(NamedTuple):
+    """An object in a frame: the frame's number, the object's, its class, the packed mask."""
+
+    frame: int
+    object: int
+    category: int
+    mask: Rle
+
+
+class Mots(ClipReader):
+    """Sequences with MOTS text.
+
+    images: folder with a folder of frames for each sequence (KITTI's training/image_02); None reads the truth of the
+    frames that have a line · annotations: folder of <sequence>.txt · categories: the classes in label order; None
+    takes the table kitti_mots. The object's number in a segment's id is the text's. A frame without a line holds no
+    object. Sequences of images without a text are left out.
+
+    Raises:
+        DataError: a missing or broken file, an unknown class, a sequence without images.
+    """
+
+    def __init__(
+        self, images: str | Path | None, annotations: str | Path, categories: Sequence[Category] | None = None
+    ):
+        folder = Path(annotations)
+        texts = sorted(folder.glob("*.txt")) if folder.is_dir() else []
+        if not texts:
+            raise DataError(f"{folder} holds no MOTS text; give the folder of <sequence>.txt files.")
+        categories = load_table("kitti_mots").categories if categories is None else categories
+        self._labels = {category.id: label for label, category in enumerate(categories)} | {IGNORED_CLASS: -1}
+        of_images = None if images is None else frames_below(Path(images))
+        self._lines: dict[tuple[str, int], list[MotsLine]] = {}
+        frames = []
+        for text in texts:
+            for line in read_mots(text):
+                if line.category not in self._labels:
+                    raise DataError(
+                        f"{text} has the class {line.category}, which the class table lacks; choose another table."
+                    )
+                self._lines.setdefault((text.stem, line.frame), []).append(line)
+            numbers = [frame for clip, frame in self._lines if clip == text.stem]
+            if of_images is None:
+                frames += [FrameFiles(text.stem, number, None, text) for number in numbers]
+                continue
+            paths = of_images.get(text.stem, {})
+            lacking = [number for number in numbers if number not in paths]
+            if lacking:
+                raise DataError(
+                    f"{Path(str(images)) / text.stem} has no image of frame {name_some(lacking)} of {text}."
+                )
+            frames += [FrameFiles(text.stem, number, Path(str(images)) / name, text) for number, name in paths.items()]
+        super().__init__(frames, categories, str(folder))
+
+    def _decode(self, index: int) -> tuple[np.ndarray, list[SegmentInfo]]:
+        frame = self._frames[index]
+        lines = self._lines.get((frame.clip, frame.number), [])
+        if not lines:
+            assert frame.image is not None  # frames without a line come from the images
+            return np.zeros(read_image_size(frame.image), np.int32), []
+        id_map = np.zeros(lines[0].mask["size"], np.int32)
+        segments = []
+        for line in lines:
+            mask, label = unpack_mask(line.mask), self._labels[line.category]
+            if mask.shape != id_map.shape or id_map[mask].any():
+                raise DataError(f"{frame.truth} has objects of frame {frame.number} that overlap or differ in size.")
+            if label >= 0 and mask.any():
+                id_ = (label + 1) * NUMBERS + line.object
+                id_map[mask] = id_
+                segments.append(SegmentInfo(id_, label))
+        return id_map, segments
+
+
+def read_mots(path: Path) -> list[MotsLine]:
+    """The lines of a MOTS text.
+
+    Raises:
+        DataError: the file cannot be read, or a line is none; the sentence names it.
+    """
+    try:
+        rows = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as fault:
+        raise DataError(f"The MOTS text {path} cannot be read ({fault}); copy or create the file again.") from fault
+    lines = []
+    for number, row in enumerate(rows, 1):
+        parts = row.split()
+        if not parts:
+            continue
+        where = f"{path}, line {number}"
+        if len(parts) != 6 or not all(part.isdecimal() for part in parts[:5]):
+            raise DataError(f"{where} is {row!r:.60}; it must be: frame object class height width rle.")
+        frame, object_, category, height, width = map(int, parts[:5])
+        if not 0 <= object_ < NUMBERS:
+            raise DataError(f"{where} has the object {object_}; objects go up to {NUMBERS - 1}.")
+        mask = read_mask({"size": [height, width], "counts": parts[5]}, (height, width), where)
+        lines.append(MotsLine(frame, object_, category, mask))
+    return lines
+
+
+def write_mots(path: str | Path, lines: Iterable[MotsLine]) -> None:
+    """Writes a sequence's MOTS text.
+
+    Raises:
+        DataError: an object's number of more than 16 bits.
+        OutputError: the file cannot be written.
+    """
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for frame, object_, category, mask in lines:
+            if not 0 <= object_ < NUMBERS:
+                raise DataError(f"{path} would need the object {object_}; objects go up to {NUMBERS - 1}.")
+            height, width = mask["size"]
+            counts = mask["counts"]
+            text = counts.decode() if isinstance(counts, bytes) else counts
+            file.write(f"{frame} {object_} {category} {height} {width} {text}\n")

@@ -1,0 +1,139 @@
+"""Where things lie in a downloaded data set: Cityscapes and Mapillary Vistas in the folders of their own zip files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from knet.data.files.io import list_images
+from knet.errors import DataError
+
+CITYSCAPES_SPLITS = ("train", "val")
+MAPILLARY_SPLITS = ("training", "validation")
+
+_CITYSCAPES_SOURCE = (
+    "gtFine_trainvaltest.zip and leftImg8bit_trainvaltest.zip of cityscapes-dataset.com hold them; unpack both there"
+)
+_MAPILLARY_SOURCE = "the zip file of mapillary.com/dataset/vistas holds them; unpack it there"
+# Version, config file, folder of labels below a split, panoptic JSON: the v1.2 zip, then both parts of the v2.0 zip.
+_MAPILLARY_FORMS = (
+    ("1.2", "config.json", "", "panoptic_2018.json"),
+    ("1.2", "config_v1.2.json", "v1.2", "panoptic_2018.json"),
+    ("2.0", "config_v2.0.json", "v2.0", "panoptic_2020.json"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RootSplit:
+    """One split of a data set: its images, its raw instance PNGs, and its panoptic form, which may not be there yet.
+
+    `image_ending` and `label_ending` are what the names of an image and of its instance PNG differ in.
+    """
+
+    name: str
+    images: Path
+    labels: Path
+    json: Path
+    masks: Path
+    image_ending: str
+    label_ending: str
+
+
+@dataclass(frozen=True, slots=True)
+class MapillaryRoot:
+    """A Mapillary Vistas download: the version found, the file that lists its classes, its splits.
+
+    `table` is where the class table of that version belongs: knet_categories.json beside config.json, and
+    knet_categories_v2.0.json beside config_v2.0.json, since the v2.0 zip holds both versions.
+    """
+
+    version: str
+    config: Path
+    splits: list[RootSplit]
+
+    @property
+    def table(self) -> Path:
+        """Where the class table belongs."""
+        return self.config.with_name(f"knet_categories{self.config.stem.removeprefix('config')}.json")
+
+
+def find_cityscapes(
+    root: str | Path, splits: Sequence[str] = CITYSCAPES_SPLITS, train_ids: bool = False
+) -> list[RootSplit]:
+    """The splits of a Cityscapes folder, the one that holds gtFine and leftImg8bit.
+
+    train_ids: the panoptic form with category ids 0..18 (cityscapes_panoptic_val_trainId).
+
+    Raises:
+        DataError: an unknown split, or a folder is missing; the sentence says where it comes from.
+    """
+    root = Path(root)
+    for split in splits:
+        if split not in CITYSCAPES_SPLITS:
+            known = ", ".join(CITYSCAPES_SPLITS)
+            raise DataError(f"Cityscapes has no labelled split {split!r}; choose from {known} (test has no labels).")
+    found = []
+    for split in splits:
+        panoptic = root / "gtFine" / (f"cityscapes_panoptic_{split}" + ("_trainId" if train_ids else ""))
+        images, labels = root / "leftImg8bit" / split, root / "gtFine" / split
+        endings = "_leftImg8bit.png", "_gtFine_instanceIds.png"
+        found.append(RootSplit(split, images, labels, panoptic.with_suffix(".json"), panoptic, *endings))
+    _require(root, [folder for split in found for folder in (split.labels, split.images)], _CITYSCAPES_SOURCE)
+    return found
+
+
+def find_mapillary(
+    root: str | Path, splits: Sequence[str] = MAPILLARY_SPLITS, version: str | None = None
+) -> MapillaryRoot:
+    """The splits of a Mapillary Vistas folder, the one that holds config.json or config_v2.0.json.
+
+    version: "1.2" or "2.0"; None takes 1.2 where there is a choice, since the published models know its classes.
+
+    Raises:
+        DataError: an unknown split or version, or something is missing; the sentence says where it comes from.
+    """
+    root = Path(root)
+    for split in splits:
+        if split not in MAPILLARY_SPLITS:
+            known = ", ".join(MAPILLARY_SPLITS)
+            raise DataError(f"Mapillary has no labelled split {split!r}; choose from {known} (testing has no labels).")
+    forms = [form for form in _MAPILLARY_FORMS if version in (None, form[0])]
+    if not forms:
+        raise DataError(f"There is no Mapillary Vistas version {version!r} here; choose 1.2 or 2.0.")
+    present = [form for form in forms if (root / form[1]).is_file()]
+    if not present:
+        names = " or ".join(form[1] for form in forms)
+        raise DataError(f"{root} lacks {names}, which lists the classes of Mapillary Vistas; {_MAPILLARY_SOURCE}.")
+    version, config, below, json = present[0]
+    found = []
+    for split in splits:
+        labels = root / split / below / "instances"
+        masks = root / split / below / "panoptic"
+        found.append(RootSplit(split, root / split / "images", labels, masks / json, masks, ".jpg", ".png"))
+    _require(root, [folder for split in found for folder in (split.images, split.labels)], _MAPILLARY_SOURCE)
+    return MapillaryRoot(version, root / config, found)
+
+
+def label_stems(split: RootSplit) -> dict[str, str]:
+    """The raw labels of a split: image id (city_000000_000019, or Mapillary's name) -> path in the labels folder."""
+    ending = split.label_ending
+    names = [name for name in list_images(split.labels) if name.endswith(ending)]
+    return {PurePosixPath(name).name.removesuffix(ending): name for name in names}
+
+
+def unpaired_files(split: RootSplit) -> tuple[list[str], list[str]]:
+    """Labels of a split without an image, and images without a label: paths relative to their folders, sorted."""
+    images, ending = list_images(split.images), split.image_ending
+    of_images = {name.removesuffix(ending): name for name in images if name.endswith(ending)}
+    of_labels = {name.removesuffix(split.label_ending): name for name in label_stems(split).values()}
+    lonely = sorted(of_labels.keys() - of_images.keys()), sorted(of_images.keys() - of_labels.keys())
+    return [of_labels[stem] for stem in lonely[0]], [of_images[stem] for stem in lonely[1]]
+
+
+def _require(root: Path, folders: Sequence[Path], source: str) -> None:
+    missing = [PurePosixPath(folder.relative_to(root)).as_posix() for folder in folders if not folder.is_dir()]
+    if not root.is_dir():
+        raise DataError(f"The folder {root} does not exist; give the folder that holds the data set ({source}).")
+    if missing:
+        raise DataError(f"{root} lacks {', '.join(missing)}; {source}, or leave a split out with --splits.")

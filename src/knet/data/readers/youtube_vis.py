@@ -1,0 +1,197 @@
+"""Reads and writes YouTube-VIS 2019: a JSON of videos and of objects with a mask, or none, for each frame.
+
+Objects may overlap, so a frame's id map has layers, as in `CocoInstances`. Source: youtubevos/cocoapi ytvos.py.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from knet.data.categories import categories_from_rows
+from knet.data.files.io import list_images, name_some, read_json
+from knet.data.files.masks import Rle, mask_area, mask_box, read_mask, run_lengths
+from knet.data.readers.clips import NUMBERS, ClipReader, FrameFiles, last_number
+from knet.data.readers.coco_instances import stack_layers
+from knet.errors import DataError
+from knet.files import atomic_path
+from knet.structures import Category, SegmentInfo
+
+
+@dataclass(frozen=True, slots=True)
+class _Track:
+    """An object of a video: its row in the JSON, its masks as text (a fraction of the parsed memory)."""
+
+    row: int
+    label: int
+    crowd: bool
+    masks: list[bytes | None]
+
+
+@dataclass(slots=True)
+class _Video:
+    clip: str
+    files: list[str]
+    size: tuple[int, int]
+    tracks: list[_Track]
+
+
+class YoutubeVis(ClipReader):
+    """A split of YouTube-VIS.
+
+    images: the folder JPEGImages of the split; None reads the truth only · json: train.json or valid.json ·
+    categories: the classes in label order; None takes those of the JSON, in its order. Objects are numbered in each
+    video in the order of the JSON. Without annotations, as in valid.json, frames have images only. `video_ids` are the
+    JSON's own, by the name of the clip.
+
+    Raises:
+        DataError: a missing or broken file, a video whose images are not there, or an unknown class.
+    """
+
+    def __init__(self, images: str | Path | None, json: str | Path, categories: Sequence[Category] | None = None):
+        self._json = Path(json)
+        content = read_json(self._json)
+        if not isinstance(content, dict) or not isinstance(content.get("videos"), list):
+            raise DataError(f"{self._json} is no YouTube-VIS JSON: it must hold lists 'videos' and 'annotations'.")
+        if categories is None:
+            rows = content.get("categories")
+            if isinstance(rows, list):  # they do not say that they are things
+                rows = [{"thing": 1, **row} if isinstance(row, dict) else row for row in rows]
+            categories, _ = categories_from_rows(rows, str(self._json), DataError)
+        videos = self._read_videos(content["videos"])
+        annotations = content.get("annotations")
+        labels = {category.id: label for label, category in enumerate(categories)}
+        for number, row in enumerate(annotations or [], 1):
+            self._read_track(row, number, videos, labels)
+        if images is not None:
+            present = set(list_images(Path(images)))
+            absent = [name for video in videos.values() for name in video.files if name not in present]
+            if absent:
+                raise DataError(f"{images} has no image {name_some(absent)}, which {self._json} lists.")
+        frames = []
+        self.video_ids = {video.clip: id_ for id_, video in videos.items()}
+        self._places: dict[tuple[str, int], tuple[_Video, int]] = {}
+        for video in videos.values():
+            for place, (name, number) in enumerate(zip(video.files, _frame_numbers(video.files), strict=True)):
+                image = None if images is None else Path(images) / name
+                frames.append(FrameFiles(video.clip, number, image, None if annotations is None else self._json))
+                self._places[video.clip, number] = video, place
+        super().__init__(frames, categories, str(self._json))
+
+    @property
+    def json(self) -> Path:
+        """The file with the truth."""
+        return self._json
+
+    def _decode(self, index: int) -> tuple[np.ndarray, list[SegmentInfo]]:
+        frame = self._frames[index]
+        video, place = self._places[frame.clip, frame.number]
+        rles, segments = [], []
+        for number, track in enumerate(video.tracks, 1):
+            mask = track.masks[place]
+            if mask is None:
+                continue
+            rle = read_mask(jsonlib.loads(mask), video.size, f"{self._json}: annotation {track.row}")
+            if mask_area(rle):
+                rles.append(rle)
+                segments.append(SegmentInfo((track.label + 1) * NUMBERS + number, track.label, track.crowd))
+        ids = np.array([0] + [segment.id for segment in segments], np.int32)
+        return ids[stack_layers(rles, video.size)], segments
+
+    def _read_videos(self, rows: list[Any]) -> dict[int, _Video]:
+        videos: dict[int, _Video] = {}
+        for row in rows:
+            known: Any = row if isinstance(row, dict) else {}
+            id_, files, height, width = (known.get(key) for key in ("id", "file_names", "height", "width"))
+            named = isinstance(files, list) and files and all(isinstance(name, str) for name in files)
+            if not named or not all(type(number) is int and number > 0 for number in (id_, height, width)):
+                raise DataError(f"{self._json}: a video needs id, file_names, height and width, not {str(row)[:80]}.")
+            if id_ in videos:
+                raise DataError(f"{self._json} lists the video {id_} twice; ids must be unique.")
+            folder = PurePosixPath(files[0]).parent.as_posix()
+            videos[id_] = _Video(str(id_) if folder == "." else folder, files, (height, width), [])
+        return videos
+
+    def _read_track(self, row: Any, number: int, videos: dict[int, _Video], labels: dict[int, int]) -> None:
+        where = f"{self._json}: annotation {number}"
+        known: Any = row if isinstance(row, dict) else {}
+        video, category, masks = (known.get(key) for key in ("video_id", "category_id", "segmentations"))
+        if type(video) is not int or video not in videos:
+            raise DataError(f"{where} is of the video {video!r}, which the file does not list.")
+        if type(category) is not int or category not in labels:
+            raise DataError(
+                f"{where} has the category {category!r}, which the class table lacks (it has "
+                f"{name_some(sorted(labels))}); choose the table that belongs to this data set."
+            )
+        if not isinstance(masks, list) or len(masks) != len(videos[video].files):
+            count = len(masks) if isinstance(masks, list) else 0
+            raise DataError(
+                f"{where} has {count} segmentations for {len(videos[video].files)} frames; give one or null each."
+            )
+        texts = [None if mask is None else jsonlib.dumps(mask).encode() for mask in masks]
+        videos[video].tracks.append(_Track(number, labels[category], bool(known.get("iscrowd", 0)), texts))
+
+
+@dataclass(frozen=True, slots=True)
+class TrackToWrite:
+    """An object of a video: its category id, and its packed mask in each frame, None where it is not seen."""
+
+    category: int
+    masks: Sequence[Rle | None]
+
+
+@dataclass(frozen=True, slots=True)
+class VideoToWrite:
+    """A video: its images relative to JPEGImages, their (height, width), its objects."""
+
+    files: Sequence[str]
+    size: tuple[int, int]
+    tracks: Sequence[TrackToWrite]
+
+
+def write_youtube_vis(json: str | Path, videos: Sequence[VideoToWrite], categories: Sequence[Category]) -> None:
+    """Writes the JSON of a split.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    rows: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for video_id, video in enumerate(videos, 1):
+        size = {"height": video.size[0], "width": video.size[1]}
+        rows.append({"id": video_id, **size, "length": len(video.files), "file_names": list(video.files)})
+        for track in video.tracks:
+            masks = [
+                None if mask is None else {"size": list(video.size), "counts": run_lengths(mask)}
+                for mask in track.masks
+            ]
+            annotation = {
+                "id": len(annotations) + 1,
+                "video_id": video_id,
+                "category_id": track.category,
+                "iscrowd": 0,
+                **size,
+                "length": 1,  # as in the real files
+                "segmentations": masks,
+                "bboxes": [None if mask is None else mask_box(mask) for mask in track.masks],
+                "areas": [None if mask is None else mask_area(mask) for mask in track.masks],
+            }
+            annotations.append(annotation)
+    names = [{"supercategory": "object", "id": category.id, "name": category.name} for category in categories]
+    with atomic_path(json) as temporary:
+        content = {"info": {}, "licenses": [], "videos": rows, "categories": names, "annotations": annotations}
+        temporary.write_text(jsonlib.dumps(content), "utf-8")
+
+
+def _frame_numbers(files: Sequence[str]) -> list[int]:
+    """The numbers in the names where they rise from frame to frame, else 0, 1, ..."""
+    numbers = [last_number(PurePosixPath(name).stem) for name in files]
+    known = [number for number in numbers if number is not None]
+    rising = len(known) == len(files) and all(one < other for one, other in pairwise(known))
+    return known if rising else list(range(len(files)))

@@ -1,0 +1,244 @@
+"""Which sample comes when in training, and what luck it gets: a function of the seed and the iteration, nothing else.
+
+A run that stops and resumes at iteration i sees from there exactly what it would have seen, with any number of
+loader processes, because no generator is carried along: each sample draws from one seeded by (seed, i, k).
+"""
+
+from __future__ import annotations
+
+import signal
+import traceback
+from collections.abc import Callable, Generator, Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from knet.data.readers.reader import Reader
+from knet.data.samples.transforms import TrainAugmentation
+from knet.errors import ConfigError, DataError
+from knet.structures import Target
+
+# The first number of each seed keeps the two kinds of streams apart: numpy pads short seeds with zeros.
+_ORDER_STREAM, _SAMPLE_STREAM = 1, 2
+_GRACE = 30  # seconds
+
+
+class Draw(NamedTuple):
+    """Sample number `position` of the (whole) batch of `iteration` is number `image` of the data set."""
+
+    iteration: int
+    position: int
+    image: int
+
+
+class BatchPlan(Sampler[list[Draw]]):
+    """The batches of a run from `start_iteration` on, without end: use it as a DataLoader's `batch_sampler`.
+
+    length: images in the data set · batch: images an iteration, over all processes · rank, world: this process of
+    how many; each takes its share of every batch, which must divide into `parts`. The data set is gone through in a
+    new random order each epoch; epochs follow each other without a gap, so a batch may hold the end of one and the
+    start of the next.
+
+    Raises:
+        ConfigError: an empty data set, or a batch that does not divide among the processes.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch: int,
+        seed: int,
+        start_iteration: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        parts: int = 1,
+    ):
+        if length < 1:
+            raise ConfigError("The data set is empty: training needs at least one image.")
+        if batch < 1 or world < 1 or batch % world or not 0 <= rank < world:
+            raise ConfigError(f"A batch of {batch} does not divide among {world} processes; give a multiple.")
+        if parts < 1 or batch // world % parts:
+            raise ConfigError(
+                f"A batch of {batch} gives {batch // world} images to each of {world} processes, which do not divide "
+                f"into accumulate={parts} parts; give numbers that divide."
+            )
+        if seed < 0 or start_iteration < 0:
+            raise ConfigError(f"seed {seed} and start iteration {start_iteration} must be 0 or more.")
+        self._length, self._batch, self._seed, self._start = length, batch, seed, start_iteration
+        self._positions = range(rank * (batch // world), (rank + 1) * (batch // world))
+
+    def starting_at(self, iteration: int) -> BatchPlan:
+        """The same plan from another iteration on."""
+        plan = copy(self)
+        plan._start = iteration
+        return plan
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        epoch_of_order, order = -1, np.empty(0, np.int64)
+        iteration = self._start
+        while True:
+            draws = []
+            for position in self._positions:
+                epoch, place = divmod(iteration * self._batch + position, self._length)
+                if epoch != epoch_of_order:
+                    rng = np.random.default_rng([_ORDER_STREAM, self._seed, epoch])
+                    epoch_of_order, order = epoch, rng.permutation(self._length)
+                draws.append(Draw(iteration, position, int(order[place])))
+            yield draws
+            iteration += 1
+
+
+@dataclass(slots=True)
+class Item:
+    """One augmented sample: `image` (3,h,w) uint8 RGB, its target, its position in the whole batch.
+
+    `faults` tells of the images that could not be read and in whose place this one stands: name -> what is wrong.
+    """
+
+    image: Tensor
+    target: Target
+    position: int
+    faults: dict[str, str]
+
+
+@dataclass(slots=True)
+class Batch:
+    """The items of a process in an iteration; images keep their sizes, since padding happens on the device."""
+
+    images: list[Tensor]
+    targets: list[Target]
+    positions: list[int]
+    faults: dict[str, str]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def frames(self) -> list[list[Tensor]]:
+        """What the network is called with: a list of images for each of its arguments."""
+        return [self.images]
+
+    def to(self, device: object) -> Batch:
+        """The same on another device, copied without waiting where the memory is pinned."""
+        images = [image.to(device, non_blocking=True) for image in self.images]  # type: ignore[call-overload]
+        return Batch(images, [target.to(device) for target in self.targets], self.positions, self.faults)
+
+    def part(self, start: int, stop: int) -> Batch:
+        """The items from `start` up to `stop`."""
+        part = slice(start, stop)
+        return Batch(self.images[part], self.targets[part], self.positions[part], self.faults)
+
+    def pin_memory(self) -> Batch:
+        """The same in page-locked memory (called by torch's DataLoader)."""
+        images, targets = ([one.pin_memory() for one in each] for each in (self.images, self.targets))
+        return Batch(images, targets, self.positions, self.faults)  # type: ignore[arg-type]
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Items to a batch."""
+    faults = {name: fault for item in items for name, fault in item.faults.items()}
+    return Batch(
+        [item.image for item in items], [item.target for item in items], [item.position for item in items], faults
+    )
+
+
+class TrainingSet(Dataset[Item]):
+    """Augmented samples of a reader, asked for by the `Draw`s of a `BatchPlan`. Any two calls are independent.
+
+    reader: a data set such as `CocoPanoptic` · augmentation: from a sample and a generator to (3,h,w) uint8 RGB and
+    its target · seed: of the run · skip: an image that cannot be read is left out and the next one taken, up to this
+    many times.
+    """
+
+    collate = staticmethod(collate)
+
+    def __init__(self, reader: Reader, augmentation: TrainAugmentation, seed: int, skip: int = 0):
+        self._reader, self._augmentation, self._seed = reader, augmentation, seed
+        self._skip = min(skip, len(reader) - 1)
+        self._things = [category.thing for category in reader.categories]
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def name(self, number: int) -> str:
+        """What sample `number` is called in messages."""
+        return self._reader.name(number)
+
+    def __getitem__(self, draw: Draw) -> Item:
+        """The item.
+
+        Raises:
+            DataError: an image or its ground truth cannot be read, nor can those to be taken in its place; the
+                sentence names the file.
+        """
+        rng = np.random.default_rng([_SAMPLE_STREAM, self._seed, draw.iteration, draw.position])
+        faults: dict[str, str] = {}
+        while True:
+            index = (draw.image + len(faults)) % len(self._reader)
+            try:
+                sample = self._reader.read(index)
+            except DataError as fault:
+                if len(faults) >= self._skip:
+                    raise
+                faults[self._reader.name(index)] = str(fault)
+                continue
+            return Item(*self._augmentation(sample, self._things, rng), draw.position, faults)
+
+
+class Samples(Protocol):
+    """What training asks of a set of samples."""
+
+    @property
+    def collate(self) -> Callable[[Sequence[Any]], Any]:
+        """Makes a batch of samples."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, draw: Draw) -> Any: ...
+
+    def name(self, number: int) -> str:
+        """What sample `number` is called in messages."""
+        ...
+
+
+def load_batches(
+    samples: Samples, plan: BatchPlan, workers: int = 0, pin_memory: bool = False
+) -> Generator[Any, None, None]:
+    """The batches of the plan, prepared by `workers` processes ahead; 0 prepares them here. Never ends: close it.
+
+    Raises:
+        DataError: an image or its ground truth cannot be read; the sentence names the file.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        samples,  # type: ignore[arg-type]
+        batch_sampler=plan,
+        num_workers=workers,
+        collate_fn=samples.collate,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        worker_init_fn=_leave_signals_to_the_run,
+    )
+    try:
+        yield from loader
+    except DataError as fault:
+        # A loader process hands over its whole traceback as the message; its last line is the sentence for the user.
+        sentence = str(fault).strip().splitlines()[-1].removeprefix("knet.errors.DataError: ")
+        # The error's frames hold the loader in a cycle; left to the garbage collector, each process would be waited
+        # for in vain for five seconds.
+        traceback.clear_frames(fault.__traceback__)
+    del loader
+    raise DataError(sentence)
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """A scheduler and Ctrl-C signal every process of a job, but the run itself decides when its helpers stop.
+
+    Asked to end by SIGTERM, a helper goes on for as long as a run may need it to come to its end.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE))

@@ -1,0 +1,90 @@
+"""Short clips to learn whole videos from: several frames near each other, in which a number means the same object.
+
+Source: Video K-Net's official code for YouTube-VIS (`knet_vis`): a key frame and four others up to two frames away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.utils.data import Dataset
+
+from knet.data.samples.batches import Batch, Draw, Item, collate
+from knet.data.samples.near_frames import ClipSource, NearFrames
+from knet.data.samples.transforms import Augmented, TrainAugmentation
+from knet.errors import ConfigError
+from knet.structures import Target
+
+
+def collate_clips(clips: Sequence[Sequence[Item]]) -> Batch:
+    """Clips to a batch of their frames, those of a clip one after the other."""
+    return collate([item for clip in clips for item in clip])
+
+
+class ClipSet(Dataset[list[Item]]):
+    """Augmented clips, asked for by the `Draw`s of a `BatchPlan`. Any two calls are independent.
+
+    reader: a video data set · augmentation: the same for all frames; its window is chosen by the key frame · seed: of
+    the run · skip: as in `TrainingSet` · frames: of a clip · reach: how far frames may be from the key frame. Frames
+    come in their order in the video. Its length is the number of frames that can be a key. A clip whose key frame
+    shares no object with another frame is replaced.
+
+    Raises:
+        ConfigError: no frame has neighbours enough.
+    """
+
+    collate = staticmethod(collate_clips)
+
+    def __init__(
+        self,
+        reader: ClipSource,
+        augmentation: TrainAugmentation,
+        seed: int,
+        skip: int = 0,
+        frames: int = 5,
+        reach: int = 2,
+    ):
+        if not 2 <= frames <= 2 * reach + 1:
+            raise ConfigError(f"Clips of {frames} frames, up to {reach} from a key frame: give 2 to {2 * reach + 1}.")
+        offsets = [offset for offset in range(-reach, reach + 1) if offset]
+        self._frames = NearFrames(reader, augmentation, seed, skip, offsets, frames - 1)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def name(self, number: int) -> str:
+        """What the key frame of sample `number` is called in messages."""
+        return self._frames.name(number)
+
+    def __getitem__(self, draw: Draw) -> list[Item]:
+        """An item for each frame. Their targets have equal `labels`; an object may have no pixel in some of them.
+
+        Raises:
+            DataError: as `NearFrames.draw`.
+        """
+        found = self._frames.draw(draw, lambda frames: len(frames[0].segments) > 0)
+        order = sorted(range(len(found.frames)), key=lambda place: found.indices[place])
+        frames = [found.frames[place] for place in order]
+        targets = unite_targets(frames)
+        return [
+            Item(frame.image, target, draw.position, found.faults)
+            for frame, target in zip(frames, targets, strict=True)
+        ]
+
+
+def unite_targets(frames: Sequence[Augmented]) -> list[Target]:
+    """The frames' targets with one list of labels: of all segments in any of them, as they first come."""
+    order: dict[int, int] = {}
+    labels: list[int] = []
+    for frame in frames:
+        for segment, label in zip(frame.segments, frame.target.labels.tolist(), strict=True):
+            if segment.id not in order:
+                order[segment.id] = len(order) + 1
+                labels.append(label)
+    united = []
+    for frame in frames:
+        value_of = torch.tensor([0, *(order[segment.id] for segment in frame.segments)], dtype=torch.int32)
+        id_map = value_of[frame.target.id_map.long()]
+        united.append(Target(id_map, torch.tensor(labels, dtype=torch.int64)))
+    return united
