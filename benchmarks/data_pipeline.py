@@ -32,8 +32,9 @@ from knet.data.categories import load_table
 from knet.data.make.prepare import prepare_cityscapes
 from knet.data.readers.coco_panoptic import CocoPanoptic
 from knet.data.samples.color import random_color
-from knet.data.samples.transforms import TrainAugmentation, resized_size
+from knet.data.samples.transforms import TrainAugmentation
 from knet.data.synthetic.layouts import synthesize
+from knet.preprocess import resized_size
 from knet.structures import Target
 
 HEIGHT, WIDTH = 1024, 2048

@@ -30,9 +30,9 @@ from original import OriginalNetwork, keep_about, normalised, original_merge, se
 import knet
 from knet.inference.bench import PeakMemory, machine, photo
 from knet.inference.load import describe_official, read_model
-from knet.inference.prepare import normalize_and_pad
 from knet.merge.panoptic import best_class
 from knet.models.zoo import create, entry
+from knet.preprocess import normalize_and_pad
 from knet.weights.load import save_weights
 
 WAYS = ("original", "torch-fp32", "torch-bf16", "onnx-fp32", "openvino-fp32", "openvino-bf16", "openvino-int8")

@@ -23,11 +23,10 @@ from PIL import Image
 from knet.inference.bench import PeakMemory, machine, photo
 from knet.inference.engine import TorchEngine
 from knet.inference.load import describe_official, read_model, segmenter_for
-from knet.inference.prepare import normalize_and_pad
-from knet.inference.settings import seen_size
 from knet.inference.sources import load_image
 from knet.merge.panoptic import best_class, merge_panoptic
 from knet.models.zoo import create, entry
+from knet.preprocess import normalize_and_pad, seen_size
 
 
 def main() -> None:

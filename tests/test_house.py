@@ -17,6 +17,7 @@ SOURCE = ROOT / "src" / "knet"
 FLOORS: tuple[tuple[str, int], ...] = (
     ("knet.cli", 5),
     ("knet.runs", 4),
+    ("knet.preprocess", 0),
     ("knet.distributed", 0),
     ("knet.training.loop", 4),
     ("knet.training.step", 4),

@@ -16,8 +16,8 @@ from knet.errors import ConfigError
 from knet.inference import load as loading
 from knet.inference.engine import PerSize, TorchEngine, folded, in_half
 from knet.inference.load import choose_precision, fast_in_bf16
-from knet.inference.prepare import normalize_and_pad, uploaded
 from knet.models.realtime import RTKNet
+from knet.preprocess import normalize_and_pad, uploaded
 from knet.structures import Output, Preprocessing
 
 CPU = torch.device("cpu")

@@ -14,8 +14,9 @@ from knet.data.files.masks import mask_area, read_mask
 from knet.errors import CheckpointError, ConfigError
 from knet.inference.segmentation import Segmentation
 from knet.inference.segmenter import Segmenter
-from knet.inference.settings import SCALES, Settings, seen_size
+from knet.inference.settings import SCALES, Settings
 from knet.inference.submissions import SubmissionWriter
+from knet.preprocess import seen_size
 from knet.structures import Preprocessing
 from knet.weights.load import read_checkpoint, save_weights
 from tiny_models import tiny_file

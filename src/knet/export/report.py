@@ -21,10 +21,10 @@ from knet.inference.clip import by_video, frame_results, segment_clip
 from knet.inference.runtime import GraphEngine
 from knet.inference.segmentation import Segmentation
 from knet.inference.segmenter import Segmenter
-from knet.inference.settings import Size, seen_size
 from knet.inference.sources import Item
 from knet.inference.streams import Frame
 from knet.models.clip import clip_result
+from knet.preprocess import Size, seen_size
 
 CLIP = 8  # frames of a video that are compared, for models that look at whole clips
 

@@ -10,8 +10,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
-from knet.inference.settings import seen_size
 from knet.models.zoo import create, entry
+from knet.preprocess import seen_size
 
 # Height and width of a usual image of each data set, by the beginning of its class table's name.
 _USUAL = {"cityscapes": (1024, 2048), "mapillary": (2448, 3264), "camvid": (720, 960), "coco": (480, 640)}

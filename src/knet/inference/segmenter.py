@@ -15,15 +15,13 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
 from knet.data.files.masks import mask_area, mask_box, pack_mask
-from knet.data.resize_opencv import resize_as_opencv
 from knet.errors import ConfigError, DataError
 from knet.inference.engine import Engine, TorchEngine
 from knet.inference.pipeline import read_ahead
 from knet.inference.pixels import extents
-from knet.inference.prepare import normalize_and_pad, uploaded
 from knet.inference.runtime import GraphEngine, MergedOutput
 from knet.inference.segmentation import Segmentation
-from knet.inference.settings import Options, Settings, Size, seen_size
+from knet.inference.settings import Options, Settings
 from knet.inference.sources import load_image, open_source
 from knet.inference.streams import open_stream
 from knet.inference.tracking import ENLARGED, VideoState, View, identify, void_as_lowest
@@ -33,6 +31,7 @@ from knet.merge.panoptic import MergedMasks, best_class, merge_panoptic, number_
 from knet.merge.regions import as_regions
 from knet.merge.semantic import best_classes, class_segments, look
 from knet.models.zoo import Merge, Task, Tracker
+from knet.preprocess import Size, normalize_and_pad, resize_as_opencv, seen_size, uploaded
 from knet.structures import Category, Output, Preprocessing, Segment
 
 Rows = list[tuple[int, int, float]]  # id, label and score of each segment, numbered from 1

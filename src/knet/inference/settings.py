@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
-from knet.data.samples.transforms import resized_size
 from knet.errors import ConfigError
 from knet.models.zoo import Task
+from knet.preprocess import Size, seen_size
 from knet.structures import Preprocessing
 
-Size = Literal["model", "image"] | int | tuple[int, int]
 Pixels = int | tuple[int, int]
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # of K-Net's ms+flip figures
 
@@ -95,26 +94,6 @@ class Settings:
                 f"{seen[0]}x{seen[1]}; take a smaller window (--window), or a larger size (--size)."
             )
         return self.stride or (max(2 * height // 3, 1), max(2 * width // 3, 1))
-
-
-def seen_size(shape: tuple[int, int], size: Size, preprocessing: Preprocessing, scale: float = 1.0) -> tuple[int, int]:
-    """Height and width at which the network sees an image of this shape.
-
-    Raises:
-        ConfigError: no such size.
-    """
-    if size == "image" or (size == "model" and not preprocessing.resize):
-        return max(int(shape[0] * scale + 0.5), 1), max(int(shape[1] * scale + 0.5), 1)
-    if size == "model":
-        short, long = preprocessing.short_edge, preprocessing.max_edge
-    elif isinstance(size, int) and size > 0:
-        # The longest side keeps the model's proportion, so that a panorama does not become a giant.
-        short, long = size, size * preprocessing.max_edge // preprocessing.short_edge
-    elif isinstance(size, tuple) and len(size) == 2 and 0 < size[0] <= size[1]:
-        short, long = size
-    else:
-        raise ConfigError(f"The size {size!r} is not 'model', 'image', a positive number or a pair (short, long).")
-    return resized_size(shape, max(int(short * scale), 1), max(int(long * scale), 1))
 
 
 def _on_the_command_line(name: str) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from knet.data.samples.batches import Batch
 from knet.data.samples.pairs import PairBatch
 from knet.distributed import gather_numbers, mean_over_processes, rank
-from knet.inference.prepare import normalize_and_pad
+from knet.preprocess import normalize_and_pad
 from knet.structures import Preprocessing
 from knet.training.build import delay_gradients
 from knet.training.criterion import GRID, CriterionLike

@@ -12,15 +12,9 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from knet.data.samples.color import random_color
-from knet.data.samples.transforms import (
-    TrainAugmentation,
-    Window,
-    choose_window,
-    resize_ids,
-    resize_image,
-    resized_size,
-)
+from knet.data.samples.transforms import TrainAugmentation, Window, choose_window, resize_ids, resize_image
 from knet.errors import ConfigError
+from knet.preprocess import resized_size
 from knet.structures import Sample, SegmentInfo, Target
 
 THINGS = [False, True, True]  # road, and an arrow to the left and one to the right, which a mirror swaps

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knet.data.resize import Window, resize_ids, resize_image, resized_size
 from knet.data.samples.transforms import TrainAugmentation, choose_mixed_window, draw_windows, make_target, window_at
 from knet.errors import ConfigError
+from knet.preprocess import Window, resize_ids, resize_image, resized_size
 from knet.structures import Sample, SegmentInfo
 
 THINGS = [True, False, True]

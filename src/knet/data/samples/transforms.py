@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from knet.data.resize import Window, nearest_places, resize_ids, resize_image, resized_size
 from knet.data.samples.color import random_color
 from knet.errors import ConfigError
+from knet.preprocess import Window, nearest_places, resize_ids, resize_image, resized_size
 from knet.structures import Sample, SegmentInfo, Target
 
 CROP_TRIES = 10

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knet.data.resize_opencv import resize_as_opencv
+from knet.preprocess import resize_as_opencv
 
 edges = st.integers(1, 40)
 

@@ -1,0 +1,209 @@
+"""What is done to images before a network sees them: sizes, resizing, normalisation and padding, in training and after.
+
+Resizing is to the bit as the originals': Pillow's way (torch's own), and OpenCV's for K-Net; networks notice the last
+bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from knet.errors import ConfigError
+from knet.structures import Preprocessing
+
+Size = Literal["model", "image"] | int | tuple[int, int]
+"""What a network sees of an image: "model" = the published test size, "image" = the image as it is, a number = the
+short side in pixels, a pair = (short, long) side at most."""
+
+_ONE = 2048  # OpenCV's weights are whole numbers of this part
+
+
+def seen_size(shape: tuple[int, int], size: Size, preprocessing: Preprocessing, scale: float = 1.0) -> tuple[int, int]:
+    """Height and width at which the network sees an image of this shape.
+
+    Raises:
+        ConfigError: no such size.
+    """
+    if size == "image" or (size == "model" and not preprocessing.resize):
+        return max(int(shape[0] * scale + 0.5), 1), max(int(shape[1] * scale + 0.5), 1)
+    if size == "model":
+        short, long = preprocessing.short_edge, preprocessing.max_edge
+    elif isinstance(size, int) and size > 0:
+        # The longest side keeps the model's proportion, so that a panorama does not become a giant.
+        short, long = size, size * preprocessing.max_edge // preprocessing.short_edge
+    elif isinstance(size, tuple) and len(size) == 2 and 0 < size[0] <= size[1]:
+        short, long = size
+    else:
+        raise ConfigError(f"The size {size!r} is not 'model', 'image', a positive number or a pair (short, long).")
+    return resized_size(shape, max(int(short * scale), 1), max(int(long * scale), 1))
+
+
+def resized_size(size: tuple[int, int], short_edge: int, max_size: int) -> tuple[int, int]:
+    """(height, width) after making the shorter edge `short_edge`; the longer one is at most `max_size`."""
+    height, width = size
+    scale = short_edge / min(height, width)
+    new_height, new_width = (
+        (float(short_edge), scale * width) if height < width else (scale * height, float(short_edge))
+    )
+    if max(new_height, new_width) > max_size:
+        scale = max_size / max(new_height, new_width)
+        new_height, new_width = new_height * scale, new_width * scale
+    return max(int(new_height + 0.5), 1), max(int(new_width + 0.5), 1)
+
+
+class Window(NamedTuple):
+    """A part of an image in pixels; bottom and right are exclusive."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+def resize_image(image: Tensor, size: tuple[int, int], window: Window | None = None, antialias: bool = True) -> Tensor:
+    """Bilinear, smoothed when it shrinks, as PIL resizes; or never smoothed, as OpenCV. (3,H,W) uint8 -> (3,h,w) uint8
+
+    Of the image at `size` only the part in `window` is made, with the pixels that it has in the whole one.
+    """
+    window = window or Window(0, 0, *size)
+    before = tuple(image.shape[-2:])
+    if before == size:
+        return image[:, window.top : window.bottom, window.left : window.right]
+    rows = _needed(window.top, window.bottom, before[0], size[0])
+    columns = _needed(window.left, window.right, before[1], size[1])
+    part = image[:, rows.start : rows.stop, columns.start : columns.stop]
+    # The batch gets its dimension where an image of a file has its rows: torch sees that colours lie side by side, and
+    # is twice as fast, only with a stride for the batch that fits.
+    part = part.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
+    # The number of pixels is cut down to a whole one: what rounding takes from an exact product must not cost a pixel.
+    factors = [after / edge * (1 + 1e-12) for after, edge in zip(size, before, strict=True)]
+    part = F.interpolate(part, scale_factor=factors, mode="bilinear", antialias=antialias)[0]
+    top, left = window.top - rows.skipped, window.left - columns.skipped
+    return part[:, top : top + window.bottom - window.top, left : left + window.right - window.left]
+
+
+def resize_ids(id_map: Tensor, size: tuple[int, int], window: Window | None = None) -> Tensor:
+    """Each pixel takes the id of the one it falls on: row floor(y H / h), likewise columns. (...,H,W) -> (...,h,w)
+
+    Of the map at `size` only the part in `window` is made.
+    """
+    window = window or Window(0, 0, *size)
+    if tuple(id_map.shape[-2:]) == size:
+        return id_map[..., window.top : window.bottom, window.left : window.right]
+    rows, columns = (nearest_places(before, after) for before, after in zip(id_map.shape[-2:], size, strict=True))
+    rows, columns = rows[window.top : window.bottom], columns[window.left : window.right]
+    first, last = int(rows[0]), int(rows[-1])
+    # Whole rows last: they are copied in one piece.
+    return id_map[..., first : last + 1, :].index_select(-1, columns).index_select(-2, rows - first)
+
+
+def nearest_places(before: int, after: int) -> Tensor:
+    """Index of the source pixel of each of `after` pixels; torch's own rule, its float32 rounding included."""
+    return F.interpolate(torch.arange(before).float()[None, None], size=after, mode="nearest")[0, 0].long()
+
+
+class _Range(NamedTuple):
+    """Source pixels start .. stop - 1, from which resizing makes those from number `skipped` on."""
+
+    start: int
+    stop: int
+    skipped: int
+
+
+def _needed(start: int, stop: int, before: int, after: int) -> _Range:
+    """What of `before` pixels in a row must be resized for pixels start .. stop - 1 of `after`.
+
+    torch lays the first pixel it makes against the edge of what it gets, so the part has to begin where an edge between
+    pixels of the result falls on one of the source. The triangle filter reaches one pixel of the coarser grid.
+    """
+    reach = max(before, after) / before  # in pixels of the result
+    common = math.gcd(before, after)
+    steps = max(start - math.ceil(reach), 0) // (after // common)
+    first, skipped = steps * (before // common), steps * (after // common)
+    last = min(math.ceil((stop + reach) * before / after) + 1, before)
+    if before != after and (last - first) * after // before == last - first:
+        return _Range(0, before, 0)  # torch leaves alone an axis whose number of pixels stays
+    return _Range(first, last, skipped)
+
+
+def resize_as_opencv(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """cv2.resize, INTER_LINEAR, of 8-bit images. (3,H,W) uint8 -> (3,h,w) uint8
+
+    Fixed-point arithmetic as there: first along rows, then along columns, where products lose their last bits one by
+    one. Nothing is smoothed when the image shrinks.
+    """
+    top, bottom, upper, lower = _taps(image.shape[1], size[0], image.device)
+    left, right, near, far = _taps(image.shape[2], size[1], image.device)
+    # Along rows OpenCV gives a pixel beyond the edge no weight, along columns that of the edge's own: all the same
+    # but for rounding, which only the columns' shorter numbers show.
+    pixels = image.permute(1, 2, 0).int()  # colours side by side, as in files: whole pixels are copied
+    rows = pixels.index_select(1, left).mul_(near[:, None])
+    rows += pixels.index_select(1, right).mul_(far[:, None])
+    rows >>= 4
+    columns = rows.index_select(0, top).mul_(upper[:, None, None]).bitwise_right_shift_(16)
+    columns += rows.index_select(0, bottom).mul_(lower[:, None, None]).bitwise_right_shift_(16)
+    columns += 2
+    columns >>= 2
+    return columns.clamp_(0, 255).byte().permute(2, 0, 1)
+
+
+def _taps(before: int, after: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The two pixels that each new one lies between, and their weights. -> (after,) int64, int64, int32, int32"""
+    place = ((torch.arange(after, dtype=torch.float64) + 0.5) * (before / after) - 0.5).float()
+    first = place.floor()
+    share = place - first
+    weights = ((1 - share) * _ONE).round().int(), (share * _ONE).round().int()
+    first = first.long()
+    ends = first.clamp(0, before - 1), (first + 1).clamp(0, before - 1)
+    return ends[0].to(device), ends[1].to(device), weights[0].to(device), weights[1].to(device)
+
+
+def uploaded(image: np.ndarray, device: torch.device) -> Tensor:
+    """An image on a device, as bytes; a GPU takes it while the computer goes on. (H,W,3) uint8 -> the same
+
+    On the CPU it may share the array's memory.
+    """
+    usable = image.flags.writeable and image.flags.c_contiguous  # else torch warns, or cannot
+    x = torch.from_numpy(image if usable else image.copy(order="C"))
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
+
+
+def normalize_and_pad(
+    images: Sequence[Tensor],
+    preprocessing: Preprocessing,
+    least: tuple[int, int] = (1, 1),
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Tensor:
+    """A batch for a network. B tensors (3,H,W) uint8 or 0..255 -> (B,3,h,w) float32
+
+    h and w are the largest of the batch and of `least`, rounded up to the divisor; zeros fill the right and the
+    bottom, after the normalisation, so that padding is the mean colour.
+    """
+    d = preprocessing.divisor
+    sizes = [*((image.shape[1], image.shape[2]) for image in images), least]
+    height, width = (-(-max(sides) // d) * d for sides in zip(*sizes, strict=True))
+    batch = images[0].new_empty(len(images), height, width, 3, dtype=torch.float32)
+    for row, image in zip(batch, images, strict=True):
+        H, W = image.shape[1:]
+        # Colours side by side: a row of pixels is one run of numbers, an eighth of the time of three planes.
+        mean, std = _of_row(preprocessing.mean, W, image.device), _of_row(preprocessing.std, W, image.device)
+        seen = row[:H, :W].flatten(1)
+        torch.sub(image.permute(1, 2, 0).flatten(1), mean, out=seen)
+        seen.div_(std)
+        row[H:] = row[:H, W:] = 0
+    return batch.permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
+
+
+@lru_cache(maxsize=8)
+def _of_row(colour: tuple[float, float, float], width: int, device: torch.device) -> Tensor:
+    """A colour, again and again for each pixel of a row; kept on the device, since a copy to a GPU waits for it."""
+    with torch.inference_mode(False):
+        return torch.tensor(colour, device=device).repeat(width)
