@@ -24,9 +24,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from knet.errors import ConfigError, DataError
+from knet.inference.formats import FORMATS, check_formats
 from knet.inference.segmentation import Segmentation
 from knet.inference.sources import read_video
-from knet.inference.writers import FORMATS, ResultWriter, check_formats, safe_name
+from knet.inference.writers import ResultWriter, safe_name
 from knet.structures import Category
 
 STILL = tuple(f for f in FORMATS if f != "video")

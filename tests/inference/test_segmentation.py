@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knet.errors import ConfigError, OutputError
-from knet.inference.segmentation import Segmentation, instance_ids, panoptic_entries, panoptic_rgb, semantic_ids
+from knet.inference.encoding import instance_ids, panoptic_entries, panoptic_rgb, semantic_ids
+from knet.inference.segmentation import Segmentation
 from knet.structures import Category
 
 

@@ -12,9 +12,10 @@ import pytest
 from fake_results import CAR, TABLE, clip, names_in, photo, street
 
 from knet.errors import OutputError
-from knet.inference import writers
+from knet.inference import film
+from knet.inference.formats import FORMATS
 from knet.inference.segmentation import Segmentation
-from knet.inference.writers import FORMATS, ResultWriter
+from knet.inference.writers import ResultWriter
 
 STILL = tuple(f for f in FORMATS if f != "video")
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
@@ -107,7 +108,7 @@ def test_a_video_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
         ResultWriter(tmp_path, ["video"], TABLE) as writer,
     ):
         if step == "open":
-            monkeypatch.setattr(writers.av, "open", refuse)
+            monkeypatch.setattr(film.av, "open", refuse)
         writer.write(street(), photo(), video=clip())
         film = writer._film
         assert film is not None
@@ -127,7 +128,7 @@ def test_a_video_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_disk_that_is_really_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FFmpeg itself reports the full device; the result must be our sentence."""
     real = av.open
-    monkeypatch.setattr(writers.av, "open", lambda path, *args, **options: real("/dev/full", *args, **options))
+    monkeypatch.setattr(film.av, "open", lambda path, *args, **options: real("/dev/full", *args, **options))
     with pytest.raises(OutputError, match="No space left"), ResultWriter(tmp_path, ["video"], TABLE) as writer:
         writer.write(street(), photo(), video=clip())
     assert not names_in(tmp_path)

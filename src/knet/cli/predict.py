@@ -209,9 +209,11 @@ def _writer(
 ) -> Callable[[Segmentation, Frame], None]:
     """What writes a result in all forms that were asked for; the stack finishes the files."""
     from knet.errors import ConfigError
+    from knet.inference.film import still_video
+    from knet.inference.formats import TRACK_FORMATS, check_formats
     from knet.inference.submissions import SubmissionWriter
     from knet.inference.track_writers import TrackWriter
-    from knet.inference.writers import TRACK_FORMATS, ResultWriter, check_formats, still_video
+    from knet.inference.writers import ResultWriter
 
     if args.compatible and not args.track:
         raise ConfigError("The option --compatible is for tracked videos; give --track as well, or leave it out.")

@@ -19,13 +19,14 @@ import torch
 from knet.data.files.masks import mask_area, mask_box, pack_mask, unpack_mask
 from knet.data.readers.youtube_vis import YoutubeVis
 from knet.errors import ConfigError, DataError, OutputError
+from knet.inference.encoding import rle_text
 from knet.inference.engine import Engine, TorchEngine
-from knet.inference.segmentation import Segmentation, rle_text
+from knet.inference.files import make_folder, write_bytes
+from knet.inference.segmentation import Segmentation
 from knet.inference.segmenter import Segmenter
 from knet.inference.settings import Options
 from knet.inference.streams import Frame
 from knet.inference.submissions import OF_CLIPS, ResultRows
-from knet.inference.writers import make_folder, write_bytes
 from knet.merge.clip import ClipObject, clip_objects
 from knet.models.clip import ClipKNet, clip_result
 from knet.structures import Category, Segment

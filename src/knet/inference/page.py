@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from knet.files import atomic_path
 from knet.inference.draw import Color, class_color
-from knet.inference.writers import make_folder
+from knet.inference.files import make_folder
 from knet.structures import Category, Segment
 
 _STYLE = """

@@ -15,8 +15,8 @@ from knet.data.samples.transforms import make_target
 from knet.errors import DataError
 from knet.files import safe_name
 from knet.inference.draw import overlay
+from knet.inference.files import encoded, make_folder, write_bytes
 from knet.inference.page import Row, write_grid
-from knet.inference.writers import encoded, make_folder, write_bytes
 from knet.structures import Category, Sample, Segment, Target
 
 GAP = 6  # pixels between pictures that are put side by side

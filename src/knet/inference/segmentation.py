@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,19 @@ from typing import Any
 import numpy as np
 
 from knet.data.files.masks import Rle, pack_mask, unpack_mask
-from knet.errors import ConfigError, OutputError
+from knet.errors import ConfigError
+from knet.files import safe_name
 from knet.inference.draw import map_ids, overlay
+from knet.inference.encoding import (
+    instance_ids,
+    panoptic_categories,
+    panoptic_entries,
+    panoptic_rgb,
+    rle_text,
+    semantic_ids,
+)
+from knet.inference.files import encoded, make_folder, write_bytes
+from knet.inference.formats import check_formats
 from knet.inference.sources import load_image
 from knet.structures import Category, Segment
 
@@ -82,9 +94,18 @@ class Segmentation:
             DataError: the image does not fit the result.
             OutputError: the folder cannot be written, or the disk is full.
         """
-        from knet.inference.writers import save_one  # writers need this file
-
-        return save_one(self, Path(folder), formats, image, self.name if name is None else name)
+        formats = check_formats(formats, self.categories)
+        if "video" in formats:
+            raise ConfigError("The format 'video' needs many images: write them with a ResultWriter or `knet predict`.")
+        picture = self.overlay(image) if "overlay" in formats else None
+        name, folder = safe_name(self.name if name is None else name), make_folder(Path(folder))
+        written = write_files(self, folder, name, formats, picture)
+        if "panoptic" in formats:
+            image_entry, annotation = panoptic_entries(self, name, name, f"{name}_panoptic.png")
+            document = {"images": [image_entry], "annotations": [annotation]}
+            document["categories"] = panoptic_categories(self.categories)
+            written.append(write_bytes(folder / f"{name}_panoptic.json", json.dumps(document).encode()))
+        return written
 
     def semantic_map(self) -> np.ndarray:
         """The category id of every pixel, -1 where void. -> (H,W) int32"""
@@ -143,78 +164,23 @@ class Segmentation:
         )
 
 
-def rle_text(rle: Rle) -> dict[str, Any]:
-    """Packed RLE with its counts as text, ready for JSON: {"size": [H, W], "counts": "..."}."""
-    return {"size": [int(edge) for edge in rle["size"]], "counts": rle["counts"].decode("ascii")}
-
-
-def panoptic_rgb(segmentation: Segmentation) -> np.ndarray:
-    """Segment ids as colours, id = R + 256 G + 65536 B, void and ids without a segment black. -> (H,W,3) uint8
-
-    Raises:
-        OutputError: an id outside 1 .. 2^24 - 1.
-    """
-    ids = [s.id for s in segmentation.segments]
-    if any(not 0 < i < 1 << 24 for i in ids):
-        raise OutputError(f"Segment ids of '{segmentation.name}' must lie in 1 .. 16777215; number them from 1.")
-    flat = map_ids(segmentation.id_map, ids, np.array(ids, np.uint32), 0)
-    return np.stack([flat & 255, flat >> 8 & 255, flat >> 16], axis=-1).astype(np.uint8)
-
-
-def semantic_ids(segmentation: Segmentation) -> np.ndarray:
-    """The category id of every pixel; void as `knet.inference.writers` says. -> (H,W) uint8 or uint16"""
-    known = {c.id for c in segmentation.categories} | {s.category for s in segmentation.segments}
-    small = max(known, default=0) <= (254 if 0 in known else 255)
-    dtype: type[np.unsignedinteger] = np.uint8 if small else np.uint16
-    void = int(np.iinfo(dtype).max) if 0 in known else 0
-    values = np.array([s.category for s in segmentation.segments], dtype)
-    return map_ids(segmentation.id_map, [s.id for s in segmentation.segments], values, void)
-
-
-def instance_ids(segmentation: Segmentation) -> np.ndarray:
-    """Things category id * 1000 + n (n = 0, 1, ... in each class), stuff category id. -> (H,W) uint16
-
-    Raises:
-        OutputError: more objects of a class than numbers for them.
-    """
-    counted: dict[int, int] = {}
-    values: list[int] = []
-    for s in segmentation.segments:
-        n = counted.get(s.category, 0)
-        counted[s.category] = n + 1
-        values.append(s.category * 1000 + n if s.thing else s.category)
-        if s.thing and (n > 999 or values[-1] > 65534):
-            raise OutputError(
-                f"'{segmentation.name}' has more than {n} segments '{s.name}', too many for the format 'instances'; "
-                "use 'panoptic' instead."
-            )
-    void = 65535 if any(c.id == 0 for c in segmentation.categories) else 0
-    return map_ids(segmentation.id_map, [s.id for s in segmentation.segments], np.array(values, np.uint16), void)
-
-
-def panoptic_entries(
-    segmentation: Segmentation, image_id: int | str, image_file: str, png_file: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The image's entries under `images` and `annotations` in COCO's panoptic format, with scores and tracks.
-
-    Areas are counted in the id map, and segments without pixels left out, as the official evaluation demands.
-    """
-    ids = [s.id for s in segmentation.segments]
-    position = map_ids(segmentation.id_map, ids, np.arange(1, len(ids) + 1, dtype=np.int32), 0)
-    areas = np.bincount(position.ravel(), minlength=len(ids) + 1)[1:]
-    rows: list[dict[str, Any]] = []
-    for s, area in zip(segmentation.segments, areas, strict=True):
-        if area:
-            left, top, right, bottom = map(int, s.box)
-            row: dict[str, Any] = {"id": int(s.id), "category_id": int(s.category), "isthing": int(s.thing)}
-            row |= {"area": int(area), "bbox": [left, top, right - left, bottom - top], "iscrowd": 0}
-            row["score"] = float(s.score)
-            rows.append(row if s.track is None else row | {"track": int(s.track)})
-    height, width = segmentation.id_map.shape
-    image = {"id": image_id, "file_name": image_file, "height": int(height), "width": int(width)}
-    return image, {"image_id": image_id, "file_name": png_file, "segments_info": rows}
-
-
-def panoptic_categories(categories: Sequence[Category]) -> list[dict[str, Any]]:
-    """The class table as in COCO's panoptic format."""
-    return [{"id": c.id, "name": c.name, "isthing": int(c.thing), "color": list(c.color)} for c in categories]
+def write_files(
+    segmentation: Segmentation, folder: Path, name: str, formats: Sequence[str], picture: np.ndarray | None
+) -> list[Path]:
+    """The files of one image in an existing folder; `picture` is the finished overlay. OutputError if one fails."""
+    makers: dict[str, tuple[str, Callable[[], np.ndarray]]] = {
+        "panoptic": (f"{name}_panoptic.png", lambda: panoptic_rgb(segmentation)),
+        "instances": (f"{name}_instances.png", lambda: instance_ids(segmentation)),
+        "semantic": (f"{name}_semantic.png", lambda: semantic_ids(segmentation)),
+    }
+    if picture is not None:
+        makers["overlay"] = (f"{name}_overlay.jpg", lambda: picture)
+    written: list[Path] = []
+    for kind in formats:
+        if kind in makers:
+            path = folder / makers[kind][0]
+            written.append(write_bytes(path, encoded(makers[kind][1](), path)))
+        elif kind == "json":
+            text = json.dumps(segmentation.to_dict(), indent=1)
+            written.append(write_bytes(folder / f"{name}_segments.json", text.encode()))
+    return written

@@ -36,8 +36,10 @@ from knet.data.files.masks import Rle, mask_area, pack_mask
 from knet.errors import ConfigError, DataError, OutputError
 from knet.evaluation.semantic import CITYSCAPES_EVALUATED
 from knet.inference.draw import map_ids
-from knet.inference.segmentation import Segmentation, panoptic_entries, panoptic_rgb, rle_text
-from knet.inference.writers import GrowingFile, PanopticFile, encoded, make_folder, write_bytes
+from knet.inference.encoding import panoptic_entries, panoptic_rgb, rle_text
+from knet.inference.files import GrowingFile, encoded, make_folder, write_bytes
+from knet.inference.segmentation import Segmentation
+from knet.inference.writers import PanopticFile
 from knet.structures import Category
 
 KINDS = tuple(f"{data}-{task}" for data in ("cityscapes", "mapillary") for task in ("semantic", "instance", "panoptic"))

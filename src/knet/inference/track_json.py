@@ -10,9 +10,9 @@ import numpy as np
 from knet.data.files.io import areas_in
 from knet.data.readers.cityscapes_vps import frame_stem
 from knet.inference.draw import map_ids
+from knet.inference.files import GrowingFile, encoded, write_bytes
 from knet.inference.segmentation import Segmentation
 from knet.inference.streams import Frame
-from knet.inference.writers import GrowingFile, encoded, write_bytes
 
 
 class VideoJson:

@@ -31,10 +31,12 @@ from knet.data.readers.vipseg import write_vipseg_png
 from knet.errors import ConfigError, DataError, OutputError
 from knet.files import safe_name
 from knet.inference.draw import map_ids
-from knet.inference.segmentation import Segmentation, rle_text
+from knet.inference.encoding import rle_text
+from knet.inference.files import GrowingFile, make_folder
+from knet.inference.formats import TRACK_FORMATS
+from knet.inference.segmentation import Segmentation
 from knet.inference.streams import Frame
 from knet.inference.track_json import VideoJson
-from knet.inference.writers import TRACK_FORMATS, GrowingFile, make_folder
 from knet.structures import Category
 
 _LARGEST_OBJECT = 65535

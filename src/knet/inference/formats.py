@@ -1,0 +1,37 @@
+"""The forms that results are written in, by the names that `--formats` and `save` take."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from knet.errors import ConfigError
+from knet.structures import Category
+
+FORMATS = ("overlay", "panoptic", "instances", "semantic", "json", "video")
+# Of tracked videos, see `track_writers`.
+TRACK_FORMATS = ("step", "vipseg", "cityscapes-vps", "vipseg-json", "cityscapes-vps-json", "tracks", "mots")
+
+
+def check_formats(formats: Sequence[str], categories: Sequence[Category]) -> tuple[str, ...]:
+    """The formats, once each. ConfigError for an unknown one and for one that cannot hold the classes."""
+    formats = formats.split(",") if isinstance(formats, str) else formats
+    for name in formats:
+        if name in TRACK_FORMATS:
+            raise ConfigError(
+                f"The format '{name}' is for tracked videos: use `knet predict --track` or a TrackWriter."
+            )
+        if name not in FORMATS:
+            near = difflib.get_close_matches(str(name), FORMATS + TRACK_FORMATS, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else "."
+            known = f"{', '.join(FORMATS)}, and of tracked videos {', '.join(TRACK_FORMATS)}"
+            raise ConfigError(f"Unknown format '{name}'; known are {known}{hint}")
+    if "semantic" in formats and any(not 0 <= c.id < 65535 for c in categories):
+        raise ConfigError("The format 'semantic' holds category ids from 0 to 65534; use 'panoptic' or 'json' instead.")
+    bad = next((c for c in categories if not (1 <= c.id <= 65 if c.thing else 0 <= c.id < 1000)), None)
+    if "instances" in formats and bad:
+        raise ConfigError(
+            "The format 'instances' (16 bit, category id * 1000 + n) holds things with category ids 1 .. 65 and stuff "
+            f"with 0 .. 999; '{bad.name}' has {bad.id}: use 'panoptic' instead."
+        )
+    return tuple(dict.fromkeys(formats))
