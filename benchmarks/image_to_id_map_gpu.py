@@ -20,7 +20,8 @@ import torch
 from original import OriginalNetwork, keep_about, normalised, original_merge, settle, take_turns
 
 from knet.inference.bench import machine, measure, photo, wait
-from knet.inference.engine import DTYPES, TorchEngine
+from knet.inference.engines.engine import DTYPES
+from knet.inference.engines.network import TorchEngine
 from knet.inference.load import choose_device, describe_official, segmenter_for
 from knet.merge.panoptic import best_class, merge_panoptic, number_segments
 from knet.models.zoo import create

@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import knet
-from knet.inference.segmentation import Segmentation
+from knet.inference.results.segmentation import Segmentation
 from knet.inference.segmenter import Segmenter
 from knet.models.image import KNet
 from knet.models.zoo import create

@@ -21,9 +21,9 @@ from original import keep_about, scene, settle
 from PIL import Image
 
 from knet.inference.bench import PeakMemory, machine, photo
-from knet.inference.engine import TorchEngine
+from knet.inference.engines.network import TorchEngine
 from knet.inference.load import describe_official, read_model, segmenter_for
-from knet.inference.sources import load_image
+from knet.inference.sources.images import load_image
 from knet.merge.panoptic import best_class, merge_panoptic
 from knet.models.zoo import create, entry
 from knet.preprocess import normalize_and_pad, seen_size

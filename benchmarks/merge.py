@@ -25,7 +25,7 @@ from torch import Tensor
 
 import knet
 from knet.inference.bench import PeakMemory
-from knet.inference.sources import load_image
+from knet.inference.sources.images import load_image
 from knet.merge import panoptic, plain
 from knet.merge.backend import backend
 from knet.merge.panoptic import best_class, merge_panoptic

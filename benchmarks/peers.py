@@ -24,7 +24,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from knet.inference.bench import machine, photo
-from knet.inference.engine import DTYPES, TorchEngine
+from knet.inference.engines.engine import DTYPES
+from knet.inference.engines.network import TorchEngine
 from knet.inference.load import describe_official, segmenter_for
 from knet.models.zoo import create
 

@@ -19,8 +19,8 @@ import numpy as np
 import knet
 from knet.data.readers.coco_panoptic import CocoPanoptic
 from knet.evaluation.panoptic import PanopticQuality
-from knet.inference.encoding import semantic_ids
-from knet.inference.segmentation import Segmentation
+from knet.inference.results.encoding import semantic_ids
+from knet.inference.results.segmentation import Segmentation
 from knet.inference.segmenter import Segmenter
 
 MODEL = "rtknet-slim-camvid"

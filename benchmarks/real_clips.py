@@ -23,9 +23,9 @@ from tqdm import tqdm
 import knet
 from knet.data.categories import load_categories
 from knet.evaluation.video_stq import TrackingQuality
-from knet.inference.segmentation import Segmentation
+from knet.inference.identities import VideoState
+from knet.inference.results.segmentation import Segmentation
 from knet.inference.segmenter import Segmenter
-from knet.inference.tracking import VideoState
 from knet.track import OverlapMemory, OverlapSettings, coarse_grid, match_by_overlap
 
 WAYS = ("overlap and kernels", "overlap alone", "none")

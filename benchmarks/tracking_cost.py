@@ -24,10 +24,10 @@ import numpy as np
 import torch
 
 import knet
+from knet.inference.identities import VideoState
 from knet.inference.load import describe_official, segmenter_for
 from knet.inference.segmenter import Segmenter
-from knet.inference.sources import read_video
-from knet.inference.tracking import VideoState
+from knet.inference.sources.videos import read_video
 from knet.models.zoo import create
 
 DEMO = Path(knet.__file__).parent / "assets" / "demo"

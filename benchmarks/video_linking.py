@@ -35,7 +35,7 @@ from knet.data.synthetic.clip_layouts import synthesize_clips
 from knet.evaluation.evaluate import evaluate
 from knet.evaluation.evaluate_video import Figures
 from knet.inference.load import fast_in_bf16
-from knet.inference.segmentation import Segmentation
+from knet.inference.results.segmentation import Segmentation
 from knet.inference.segmenter import Segmenter
 from knet.models.video import PriorKind
 from knet.models.zoo import Tracker, create

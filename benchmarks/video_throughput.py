@@ -32,9 +32,9 @@ from PIL import Image
 import knet
 from knet.cli.main import main as command
 from knet.inference.bench import machine
+from knet.inference.results.writers import ResultWriter
 from knet.inference.segmenter import Segmenter
-from knet.inference.sources import read_video
-from knet.inference.writers import ResultWriter
+from knet.inference.sources.videos import read_video
 
 DRIVE = Path(knet.__file__).parent / "assets" / "demo" / "drive.mp4"
 

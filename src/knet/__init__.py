@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from knet.inference.load import convert, load
-    from knet.inference.segmentation import Segmentation
+    from knet.inference.results.segmentation import Segmentation
     from knet.inference.segmenter import Segmenter
     from knet.models.zoo import create, models
 
@@ -23,7 +23,7 @@ _HOMES = {
     "convert": "knet.inference.load",
     "create": "knet.models.zoo",
     "Segmenter": "knet.inference.segmenter",
-    "Segmentation": "knet.inference.segmentation",
+    "Segmentation": "knet.inference.results.segmentation",
 }
 
 __all__ = ["Segmentation", "Segmenter", "__version__", "convert", "create", "load", "models"]

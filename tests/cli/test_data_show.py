@@ -15,7 +15,7 @@ from knet.cli.main import main
 from knet.config import load_config
 from knet.data.readers.open import open_data
 from knet.data.samples.batches import BatchPlan, TrainingSet, load_batches
-from knet.inference.samples import GAP
+from knet.inference.results.samples import GAP
 from knet.runs.samples import augmentation_of
 
 

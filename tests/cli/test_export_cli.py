@@ -18,8 +18,8 @@ import knet
 from knet.data.categories import load_categories
 from knet.export import tensorrt, write
 from knet.export.openvino import save_openvino, to_openvino
+from knet.inference.engines.open import open_exported
 from knet.inference.load import describe
-from knet.inference.runtime import open_exported
 from knet.models.zoo import create
 from knet.structures import Preprocessing
 from knet.weights.load import save_weights

@@ -17,8 +17,8 @@ from PIL import Image
 import knet
 from knet.cli.main import main
 from knet.data.readers.kitti_step import read_step_png
-from knet.inference import streams
-from knet.inference.sources import read_video
+from knet.inference.sources import cameras
+from knet.inference.sources.videos import read_video
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -131,7 +131,7 @@ def camera_of(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stand_in(address: str, *rest: Any, **options: Any) -> Any:
         return real(str(video)) if options.get("format") == "v4l2" else real(address, *rest, **options)
 
-    monkeypatch.setattr(streams.av, "open", stand_in)
+    monkeypatch.setattr(cameras.av, "open", stand_in)
 
 
 def test_a_camera_that_disappears(

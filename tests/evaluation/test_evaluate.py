@@ -15,7 +15,7 @@ from knet.data.readers.coco_instances import CocoInstances
 from knet.data.readers.label_folder import LabelFolder
 from knet.errors import ConfigError
 from knet.evaluation.evaluate import evaluate
-from knet.inference.segmentation import Segmentation
+from knet.inference.results.segmentation import Segmentation
 from knet.structures import Segment
 from tiny_models import tiny_file
 

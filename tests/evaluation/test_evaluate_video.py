@@ -28,12 +28,12 @@ from knet.errors import ConfigError, DataError
 from knet.evaluation import stq, vpq
 from knet.evaluation.evaluate import evaluate
 from knet.evaluation.evaluate_video import found_labels, share_clips, true_labels
-from knet.inference.segmentation import Segmentation
+from knet.inference.identities import VideoState
+from knet.inference.results.segmentation import Segmentation
+from knet.inference.results.track_writers import TrackWriter
 from knet.inference.segmenter import Segmenter
-from knet.inference.sources import Item
-from knet.inference.streams import Frame
-from knet.inference.track_writers import TrackWriter
-from knet.inference.tracking import VideoState
+from knet.inference.sources.streams import Frame
+from knet.inference.sources.videos import Item
 from knet.merge.clip import ClipObject
 from knet.structures import Category, Segment
 from tiny_models import tiny_file

@@ -24,10 +24,11 @@ from knet.export.openvino import save_openvino, to_openvino
 from knet.export.report import fitting_size, same_segments
 from knet.export.write import export
 from knet.inference.clip import segment_clip
-from knet.inference.engine import TorchEngine
+from knet.inference.engines.exported import GraphEngine
+from knet.inference.engines.network import TorchEngine
+from knet.inference.engines.open import open_exported
+from knet.inference.identities import VideoState
 from knet.inference.load import describe, read_model
-from knet.inference.runtime import GraphEngine, open_exported
-from knet.inference.tracking import VideoState
 from knet.models.backbones.swin import Swin
 from knet.models.clip import clip_result
 from knet.models.zoo import create, entry

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from knet.inference.segmentation import Segmentation
-from knet.inference.sources import VideoInfo
+from knet.inference.results.segmentation import Segmentation
+from knet.inference.sources.videos import VideoInfo
 from knet.structures import Category, Segment
 
 # Machines that do other work, too, must not fail a test by being slow.

@@ -18,10 +18,11 @@ from knet.data.files.masks import pack_mask
 from knet.data.readers.youtube_vis import VideoToWrite, write_youtube_vis
 from knet.errors import DataError
 from knet.inference import clip as clip_module
-from knet.inference.clip import YoutubeVisWriter, frame_results, segment_clips
-from knet.inference.draw import segment_colors
-from knet.inference.sources import Item
-from knet.inference.streams import Frame
+from knet.inference.clip import frame_results, segment_clips
+from knet.inference.results.draw import segment_colors
+from knet.inference.results.youtube_vis import YoutubeVisWriter
+from knet.inference.sources.streams import Frame
+from knet.inference.sources.videos import Item
 from knet.merge.clip import ClipObject
 
 TABLE = load_categories("youtube_vis")

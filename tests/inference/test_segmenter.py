@@ -14,7 +14,7 @@ from PIL import Image
 import knet
 from knet.errors import ConfigError, DataError
 from knet.inference.load import describe_official, segmenter_for
-from knet.inference.segmentation import Segmentation
+from knet.inference.results.segmentation import Segmentation
 from knet.inference.segmenter import Segmenter, nearest, normalize_and_pad
 from knet.structures import Output, Preprocessing
 

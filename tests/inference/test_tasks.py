@@ -12,10 +12,10 @@ from PIL import Image
 import knet
 from knet.data.files.masks import mask_area, read_mask
 from knet.errors import CheckpointError, ConfigError
-from knet.inference.segmentation import Segmentation
+from knet.inference.results.segmentation import Segmentation
+from knet.inference.results.submissions import SubmissionWriter
 from knet.inference.segmenter import Segmenter
 from knet.inference.settings import SCALES, Settings
-from knet.inference.submissions import SubmissionWriter
 from knet.preprocess import seen_size
 from knet.structures import Preprocessing
 from knet.weights.load import read_checkpoint, save_weights

@@ -12,10 +12,10 @@ import torch
 
 import knet
 from knet.data.readers.kitti_step import read_step_png
-from knet.inference.sources import Item
-from knet.inference.streams import Frame
-from knet.inference.track_writers import TrackWriter
-from knet.inference.tracking import VideoState
+from knet.inference.identities import VideoState
+from knet.inference.results.track_writers import TrackWriter
+from knet.inference.sources.streams import Frame
+from knet.inference.sources.videos import Item
 
 R50, SWIN, VIPSEG = "video-knet-r50-kitti-step", "video-knet-swinb-kitti-step", "video-knet-r50-vipseg"
 VIDEOS = [

@@ -18,8 +18,9 @@ from knet.data.categories import load_categories
 from knet.data.files.masks import pack_mask, unpack_mask
 from knet.errors import ConfigError, DataError, OutputError
 from knet.evaluation.evaluate import evaluate
-from knet.inference.clip import segment_clip, write_youtube_vis, youtube_vis_results
+from knet.inference.clip import segment_clip
 from knet.inference.load import describe_official, segmenter_for
+from knet.inference.results.youtube_vis import write_youtube_vis, youtube_vis_results
 from knet.inference.segmenter import Segmenter, normalize_and_pad
 from knet.merge.clip import ClipObject, clip_objects
 from knet.merge.image import enlarge, to_image

@@ -28,9 +28,9 @@ def run(args: argparse.Namespace) -> int:
 
     from knet.files import atomic_path
     from knet.inference.load import load
-    from knet.inference.page import Row, write_index
-    from knet.inference.sources import open_source
-    from knet.inference.writers import ResultWriter
+    from knet.inference.results.page import Row, write_index
+    from knet.inference.results.writers import ResultWriter
+    from knet.inference.sources.paths import open_source
 
     output, segmenter, rows = Path(args.output), load(MODEL), []
     with resources.as_file(resources.files("knet") / "assets" / "demo") as examples:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from knet.cli.options import add_model_options, add_verb, model_options, precision_note
 
 if TYPE_CHECKING:
-    from knet.inference.segmentation import Segmentation
+    from knet.inference.results.segmentation import Segmentation
     from knet.inference.segmenter import Segmenter
-    from knet.inference.sources import SourceFile
-    from knet.inference.streams import Frame
+    from knet.inference.sources.paths import SourceFile
+    from knet.inference.sources.streams import Frame
     from knet.merge.clip import ClipObject
 
     Results = Generator[tuple[Frame, Segmentation, float], None, None]
@@ -75,9 +75,10 @@ def run(args: argparse.Namespace) -> int:
 
     from knet.inference.load import load
     from knet.inference.pipeline import WriteBehind, read_ahead
-    from knet.inference.sources import expand_sources
-    from knet.inference.streams import camera, open_stream
-    from knet.inference.submissions import OF_CLIPS, submission_name
+    from knet.inference.results.submissions import OF_CLIPS, submission_name
+    from knet.inference.sources.cameras import camera
+    from knet.inference.sources.paths import expand_sources
+    from knet.inference.sources.streams import open_stream
 
     files = expand_sources([source for source in args.sources if not camera(source)])
     cameras = any(camera(source) for source in args.sources)
@@ -149,7 +150,7 @@ def _segmented(segmenter: Segmenter, frames: Iterable[Frame], live: bool) -> Res
 
 def _tracked(segmenter: Segmenter, frames: Iterable[Frame], args: argparse.Namespace) -> Results:
     """The same of frames that need what was seen in the frame before."""
-    from knet.inference.tracking import VideoState
+    from knet.inference.identities import VideoState
 
     state = VideoState()
     for frame in frames:
@@ -183,7 +184,7 @@ def _of_clips(segmenter: Segmenter, frames: Iterable[Frame], failed: list[str], 
 def _check_clips(args: argparse.Namespace, files: Sequence[SourceFile], cameras: bool) -> None:
     """Raises: ConfigError if an option or source is not for models that look at whole clips."""
     from knet.errors import ConfigError
-    from knet.inference.submissions import OF_CLIPS
+    from knet.inference.results.submissions import OF_CLIPS
 
     if cameras:
         raise ConfigError("A model for clips looks at all frames at once, and a camera has no last one; give videos.")
@@ -198,7 +199,7 @@ def _check_clips(args: argparse.Namespace, files: Sequence[SourceFile], cameras:
 def _clip_writer(
     args: argparse.Namespace, segmenter: Segmenter, files: Sequence[SourceFile], stack: ExitStack
 ) -> ClipWriter:
-    from knet.inference.clip import YoutubeVisWriter
+    from knet.inference.results.youtube_vis import YoutubeVisWriter
 
     images = [file.path for file in files]
     return stack.enter_context(YoutubeVisWriter(args.output, segmenter.categories, images)).write
@@ -209,11 +210,11 @@ def _writer(
 ) -> Callable[[Segmentation, Frame], None]:
     """What writes a result in all forms that were asked for; the stack finishes the files."""
     from knet.errors import ConfigError
-    from knet.inference.film import still_video
-    from knet.inference.formats import TRACK_FORMATS, check_formats
-    from knet.inference.submissions import SubmissionWriter
-    from knet.inference.track_writers import TrackWriter
-    from knet.inference.writers import ResultWriter
+    from knet.inference.results.film import still_video
+    from knet.inference.results.formats import TRACK_FORMATS, check_formats
+    from knet.inference.results.submissions import SubmissionWriter
+    from knet.inference.results.track_writers import TrackWriter
+    from knet.inference.results.writers import ResultWriter
 
     if args.compatible and not args.track:
         raise ConfigError("The option --compatible is for tracked videos; give --track as well, or leave it out.")
@@ -243,7 +244,7 @@ def _writer(
 def _count(files: Sequence[SourceFile]) -> int:
     """How many images the files hold, as far as they tell."""
     from knet.errors import DataError
-    from knet.inference.sources import probe_video
+    from knet.inference.sources.videos import probe_video
 
     total = len(files)
     for file in files:

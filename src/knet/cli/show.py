@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
     from knet.config import load_config
     from knet.data.readers.open import open_data
-    from knet.inference.samples import write_samples
+    from knet.inference.results.samples import write_samples
 
     overrides = args.overrides + ([] if args.seed is None else [f"seed={args.seed}"])
     config = load_config(args.config, overrides)

@@ -21,8 +21,8 @@ from knet.evaluation.evaluate_video import judge_tracks, judge_whole_clips
 from knet.evaluation.instance import mask_ap
 from knet.evaluation.panoptic import PanopticQuality
 from knet.evaluation.semantic import ConfusionMatrix, ade20k_means, semantic_result
+from knet.inference.results.submissions import coco_instance_results
 from knet.inference.segmenter import Segmenter
-from knet.inference.submissions import coco_instance_results
 
 _ONLY = {CocoInstances: "instance", YoutubeVis: "clip"}  # truth that models of one task alone are judged by
 

@@ -25,12 +25,13 @@ from knet.evaluation.video_instance import ytvis_ap
 from knet.evaluation.video_labels import NUMBER_BITS, VOID
 from knet.evaluation.video_stq import TrackingQuality
 from knet.evaluation.video_vpq import VideoPanopticQuality
-from knet.inference.clip import segment_clip, youtube_vis_results
-from knet.inference.draw import map_ids
-from knet.inference.segmentation import Segmentation
+from knet.inference.clip import segment_clip
+from knet.inference.identities import VideoState
+from knet.inference.results.draw import map_ids
+from knet.inference.results.segmentation import Segmentation
+from knet.inference.results.youtube_vis import youtube_vis_results
 from knet.inference.segmenter import Segmenter
-from knet.inference.streams import frame_times
-from knet.inference.tracking import VideoState
+from knet.inference.sources.streams import frame_times
 from knet.structures import Category, Sample
 
 

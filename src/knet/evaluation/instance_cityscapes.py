@@ -25,8 +25,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from knet.data.cityscapes_labels import CITYSCAPES_EVALUATED, CITYSCAPES_LABELS
 from knet.errors import DataError
-from knet.evaluation.semantic import CITYSCAPES_EVALUATED, CITYSCAPES_LABELS
 
 CITYSCAPES_THINGS = (24, 25, 26, 27, 28, 31, 32, 33)  # raw ids of the judged classes that have single objects
 SMALLEST = 100  # pixels of an object that has to be found

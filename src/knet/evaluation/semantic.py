@@ -23,24 +23,13 @@ import numpy as np
 from tqdm import tqdm
 
 from knet.data.categories import load_table
+from knet.data.cityscapes_labels import CITYSCAPES_EVALUATED, CITYSCAPES_LABELS
 from knet.errors import DataError
 from knet.evaluation.semantic_files import LabelMap, check_size, checked, instance_maps, pair, read_map
 from knet.structures import Category
 
 PROTOCOLS = ("mean", "mapillary", "cityscapes", "ade20k")
 
-# Cityscapes' raw label ids count through these names; the ids in CITYSCAPES_EVALUATED are judged, all others are void.
-CITYSCAPES_LABELS = {
-    "void": ("unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic", "ground"),
-    "flat": ("road", "sidewalk", "parking", "rail track"),
-    "construction": ("building", "wall", "fence", "guard rail", "bridge", "tunnel"),
-    "object": ("pole", "polegroup", "traffic light", "traffic sign"),
-    "nature": ("vegetation", "terrain"),
-    "sky": ("sky",),
-    "human": ("person", "rider"),
-    "vehicle": ("car", "truck", "bus", "caravan", "trailer", "train", "motorcycle", "bicycle"),
-}
-CITYSCAPES_EVALUATED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 _NAMES = tuple(chain.from_iterable(CITYSCAPES_LABELS.values()))
 _CATEGORY_OF = tuple(category for category, names in CITYSCAPES_LABELS.items() for _ in names)
 # Mean size of an instance over the data set, in pixels, by label id: the numbers that the official nIoU uses.

@@ -18,7 +18,7 @@ import torch
 from knet.errors import ConfigError, OutputError
 from knet.export.graph import Graph
 from knet.files import atomic_path
-from knet.inference.runtime import need
+from knet.inference.engines.exported import need
 from knet.weights.load import FORMAT_VERSION, METADATA_KEY
 
 if TYPE_CHECKING:

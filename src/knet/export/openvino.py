@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from knet.errors import ConfigError
 from knet.files import atomic_path
-from knet.inference.runtime import need
+from knet.inference.engines.exported import need
 from knet.weights.load import FORMAT_VERSION, METADATA_KEY
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ from torch import Tensor
 from knet.evaluation.panoptic import PanopticQuality
 from knet.files import atomic_path
 from knet.inference.clip import by_video, frame_results, segment_clip
-from knet.inference.runtime import GraphEngine
-from knet.inference.segmentation import Segmentation
+from knet.inference.engines.exported import GraphEngine
+from knet.inference.results.segmentation import Segmentation
 from knet.inference.segmenter import Segmenter
-from knet.inference.sources import Item
-from knet.inference.streams import Frame
+from knet.inference.sources.streams import Frame
+from knet.inference.sources.videos import Item
 from knet.models.clip import clip_result
 from knet.preprocess import Size, seen_size
 

@@ -21,11 +21,13 @@ from knet.export import openvino, tensorrt
 from knet.export.graph import Graph, Merging, check_size
 from knet.export.onnx import quantize_onnx, save_onnx, to_onnx, write_card
 from knet.export.report import Parity, compare, compare_clips, describe_run, fitting_size, write_report
+from knet.inference.engines.exported import need
+from knet.inference.engines.open import ENDINGS
 from knet.inference.load import load, read_model, segmenter_for
-from knet.inference.runtime import ENDINGS, need
 from knet.inference.segmenter import Segmenter
-from knet.inference.sources import Item, open_source
-from knet.inference.streams import open_stream
+from knet.inference.sources.paths import open_source
+from knet.inference.sources.streams import open_stream
+from knet.inference.sources.videos import Item
 from knet.models.zoo import Merge, entry
 
 Format = Literal["onnx", "openvino", "tensorrt"]

@@ -20,9 +20,10 @@ from PIL import Image
 from knet.errors import ConfigError
 from knet.inference.clip import segment_clip
 from knet.inference.cost import count_flops, usual_size
-from knet.inference.engine import TorchEngine
+from knet.inference.engines.exported import GraphEngine
+from knet.inference.engines.network import TorchEngine
+from knet.inference.engines.open import ENDINGS
 from knet.inference.load import choose_device, choose_precision, describe_official, load, segmenter_for
-from knet.inference.runtime import ENDINGS, GraphEngine
 from knet.inference.segmenter import Segmenter
 from knet.models.zoo import create, entry
 

@@ -1,32 +1,25 @@
-"""Whole clips in, objects with a mask in every frame out; and the file that YouTube-VIS's server takes.
+"""Whole clips in, objects with a mask in every frame out.
 
 For models of the task "clip", which look at all frames at once. YouTube-VIS's videos have at most 36 frames.
 """
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from itertools import groupby
-from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 import torch
 
 from knet.data.files.masks import mask_area, mask_box, pack_mask, unpack_mask
-from knet.data.readers.youtube_vis import YoutubeVis
-from knet.errors import ConfigError, DataError, OutputError
-from knet.inference.encoding import rle_text
-from knet.inference.engine import Engine, TorchEngine
-from knet.inference.files import make_folder, write_bytes
-from knet.inference.segmentation import Segmentation
+from knet.errors import ConfigError, DataError
+from knet.inference.engines.engine import Engine
+from knet.inference.engines.network import TorchEngine
+from knet.inference.results.segmentation import Segmentation
 from knet.inference.segmenter import Segmenter
 from knet.inference.settings import Options
-from knet.inference.streams import Frame
-from knet.inference.submissions import OF_CLIPS, ResultRows
+from knet.inference.sources.streams import Frame
 from knet.merge.clip import ClipObject, clip_objects
 from knet.models.clip import ClipKNet, clip_result
 from knet.structures import Category, Segment
@@ -174,117 +167,3 @@ def frame_results(
             box, area = (left, top, left + width, top + height), mask_area(rle)
             segments.append(Segment(number, category.id, category.name, category.thing, found.score, area, box, track))
         yield Segmentation(id_map, segments, tuple(categories), name, masks=masks)
-
-
-def youtube_vis_results(
-    video_id: int, objects: Sequence[ClipObject], categories: Sequence[Category]
-) -> list[dict[str, Any]]:
-    """The objects of a video as rows of YouTube-VIS's results list, ready for JSON.
-
-    Rows are {video_id, score, category_id, segmentations: RLE or None for each frame}. `categories` is the class table
-    of the model. Objects without a pixel in any frame are left out.
-    """
-    return [
-        {
-            "video_id": video_id,
-            "score": float(found.score),
-            "category_id": categories[found.label].id,
-            "segmentations": [None if mask is None else rle_text(mask) for mask in found.masks],
-        }
-        for found in objects
-        if any(mask is not None for mask in found.masks)
-    ]
-
-
-def write_youtube_vis(path: str | Path, rows: Iterable[dict[str, Any]]) -> Path:
-    """Writes the rows of all videos as one JSON file, whole or not at all; its path.
-
-    YouTube-VIS's server takes it as `results.json` in a zip.
-
-    Raises:
-        OutputError: the folder cannot be made or written, or the disk is full.
-    """
-    return write_bytes(Path(path), json.dumps(list(rows)).encode())
-
-
-class YoutubeVisWriter:
-    """Writes `youtube-vis/results.json` below a folder, video by video. A context manager, see `SubmissionWriter`.
-
-    YouTube-VIS's server takes it in a zip. Memory does not grow with the videos.
-
-    Args:
-        images: of all videos that will come, in their folders `<split>/JPEGImages/<video>`, beside which the data set's
-            `<split>.json` says the videos' ids.
-
-    Raises:
-        ConfigError: the class table is not that of the JSON.
-        DataError: no such JSON, a video that it does not list, or not all images of one.
-        OutputError: the folder cannot be made or written.
-    """
-
-    def __init__(self, folder: str | Path, categories: Sequence[Category], images: Iterable[Path]):
-        self.categories = tuple(categories)
-        self._videos = _read_videos(images, categories)
-        self._rows: ResultRows | None = ResultRows(make_folder(Path(folder) / OF_CLIPS) / "results.json")
-
-    def write(self, frames: Sequence[Frame], objects: Sequence[ClipObject]) -> None:
-        """Adds the objects of a video.
-
-        Raises:
-            DataError: frames of it could not be read, so its masks would not fit.
-            OutputError: no permission, no space.
-        """
-        folder = _video_of(frames[0].item.path or Path())
-        id_, count = self._videos[folder]
-        if len(frames) != count:
-            raise DataError(
-                f"The video '{folder.name}' has {len(frames)} frames that can be read of {count}; the submission lacks "
-                "it, since the server takes whole videos only."
-            )
-        assert self._rows is not None  # not closed yet
-        self._rows.add(youtube_vis_results(id_, objects, self.categories))
-
-    def close(self) -> None:
-        """Finishes the file. A second call does nothing."""
-        rows, self._rows = self._rows, None
-        if rows is not None:
-            rows.finish()
-
-    def __enter__(self) -> YoutubeVisWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
-        with suppress(*([OutputError] if kind else [])):  # the error on its way says more
-            self.close()
-
-
-def _video_of(image: Path) -> Path:
-    return image.absolute().parent
-
-
-def _read_videos(images: Iterable[Path], categories: Sequence[Category]) -> dict[Path, tuple[int, int]]:
-    """The folder of each video -> its id and number of frames, by the JSON of its split."""
-    videos: dict[Path, tuple[int, int]] = {}
-    splits: dict[Path, dict[str, tuple[int, int]]] = {}
-    for folder, count in Counter(map(_video_of, images)).items():
-        split = folder.parent.parent
-        json_file = split.parent / f"{split.name}.json"
-        if json_file not in splits:
-            if not json_file.is_file():
-                raise DataError(
-                    f"A submission to YouTube-VIS needs the ids of the videos, but there is no '{json_file}'; give the "
-                    "folders of frames as they are in the download, such as 'valid/JPEGImages/*', beside valid.json."
-                )
-            reader = YoutubeVis(None, json_file)
-            if sorted(c.id for c in reader.categories) != sorted(c.id for c in categories):
-                raise ConfigError(f"The model has other classes than '{json_file}'; take one for YouTube-VIS.")
-            splits[json_file] = {clip.name: (reader.video_ids[clip.name], len(clip.frames)) for clip in reader.clips}
-        if folder.name not in splits[json_file]:
-            raise DataError(f"'{json_file}' lists no video '{folder.name}'; give the folders of the videos it lists.")
-        videos[folder] = splits[json_file][folder.name]
-        if videos[folder][1] != count:
-            raise DataError(
-                f"The video '{folder.name}' has {videos[folder][1]} frames in '{json_file}', but {count} images are "
-                "given; give the whole folder."
-            )
-    return videos

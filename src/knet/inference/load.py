@@ -12,9 +12,10 @@ from torch import nn
 
 from knet.data.categories import load_categories
 from knet.errors import CheckpointError, ConfigError
-from knet.inference.engine import DTYPES, Engine, TorchEngine
+from knet.inference.engines.engine import DTYPES, Engine
+from knet.inference.engines.network import TorchEngine
+from knet.inference.engines.open import ENDINGS, open_exported
 from knet.inference.fitting import fitting
-from knet.inference.runtime import ENDINGS, open_exported
 from knet.inference.segmenter import Segmenter
 from knet.inference.settings import Options, Settings
 from knet.models.realtime import RTKNet

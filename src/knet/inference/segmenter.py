@@ -16,15 +16,17 @@ from torchvision.transforms.v2 import functional as TF
 
 from knet.data.files.masks import mask_area, mask_box, pack_mask
 from knet.errors import ConfigError, DataError
-from knet.inference.engine import Engine, TorchEngine
+from knet.inference.engines.engine import Engine
+from knet.inference.engines.exported import GraphEngine, MergedOutput
+from knet.inference.engines.network import TorchEngine
+from knet.inference.identities import ENLARGED, VideoState, View, identify, void_as_lowest
 from knet.inference.pipeline import read_ahead
-from knet.inference.pixels import extents
-from knet.inference.runtime import GraphEngine, MergedOutput
-from knet.inference.segmentation import Segmentation
+from knet.inference.results.pixels import extents
+from knet.inference.results.segmentation import Segmentation
 from knet.inference.settings import Options, Settings
-from knet.inference.sources import load_image, open_source
-from knet.inference.streams import open_stream
-from knet.inference.tracking import ENLARGED, VideoState, View, identify, void_as_lowest
+from knet.inference.sources.images import load_image
+from knet.inference.sources.paths import open_source
+from knet.inference.sources.streams import open_stream
 from knet.merge.backend import backend
 from knet.merge.image import enlarge, instances, merge_sorted, panoptic_classes, to_image
 from knet.merge.panoptic import MergedMasks, best_class, merge_panoptic, number_masks
@@ -135,7 +137,7 @@ class Segmenter:
         The next images are read while the network looks at one.
 
         Args:
-            source: see `inference.sources.open_source`.
+            source: see `inference.sources.paths.open_source`.
             options: as for a single image.
         """
         with closing(read_ahead(lambda _: open_source(source))) as items:
@@ -172,7 +174,7 @@ class Segmenter:
 
         Args:
             source: a video file, a folder of frames, a pattern, a webcam's number, an rtsp:// address, or a list of
-                these; with each video or folder, identities start again. See `inference.streams.open_stream`.
+                these; with each video or folder, identities start again. See `inference.sources.streams.open_stream`.
             compatible: of Video K-Net, what its published figures contain: identities given to the wrong objects where
                 a duplicate was dropped, void pixels called road, and boxes cut by a stretched semantic map.
             on_error: called with the error of a source that breaks off or cannot be read, after the frames before it.

@@ -29,7 +29,7 @@ from knet.errors import ConfigError, DataError, OutputError, TrainingError
 from knet.evaluation.evaluate import evaluate
 from knet.files import atomic_path
 from knet.inference.load import choose_device, fast_in_bf16, segmenter_for
-from knet.inference.samples import draw_truth, side_by_side
+from knet.inference.results.samples import draw_truth, side_by_side
 from knet.inference.segmenter import Segmenter
 from knet.models.zoo import create
 from knet.runs.samples import training_set

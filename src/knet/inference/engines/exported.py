@@ -1,0 +1,190 @@
+"""Exported models: what the graphs that `knet export` wrote have in common, whichever runtime runs them.
+
+Each file carries the model's card (see `knet.inference.load.describe`) with one entry more, `graph`: what the file
+computes in (`precision`), the `size` that it takes (None for any), and what is asked of a network otherwise.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from knet.errors import CheckpointError, ConfigError
+from knet.merge.panoptic import MergedMasks
+from knet.structures import Output
+
+_PACKAGES = {  # optional ones, and what pip has to be told
+    **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "'knet[export]'"),
+    "openvino": "'knet[openvino]'",
+    "tensorrt": "tensorrt",
+}
+
+
+def need(*modules: str) -> None:
+    """Raises: ConfigError that says what to install if one of these optional packages is missing."""
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ConfigError(
+                f"This needs the package {module}, which is not installed ({error}); install it with: "
+                f"pip install {_PACKAGES[module]}"
+            ) from error
+
+
+@dataclass(slots=True)
+class MergedOutput(Output):
+    """The output of a graph with the merge inside: `merged` of one image, by the thresholds `score` and `overlap`."""
+
+    merged: MergedMasks | None = None
+    score: float = 0.0
+    overlap: float = 0.0
+
+    def masks(self, score: float, overlap: float) -> MergedMasks:
+        """The merged masks. Raises: ConfigError if other thresholds are wanted than those inside the graph."""
+        if (score, overlap) != (self.score, self.overlap) or self.merged is None:
+            raise ConfigError(
+                f"This file merges inside, with score {self.score} and overlap {self.overlap}, not {score} and "
+                f"{overlap}; leave the thresholds out, or export without --merge-inside."
+            )
+        return self.merged
+
+
+class GraphEngine(ABC):
+    """An exported graph as an `Engine`: what all formats share.
+
+    Attributes:
+        card: the model's card, as in the file. merges: whether the merge is inside.
+        Others as of `inference.engines.engine.Engine`.
+    """
+
+    name: str
+    net: nn.Module | None = None
+
+    def __init__(self, path: Path, card: dict[str, Any], precision: str, device: str = "cpu"):
+        graph = card["graph"]
+        self.path, self.card, self.precision = path, card, precision
+        self.device = torch.device(device)
+        self.stuff: Sequence[int] = graph["stuff"]
+        self.embeds: bool = graph["embeds"]
+        self.merges: bool = graph["merge_inside"]
+        self._stride: int = graph["stride"]
+        self._size = None if graph["size"] is None else (int(graph["size"][0]), int(graph["size"][1]))
+        self._previous: list[int] | None = graph["previous"]
+
+    @abstractmethod
+    def run(self, inputs: dict[str, Tensor]) -> Mapping[str, Tensor]:
+        """The graph's inputs by name -> its outputs by name. Contiguous tensors on the engine's device."""
+
+    def __call__(self, inputs: Tensor, previous: Tensor | None = None) -> list[Output]:
+        """See `Engine`; of one image at a time, and of a graph without the merge inside. Of models for clips the images
+        are the frames of one clip, (T,3,h,w), and the output is that of the clip.
+
+        Raises:
+            ConfigError: an image that is larger than the fixed size of the file.
+        """
+        out = self._run(inputs, previous)
+        none = torch.empty(0)
+        return [
+            Output(
+                kernels=out.get("kernels", none),
+                mask_logits=out["mask_logits"],
+                class_logits=out.get("class_logits"),
+                features=none,
+                semantic_logits=out.get("semantic_logits"),
+                linked=out.get("embeddings"),
+            )
+        ]
+
+    def merged(self, inputs: Tensor, seen: tuple[int, int], previous: Tensor | None = None) -> list[MergedOutput]:
+        """What a graph with the merge inside says of an image of the size `seen` without padding. Raises: see above."""
+        out = self._run(inputs, previous, seen)
+        owner, scores, labels = (out[name][0] for name in ("owner", "scores", "labels"))
+        areas = torch.bincount(owner.flatten().long() + 1, minlength=len(scores) + 1)[1:]
+        kernels, none = torch.arange(len(scores)), torch.empty(0)
+        return [
+            MergedOutput(
+                kernels=out["kernels"],
+                mask_logits=none,
+                class_logits=None,
+                features=none,
+                semantic_logits=out.get("semantic_logits"),
+                linked=out.get("embeddings"),
+                merged=MergedMasks(owner=owner, areas=areas, labels=labels.long(), scores=scores, kernels=kernels),
+                score=self.card["score"],
+                overlap=self.card["overlap"],
+            )
+        ]
+
+    def _run(self, inputs: Tensor, previous: Tensor | None, seen: tuple[int, int] | None = None) -> dict[str, Tensor]:
+        fed = {"images": self.fitted(inputs).float().contiguous()}
+        if self._previous is not None:
+            zeros = torch.zeros(self._previous, device=self.device)
+            fed["previous"] = zeros if previous is None else previous.float().contiguous()
+        if seen is not None:
+            fed["like"] = torch.zeros((1, *seen), dtype=torch.uint8, device=self.device)
+        rows, columns = (-(-side // self._stride) for side in inputs.shape[2:])
+        # Maps without what the fixed size added to the image.
+        found = self.run(fed).items()
+        return {name: value[..., :rows, :columns] if value.ndim >= 4 else value for name, value in found}
+
+    def embed(self, kernels: Tensor) -> Tensor:
+        """The graph embeds by itself: what its outputs call linked kernels are embeddings. (n,C) -> (n,C) float32"""
+        return kernels
+
+    def fitted(self, inputs: Tensor) -> Tensor:
+        """Padded to the fixed size, where the file has one."""
+        height, width = inputs.shape[2:]
+        if self._size is None or self._size == (height, width):
+            return inputs
+        if height > self._size[0] or width > self._size[1]:
+            raise ConfigError(
+                f"'{self.path}' takes images of {self._size[0]}x{self._size[1]} pixels (height x width), and this one "
+                f"is {height}x{width} when the network sees it; give a smaller --size, or export the model for this "
+                f"size (--size {height}x{width}) or for any (--dynamic)."
+            )
+        return F.pad(inputs, (0, self._size[1] - width, 0, self._size[0] - height))
+
+
+def existing(path: Path) -> str:
+    """The path, if there is a file. Raises: CheckpointError."""
+    if not path.is_file():
+        raise CheckpointError(f"There is no file '{path}'; give the path of a file that `knet export` wrote.")
+    return str(path)
+
+
+def damaged(path: Path, error: Exception) -> CheckpointError:
+    """The error for a file that a runtime refuses."""
+    reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+    return CheckpointError(f"The file '{path}' cannot be opened ({reason}); export or copy it again.")
+
+
+def read_card(path: Path, text: str | None) -> dict[str, Any]:
+    """The card from its JSON. Raises: CheckpointError if there is none."""
+    card = None if text is None else json.loads(text)
+    if not isinstance(card, dict) or "graph" not in card:
+        raise CheckpointError(
+            f"'{path}' does not say which model and classes it holds, so it was not written by `knet export`; export "
+            "the model with it."
+        )
+    return card
+
+
+def own_precision(path: Path, card: dict[str, Any], precision: str) -> str:
+    """The precision of the file. Raises: ConfigError if another one is wanted."""
+    own: str = card["graph"]["precision"]
+    if precision not in ("auto", own):
+        raise ConfigError(
+            f"'{path}' computes in {own} and cannot in {precision}; leave --precision out, or export the model again "
+            "with another (knet export --precision)."
+        )
+    return own

@@ -1,0 +1,186 @@
+"""A network as torch runs it: laid out, folded and recorded for speed."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import fields
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from knet.errors import ConfigError
+from knet.inference.engines.engine import DTYPES
+from knet.structures import Output
+
+Run = Callable[[Tensor, Tensor | None], list[Output]]
+
+
+class TorchEngine:
+    """A network as torch runs it.
+
+    Args:
+        net: the network; it is moved to the device, in the layout that is the fastest there, and set to evaluation.
+        device, precision: fp32 is computed as the network is written, the others by autocast.
+        frozen: the weights will not change any more. Then half precision runs a copy in which convolutions have taken
+            up the batch norms that follow them and weights are stored in half precision; and a GPU runs sizes that come
+            again as a recorded graph, without the launch of every operator by itself.
+        compile: whether torch compiles the network, for each size by itself: minutes at the first image, faster then.
+
+    Raises:
+        ConfigError: at the first image, that nothing can be compiled here.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self,
+        net: nn.Module,
+        device: str | torch.device = "cpu",
+        precision: str = "fp32",
+        frozen: bool = False,
+        compile: bool = False,
+    ):
+        self.device, self.precision = torch.device(device), precision
+        # Channels last is the faster layout for convolutions on a CPU and for half precision on a GPU.
+        self.net: nn.Module = net.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.stuff: Sequence[int] = getattr(net, "stuff", ())
+        self.embeds = hasattr(net, "embed")
+        faster = frozen and precision != "fp32"
+        self._ready = in_half(folded(self.net), DTYPES[precision]) if faster else self.net
+        self._compiled = compile
+        if compile:
+            # Freezing lets the compiler lay out weights for the processor.
+            self._ready = torch.compile(self._ready, dynamic=False, options={"freezing": frozen})
+        graphs = frozen and self.device.type == "cuda"
+        self._run: Run = PerSize(self._forward, record) if graphs else self._forward
+
+    @torch.inference_mode()
+    def __call__(self, inputs: Tensor, previous: Tensor | None = None) -> list[Output]:
+        """See `Engine`."""
+        try:
+            return self._run(inputs, previous)
+        except Exception as error:
+            if self._compiled and type(error).__module__.startswith("torch._"):  # the compiler's own, of many kinds
+                reason = next(iter(str(error).splitlines()), type(error).__name__)
+                raise ConfigError(f"torch.compile does not work here ({reason}); leave compile out.") from error
+            raise
+
+    def _forward(self, inputs: Tensor, previous: Tensor | None) -> list[Output]:
+        with self.autocast():
+            return self._ready(inputs) if previous is None else self._ready(inputs, previous)
+
+    @torch.inference_mode()
+    def embed(self, kernels: Tensor) -> Tensor:
+        """See `Engine`."""
+        return self.net.embed(kernels)  # type: ignore[operator]
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context in which parts of the network compute with its precision."""
+        half = self.precision != "fp32"
+        contexts = ExitStack()
+        # Weights are cast once, in front: a cache would hold them twice and cannot be recorded.
+        contexts.enter_context(torch.autocast(self.device.type, DTYPES[self.precision], half, cache_enabled=False))
+        if self.device.type == "cuda":  # fp32 is fp32: convolutions would take TF32 unless told otherwise
+            contexts.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=half))
+        return contexts
+
+
+def folded(net: nn.Module) -> nn.Module:
+    """A copy of a network in evaluation whose convolutions have taken up the batch norms that directly follow them.
+
+    The network itself stays as it is; what is not folded is shared with it. Followers are known by their places, next
+    to each other in a `Sequential`, or by their names (conv1, bn1), as all backbones here have them.
+    """
+    shared = {id(tensor): tensor for tensor in [*net.parameters(), *net.buffers()]}
+    net = copy.deepcopy(net, shared)
+    for module in net.modules():
+        names = list(module._modules)
+        if isinstance(module, nn.Sequential):
+            pairs = list(pairwise(names))
+        else:
+            pairs = [(name, f"bn{name[4:]}") for name in names if name.startswith("conv") and f"bn{name[4:]}" in names]
+        for first, second in pairs:
+            conv, norm = module._modules[first], module._modules[second]
+            if type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
+                module._modules[first] = fuse_conv_bn_eval(conv, norm)
+                module._modules[second] = nn.Identity()
+    return net
+
+
+def in_half(net: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The network with the weights of convolutions and linear layers in half precision, to be run by autocast.
+
+    Norms, kernels and all else stay float32. Weights are replaced, not changed, so those shared with a copy stay.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            for name, weight in list(module._parameters.items()):
+                if weight is not None:
+                    module._parameters[name] = nn.Parameter(weight.detach().to(dtype), requires_grad=False)
+    return net
+
+
+class PerSize:
+    """A function that is prepared for each size of image by itself, once the size comes for the second time.
+
+    A drive has one size, a folder of photos many: those that come once are not worth the preparation.
+
+    Args:
+        run: the function itself. prepare: (run, inputs, previous) -> the same, for this size only.
+        most: sizes that are kept prepared, the latest ones: each holds memory.
+    """
+
+    def __init__(self, run: Run, prepare: Callable[[Run, Tensor, Tensor | None], Run], most: int = 4):
+        self._run, self._prepare, self._most = run, prepare, most
+        self._known = OrderedDict[object, Run | None]()
+
+    def __call__(self, inputs: Tensor, previous: Tensor | None) -> list[Output]:
+        """What `run` gives."""
+        key = (inputs.shape, inputs.dtype, None if previous is None else previous.shape)
+        if key not in self._known:
+            self._known[key] = None
+            while len(self._known) > self._most:
+                self._known.popitem(last=False)
+            return self._run(inputs, previous)
+        self._known.move_to_end(key)
+        ready = self._known[key]
+        if ready is None:
+            ready = self._known[key] = self._prepare(self._run, inputs, previous)
+        return ready(inputs, previous)
+
+
+def record(run: Run, inputs: Tensor, previous: Tensor | None) -> Run:
+    """A CUDA graph of a run: (inputs, previous) of the same sizes -> the first and the last output, copied.
+
+    The graph's own tensors are written again by the next image, so results are copies.
+    """
+    images = inputs.clone(memory_format=torch.preserve_format)
+    kernels = None if previous is None else previous.clone()
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # libraries choose their algorithms in the first runs, which is not to be recorded
+        for _ in range(3):
+            run(images, kernels)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        outputs = run(images, kernels)
+
+    def replay(inputs: Tensor, previous: Tensor | None) -> list[Output]:
+        images.copy_(inputs)
+        if kernels is not None and previous is not None:
+            kernels.copy_(previous)
+        graph.replay()
+        return [_copied(output) for output in (*outputs[:-1][:1], outputs[-1])]
+
+    return replay
+
+
+def _copied(output: Output) -> Output:
+    parts = {field.name: getattr(output, field.name) for field in fields(Output)}
+    return Output(**{name: part.clone() if isinstance(part, Tensor) else part for name, part in parts.items()})

@@ -1,0 +1,61 @@
+"""ONNX files, run by onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from knet.errors import ConfigError
+from knet.inference.engines.exported import GraphEngine, damaged, existing, need, own_precision, read_card
+from knet.weights.load import METADATA_KEY
+
+
+class OnnxEngine(GraphEngine):
+    """An .onnx file, run by onnxruntime.
+
+    Raises:
+        ConfigError: onnxruntime is not installed, or cannot compute as asked.
+        CheckpointError: a file that is missing, damaged or not from `knet export`.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, path: Path, device: str = "auto", precision: str = "auto"):
+        need("onnxruntime")
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3  # errors
+        try:
+            session = onnxruntime.InferenceSession(existing(path), options, providers=_providers(device))
+        except ConfigError:
+            raise
+        except Exception as error:  # onnxruntime's errors have no common class
+            raise damaged(path, error) from error
+        card = read_card(path, session.get_modelmeta().custom_metadata_map.get(METADATA_KEY))
+        super().__init__(path, card, own_precision(path, card, precision))
+        self._session = session
+        self._names = [output.name for output in session.get_outputs()]
+
+    def run(self, inputs: dict[str, Tensor]) -> Mapping[str, Tensor]:
+        """See `GraphEngine`."""
+        values = self._session.run(self._names, {name: value.numpy() for name, value in inputs.items()})
+        return {name: torch.from_numpy(value) for name, value in zip(self._names, values, strict=True)}
+
+
+def _providers(device: str) -> list[str]:
+    import onnxruntime
+
+    cuda = "CUDAExecutionProvider"
+    if device == "cpu" or (device == "auto" and cuda not in onnxruntime.get_available_providers()):
+        return ["CPUExecutionProvider"]
+    if device not in ("auto", "cuda") or cuda not in onnxruntime.get_available_providers():
+        raise ConfigError(
+            f"The installed onnxruntime cannot use the device '{device}'; give --device cpu, or for 'cuda' install "
+            "onnxruntime-gpu in the place of onnxruntime."
+        )
+    return [cuda, "CPUExecutionProvider"]

@@ -1,0 +1,65 @@
+"""OpenVINO files, run on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from knet.errors import ConfigError
+from knet.inference.engines.exported import GraphEngine, damaged, existing, need, own_precision, read_card
+from knet.weights.load import METADATA_KEY
+
+
+class OpenVinoEngine(GraphEngine):
+    """An OpenVINO file (.xml, beside it .bin), run on the CPU.
+
+    precision: "auto" is what the file was exported in, with all that it leaves in floating point in float32; "bf16"
+    lets OpenVINO compute in bfloat16 where the processor can.
+
+    Raises:
+        ConfigError: OpenVINO is not installed, or cannot compute as asked.
+        CheckpointError: a file that is missing, damaged or not from `knet export`.
+    """
+
+    name = "openvino"
+
+    def __init__(self, path: Path, device: str = "auto", precision: str = "auto"):
+        need("openvino")
+        import openvino
+
+        if device not in ("auto", "cpu"):
+            raise ConfigError(f"OpenVINO files run on the processor here, not on '{device}'; give --device cpu.")
+        core = openvino.Core()
+        try:
+            model = core.read_model(existing(path))
+            text = model.get_rt_info([METADATA_KEY]).astype(str) if model.has_rt_info([METADATA_KEY]) else None
+        except (RuntimeError, ValueError) as error:
+            raise damaged(path, error) from error
+        card = read_card(path, text)
+        own = card["graph"]["precision"]
+        if precision in ("bf16", "fp16") and precision != own:
+            able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            if precision.upper() not in able:
+                raise ConfigError(
+                    f"OpenVINO cannot compute in {precision} on this processor, only in "
+                    f"{', '.join(name.lower() for name in able if name in ('FP32', 'BF16', 'FP16', 'INT8'))}; "
+                    "leave --precision out."
+                )
+        elif precision not in ("auto", own, "fp32") or (precision == "fp32" and own == "int8"):
+            own_precision(path, card, precision)  # raises
+        hint = {"bf16": "bf16", "fp16": "f16" if precision != own else "f32"}.get(precision, "f32")
+        config = {
+            "INFERENCE_PRECISION_HINT": hint,
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        super().__init__(path, card, own if precision == "auto" else precision)
+        self._request = core.compile_model(model, "CPU", config).create_infer_request()
+
+    def run(self, inputs: dict[str, Tensor]) -> Mapping[str, Tensor]:
+        """See `GraphEngine`."""
+        results = self._request.infer({name: value.numpy() for name, value in inputs.items()}, share_inputs=True)
+        return {output.get_any_name(): torch.from_numpy(value) for output, value in results.items()}

@@ -1,0 +1,74 @@
+"""TensorRT engines (.engine), as `knet export --format tensorrt` or trtexec builds them on the machine they run on.
+
+Written after NVIDIA's documentation of TensorRT 10; no test of this package runs it, since none has the library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from knet.errors import CheckpointError, ConfigError
+from knet.inference.engines.exported import GraphEngine, damaged, existing, need, own_precision, read_card
+from knet.weights.load import METADATA_KEY
+
+
+class TensorRtEngine(GraphEngine):
+    """An .engine file on an NVIDIA GPU. The card is in the ONNX file of the same name beside it, which it was made of.
+
+    Raises:
+        ConfigError: TensorRT is not installed, or there is no GPU.
+        CheckpointError: a file that is missing, or made by another version of TensorRT or for another GPU.
+    """
+
+    name = "tensorrt"
+
+    def __init__(self, path: Path, device: str = "auto", precision: str = "auto"):
+        need("tensorrt", "onnx")
+        import onnx
+        import tensorrt as trt
+
+        if not torch.cuda.is_available() or not device.startswith(("auto", "cuda")):
+            raise ConfigError(
+                f"TensorRT runs on NVIDIA GPUs alone, not on '{device}' here; take the ONNX file instead."
+            )
+        source = path.with_suffix(".onnx")
+        if not source.is_file():
+            raise CheckpointError(
+                f"The file '{source}' is missing, from which '{path.name}' was built and which knows its classes; put "
+                "it beside the engine."
+            )
+        rows = onnx.load(str(source), load_external_data=False).metadata_props
+        card = read_card(source, next((row.value for row in rows if row.key == METADATA_KEY), None))
+        super().__init__(path, card, own_precision(path, card, precision), "cuda" if device == "auto" else device)
+        self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))  # has to live as long as the engine
+        engine = self._runtime.deserialize_cuda_engine(Path(existing(path)).read_bytes())
+        if engine is None:
+            raise damaged(path, RuntimeError("another version of TensorRT, another GPU, or a damaged file"))
+        self._engine, self._context = engine, engine.create_execution_context()
+        types = {trt.float32: torch.float32, trt.float16: torch.float16, trt.int32: torch.int32}
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        outputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT]
+        self._outputs = {name: types[engine.get_tensor_dtype(name)] for name in outputs}
+
+    def run(self, inputs: dict[str, Tensor]) -> Mapping[str, Tensor]:
+        """See `GraphEngine`."""
+        for name, value in inputs.items():
+            if not self._context.set_input_shape(name, tuple(value.shape)):
+                height, width = inputs["images"].shape[2:]
+                raise ConfigError(
+                    f"'{self.path}' was not built for images of {height}x{width} pixels; give another --size, or build "
+                    "it for larger ones (trtexec --maxShapes)."
+                )
+            self._context.set_tensor_address(name, value.data_ptr())
+        found = {}
+        for name, dtype in self._outputs.items():
+            found[name] = torch.empty(tuple(self._context.get_tensor_shape(name)), dtype=dtype, device=self.device)
+            self._context.set_tensor_address(name, found[name].data_ptr())
+        stream = torch.cuda.current_stream(self.device)
+        self._context.execute_async_v3(stream.cuda_stream)
+        stream.synchronize()  # inputs must not be freed before
+        return found

@@ -1,0 +1,99 @@
+"""A result's pixels and segments as the files of this field hold them: arrays of numbers and rows for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from knet.data.files.masks import Rle
+from knet.errors import OutputError
+from knet.inference.results.draw import map_ids
+from knet.structures import Category, Segment
+
+
+class Labelled(Protocol):
+    """What is encoded: the fields of a `Segmentation` that say which pixel is what."""
+
+    id_map: np.ndarray
+    segments: list[Segment]
+    categories: tuple[Category, ...]
+    name: str
+
+
+def rle_text(rle: Rle) -> dict[str, Any]:
+    """Packed RLE with its counts as text, ready for JSON: {"size": [H, W], "counts": "..."}."""
+    return {"size": [int(edge) for edge in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def panoptic_rgb(result: Labelled) -> np.ndarray:
+    """Segment ids as colours, id = R + 256 G + 65536 B, void and ids without a segment black. -> (H,W,3) uint8
+
+    Raises:
+        OutputError: an id outside 1 .. 2^24 - 1.
+    """
+    ids = [s.id for s in result.segments]
+    if any(not 0 < i < 1 << 24 for i in ids):
+        raise OutputError(f"Segment ids of '{result.name}' must lie in 1 .. 16777215; number them from 1.")
+    flat = map_ids(result.id_map, ids, np.array(ids, np.uint32), 0)
+    return np.stack([flat & 255, flat >> 8 & 255, flat >> 16], axis=-1).astype(np.uint8)
+
+
+def semantic_ids(result: Labelled) -> np.ndarray:
+    """The category id of every pixel; void as `knet.inference.results.writers` says. -> (H,W) uint8 or uint16"""
+    known = {c.id for c in result.categories} | {s.category for s in result.segments}
+    small = max(known, default=0) <= (254 if 0 in known else 255)
+    dtype: type[np.unsignedinteger] = np.uint8 if small else np.uint16
+    void = int(np.iinfo(dtype).max) if 0 in known else 0
+    values = np.array([s.category for s in result.segments], dtype)
+    return map_ids(result.id_map, [s.id for s in result.segments], values, void)
+
+
+def instance_ids(result: Labelled) -> np.ndarray:
+    """Things category id * 1000 + n (n = 0, 1, ... in each class), stuff category id. -> (H,W) uint16
+
+    Raises:
+        OutputError: more objects of a class than numbers for them.
+    """
+    counted: dict[int, int] = {}
+    values: list[int] = []
+    for s in result.segments:
+        n = counted.get(s.category, 0)
+        counted[s.category] = n + 1
+        values.append(s.category * 1000 + n if s.thing else s.category)
+        if s.thing and (n > 999 or values[-1] > 65534):
+            raise OutputError(
+                f"'{result.name}' has more than {n} segments '{s.name}', too many for the format 'instances'; "
+                "use 'panoptic' instead."
+            )
+    void = 65535 if any(c.id == 0 for c in result.categories) else 0
+    return map_ids(result.id_map, [s.id for s in result.segments], np.array(values, np.uint16), void)
+
+
+def panoptic_entries(
+    result: Labelled, image_id: int | str, image_file: str, png_file: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The image's entries under `images` and `annotations` in COCO's panoptic format, with scores and tracks.
+
+    Areas are counted in the id map, and segments without pixels left out, as the official evaluation demands.
+    """
+    ids = [s.id for s in result.segments]
+    position = map_ids(result.id_map, ids, np.arange(1, len(ids) + 1, dtype=np.int32), 0)
+    areas = np.bincount(position.ravel(), minlength=len(ids) + 1)[1:]
+    rows: list[dict[str, Any]] = []
+    for s, area in zip(result.segments, areas, strict=True):
+        if area:
+            left, top, right, bottom = map(int, s.box)
+            row: dict[str, Any] = {"id": int(s.id), "category_id": int(s.category), "isthing": int(s.thing)}
+            row |= {"area": int(area), "bbox": [left, top, right - left, bottom - top], "iscrowd": 0}
+            row["score"] = float(s.score)
+            rows.append(row if s.track is None else row | {"track": int(s.track)})
+    height, width = result.id_map.shape
+    image = {"id": image_id, "file_name": image_file, "height": int(height), "width": int(width)}
+    return image, {"image_id": image_id, "file_name": png_file, "segments_info": rows}
+
+
+def panoptic_categories(categories: Sequence[Category]) -> list[dict[str, Any]]:
+    """The class table as in COCO's panoptic format."""
+    return [{"id": c.id, "name": c.name, "isthing": int(c.thing), "color": list(c.color)} for c in categories]

@@ -1,0 +1,74 @@
+"""What is done with every pixel of an image: compiled where Numba is, elsewhere by NumPy, with the same result."""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+
+import numpy as np
+from scipy import ndimage
+
+
+@functools.cache
+def _compiled() -> ModuleType | None:
+    """`inference.results.pixels_compiled`, whose import takes half a second; None where Numba is missing."""
+    try:
+        from knet.inference.results import pixels_compiled
+    except ImportError:  # no Numba, or one that does not fit the rest
+        return None
+    return pixels_compiled
+
+
+def tint(picture: np.ndarray, id_map: np.ndarray, table: np.ndarray, objects: np.ndarray, width: int) -> None:
+    """Colours every pixel by its id, and the borders of objects. `picture` (H,W,3) uint8, contiguous, is changed.
+
+    A pixel becomes (pixel x weight + addend) / 256, rounded down, in each channel.
+
+    Args:
+        id_map: (H,W) int32.
+        table: (n + 2, 4) uint16, a row for each id from 0: red, green and blue addend, and weight (0 .. 256). The row
+            before the last is for ids that are not in the table, the last one for borders.
+        objects: (n + 1,) int32. Ids of the same number make one object; the last is for ids that are not in the table.
+        width: of borders, 1 or 2 pixels; see `borders`.
+    """
+    fast = _compiled()
+    if fast is not None and picture.size:
+        fast.tint(picture, np.require(id_map, np.int32, ("C", "W")), table, objects, width)
+        return
+    known = np.where((id_map < 0) | (id_map >= len(objects)), len(objects) - 1, id_map)
+    rows = table[np.where(borders(objects[known], width), len(table) - 1, known)]
+    picture[:] = (picture * rows[..., 3:] + rows[..., :3]) >> 8
+
+
+def borders(objects: np.ndarray, width: int) -> np.ndarray:
+    """Where a pixel differs from the one to the left or above; with a width of 2 from any of its four neighbours.
+
+    (H,W) integers -> (H,W) bool
+    """
+    edge = np.zeros(objects.shape, bool)
+    across, down = objects[:, 1:] != objects[:, :-1], objects[1:] != objects[:-1]
+    edge[:, 1:] |= across
+    edge[1:] |= down
+    if width > 1:
+        edge[:, :-1] |= across
+        edge[:-1] |= down
+    return edge
+
+
+def extents(id_map: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Area and box of each id. (H,W) int32 of 0 .. count -> (count + 1,) int64, (count + 1, 4) int64
+
+    Boxes are left, top, right, bottom, the last two exclusive. Of an id that does not occur the area is 0, and its box
+    has no meaning.
+    """
+    areas, boxes = np.zeros(count + 1, np.int64), np.zeros((count + 1, 4), np.int64)
+    fast = _compiled()
+    if fast is not None:
+        fast.extents(np.require(id_map, np.int32, ("C", "W")), areas, boxes)
+        return areas, boxes
+    areas += np.bincount(id_map.ravel(), minlength=count + 1)
+    for box, place in zip(boxes, ndimage.find_objects(id_map + 1, max_label=count + 1), strict=True):
+        if place is not None:
+            y, x = place
+            box[:] = x.start, y.start, x.stop, y.stop
+    return areas, boxes

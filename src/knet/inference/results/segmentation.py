@@ -1,0 +1,186 @@
+"""One image's result: which pixel belongs to which segment, and what each segment is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from knet.data.files.masks import Rle, pack_mask, unpack_mask
+from knet.errors import ConfigError
+from knet.files import safe_name
+from knet.inference.results.draw import map_ids, overlay
+from knet.inference.results.encoding import (
+    instance_ids,
+    panoptic_categories,
+    panoptic_entries,
+    panoptic_rgb,
+    rle_text,
+    semantic_ids,
+)
+from knet.inference.results.files import encoded, make_folder, write_bytes
+from knet.inference.results.formats import check_formats
+from knet.inference.sources.images import load_image
+from knet.structures import Category, Segment
+
+SHOWN = 0.3  # of objects that may overlap, the least score in pictures; most of a model's hundred are guesses
+
+
+@dataclass(slots=True)
+class Segmentation:
+    """The result for one image.
+
+    `id_map` (H,W) int32, pixels of the original image, 0 = void, other values are the `id` of one of `segments` ·
+    `categories` the class table of the model · `name` what the image is called: a file's name without its ending,
+    for frames of a video with the frame's number behind it · `image` the (H,W,3) uint8 RGB image itself, if whoever
+    made the result kept it; `overlay` and `save` draw on it unless they are given another · `masks` the packed mask
+    of each segment by its id, where segments may overlap (instance segmentation), else None. In the id map a pixel then
+    belongs to the segment with the best score; areas and boxes are those of the whole masks.
+    """
+
+    id_map: np.ndarray
+    segments: list[Segment]
+    categories: tuple[Category, ...]
+    name: str = "image"
+    image: np.ndarray | None = field(default=None, repr=False, compare=False)
+    masks: dict[int, Rle] | None = field(default=None, repr=False)
+
+    def mask(self, segment: Segment) -> np.ndarray:
+        """Where the segment is, with what others hide of it. -> (H,W) bool"""
+        return self.id_map == segment.id if self.masks is None else unpack_mask(self.masks[segment.id])
+
+    def rle(self, segment: Segment) -> Rle:
+        """The mask as COCO's packed RLE, {"size": [H, W], "counts": bytes}."""
+        return pack_mask(self.mask(segment)) if self.masks is None else self.masks[segment.id]
+
+    def overlay(self, image: Any = None, *, alpha: float = 0.5, names: bool = True, legend: bool = False) -> np.ndarray:
+        """The result drawn over its image: class colours, borders of things, class names. -> (H,W,3) uint8 RGB
+
+        Of objects that may overlap, those with a score below 0.3 are not drawn.
+
+        image: anything that `load_image` takes; default: the kept image, and without one the colours alone.
+        alpha: share of the colours, 0 .. 1. names: write class names. legend: add a panel of the classes.
+
+        Raises:
+            DataError: the image cannot be read or has another size than the result.
+        """
+        if image is None:
+            image = self.image
+        if image is None:
+            image, alpha = np.zeros((*self.id_map.shape, 3), np.uint8), 1.0
+        pixels = load_image(image)
+        shown = [s for s in self.segments if self.masks is None or s.score >= SHOWN]
+        return overlay(pixels, self.id_map, shown, self.categories, alpha=alpha, names=names, legend=legend)
+
+    def save(
+        self,
+        folder: str | Path,
+        formats: Sequence[str] = ("overlay", "panoptic"),
+        image: Any = None,
+        name: str | None = None,
+    ) -> list[Path]:
+        """Writes the result to a folder, which is made if needed; the files written, each whole or not there.
+
+        formats: any of overlay (`<name>_overlay.jpg`), panoptic (`<name>_panoptic.png` and, in COCO's format,
+            `<name>_panoptic.json`), instances, semantic (PNG), json (`<name>_segments.json`); see `writers`.
+        image: for the overlay, as there. name: default `self.name`. Files of the same name are replaced.
+
+        Raises:
+            ConfigError: an unknown format, or one that cannot hold this class table.
+            DataError: the image does not fit the result.
+            OutputError: the folder cannot be written, or the disk is full.
+        """
+        formats = check_formats(formats, self.categories)
+        if "video" in formats:
+            raise ConfigError("The format 'video' needs many images: write them with a ResultWriter or `knet predict`.")
+        picture = self.overlay(image) if "overlay" in formats else None
+        name, folder = safe_name(self.name if name is None else name), make_folder(Path(folder))
+        written = write_files(self, folder, name, formats, picture)
+        if "panoptic" in formats:
+            image_entry, annotation = panoptic_entries(self, name, name, f"{name}_panoptic.png")
+            document = {"images": [image_entry], "annotations": [annotation]}
+            document["categories"] = panoptic_categories(self.categories)
+            written.append(write_bytes(folder / f"{name}_panoptic.json", json.dumps(document).encode()))
+        return written
+
+    def semantic_map(self) -> np.ndarray:
+        """The category id of every pixel, -1 where void. -> (H,W) int32"""
+        ids = [segment.id for segment in self.segments]
+        return map_ids(self.id_map, ids, np.array([s.category for s in self.segments], np.int32), -1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name, size and segments as plain numbers, strings, lists and dictionaries, ready for JSON.
+
+        No pixels, but for segments that may overlap their masks as COCO's RLE (`segmentation`).
+        """
+        height, width = self.id_map.shape
+        segments: list[dict[str, Any]] = [
+            {
+                "id": int(s.id),
+                "category": int(s.category),
+                "name": s.name,
+                "thing": bool(s.thing),
+                "score": float(s.score),
+                "area": int(s.area),
+                "box": [int(edge) for edge in s.box],
+                "track": None if s.track is None else int(s.track),
+            }
+            for s in self.segments
+        ]
+        if self.masks is not None:
+            for row in segments:
+                row["segmentation"] = rle_text(self.masks[row["id"]])
+        return {"name": self.name, "height": int(height), "width": int(width), "segments": segments}
+
+    def to_supervision(self) -> Any:
+        """The segments as `supervision.Detections`: boxes, (N,H,W) masks, class ids, scores, names, tracks.
+
+        `class_id` is the data set's category id; `tracker_id` is set if any segment has a track, -1 for the others.
+
+        Raises:
+            ConfigError: the package `supervision` is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise ConfigError(
+                "to_supervision() needs the package 'supervision', which is not installed: pip install supervision."
+            ) from error
+        tracks = [-1 if s.track is None else s.track for s in self.segments]
+        masks = np.zeros((len(self.segments), *self.id_map.shape), bool)
+        for mask, segment in zip(masks, self.segments, strict=True):
+            mask[:] = self.mask(segment)
+        return supervision.Detections(
+            xyxy=np.array([s.box for s in self.segments], np.float32).reshape(-1, 4),
+            mask=masks,
+            class_id=np.array([s.category for s in self.segments], np.int64),
+            confidence=np.array([s.score for s in self.segments], np.float32),
+            tracker_id=np.array(tracks, np.int64) if any(track >= 0 for track in tracks) else None,
+            data={"class_name": np.array([s.name for s in self.segments], dtype=str)},
+        )
+
+
+def write_files(
+    segmentation: Segmentation, folder: Path, name: str, formats: Sequence[str], picture: np.ndarray | None
+) -> list[Path]:
+    """The files of one image in an existing folder; `picture` is the finished overlay. OutputError if one fails."""
+    makers: dict[str, tuple[str, Callable[[], np.ndarray]]] = {
+        "panoptic": (f"{name}_panoptic.png", lambda: panoptic_rgb(segmentation)),
+        "instances": (f"{name}_instances.png", lambda: instance_ids(segmentation)),
+        "semantic": (f"{name}_semantic.png", lambda: semantic_ids(segmentation)),
+    }
+    if picture is not None:
+        makers["overlay"] = (f"{name}_overlay.jpg", lambda: picture)
+    written: list[Path] = []
+    for kind in formats:
+        if kind in makers:
+            path = folder / makers[kind][0]
+            written.append(write_bytes(path, encoded(makers[kind][1](), path)))
+        elif kind == "json":
+            text = json.dumps(segmentation.to_dict(), indent=1)
+            written.append(write_bytes(folder / f"{name}_segments.json", text.encode()))
+    return written

@@ -1,0 +1,252 @@
+"""Results in the formats that the test servers of Cityscapes, Mapillary Vistas, COCO and ADE20K take.
+
+Each kind has a folder of its own, whose content is what is packed and uploaded: the servers search it for the images'
+names, so nothing else may lie there.
+
+    kind         files                                       content
+    *-semantic   <image>.png                                 8 bit; Cityscapes raw label ids, void 0; Mapillary label
+                                                             indices (category id - 1), void the index of Unlabeled;
+                                                             ADE20K 1 .. 150, void 0
+    *-instance   <image>.txt, masks/<image>_<n>.png          a line "mask label confidence" a thing; masks 0 and 255
+                 (COCO) detections.json                      a list of {image_id, category_id, segmentation: RLE, score}
+    *-panoptic   panoptic.json, panoptic/<image>.png         COCO panoptic, category ids as in the data set
+
+<image> is city_sequence_frame for Cityscapes, which the names of its images begin with, for the others the name of
+the image without its ending; COCO's are numbers, which are the image ids. COCO's server wants a zip whose files are
+named after the split and the method, as in detections_test-dev2017_knet_results.json: rename before packing (the
+folder of the PNGs like the JSON). Formats: the headers of cityscapesScripts' evaluators, the README of
+mapillary_vistas, COCO's and sceneparsing's descriptions; that Mapillary takes COCO's panoptic format follows from its
+ground truth, which has it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from knet.data.categories import load_categories
+from knet.data.cityscapes_labels import CITYSCAPES_EVALUATED
+from knet.data.files.masks import Rle, mask_area, pack_mask
+from knet.errors import ConfigError, DataError, OutputError
+from knet.inference.results.draw import map_ids
+from knet.inference.results.encoding import panoptic_entries, panoptic_rgb, rle_text
+from knet.inference.results.files import GrowingFile, encoded, make_folder, write_bytes
+from knet.inference.results.segmentation import Segmentation
+from knet.inference.results.writers import PanopticFile
+from knet.structures import Category
+
+KINDS = tuple(f"{data}-{task}" for data in ("cityscapes", "mapillary") for task in ("semantic", "instance", "panoptic"))
+KINDS += ("coco-instance", "coco-panoptic", "ade20k-semantic")
+OF_CLIPS = "youtube-vis"  # is about videos, see `inference.results.youtube_vis.YoutubeVisWriter`
+
+_TABLES = {"coco-instance": "coco_instance", "coco-panoptic": "coco_panoptic", "ade20k-semantic": "ade20k"}
+_NAMES = {  # of images, by data set: the pattern, whose first group is the server's name, and what a message says
+    "cityscapes": (
+        re.compile(r"([A-Za-z-]+_\d{6}_\d{6})(?:_.*)?", re.DOTALL),
+        "a Cityscapes image, whose results the server finds by <city>_<6 digits>_<6 digits>, as in "
+        "'berlin_000000_000019_leftImg8bit'",
+    ),
+    "mapillary": (
+        re.compile(r"([A-Za-z0-9_-]{1,150})"),
+        "a Mapillary Vistas image (letters, digits, '-' and '_' only), by which the server finds its result",
+    ),
+    "coco": (re.compile(r"([0-9]{12})"), "a COCO image, a number of 12 digits, by which the server finds its result"),
+    "ade20k": (re.compile(r"(ADE_[a-z]+_[0-9]{8})"), "an ADE20K image, as in 'ADE_test_00000001'"),
+}
+_MAPILLARY_CLASSES = 65  # of v1.2; later versions have more
+
+
+def check_kind(kind: str, categories: Sequence[Category]) -> str:
+    """The kind, if it is one and the class table is that of its data set.
+
+    Raises:
+        ConfigError: an unknown kind, or one for another data set.
+    """
+    _check_known(kind)
+    ids = sorted(c.id for c in categories)
+    if kind.startswith("cityscapes"):
+        fits, told = set(ids) <= set(CITYSCAPES_EVALUATED), "raw label ids (road 7 ... bicycle 33), not training labels"
+    elif kind in _TABLES:
+        wanted = sorted(c.id for c in load_categories(_TABLES[kind]))
+        fits = wanted == (sorted(c.id for c in categories if c.thing) if kind == "coco-instance" else ids)
+        told = f"the {len(wanted)} category ids of the class table '{_TABLES[kind]}'"
+    else:
+        fits = ids == list(range(1, len(ids) + 1)) and _MAPILLARY_CLASSES <= len(ids) < 256
+        told = f"category ids 1 to {_MAPILLARY_CLASSES} (v1.2) or more (v2.0), all of them"
+    if not fits or not ids:
+        shown = ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
+        raise ConfigError(f"A submission '{kind}' needs a model with {told}; this one has {shown or 'no classes'}.")
+    return kind
+
+
+def _check_known(kind: str) -> None:
+    if kind == OF_CLIPS:
+        raise ConfigError(f"The submission '{kind}' needs a model for clips; `knet models '*youtube-vis'` lists some.")
+    if kind not in KINDS:
+        known = (*KINDS, OF_CLIPS)
+        near = difflib.get_close_matches(str(kind), known, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else "."
+        raise ConfigError(f"Unknown submission '{kind}'; known are {', '.join(known)}{hint}")
+
+
+def submission_name(kind: str, name: str) -> str:
+    """What the server calls an image, from the name of its file without ending.
+
+    Raises:
+        ConfigError: an unknown kind.
+        DataError: the name has not the form that the server needs.
+    """
+    _check_known(kind)
+    pattern, told = _NAMES[kind.partition("-")[0]]
+    found = pattern.fullmatch(name)
+    if found is None:
+        raise DataError(f"'{name}' is no name of {told}; give the original files.")
+    return found[1]
+
+
+def coco_instance_results(
+    image_id: int | str, masks: Iterable[np.ndarray | Rle], category_ids: Sequence[int], scores: Sequence[float]
+) -> list[dict[str, Any]]:
+    """One image's objects as rows of COCO's results list, ready for JSON; without boxes, as K-Net submits them.
+
+    masks: (H,W) bool each, of the original image, or packed; they may overlap · category_ids: COCO's own numbers,
+    1 .. 90 · scores: 0 .. 1. Objects without pixels are left out.
+    """
+    rows = []
+    for mask, category, score in zip(masks, category_ids, scores, strict=True):
+        rle = pack_mask(mask) if isinstance(mask, np.ndarray) else mask
+        if mask_area(rle):
+            row = {"image_id": image_id, "category_id": int(category), "segmentation": rle_text(rle)}
+            rows.append({**row, "score": float(score)})
+    return rows
+
+
+class ResultRows(GrowingFile):
+    """A JSON list of results in the making: COCO's `detections.json`, YouTube-VIS's `results.json`."""
+
+    def __init__(self, path: Path):
+        super().__init__(path, b"[")
+        self._separator = b"\n"
+
+    def add(self, rows: Iterable[dict[str, Any]]) -> None:
+        """More rows. After an OutputError the file is as it was before."""
+        lines = b",\n".join(json.dumps(row).encode() for row in rows)
+        if lines:
+            self.append(self._separator + lines)
+            self._separator = b",\n"
+
+    def finish(self) -> None:
+        """Puts the file under its own name."""
+        self.end(b"\n]\n")
+
+
+class SubmissionWriter:
+    """Writes results of many images as a submission to a test server, into `folder / kind`. A context manager.
+
+    `folder` is then that folder, whose content is what is uploaded. Files of an earlier run are replaced; if the run
+    before had other images, empty the folder first. `panoptic.json` and `detections.json` are finished by `close`, or
+    at the end of the `with` block, with an error, too: they then list the images that were done. Memory does not grow
+    with the images.
+
+    Raises:
+        ConfigError: an unknown kind, or a class table of another data set.
+        OutputError: the folder cannot be made or written.
+    """
+
+    def __init__(self, folder: str | Path, kind: str, categories: Sequence[Category]):
+        self.kind, self.categories = check_kind(kind, categories), tuple(categories)
+        self.folder = make_folder(Path(folder) / kind)
+        self._task = kind.partition("-")[2]
+        # Mapillary's semantic labels are positions in the list of classes, which ends with Unlabeled.
+        self._shift, self._void = (1, len(self.categories)) if kind.startswith("mapillary") else (0, 0)
+        self._known = {c.id for c in self.categories}
+        self._seen: set[str] = set()
+        self._panoptic: PanopticFile | None = None
+        self._detections: ResultRows | None = None
+
+    def write(self, segmentation: Segmentation) -> list[Path]:
+        """Writes one result, named `segmentation.name`; the files that are finished by now, without the JSON of all.
+
+        Raises:
+            DataError: the server would not know the image's name, the image was written before, or a segment has a
+                category that the class table lacks. Nothing is written for it.
+            OutputError: no permission, no space; the files written before stay.
+        """
+        name = submission_name(self.kind, segmentation.name)
+        if name in self._seen:
+            raise DataError(f"'{name}' was written already; a submission holds one result for each image.")
+        strange = next((s for s in segmentation.segments if s.category not in self._known), None)
+        if strange is not None:
+            raise DataError(
+                f"'{name}' has a segment of the category {strange.category}, which the class table lacks; write "
+                "results with the class table of the model that made them."
+            )
+        writers = {
+            "semantic": self._write_semantic,
+            "instance": self._write_instances,
+            "panoptic": self._write_panoptic,
+            "detections": self._write_detections,
+        }
+        written = writers["detections" if self.kind == "coco-instance" else self._task](segmentation, name)
+        self._seen.add(name)
+        return written
+
+    def _write_semantic(self, segmentation: Segmentation, name: str) -> list[Path]:
+        values = np.array([s.category - self._shift for s in segmentation.segments], np.uint8)
+        labels = map_ids(segmentation.id_map, [s.id for s in segmentation.segments], values, self._void)
+        return [_write_png(labels, self.folder / f"{name}.png")]
+
+    def _write_instances(self, segmentation: Segmentation, name: str) -> list[Path]:
+        """The masks first: where the text file is, they all are."""
+        written: list[Path] = []
+        lines = ""
+        for segment in segmentation.segments:
+            mask = segmentation.mask(segment)
+            if segment.thing and mask.any():
+                path = self.folder / "masks" / f"{name}_{len(written):03d}.png"
+                written.append(_write_png(mask.astype(np.uint8) * 255, path))
+                lines += f"masks/{path.name} {segment.category - self._shift} {segment.score:.9f}\n"
+        return [*written, write_bytes(self.folder / f"{name}.txt", lines.encode())]
+
+    def _write_panoptic(self, segmentation: Segmentation, name: str) -> list[Path]:
+        png = _write_png(panoptic_rgb(segmentation), self.folder / "panoptic" / f"{name}.png")
+        self._panoptic = self._panoptic or PanopticFile(self.folder / "panoptic.json", self.categories)
+        image_id = int(name) if self.kind.startswith("coco") else name
+        image, annotation = panoptic_entries(segmentation, image_id, segmentation.name, png.name)
+        rows = [{"id": row["id"], "category_id": row["category_id"]} for row in annotation["segments_info"]]
+        self._panoptic.add(image, annotation | {"segments_info": rows})
+        return [png]
+
+    def _write_detections(self, segmentation: Segmentation, name: str) -> list[Path]:
+        self._detections = self._detections or ResultRows(self.folder / "detections.json")
+        things = [s for s in segmentation.segments if s.thing]
+        masks = map(segmentation.rle, things)
+        rows = coco_instance_results(int(name), masks, [s.category for s in things], [s.score for s in things])
+        self._detections.add(rows)
+        return []
+
+    def close(self) -> list[Path]:
+        """Finishes `panoptic.json` or `detections.json`; its path. A second call does nothing."""
+        documents = [document for document in (self._panoptic, self._detections) if document is not None]
+        self._panoptic = self._detections = None
+        for document in documents:
+            document.finish()
+        return [document.path for document in documents]
+
+    def __enter__(self) -> SubmissionWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        with suppress(*([OutputError] if kind else [])):  # the error on its way says more
+            self.close()
+
+
+def _write_png(pixels: np.ndarray, path: Path) -> Path:
+    return write_bytes(path, encoded(pixels, path))

@@ -1,0 +1,81 @@
+"""Tracked videos as the official evaluators of VPQ read predictions: a JSON file, and PNGs whose colours are ids."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from knet.data.files.io import areas_in
+from knet.data.readers.cityscapes_vps import frame_stem
+from knet.inference.results.draw import map_ids
+from knet.inference.results.files import GrowingFile, encoded, write_bytes
+from knet.inference.results.segmentation import Segmentation
+from knet.inference.sources.streams import Frame
+
+
+class VideoJson:
+    """`pred.json` and `pan_pred` of VIPSeg (nested) or Cityscapes-VPS, to be zipped for a server or judged.
+
+    nested: annotations lie below their video, PNGs in a folder for each, and a frame's id is its image's name · else
+    all are in one list, and a frame's id, which is the PNG's name, too, begins with the video's.
+
+    A segment's id is R + 256 G + 65536 B of its pixels. A track has the same id in all frames of its video, and so has
+    all stuff of a class; things of a class without a track are one segment. Sources: VIPSeg-Dataset/VIPSeg-Dataset,
+    mcahny/vps. `path` is the JSON's, which grows on disk and gets its name with `end`.
+
+    Raises:
+        OutputError: the file cannot be made or written; so do the methods.
+    """
+
+    def __init__(self, folder: Path, *, nested: bool):
+        self.path, self._nested = folder / "pred.json", nested
+        self._file = GrowingFile(self.path, b'{"annotations": [')
+        self._video = ""
+        self._ids: dict[tuple[int, int], int] = {}  # (category id, track or 0) -> id in the video's masks
+        self._videos = self._frames = 0
+
+    def begin(self, video: str) -> None:
+        """The frames that follow are those of another video."""
+        if self._nested:
+            close = "\n]},\n" if self._videos else "\n"
+            self._file.append(f'{close}{{"video_id": {json.dumps(video)}, "annotations": ['.encode())
+            self._frames = 0
+        self._video, self._ids = video, {}
+        self._videos += 1
+
+    def write(self, segmentation: Segmentation, frame: Frame) -> None:
+        """One frame: its PNG, then its row."""
+        name, place = self._name(frame)
+        of_segment = [
+            self._ids.setdefault((s.category, (s.track or 0) if s.thing else 0), len(self._ids) + 1)
+            for s in segmentation.segments
+        ]
+        ids = map_ids(segmentation.id_map, [s.id for s in segmentation.segments], np.array(of_segment, np.int64), 0)
+        category_of = dict(zip(of_segment, (s.category for s in segmentation.segments), strict=True))
+        rows = [
+            {"id": id_, "category_id": category_of[id_], "iscrowd": 0, "area": area}
+            for id_, area in areas_in(ids).items()
+            if id_
+        ]
+        path = self.path.parent / "pan_pred" / place
+        colors = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
+        write_bytes(path, encoded(colors, path))
+        row = {"image_id": name, "file_name": path.name, "segments_info": rows}
+        self._file.append(((",\n" if self._frames else "\n") + json.dumps(row)).encode())
+        self._frames += 1
+
+    def _name(self, frame: Frame) -> tuple[str, str]:
+        """A frame's id, and where its PNG lies below `pan_pred`."""
+        file = None if frame.item.video else frame.item.path
+        name = f"{frame.number:06d}" if file is None else frame_stem(file.name)
+        if self._nested:
+            return name, f"{self._video}/{name}.png"
+        video = self._video.replace("_", "-")  # what comes before the first _ is the video
+        name = name if name.startswith(f"{video}_") else f"{video}_{name}"
+        return name, f"{name}.png"
+
+    def end(self) -> None:
+        """Puts the JSON under its own name."""
+        self._file.end(b"\n]}\n]}\n" if self._nested and self._videos else b"\n]}\n")

@@ -1,0 +1,211 @@
+"""Tracked videos on disk, in the forms that data sets and their tools read. Every file is whole or not there.
+
+    format          files                                          content
+    step            panoptic/<video>/<frame>.png                   KITTI-STEP: R category id, 255 void; object 256 G + B
+    vipseg          vipseg/panomasks/<video>/<frame>.png           category id + 1; of things times 100 + object; 0 void
+    cityscapes-vps  cityscapes_vps/<video>_<frame>_final_mask.png  category id; of things times 1000 + object; 255 void
+    tracks          tracks.jsonl                                   a line of JSON a frame: segments, things with masks
+    mots            mots/<video>.txt                               KITTI MOTS: a line for each car (1) and person (2)
+
+The formats vipseg-json and cityscapes-vps-json make vipseg_json/ and cityscapes_vps_json/ with a pred.json and the PNGs
+of pan_pred/, which the official evaluators of VPQ read; see `VideoJson`.
+
+<frame> is the number in the file's name, of videos the position, with six digits. In step, tracks and mots an object
+has the number of its track; the numbers of vipseg and cityscapes-vps are few, so there objects are counted within their
+class and video. A thing without a track is a region of its class in which nobody told objects apart; mots lacks it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import numpy as np
+
+from knet.data.categories import load_categories
+from knet.data.readers.cityscapes_vps import write_vps_png
+from knet.data.readers.kitti_step import VOID, write_step_png
+from knet.data.readers.vipseg import write_vipseg_png
+from knet.errors import ConfigError, DataError, OutputError
+from knet.files import safe_name
+from knet.inference.results.draw import map_ids
+from knet.inference.results.encoding import rle_text
+from knet.inference.results.files import GrowingFile, make_folder
+from knet.inference.results.formats import TRACK_FORMATS
+from knet.inference.results.segmentation import Segmentation
+from knet.inference.results.track_json import VideoJson
+from knet.inference.sources.streams import Frame
+from knet.structures import Category
+
+_LARGEST_OBJECT = 65535
+_OTHER_NAMES = {"pedestrian": "person"}
+_IDS = {"step": (0, 0, 254), "vipseg": (0, 0, 123), "cityscapes-vps": (0, 1, 64)}  # of stuff from, of things from, to
+
+
+def check_track_formats(formats: Sequence[str], categories: Sequence[Category]) -> None:
+    """Nothing, if the formats can hold the class table.
+
+    Raises:
+        ConfigError: one cannot.
+    """
+    for name in formats:
+        stuff, thing, last = _IDS.get(name, (-(10**9), -(10**9), 10**9))
+        bad = next((c for c in categories if not (thing if c.thing else stuff) <= c.id <= last), None)
+        if bad:
+            raise ConfigError(
+                f"The format '{name}' holds category ids from {thing if bad.thing else stuff} to {last}, but "
+                f"'{bad.name}' has {bad.id}; use 'tracks' instead."
+            )
+    if "mots" in formats and not mots_classes(categories):
+        raise ConfigError(
+            "The format 'mots' holds cars and persons, and this model knows neither; use 'tracks' instead."
+        )
+
+
+def mots_classes(categories: Sequence[Category]) -> dict[int, int]:
+    """The model's category ids that KITTI MOTS has as well, with MOTS' own. Classes are the same by their names."""
+    known = {category.name: category.id for category in load_categories("kitti_mots")}
+    named = {c.id: c.name.casefold() for c in categories if c.thing}
+    return {i: known[name] for i, old in named.items() if (name := _OTHER_NAMES.get(old, old)) in known}
+
+
+class TrackWriter:
+    """Writes tracked frames to a folder, in any of `TRACK_FORMATS`. A context manager.
+
+    `tracks.jsonl`, `pred.json` and the texts of mots grow on disk as frames come and get their names when `close` is
+    called or the `with` block ends, with an error, too. Memory does not grow with the number of frames.
+
+    Raises:
+        ConfigError: a format that cannot hold the class table.
+        OutputError: the folder cannot be made or written.
+    """
+
+    def __init__(self, folder: str | Path, formats: Sequence[str], categories: Sequence[Category]):
+        check_track_formats(formats, categories)
+        self.folder, self.formats, self.categories = make_folder(Path(folder)), tuple(formats), tuple(categories)
+        self._mots_classes = mots_classes(categories) if "mots" in formats else {}
+        self._videos: set[str] = set()
+        self._video = ""
+        self._counted: dict[int, dict[int, int]] = {}  # category id -> track -> its number in the video
+        self._tracks: GrowingFile | None = None
+        self._mots: GrowingFile | None = None
+        self._json = dict[str, VideoJson]()
+
+    def write(self, segmentation: Segmentation, frame: Frame) -> None:
+        """Writes one frame.
+
+        Raises:
+            DataError: more objects than a format has numbers for.
+            OutputError: no permission, no space; the files written before stay.
+        """
+        if frame.first:
+            self._begin(frame.sequence)
+        makers: dict[str, Callable[[Segmentation, int], None]] = {
+            "step": self._write_step,
+            "vipseg": self._write_numbered,
+            "cityscapes-vps": self._write_numbered,
+            "tracks": self._write_tracks,
+            "mots": self._write_mots,
+        }
+        chosen = dict.fromkeys(makers[name] for name in self.formats if name in makers)
+        for maker in chosen:
+            maker(segmentation, frame.number)
+        for predictions in self._json.values():
+            predictions.write(segmentation, frame)
+
+    def _begin(self, sequence: str) -> None:
+        name, n = safe_name(sequence), 1
+        while (candidate := name if n == 1 else f"{name}_{n}").casefold() in self._videos:
+            n += 1
+        self._video, self._counted = candidate, {}
+        self._videos.add(candidate.casefold())
+        mots, self._mots = self._mots, None
+        if mots is not None:
+            mots.end(b"")
+        if "mots" in self.formats:
+            self._mots = GrowingFile(self.folder / "mots" / f"{candidate}.txt", b"")
+        for name, nested in (("vipseg-json", True), ("cityscapes-vps-json", False)):
+            if name in self.formats:
+                if name not in self._json:
+                    self._json[name] = VideoJson(self.folder / name.replace("-", "_"), nested=nested)
+                self._json[name].begin(candidate)
+
+    def _write_step(self, segmentation: Segmentation, number: int) -> None:
+        ids = [s.id for s in segmentation.segments]
+        classes = map_ids(segmentation.id_map, ids, np.array([s.category for s in segmentation.segments]), VOID)
+        objects = np.array([s.track or 0 if s.thing else 0 for s in segmentation.segments], np.int64)
+        self._check_objects(segmentation, "STEP PNG")
+        path = self.folder / "panoptic" / self._video / f"{number:06d}.png"
+        write_step_png(path, classes, map_ids(segmentation.id_map, ids, objects, 0))
+
+    def _check_objects(self, segmentation: Segmentation, kind: str) -> None:
+        """Raises: DataError for a track's number that has more than 16 bits."""
+        largest = max((segment.track or 0 for segment in segmentation.segments), default=0)
+        if largest > _LARGEST_OBJECT:
+            raise DataError(
+                f"A {kind} of '{self._video}' would need the object {largest}; objects go up to {_LARGEST_OBJECT}: "
+                "cut the video into parts, or use 'tracks'."
+            )
+
+    def _write_numbered(self, segmentation: Segmentation, number: int) -> None:
+        """VIPSeg and Cityscapes-VPS."""
+        labels = {category.id: label for label, category in enumerate(self.categories)}
+        ids, numbers = [s.id for s in segmentation.segments], list[int]()
+        for segment in segmentation.segments:
+            counted = self._counted.setdefault(segment.category, {})
+            told_apart = segment.thing and segment.track
+            numbers.append(counted.setdefault(segment.track, len(counted) + 1) if told_apart else 0)  # type: ignore[arg-type]
+        of_label = np.array([labels[s.category] for s in segmentation.segments], np.int64)
+        maps = map_ids(segmentation.id_map, ids, of_label, -1), map_ids(segmentation.id_map, ids, np.array(numbers), 0)
+        if "vipseg" in self.formats:
+            path = self.folder / "vipseg" / "panomasks" / self._video / f"{number:06d}.png"
+            write_vipseg_png(path, *maps, self.categories)
+        if "cityscapes-vps" in self.formats:
+            video = self._video.replace("_", "-")  # what comes before the first _ is the video
+            path = self.folder / "cityscapes_vps" / f"{video}_{number:06d}_final_mask.png"
+            write_vps_png(path, *maps, self.categories)
+
+    def _write_tracks(self, segmentation: Segmentation, number: int) -> None:
+        row = {"video": self._video, "frame": number, **segmentation.to_dict()}
+        for segment, entry in zip(segmentation.segments, row["segments"], strict=True):
+            if segment.thing:
+                entry["segmentation"] = rle_text(segmentation.rle(segment))
+        self._tracks = self._tracks or GrowingFile(self.folder / "tracks.jsonl", b"")
+        self._tracks.append(json.dumps(row).encode() + b"\n")
+
+    def _write_mots(self, segmentation: Segmentation, number: int) -> None:
+        self._check_objects(segmentation, "MOTS text")
+        lines = ""
+        height, width = segmentation.id_map.shape
+        for segment in segmentation.segments:
+            category = self._mots_classes.get(segment.category)
+            if category is None or not segment.track:
+                continue
+            counts = rle_text(segmentation.rle(segment))["counts"]
+            lines += f"{number} {segment.track} {category} {height} {width} {counts}\n"
+        assert self._mots is not None  # a sequence has begun
+        self._mots.append(lines.encode())
+
+    def close(self) -> list[Path]:
+        """Puts the files under their names; the paths of the last. A second call does nothing."""
+        files = [file for file in (self._tracks, self._mots) if file is not None]
+        predictions, self._json = list(self._json.values()), {}
+        self._tracks = self._mots = None
+        with ExitStack() as stack:  # a failure of the one does not keep the other from being finished
+            for file in files:
+                stack.callback(file.end, b"")
+            for one in predictions:
+                stack.callback(one.end)
+        return [file.path for file in files] + [one.path for one in predictions]
+
+    def __enter__(self) -> TrackWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        with suppress(*([OutputError] if kind else [])):  # the error on its way says more
+            self.close()
+
+
+__all__ = ["TRACK_FORMATS", "TrackWriter", "check_track_formats", "mots_classes"]

@@ -1,0 +1,117 @@
+"""Which images and videos paths, folders and patterns stand for, and all of their images one at a time."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from knet.errors import DataError
+from knet.inference.sources.images import IMAGE_SUFFIXES, load_image, no_such_path, why_not
+from knet.inference.sources.videos import VIDEO_SUFFIXES, Item, read_video
+
+KNOWN = f"images: {' '.join(IMAGE_SUFFIXES)}; videos: {' '.join(VIDEO_SUFFIXES)}"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file to be read later: an image, or a video if `video` is true."""
+
+    path: Path
+    video: bool
+
+
+def natural_order(path: Path) -> tuple[Any, ...]:
+    """A sorting key by which frame_2 comes before frame_10."""
+    parts = re.split(r"(\d+)", str(path))
+    return [int(part) if part.isdecimal() else part.casefold() for part in parts], str(path)
+
+
+def expand_sources(sources: Iterable[str | Path]) -> list[SourceFile]:
+    """The image and video files that paths, folders and patterns stand for. Nothing is opened.
+
+    A folder stands for the images directly in it, a pattern (`drive/*.png`, `**` for any depth) for the images,
+    videos and folders it matches, both in natural order and without hidden files. A file named twice counts once.
+
+    Raises:
+        DataError: no such path, a file with an unknown ending, a folder without images, a pattern without matches.
+    """
+    found: dict[Path, SourceFile] = {}
+    for source in sources:
+        for path in _expand(Path(source).expanduser()):
+            found.setdefault(path.absolute(), SourceFile(path, path.suffix.lower() in VIDEO_SUFFIXES))
+    return list(found.values())
+
+
+def _expand(path: Path) -> list[Path]:
+    if path.is_dir():
+        return _images_in(path)
+    known = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+    if path.exists():
+        if path.suffix.lower() not in known:
+            raise DataError(f"'{path}' has an unknown ending; known are {KNOWN}.")
+        return [path]
+    if not glob.has_magic(str(path)):
+        raise DataError(no_such_path(path))
+    files: list[Path] = []
+    # pathlib's glob takes no absolute pattern.
+    for match in sorted(map(Path, glob.glob(str(path), recursive=True)), key=natural_order):  # noqa: PTH207
+        if match.is_dir():
+            with suppress(DataError):  # a folder without images is no match
+                files += _images_in(match)
+        elif match.suffix.lower() in known:
+            files.append(match)
+    if not files:
+        raise DataError(f"The pattern '{path}' matches no image or video; known endings: {KNOWN}.")
+    return files
+
+
+def _images_in(folder: Path) -> list[Path]:
+    try:
+        inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"Cannot read the folder '{folder}': {why_not(error)}.") from error
+    images = [path for path in inside if path.suffix.lower() in IMAGE_SUFFIXES]
+    if images:
+        return sorted(images, key=natural_order)
+    hint = f"for folders below it use a pattern: '{folder}/**/*.jpg'"
+    if any(path.suffix.lower() in VIDEO_SUFFIXES for path in inside):
+        hint = f"name its videos: '{folder}/*'"
+    raise DataError(f"The folder '{folder}' holds no image ({len(inside)} other entries); {hint}.")
+
+
+def open_source(source: Any, on_error: Callable[[DataError], None] | None = None) -> Iterator[Item]:
+    """Every image of a source, one at a time and in order; memory does not grow with their number.
+
+    source: a path, folder, pattern or video file (see expand_sources), anything that load_image takes, or a list of
+    such things. Images without a file are called `image_000000` by their place in the list.
+    on_error: called for a file that cannot be read, which is then left out. Without it the error is raised.
+
+    Raises:
+        DataError: a source that does not exist (at once, for paths), or one that cannot be read (when its turn comes).
+    """
+    members = list(source) if isinstance(source, list | tuple) else [source]
+    plan: list[SourceFile | tuple[int, Any]] = []
+    for index, member in enumerate(members):
+        plan += expand_sources([Path(member)]) if isinstance(member, str | os.PathLike) else [(index, member)]
+    return _items(plan, on_error)
+
+
+def _items(plan: list[SourceFile | tuple[int, Any]], on_error: Callable[[DataError], None] | None) -> Iterator[Item]:
+    for entry in plan:
+        try:
+            if not isinstance(entry, SourceFile):
+                yield Item(load_image(entry[1]), f"image_{entry[0]:06d}")
+            elif entry.video:
+                yield from read_video(entry.path)
+            else:
+                yield Item(load_image(entry.path), entry.path.stem, entry.path)
+        except DataError as error:
+            if on_error is None:
+                raise
+            on_error(error)

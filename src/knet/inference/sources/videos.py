@@ -1,0 +1,89 @@
+"""Video files: what they say of themselves, and their frames one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from knet.errors import DataError
+from knet.inference.sources.decoding import decode_frames
+from knet.inference.sources.images import existing_file, why_not
+
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".gif", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts")
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What a video says: frames a second, their number (None: not told; it may be an estimate), upright size."""
+
+    path: Path
+    rate: Fraction
+    frames: int | None
+    height: int
+    width: int
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return self.path.stem
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image to work on: (H,W,3) uint8 RGB. `video` and `index` (0, 1, ...) are set for the frames of a video."""
+
+    image: np.ndarray
+    name: str
+    path: Path | None = None
+    video: VideoInfo | None = None
+    index: int = 0
+
+
+def probe_video(path: str | Path) -> VideoInfo:
+    """Frame rate, length and size of a video; its first frame is decoded to be sure that it can be.
+
+    Raises:
+        DataError: missing, empty, no video, or not one frame can be decoded.
+    """
+    path = existing_file(Path(path).expanduser())
+    with _container(path) as container:
+        stream = container.streams.video[0]
+        rate = stream.guessed_rate or stream.average_rate or 25
+        frames: int | None = stream.frames or None
+        if frames is None and container.duration:
+            frames = max(1, round(container.duration / 1_000_000 * rate))  # duration is in microseconds
+        first = next(decode_frames(container, f"'{path}'"), None)
+    if first is None:
+        raise DataError(f"'{path}' holds no frame that can be read; copy or convert it again.")
+    return VideoInfo(path, Fraction(rate), frames, *first.shape[:2])
+
+
+def read_video(path: str | Path) -> Iterator[Item]:
+    """The frames of a video one by one, upright, named `<file>_000000` and so on; memory stays constant.
+
+    Raises:
+        DataError: as probe_video at the first frame, or later where the file breaks off.
+    """
+    info = probe_video(path)
+    with _container(info.path) as container:
+        for index, image in enumerate(decode_frames(container, f"'{info.path}'")):
+            yield Item(image, f"{info.name}_{index:06d}", info.path, info, index)
+
+
+def _container(path: Path) -> Any:
+    try:
+        # The absolute path keeps a name like "concat:a" from being taken for one of FFmpeg's protocols.
+        container = av.open(str(path.resolve()), metadata_errors="replace")
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise DataError(f"'{path}' is not a video that can be read ({why_not(error)}); convert it again.") from error
+    if not container.streams.video:
+        container.close()
+        raise DataError(f"'{path}' has no picture stream (sound only?); pass a video.")
+    container.streams.video[0].thread_type = "AUTO"
+    return container

@@ -1,0 +1,198 @@
+"""Engines for exported files: what they give, and every way in which a file or an option can be wrong."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hand_made import FILTERS, MASKS, STRIDE, card, hand_made, hand_made_clip, proto_of
+from torch.nn import functional as F
+
+import knet
+from knet.errors import CheckpointError, ConfigError
+from knet.export.openvino import save_openvino, to_openvino
+from knet.inference.clip import segment_clip
+from knet.inference.engines.onnx import OnnxEngine
+from knet.inference.engines.open import open_exported
+from knet.inference.engines.openvino import OpenVinoEngine
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    small = np.random.default_rng(1).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    return small.repeat(10, 0).repeat(10, 1)
+
+
+@pytest.fixture(scope="module")
+def xml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("openvino") / "model.xml"
+    save_openvino(to_openvino(proto_of(card())), card(), path)
+    return path
+
+
+def test_a_file_segments_images_like_any_model(tmp_path: Path, image: np.ndarray, xml: Path) -> None:
+    path = hand_made(tmp_path / "model.onnx")
+    segmenter = knet.load(path)
+    found = segmenter(image)
+    assert found.id_map.shape == image.shape[:2]
+    assert len(found.segments) >= 2
+    assert segmenter.net is None
+    assert (segmenter.engine.name, segmenter.precision, segmenter.task) == ("onnxruntime", "fp32", "panoptic")
+    assert [category.name for category in segmenter.categories][:2] == ["Sky", "Building"]
+    other = knet.load(xml)(image)
+    assert (found.id_map == other.id_map).all()
+    assert [s.category for s in found.segments] == [s.category for s in other.segments]
+
+
+def test_options_reach_the_segmenter(tmp_path: Path, image: np.ndarray) -> None:
+    path = hand_made(tmp_path / "model.onnx")
+    whole, certain = knet.load(path)(image), knet.load(path, score=0.9)(image)
+    assert len(certain.segments) < len(whole.segments)
+    assert min(segment.score for segment in certain.segments) >= 0.9
+    assert knet.load(path, merge="sorted").merge == "sorted"
+    assert knet.load(path, size=32)(image).id_map.shape == image.shape[:2]
+
+
+def test_smaller_images_are_padded_to_a_fixed_size(tmp_path: Path) -> None:
+    engine = OnnxEngine(hand_made(tmp_path / "model.onnx", size=[64, 96]))
+    inputs = torch.randn(1, 3, 32, 64)
+    output = engine(inputs)[-1]
+    expected = F.conv2d(F.avg_pool2d(inputs, STRIDE), torch.from_numpy(FILTERS))
+    torch.testing.assert_close(output.mask_logits, expected)
+
+
+def test_a_file_finds_the_objects_of_clips_of_any_length(tmp_path: Path, image: np.ndarray) -> None:
+    segmenter = knet.load(hand_made_clip(tmp_path / "clip.onnx"))
+    assert (segmenter.task, segmenter.net) == ("clip", None)
+    single = segment_clip(segmenter, [image])
+    clip = segment_clip(segmenter, iter([image, image[::-1], image]))
+    assert [(o.kernel, o.label, o.score) for o in clip] == [(o.kernel, o.label, o.score) for o in single]
+    assert {o.kernel for o in clip} == set(range(MASKS))
+    for alone, tube in zip(single, clip, strict=True):
+        assert tube.masks[0] == tube.masks[2] == alone.masks[0]
+        assert tube.masks[1] is not None and tube.masks[1] != tube.masks[0]
+    with pytest.raises(ConfigError, match=r"looks at all frames of a clip at once, not at single images"):
+        segmenter(image)
+
+
+def test_frames_are_padded_to_a_fixed_size(tmp_path: Path, image: np.ndarray) -> None:
+    fixed = knet.load(hand_made_clip(tmp_path / "fixed.onnx", size=[96, 128]))
+    free = knet.load(hand_made_clip(tmp_path / "free.onnx"))
+    assert segment_clip(fixed, [image] * 2) == segment_clip(free, [image] * 2)  # its masks know no surroundings
+    small = knet.load(hand_made_clip(tmp_path / "small.onnx", size=[32, 64]))
+    with pytest.raises(ConfigError, match=r"takes images of 32x64 pixels .* is 64x96 .* smaller --size.*--dynamic"):
+        segment_clip(small, [image])
+    assert segment_clip(small, [image], size=32)
+
+
+def test_what_does_not_fit_into_a_fixed_size_says_what_to_do(tmp_path: Path, image: np.ndarray) -> None:
+    path = hand_made(tmp_path / "model.onnx", size=[32, 64])
+    with pytest.raises(ConfigError, match=r"takes images of 32x64 pixels .* is 64x96 .* smaller --size.*--dynamic"):
+        knet.load(path)(image)
+    assert knet.load(path, size=32)(image).segments
+
+
+def test_a_file_computes_in_its_own_precision(tmp_path: Path) -> None:
+    path = hand_made(tmp_path / "model.onnx")
+    assert knet.load(path, precision="fp32").precision == "fp32"
+    with pytest.raises(ConfigError, match=r"computes in fp32 and cannot in bf16; leave --precision out, or export"):
+        knet.load(path, precision="bf16")
+
+
+def test_openvino_computes_in_bfloat16_only_when_asked(xml: Path) -> None:
+    from openvino import Core
+
+    inputs = torch.randn(1, 3, 64, 96)
+    expected = F.conv2d(F.avg_pool2d(inputs, STRIDE), torch.from_numpy(FILTERS))
+    torch.testing.assert_close(OpenVinoEngine(xml)(inputs)[-1].mask_logits, expected)
+    if "BF16" in Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        rounded = OpenVinoEngine(xml, precision="bf16")
+        assert rounded.precision == "bf16"
+        assert 0 < (rounded(inputs)[-1].mask_logits - expected).abs().max() < 0.2
+    else:
+        with pytest.raises(ConfigError, match=r"cannot compute in bf16 on this processor"):
+            OpenVinoEngine(xml, precision="bf16")
+    with pytest.raises(ConfigError, match=r"computes in fp32 and cannot in int8"):
+        OpenVinoEngine(xml, precision="int8")
+
+
+def test_a_precision_that_the_processor_lacks(xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import openvino
+
+    class Old(openvino.Core):
+        def get_property(self, *_: object) -> list[str]:
+            return ["FP32", "INT8"]
+
+    monkeypatch.setattr(openvino, "Core", Old)
+    with pytest.raises(ConfigError, match=r"cannot compute in bf16 on this processor, only in fp32, int8;"):
+        OpenVinoEngine(xml, precision="bf16")
+
+
+def test_devices(tmp_path: Path, xml: Path) -> None:
+    path = hand_made(tmp_path / "model.onnx")
+    assert knet.load(path, device="cpu").device.type == "cpu"
+    with pytest.raises(ConfigError, match=r"onnxruntime cannot use the device 'cuda:7'"):
+        knet.load(path, device="cuda:7")
+    with pytest.raises(ConfigError, match=r"not on 'cuda'; give --device cpu"):
+        knet.load(xml, device="cuda")
+
+
+def test_weights_lie_inside(tmp_path: Path) -> None:
+    path = hand_made(tmp_path / "model.onnx")
+    with pytest.raises(ConfigError, match=r"holds its weights already; leave weights \(--weights\) out"):
+        knet.load(path, weights="other.pth")
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".xml"])
+def test_files_that_cannot_be_opened(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"model{ending}"
+    with pytest.raises(CheckpointError, match=r"There is no file .*; give the path of a file that `knet export` wrote"):
+        knet.load(path)
+    path.write_bytes(b"not a model")
+    with pytest.raises(CheckpointError, match=r"cannot be opened \(.*\); export or copy it again"):
+        knet.load(path)
+
+
+def test_a_file_of_others(tmp_path: Path, xml: Path) -> None:
+    proto = proto_of(card())
+    del proto.metadata_props[:]
+    path = tmp_path / "other.onnx"
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(CheckpointError, match=r"does not say which model .* not written by `knet export`"):
+        knet.load(path)
+    other = tmp_path / "other.xml"
+    save_openvino(to_openvino(proto), card(), other)
+    other.write_text(other.read_text().replace("<knet ", "<somebody ").replace("</knet>", "</somebody>"))
+    with pytest.raises(CheckpointError, match=r"not written by `knet export`"):
+        knet.load(other)
+
+
+def test_the_card_is_in_the_file_once(tmp_path: Path) -> None:
+    proto = onnx.load(str(hand_made(tmp_path / "model.onnx")))
+    from knet.export.onnx import write_card
+
+    write_card(proto, card(precision="fp16"))
+    (row,) = (row for row in proto.metadata_props if row.key == "knet")
+    assert json.loads(row.value)["graph"]["precision"] == "fp16"
+
+
+@pytest.mark.parametrize(
+    ("package", "ending", "extra"), [("onnxruntime", ".onnx", "export"), ("openvino", ".xml", "openvino")]
+)
+def test_a_missing_package(
+    package: str, ending: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    path = tmp_path / f"model{ending}"
+    path.write_bytes(b"")
+    with pytest.raises(ConfigError, match=rf"package {package}.* pip install 'knet\[{extra}\]'"):
+        open_exported(path)
+
+
+def test_a_merge_inside_keeps_its_thresholds(tmp_path: Path, image: np.ndarray) -> None:
+    path = hand_made(tmp_path / "model.onnx", merge_inside=True)
+    with pytest.raises(ConfigError, match=r"merges inside, the optimised way; leave merge \(--merge\) out"):
+        knet.load(path, merge="sorted")
