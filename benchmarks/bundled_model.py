@@ -39,7 +39,7 @@ def measure(data: Path) -> None:
     """The bundled model on CamVid val."""
     import knet
     from knet.data.readers.coco_panoptic import CocoPanoptic
-    from knet.evaluation.evaluate import evaluate
+    from knet.runs.evaluate import evaluate
 
     segmenter = knet.load(MODEL, device="cpu", precision="fp32")
     validation = CocoPanoptic(

@@ -22,7 +22,7 @@ import torch
 
 from knet.config import load_config
 from knet.data.readers.coco_instances import CocoInstances
-from knet.training.loop import train
+from knet.runs.train import train
 
 IMAGES, GOAL = 10, 0.80
 

@@ -32,16 +32,16 @@ from knet.config import load_config
 from knet.data.readers.clips import NUMBERS
 from knet.data.readers.kitti_step import KittiStep
 from knet.data.synthetic.clip_layouts import synthesize_clips
-from knet.evaluation.evaluate import evaluate
-from knet.evaluation.evaluate_video import Figures
 from knet.inference.load import fast_in_bf16
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.segmenter import Segmenter
 from knet.models.video import PriorKind
 from knet.models.zoo import Tracker, create
+from knet.runs.evaluate import evaluate
+from knet.runs.evaluate_clips import Figures
+from knet.runs.train import train
 from knet.structures import Sample, Segment
 from knet.track import OverlapMemory, OverlapSettings, coarse_grid, match_by_overlap
-from knet.training.loop import train
 from knet.weights.load import read_checkpoint, save_weights
 
 BUNDLED = Path(knet.__file__).parent / "assets" / "rtknet-slim-camvid.safetensors"

@@ -12,7 +12,7 @@ import knet
 from knet.inference.load import describe
 from knet.inference.segmenter import normalize_and_pad
 from knet.structures import Category, Preprocessing, Target
-from knet.training.criterion import Criterion
+from knet.training.criterion_rtknet import Criterion
 from knet.weights.load import save_weights
 
 # Stuff first, then things; the position in the table is the label that the network learns.

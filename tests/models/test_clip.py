@@ -17,7 +17,6 @@ import knet
 from knet.data.categories import load_categories
 from knet.data.files.masks import pack_mask, unpack_mask
 from knet.errors import ConfigError, DataError, OutputError
-from knet.evaluation.evaluate import evaluate
 from knet.inference.clip import segment_clip
 from knet.inference.load import describe_official, segmenter_for
 from knet.inference.results.youtube_vis import write_youtube_vis, youtube_vis_results
@@ -26,6 +25,7 @@ from knet.merge.clip import ClipObject, clip_objects
 from knet.merge.image import enlarge, to_image
 from knet.models.clip import ClipKNet, clip_result, is_clip
 from knet.models.zoo import entry
+from knet.runs.evaluate import evaluate
 from knet.structures import Output
 from knet.weights.load import load_strict, read_checkpoint
 

@@ -16,7 +16,7 @@ from knet.merge.panoptic import MergedMasks, best_class, merge_panoptic
 from knet.models.realtime import RTKNet
 from knet.models.zoo import ZOO
 from knet.structures import Preprocessing, Target
-from knet.training.criterion import Criterion
+from knet.training.criterion_rtknet import Criterion
 from knet.weights import rtknet
 from rounding import exact
 

@@ -18,8 +18,9 @@ from knet.inference.segmenter import normalize_and_pad
 from knet.models.video import RTVideoKNet, VideoKNet, track_embedding
 from knet.models.zoo import entry
 from knet.structures import Target
-from knet.training.criterion import Criterion, pairs_of
+from knet.training.criterion import pairs_of
 from knet.training.criterion_image import KNetCriterion
+from knet.training.criterion_rtknet import Criterion
 from knet.training.criterion_video import (
     FrameCriterion,
     VideoCriterion,

@@ -18,7 +18,7 @@ from knet.config import RunConfig
 from knet.errors import CheckpointError, ConfigError
 from knet.models.backbones.named import named_backbone
 from knet.models.backbones.swin import Swin
-from knet.training.build import load_first
+from knet.runs.build import load_first
 from knet.weights.backbone import load_backbone
 from knet.weights.load import read_checkpoint
 

@@ -164,9 +164,9 @@ def _of_model(args: argparse.Namespace) -> dict[str, Any]:
     from knet.config import config_names, data_config, load_config
     from knet.data.readers.open import open_data
     from knet.distributed import joined
-    from knet.evaluation.evaluate import evaluate
     from knet.inference.engines.open import ENDINGS
     from knet.inference.load import choose_device, load
+    from knet.runs.evaluate import evaluate
 
     if args.target is None:
         raise ConfigError("Give a config or a model to judge, or --metric for results on disk; see `knet eval --help`.")

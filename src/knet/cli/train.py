@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     if args.print:
         print(yaml.safe_dump(dump_config(config), sort_keys=False), end="")
         return 0
-    from knet.training.loop import train
+    from knet.runs.train import train
 
     folder = train(config, resume=args.resume is not None)
     if is_first():

@@ -15,12 +15,12 @@ from knet.errors import CheckpointError, ConfigError
 from knet.inference.engines.engine import DTYPES, Engine
 from knet.inference.engines.network import TorchEngine
 from knet.inference.engines.open import ENDINGS, open_exported
-from knet.inference.fitting import fitting
 from knet.inference.segmenter import Segmenter
 from knet.inference.settings import Options, Settings
 from knet.models.realtime import RTKNet
 from knet.models.zoo import Merge, create, entry
 from knet.structures import Category, Preprocessing
+from knet.weights.fitting import fitting
 from knet.weights.load import Checkpoint, load_strict, read_checkpoint, save_weights
 
 _WEIGHT_FILES = (".safetensors", ".pth", ".pt")

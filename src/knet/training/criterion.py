@@ -1,10 +1,4 @@
-"""From what a network says and what it should find to the losses of RT-K-Net (Eqs. 6, 12).
-
-    targets --prepare--> truth on the losses' grid --match--> kernel <-> segment --compute--> {"s1_loss_mask": ..., ...}
-
-Each stage is matched anew, over all segments of an image. The losses live on a grid of a quarter of the padded image.
-What K-Net's criterion has in common with RT-K-Net's stands here too.
-"""
+"""What the losses of all networks share: truth on a grid, matches, and the losses of kernels that have a segment."""
 
 from __future__ import annotations
 
@@ -23,15 +17,14 @@ from knet.training.losses import (
     IGNORE,
     dice_loss,
     focal_loss,
-    instance_discrimination_loss,
     mask_loss,
-    rank_loss,
-    semantic_loss,
 )
-from knet.training.match import Match, assign, matching_cost, owners
+from knet.training.match import Match
 
 Outputs = Sequence[Output]
+
 Targets = Sequence[Target]
+
 GRID = 4  # the losses look at every fourth pixel of the padded image in both directions
 
 
@@ -204,124 +197,6 @@ class MaskCriterion:
         return self.class_weight * focal_loss(class_logits, wanted) / count
 
 
-@dataclass(slots=True, kw_only=True)
-class Criterion(MaskCriterion):
-    """All losses of a training step of RT-K-Net, weighted; the loss to minimise is their plain sum.
-
-    Keys: `s1_loss_mask`, `s1_loss_dice`, `s1_loss_rank` and so on for every stage (s1 = the initial masks), from the
-    first stage with classes on also `s2_loss_cls`; `loss_seg` from the first output, if it has semantic logits (a
-    network gives them in training only), and `loss_inst_disc`, unless its weight is 0.
-
-    `pixels` is the number of pixels an image that the instance discrimination compares with each other; its cost grows
-    with the square. `match_pixels` limits the pixels that matching looks at, drawn for each image; None: all, as
-    official.
-    """
-
-    instance_weight: float = 1.0
-    pixels: int = 4096
-    match_pixels: int | None = None
-
-    def __call__(
-        self,
-        outputs: Outputs,
-        targets: Targets,
-        noise: Tensor | None = None,
-        counts: Counts | None = None,
-        held: Sequence[Match] | None = None,
-    ) -> dict[str, Tensor]:
-        """S outputs, B targets -> weighted scalar losses in float32.
-
-        `noise` (B, pixels of the grid) uniform in 0..1 decides which pixels are drawn; random when None. `counts` as
-        of `count`; without them the targets are the whole batch. `held` are segments of each target that have their
-        kernel beforehand, at every stage.
-        """
-        return self.compute(outputs, self.prepare(outputs, targets), noise, counts, held)
-
-    def count(self, targets: Targets, kernels: int, parts: int = 1) -> Counts:
-        """The segments of a batch of which every process has `targets`, and how many of them get one of `kernels`.
-
-        The official code averages `segments` over processes too, but divides the mask and dice losses by the number of
-        matches in each process alone, so that its loss depends on how many share the batch.
-        """
-        sizes = [len(target.labels) for target in targets]
-        return share_counts(sum(sizes), sum(min(size, kernels) for size in sizes), parts)
-
-    def last_match(self, outputs: Outputs, targets: Targets) -> list[Match]:
-        """Which kernel of the last output is given which segment of its target, in each image."""
-        return self.match(outputs[-1:], self.prepare(outputs, targets))[0]
-
-    def match(self, outputs: Outputs, truth: Truth) -> list[list[Match]]:
-        """Which kernel is given which segment: [stage][image], on the CPU."""
-        return self._match([on_grid(o.mask_logits, truth) for o in outputs], outputs, truth, None)
-
-    def compute(
-        self,
-        outputs: Outputs,
-        truth: Truth,
-        noise: Tensor | None = None,
-        counts: Counts | None = None,
-        held: Sequence[Match] | None = None,
-    ) -> dict[str, Tensor]:
-        """The same losses from truth that is already on the grid; predictions are resized to that grid."""
-        if counts is None:
-            kernels = outputs[0].mask_logits.shape[1]
-            matched = sum(min(count, kernels) for count in truth.counts)
-            counts = Counts(max(1, sum(truth.counts)), max(1, matched))
-        losses = self._auxiliary(outputs[0], truth, noise)
-        resized = [on_grid(output.mask_logits, truth) for output in outputs]
-        matches = self._match(resized, outputs, truth, noise, held)
-        for s, (output, logits, match) in enumerate(zip(outputs, resized, matches, strict=True), start=1):
-            for name, loss in self._stage(output, logits, truth, match, counts).items():
-                losses[f"s{s}_{name}"] = loss
-        return losses
-
-    def _match(
-        self,
-        resized: Sequence[Tensor],
-        outputs: Outputs,
-        truth: Truth,
-        noise: Tensor | None,
-        held: Sequence[Match] | None = None,
-    ) -> list[list[Match]]:
-        masks, logits = truth.masks, [one.detach() for one in resized]
-        if self.match_pixels is not None and self.match_pixels < masks.shape[-2] * masks.shape[-1]:
-            noise = torch.rand(len(masks), masks.shape[-2] * masks.shape[-1]) if noise is None else noise
-            places = noise.to(masks.device).topk(self.match_pixels, dim=1).indices
-            masks, *logits = (_pick(each, places) for each in (masks, *logits))
-        costs = [
-            matching_cost(one, output.class_logits, masks, truth.labels)
-            for one, output in zip(logits, outputs, strict=True)
-        ]
-        matches, invalid = assign(costs, truth.counts, held)
-        self.invalid_costs += invalid
-        return matches
-
-    def _auxiliary(self, output: Output, truth: Truth, noise: Tensor | None) -> dict[str, Tensor]:
-        losses = {}
-        if output.semantic_logits is not None:
-            semantic = semantic_loss(on_grid(output.semantic_logits, truth), truth.semantic)
-            losses["loss_seg"] = self.semantic_weight * semantic
-        if self.instance_weight:  # the one loss whose cost is felt
-            features = on_grid(output.features, truth)
-            instance = instance_discrimination_loss(features, truth.masks, noise, pixels=self.pixels)
-            losses["loss_inst_disc"] = self.instance_weight * instance
-        return losses
-
-    def _stage(
-        self, output: Output, logits: Tensor, truth: Truth, match: Sequence[Match], counts: Counts
-    ) -> dict[str, Tensor]:
-        """The losses of one stage. `logits` (B,N,h,w) are the output's mask logits on the grid."""
-        pairs = pairs_of(match, logits.device)
-        # The official code ignores the largest number in the batch instead of "nobody". Where segments cover every
-        # pixel of the batch, that is a real kernel, which then learns no rank: a slip not repeated here.
-        owner = owned(owners, pairs.kernel, truth, pairs)
-        losses = self.mask_losses(output, truth, pairs, counts.matched)
-        losses["loss_rank"] = self.rank_weight * rank_loss(logits, owner)
-        if output.class_logits is not None:
-            losses["loss_cls"] = self.class_loss(output.class_logits, truth, pairs, counts.segments)
-        return losses
-
-
 def owned(
     rule: Callable[[Tensor, Tensor, int], Tensor], values: Tensor, truth: Truth, pairs: Pairs, nobody: int = IGNORE
 ) -> Tensor:
@@ -334,8 +209,3 @@ def owned(
 def on_grid(logits: Tensor, truth: Truth) -> Tensor:
     """(B,N,h,w) of any size -> (B,N,h,w) float32 on the losses' grid, bilinear."""
     return F.interpolate(logits.float(), truth.masks.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def _pick(maps: Tensor, places: Tensor) -> Tensor:
-    """(B,N,h,w), (B,P) int64 pixels of each image -> (B,N,1,P)"""
-    return maps.flatten(2).gather(2, places[:, None].expand(-1, maps.shape[1], -1))[:, :, None]

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from knet.structures import Output, Target
-from knet.training.criterion import Counts, Criterion, Outputs, Targets
+from knet.training.criterion import Counts, Outputs, Targets
 from knet.training.criterion_image import KNetCriterion
+from knet.training.criterion_rtknet import Criterion
 from knet.training.losses import in_float32, rank_loss
 from knet.training.match import Match
 

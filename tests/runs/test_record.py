@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from knet.errors import ConfigError, OutputError
-from knet.training.plots import group_losses, plot_run, read_columns, smoothed
-from knet.training.record import RunRecord
+from knet.runs.plots import group_losses, plot_run, read_columns, smoothed
+from knet.runs.record import RunRecord
 
 PICTURE = np.full((8, 12, 3), (200, 30, 30), np.uint8)
 

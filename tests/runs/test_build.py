@@ -8,9 +8,9 @@ import torch
 from knet.config import config_names, load_config
 from knet.data.categories import load_categories
 from knet.models.zoo import ZOO, create, entry
+from knet.runs.build import build_criterion, run_card
+from knet.runs.optimizer import adamw, learning_rate
 from knet.runs.samples import augmentation_of
-from knet.training.build import build_criterion, run_card
-from knet.training.optimizer import adamw, learning_rate
 
 # Rows of K-Net's tables (README of its repository, mmsegmentation's) that differ from another in the schedule alone.
 LONG = [

@@ -26,8 +26,6 @@ from knet.data.readers.open import open_clips
 from knet.data.synthetic.clip_layouts import synthesize_clips
 from knet.errors import ConfigError, DataError
 from knet.evaluation import stq, vpq
-from knet.evaluation.evaluate import evaluate
-from knet.evaluation.evaluate_video import found_labels, share_clips, true_labels
 from knet.inference.identities import VideoState
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.results.track_writers import TrackWriter
@@ -35,6 +33,8 @@ from knet.inference.segmenter import Segmenter
 from knet.inference.sources.streams import Frame
 from knet.inference.sources.videos import Item
 from knet.merge.clip import ClipObject
+from knet.runs.evaluate import evaluate
+from knet.runs.evaluate_clips import found_labels, share_clips, true_labels
 from knet.structures import Category, Segment
 from tiny_models import tiny_file
 
@@ -177,7 +177,7 @@ def test_figures_are_those_of_the_files_that_the_model_would_write(step: KittiSt
 def test_processes_share_the_clips_and_get_the_same_figures(step: KittiStep, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the last bit: sums are made in the order of the data set, whoever counted what."""
     whole, said = evaluate(Oracle(step, spoiled), step), list[bytes]()  # type: ignore[arg-type]
-    place = "knet.evaluation.evaluate_video"
+    place = "knet.runs.evaluate_clips"
     monkeypatch.setattr(f"{place}.world", lambda: 3)
 
     def gather(value: Any) -> list[Any]:
@@ -294,7 +294,7 @@ def test_models_of_whole_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         seen.append(len(list(frames)))
         return objects_of(dataset, pending.pop(0))
 
-    monkeypatch.setattr("knet.evaluation.evaluate_video.segment_clip", perfect)
+    monkeypatch.setattr("knet.runs.evaluate_clips.segment_clip", perfect)
     result = evaluate(segmenter, dataset)["instance"]
     assert seen == [FRAMES, FRAMES]
     assert result["all"]["ap"] == pytest.approx(1)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from knet.errors import ConfigError
 from knet.files import atomic_path, cannot_write, safe_name
-from knet.training.plots import plot_run
+from knet.runs.plots import plot_run
 
 Kind = Literal["train", "val"]
 

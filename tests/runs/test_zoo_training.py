@@ -19,11 +19,11 @@ from knet.models.realtime import RTKNet
 from knet.models.semantic import KNetSemantic
 from knet.models.video import RTVideoKNet, VideoKNet
 from knet.models.zoo import ZOO
+from knet.runs.build import build_criterion, on_frames, run_card
+from knet.runs.optimizer import adamw
 from knet.runs.samples import training_set
+from knet.runs.step import train_step
 from knet.structures import Target
-from knet.training.build import build_criterion, on_frames, run_card
-from knet.training.optimizer import adamw
-from knet.training.step import train_step
 
 LARGE = ("r101", "swin", "fcn", "pspnet", "deeplabv3")
 ROWS = [

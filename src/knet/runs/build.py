@@ -17,22 +17,23 @@ from knet.config import RunConfig
 from knet.data.readers.reader import Reader
 from knet.distributed import synchronize_norms, world
 from knet.errors import ConfigError
-from knet.inference.fitting import fitting
 from knet.inference.load import describe
 from knet.models.clip import ClipKNet
 from knet.models.image import KNet
 from knet.models.semantic import KNetSemantic
 from knet.models.video import RTVideoKNet, VideoKNet
 from knet.models.zoo import create, entry
+from knet.runs.frames import PairLosses, TwoFrames, WholeClips
 from knet.runs.samples import CLIP
 from knet.structures import Category
-from knet.training.criterion import Criterion, CriterionLike
+from knet.training.criterion import CriterionLike
 from knet.training.criterion_clip import ClipCriterion
 from knet.training.criterion_image import KNetCriterion
+from knet.training.criterion_rtknet import Criterion
 from knet.training.criterion_semantic import SemanticCriterion
 from knet.training.criterion_video import FrameCriterion, VideoCriterion
-from knet.training.video import PairLosses, TwoFrames, WholeClips
 from knet.weights.backbone import load_backbone
+from knet.weights.fitting import fitting
 from knet.weights.load import load_strict, read_checkpoint
 
 

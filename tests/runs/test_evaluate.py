@@ -14,8 +14,8 @@ from knet.data.categories import load_categories
 from knet.data.readers.coco_instances import CocoInstances
 from knet.data.readers.label_folder import LabelFolder
 from knet.errors import ConfigError
-from knet.evaluation.evaluate import evaluate
 from knet.inference.results.segmentation import Segmentation
+from knet.runs.evaluate import evaluate
 from knet.structures import Segment
 from tiny_models import tiny_file
 
@@ -98,10 +98,10 @@ def test_areas_are_the_files_own(objects: CocoInstances) -> None:
 def test_shares_of_several_processes_make_the_whole(objects: CocoInstances, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Oracle("instance", "coco_instance", objects, lambda masks: masks.pop(3))
     whole, said = evaluate(model, objects), []
-    monkeypatch.setattr("knet.evaluation.evaluate.world", lambda: 2)
+    monkeypatch.setattr("knet.runs.evaluate.world", lambda: 2)
     for number in range(2):
-        monkeypatch.setattr("knet.evaluation.evaluate.rank", lambda number=number: number)
-        monkeypatch.setattr("knet.evaluation.evaluate.gather_objects", lambda value: said.append(value) or said)
+        monkeypatch.setattr("knet.runs.evaluate.rank", lambda number=number: number)
+        monkeypatch.setattr("knet.runs.evaluate.gather_objects", lambda value: said.append(value) or said)
         last = evaluate(model, objects)
     assert [len(rows) for rows in said] == [2, 2]
     assert last == whole

@@ -14,8 +14,8 @@ from knet.data.samples.batches import Batch
 from knet.data.samples.pairs import PairBatch
 from knet.distributed import gather_numbers, mean_over_processes, rank
 from knet.preprocess import normalize_and_pad
+from knet.runs.build import delay_gradients
 from knet.structures import Preprocessing
-from knet.training.build import delay_gradients
 from knet.training.criterion import GRID, CriterionLike
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -18,12 +18,12 @@ from torch import nn
 from knet.config import RunConfig
 from knet.data.samples.batches import Batch
 from knet.distributed import joined, rank, world
+from knet.runs.build import build_network
+from knet.runs.optimizer import adamw, learning_rate
+from knet.runs.state import whole_weights
+from knet.runs.step import train_step
 from knet.structures import Target
-from knet.training.build import build_network
-from knet.training.criterion import Criterion
-from knet.training.optimizer import adamw, learning_rate
-from knet.training.state import whole_weights
-from knet.training.step import train_step
+from knet.training.criterion_rtknet import Criterion
 
 IMAGES, SIZE = 4, (64, 64)
 # The published recipe. Its slow warm-up keeps rounding errors small here: what the networks of random weights do is

@@ -20,7 +20,7 @@ from knet.cli.main import main
 from knet.config import load_config
 from knet.data.readers.open import open_data
 from knet.errors import ConfigError, DataError
-from knet.training.loop import train
+from knet.runs.train import train
 from knet.weights.load import read_checkpoint
 
 CLASSES = [("road", False), ("sky", False), ("car", True)]

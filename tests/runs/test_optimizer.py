@@ -16,7 +16,7 @@ from knet.config import RunConfig, load_config
 from knet.errors import ConfigError
 from knet.models.realtime import RTKNet
 from knet.models.zoo import create
-from knet.training.optimizer import adamw, learning_rate, parameter_groups
+from knet.runs.optimizer import adamw, learning_rate, parameter_groups
 from knet.weights import openmmlab, openmmlab_semantic
 from knet.weights.rtknet import rename
 

@@ -16,11 +16,11 @@ from knet.data.samples.pairs import PairBatch
 from knet.data.synthetic.clip_layouts import synthesize_clips
 from knet.errors import CheckpointError, ConfigError
 from knet.models.zoo import create
+from knet.runs.build import added_to_image_model, build_criterion, load_first, on_frames, run_card
+from knet.runs.optimizer import adamw
 from knet.runs.samples import training_set
-from knet.training.build import added_to_image_model, build_criterion, load_first, on_frames, run_card
-from knet.training.loop import train
-from knet.training.optimizer import adamw
-from knet.training.step import train_step
+from knet.runs.step import train_step
+from knet.runs.train import train
 from knet.weights.load import save_weights
 
 TINY = {"width": 8, "head_width": 16, "channels": 16, "kernels": 6, "stages": 2, "drop_path": 0.0}

@@ -29,8 +29,8 @@ from knet.distributed import (
     place_of,
 )
 from knet.errors import ConfigError
-from knet.training.loop import train
-from knet.training.state import read_state
+from knet.runs.state import read_state
+from knet.runs.train import train
 
 
 def start(arguments: list[str], processes: int = 2) -> list[subprocess.Popen[str]]:

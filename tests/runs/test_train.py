@@ -18,11 +18,11 @@ import knet
 from knet.cli.main import main
 from knet.config import RunConfig, load_config
 from knet.errors import CheckpointError, ConfigError, DataError, OutputError, TrainingError
-from knet.training import loop
-from knet.training.build import scaled_learning_rate
-from knet.training.criterion import Criterion
-from knet.training.loop import train
-from knet.training.state import read_state
+from knet.runs import train as loop
+from knet.runs.build import scaled_learning_rate
+from knet.runs.state import read_state
+from knet.runs.train import train
+from knet.training.criterion_rtknet import Criterion
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from fixed_steps import CLIP, DECAY, ITERATIONS, POWER, RATE, SIZE, START, STEPS
 from torch import nn
 from torch.nn import functional as F
 
-from knet.training.criterion import Criterion
-from knet.training.step import pixel_noise
+from knet.runs.step import pixel_noise
+from knet.training.criterion_rtknet import Criterion
 
 SCRIPT = Path(__file__).with_name("fixed_steps.py")
 

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from knet.errors import DataError
 from knet.structures import Output, Target
-from knet.training.criterion import Criterion, Truth, prepare
+from knet.training.criterion import Truth, prepare
+from knet.training.criterion_rtknet import Criterion
 from knet.training.losses import IGNORE
 
 CASES = ["void", "full_cover", "one_empty", "more_gt_than_kernels", "mostly_void", "all_empty"]

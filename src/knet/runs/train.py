@@ -26,25 +26,25 @@ from knet.data.samples.batches import Batch, BatchPlan, Samples, load_batches
 from knet.data.samples.pairs import PairBatch
 from knet.distributed import gather_objects, joined, rank, world
 from knet.errors import ConfigError, DataError, OutputError, TrainingError
-from knet.evaluation.evaluate import evaluate
 from knet.files import atomic_path
 from knet.inference.load import choose_device, fast_in_bf16, segmenter_for
 from knet.inference.results.samples import draw_truth, side_by_side
 from knet.inference.segmenter import Segmenter
 from knet.models.zoo import create
-from knet.runs.samples import training_set
-from knet.training.build import (
+from knet.runs.build import (
     build_criterion,
     build_network,
     made_for,
     run_card,
     scaled_learning_rate,
 )
-from knet.training.interrupt import Interrupt
-from knet.training.optimizer import adamw, learning_rate
-from knet.training.record import RunRecord
-from knet.training.state import MovingAverage, Progress, load_state, save_state, whole_weights
-from knet.training.step import StepResult, train_step
+from knet.runs.evaluate import evaluate
+from knet.runs.interrupt import Interrupt
+from knet.runs.optimizer import adamw, learning_rate
+from knet.runs.record import RunRecord
+from knet.runs.samples import training_set
+from knet.runs.state import MovingAverage, Progress, load_state, save_state, whole_weights
+from knet.runs.step import StepResult, train_step
 from knet.weights.load import save_weights
 
 _PICTURES = 4  # validation images that every validation draws

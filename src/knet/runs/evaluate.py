@@ -17,12 +17,12 @@ from knet.data.readers.reader import Reader
 from knet.data.readers.youtube_vis import YoutubeVis
 from knet.distributed import gather_objects, rank, world
 from knet.errors import ConfigError
-from knet.evaluation.evaluate_video import judge_tracks, judge_whole_clips
 from knet.evaluation.instance import mask_ap
 from knet.evaluation.panoptic import PanopticQuality
 from knet.evaluation.semantic import ConfusionMatrix, ade20k_means, semantic_result
 from knet.inference.results.submissions import coco_instance_results
 from knet.inference.segmenter import Segmenter
+from knet.runs.evaluate_clips import judge_tracks, judge_whole_clips
 
 _ONLY = {CocoInstances: "instance", YoutubeVis: "clip"}  # truth that models of one task alone are judged by
 
