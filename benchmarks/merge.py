@@ -26,9 +26,10 @@ from torch import Tensor
 import knet
 from knet.inference.bench import PeakMemory
 from knet.inference.sources.images import load_image
-from knet.merge import panoptic, plain
-from knet.merge.backend import backend
+from knet.merge import panoptic
 from knet.merge.panoptic import best_class, merge_panoptic
+from knet.merge.pixels import plain
+from knet.merge.pixels.backend import backend
 
 DEMO = Path(knet.__file__).parent / "assets" / "demo" / "highway_1.jpg"
 WAYS = ("original", "plain", "fast")

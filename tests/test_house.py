@@ -13,71 +13,87 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "knet"
 
-# Imports go down only; rooms of floor 1 do not know each other. The first prefix that fits counts.
-FLOORS: tuple[tuple[str, int], ...] = (
-    ("knet.cli", 5),
-    ("knet.runs", 4),
-    ("knet.preprocess", 0),
-    ("knet.distributed", 0),
-    ("knet.runs.train", 4),
-    ("knet.runs.step", 4),
-    ("knet.runs.build", 4),
-    ("knet.runs.evaluate", 4),
-    ("knet.runs.evaluate_clips", 4),
-    ("knet.export", 4),
-    ("knet.inference", 3),
-    ("knet.weights", 2),
-    ("knet.training", 2),
-    ("knet.evaluation", 2),
-    ("knet.track", 2),
-    ("knet.models", 1),
-    ("knet.data", 1),
-    ("knet.merge", 1),
-    ("knet.structures", 0),
-    ("knet.config", 0),
-    ("knet.errors", 0),
-    ("knet.files", 0),
-    ("knet.compiled", 0),
-)
+# Imports go down only, and rooms of one floor do not know each other; those of floor 0 are one room, the ground.
+FLOORS = {
+    7: ("cli",),
+    6: ("runs",),
+    5: ("export",),
+    4: ("inference", "evaluation", "training"),
+    3: ("weights", "data"),
+    2: ("models", "merge"),
+    1: ("track", "preprocess", "config", "distributed"),
+    0: ("structures", "errors", "files", "compiled"),
+}
+FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 
 
-def place(module: str) -> tuple[str, int]:
-    """The room of a module and its floor."""
-    for prefix, floor in FLOORS:
-        if module == prefix or module.startswith(prefix + "."):
-            return prefix, floor
-    raise AssertionError(f"{module} has no floor: give it one in FLOORS")
-
-
-def imports(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("knet"):
-            found |= {
-                f"{node.module}.{alias.name}" if node.module.count(".") < 1 else node.module for alias in node.names
-            }
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names if alias.name.startswith("knet")}
-    return {name for name in found if name not in ("knet", "knet.__version__")}
-
-
-def modules() -> list[tuple[str, Path]]:
-    named = []
+def modules() -> dict[str, Path]:
+    """All files by name, but for the face, which shows rooms of all floors."""
+    named = {}
     for path in sorted(SOURCE.rglob("*.py")):
         parts = path.relative_to(SOURCE.parent).with_suffix("").parts
-        named.append((".".join(parts[:-1] if parts[-1] == "__init__" else parts), path))
-    return [(name, path) for name, path in named if name != "knet"]  # the face shows rooms of all floors
+        named[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    del named["knet"]
+    return named
 
 
-def test_imports_go_down_only() -> None:
+def imports() -> dict[str, set[str]]:
+    """What each file imports of the others, wherever in it."""
+    files = modules()
+    found: dict[str, set[str]] = {}
+    for module, path in files.items():
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            elif isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+        found[module] = {name for name in names if name in files and files[name].stat().st_size} - {module}
+    return found
+
+
+def circles(graph: dict[str, set[str]]) -> list[str]:
+    """The circles of a graph and what leads into them: what is left when ends are taken away, again and again."""
+    graph = {node: set(others) for node, others in graph.items()}
+    while ends := {node for node, others in graph.items() if not others & graph.keys() - {node}}:
+        graph = {node: others - ends for node, others in graph.items() if node not in ends}
+    return sorted(f"{node} -> {', '.join(sorted(others & graph.keys()))}" for node, others in graph.items())
+
+
+def test_imports_go_down_and_never_to_a_neighbour() -> None:
     wrong = []
-    for module, path in modules():
-        room, floor = place(module)
-        for other in imports(path):
-            other_room, other_floor = place(other)
-            if other_floor > floor or (floor == other_floor == 1 and room != other_room):
-                wrong.append(f"{module} (floor {floor}) imports {other} (floor {other_floor})")
+    for module, others in imports().items():
+        room = module.split(".")[1]
+        for other in others:
+            floor, below = FLOOR_OF[room], FLOOR_OF[other.split(".")[1]]
+            if room != other.split(".")[1] and (below > floor or below == floor > 0):
+                wrong.append(f"{module} (floor {floor}) imports {other} (floor {below})")
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_file_needs_itself() -> None:
+    assert not circles(imports())
+
+
+def test_no_folder_needs_itself() -> None:
+    files = modules()
+    folders: dict[str, set[str]] = {}
+    for module, others in imports().items():
+        here = str(files[module].parent.relative_to(SOURCE))
+        folders.setdefault(here, set()).update(
+            {str(files[other].parent.relative_to(SOURCE)) for other in others} - {here}
+        )
+    assert not circles(folders)
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["a -> b", "b -> c", "c -> b"]
+
+
+def test_the_table_of_floors_in_contributing_is_this_one() -> None:
+    table = re.findall(r"^\| (\d) \| ([^|]+) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    assert {int(floor): tuple(re.findall(r"`(\w+)`", rooms)) for floor, rooms in table} == FLOORS
 
 
 def test_importing_the_package_does_not_import_torch() -> None:
@@ -97,7 +113,7 @@ def test_the_face_gives_what_it_lists() -> None:
 
 def test_every_public_thing_has_a_docstring() -> None:
     bare = []
-    for module, path in modules():
+    for module, path in modules().items():
         tree = ast.parse(path.read_text())
         if tree.body and not ast.get_docstring(tree):
             bare.append(module)
@@ -114,7 +130,7 @@ def test_every_public_thing_has_a_docstring() -> None:
 
 
 def test_files_stay_readable() -> None:
-    long = {str(path): n for _, path in modules() if (n := len(path.read_text().splitlines())) > 380}
+    long = {str(path): n for path in modules().values() if (n := len(path.read_text().splitlines())) > 380}
     assert not long
 
 

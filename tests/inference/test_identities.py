@@ -16,7 +16,8 @@ from knet.inference.results.draw import segment_colors
 from knet.inference.results.segmentation import Segmentation
 from knet.models.zoo import ZOO, Task
 from knet.structures import Output
-from knet.track import OverlapMemory, TrackMemory
+from knet.track.embeddings import TrackMemory
+from knet.track.overlap import OverlapMemory
 
 
 def tracks_of(image: np.ndarray, result: Segmentation) -> dict[int, int | None]:

@@ -22,7 +22,7 @@ from knet.inference.load import describe_official, segmenter_for
 from knet.inference.results.youtube_vis import write_youtube_vis, youtube_vis_results
 from knet.inference.segmenter import Segmenter, normalize_and_pad
 from knet.merge.clip import ClipObject, clip_objects
-from knet.merge.image import enlarge, to_image
+from knet.merge.sorted import enlarge, to_image
 from knet.models.clip import ClipKNet, clip_result, is_clip
 from knet.models.zoo import entry
 from knet.runs.evaluate import evaluate

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 import knet
 from knet.errors import ConfigError
 from knet.inference.segmenter import normalize_and_pad
-from knet.merge.image import Instances, enlarge, instances, merge_sorted, panoptic_classes, to_image
 from knet.merge.panoptic import number_segments
+from knet.merge.sorted import Instances, enlarge, instances, merge_sorted, panoptic_classes, to_image
 from knet.models.backbones.named import named_backbone
 from knet.models.backbones.resnet import ResNet
 from knet.models.image import KNet

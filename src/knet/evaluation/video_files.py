@@ -14,61 +14,25 @@ JSON files with masks beside them are read by `video_json`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from knet.data.categories import load_categories
 from knet.errors import DataError
-from knet.evaluation.panoptic_files import read_ahead, read_mask, some
+from knet.evaluation.panoptic_files import read_ahead, read_mask
+from knet.evaluation.video_frames import FoundFrame, FrameKey, VideoFrame, Videos, frame_key, pair_frames
+from knet.evaluation.video_json import open_json
 from knet.evaluation.video_labels import NUMBER_BITS, VOID, pack_labels
 from knet.structures import Category
 
 _VIPSEG_OBJECTS = 100  # a thing's pixel is (category id + 1) * 100 + object
+
 _VIPSEG_STUFF = 128  # pixels up to here are a category id + 1
+
 _VIPSEG_STRAY = 200  # void as well, as in Video K-Net's code
-
-FrameKey = tuple[int | str, int | str]
-"""Sequence and frame; numbers are compared as numbers, however many zeros tools write."""
-
-
-@dataclass(frozen=True, slots=True)
-class VideoFrame:
-    """One frame of both sides: labels (H,W) int32, or (id map, segments) where a JSON file lists them."""
-
-    sequence: str
-    name: str
-    truth: Any
-    prediction: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Videos:
-    """What was found. form: "step", "panomasks", "vipseg" or "cityscapes-vps" · listed: frames come with segments."""
-
-    form: str
-    listed: bool
-    categories: list[Category]
-    count: int
-    frames: Callable[[], Iterator[VideoFrame]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """Where a frame lies: one PNG, or the class's and the object's."""
-
-    sequence: str
-    frame: str
-    paths: tuple[Path, ...]
-
-    @property
-    def name(self) -> str:
-        """What messages call the frame."""
-        return f"{self.sequence}/{self.frame}"
 
 
 def open_videos(
@@ -85,8 +49,6 @@ def open_videos(
         if not path.exists():
             raise DataError(f"{path} does not exist; give a folder of PNGs or a JSON file.")
     if true.is_file():
-        from knet.evaluation.video_json import open_json
-
         return open_json(true, predicted, classes)
     raw = (true / "panomasks").is_dir()
     table = list(classes if classes is not None else load_categories("vipseg" if raw else "kitti_step"))
@@ -108,30 +70,9 @@ def open_videos(
     return Videos("panomasks" if raw else "step", False, table, len(pairs), frames)
 
 
-def pair_frames(truth: dict[FrameKey, Any], found: dict[FrameKey, Any], told: str) -> list[tuple[Any, Any]]:
-    """Truth and prediction of each frame, by sequence and frame. Raises: DataError if a side lacks some."""
-    for one, other, why in (
-        (truth, found, "lacks {} of the truth; every frame needs a prediction."),
-        (found, truth, "has {}, of which there is no truth; remove what is not judged."),
-    ):
-        lonely = {key: row for key, row in one.items() if key not in other}
-        if lonely:
-            names = some(
-                row.name if isinstance(row, _Found) else "/".join(map(str, key)) for key, row in lonely.items()
-            )
-            what = f"the frame {names}" if len(lonely) == 1 else f"{len(lonely)} frames ({names})"
-            raise DataError(f"{told} {why.format(what)}")
-    return [(truth[key], found[key]) for key in truth]
-
-
-def frame_key(name: object) -> int | str:
-    """How the names of frames and sequences are compared: "0002" and "2" are the same."""
-    return int(str(name)) if str(name).isdecimal() else str(name)
-
-
-def _scan(folder: Path) -> dict[FrameKey, _Found]:
+def _scan(folder: Path) -> dict[FrameKey, FoundFrame]:
     """The frames in a folder of PNGs, sorted. Raises: DataError if there is none, or one twice or by half."""
-    rows: dict[FrameKey, _Found] = {}
+    rows: dict[FrameKey, FoundFrame] = {}
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder of PNGs, but the truth is one; give the folder of the predictions.")
     for path in sorted(folder.rglob("*.png")):
@@ -150,13 +91,13 @@ def _scan(folder: Path) -> dict[FrameKey, _Found]:
         key = frame_key(sequence), frame_key(frame)
         if key in rows:
             raise DataError(f"{rows[key].paths[0]} and {path} are the same frame; leave one of them.")
-        rows[key] = _Found(sequence or folder.name, frame, paths)
+        rows[key] = FoundFrame(sequence or folder.name, frame, paths)
     if not rows:
         raise DataError(f"{folder} holds no PNG of a frame; give the folder with the sequences.")
     return dict(sorted(rows.items(), key=lambda row: [(isinstance(part, str), part) for part in row[0]]))
 
 
-def _scan_vipseg(root: Path, by_place: bool) -> dict[FrameKey, _Found]:
+def _scan_vipseg(root: Path, by_place: bool) -> dict[FrameKey, FoundFrame]:
     """VIPSeg's `panomasks`; with `by_place`, keys are the places in the lists."""
     lists = [root / f"{split}.txt" for split in ("val", "train", "test") if (root / f"{split}.txt").is_file()]
     if not lists:
@@ -165,14 +106,14 @@ def _scan_vipseg(root: Path, by_place: bool) -> dict[FrameKey, _Found]:
         videos = lists[0].read_text("utf-8").split()
     except (OSError, ValueError) as error:
         raise DataError(f"{lists[0]} cannot be read as a list of videos: {error}.") from error
-    rows: dict[FrameKey, _Found] = {}
+    rows: dict[FrameKey, FoundFrame] = {}
     for place, video in enumerate(videos):
         masks = sorted((root / "panomasks" / video).glob("*.png"))
         if not masks:
             raise DataError(f"{root / 'panomasks' / video} holds no PNG, but {lists[0].name} lists the video.")
         for number, path in enumerate(masks):
             key = (place, number) if by_place else (frame_key(video), frame_key(path.stem))
-            rows[key] = _Found(video, path.stem, (path,))
+            rows[key] = FoundFrame(video, path.stem, (path,))
     return rows
 
 

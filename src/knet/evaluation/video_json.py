@@ -20,7 +20,7 @@ from knet.evaluation.panoptic_files import (
     read_json,
     read_mask,
 )
-from knet.evaluation.video_files import FrameKey, VideoFrame, Videos, frame_key, pair_frames
+from knet.evaluation.video_frames import FrameKey, VideoFrame, Videos, frame_key, pair_frames
 from knet.structures import Category
 
 _TRUTH_MASKS = ("panomasksRGB", "panoptic_video", *(f"{split}/panoptic_video" for split in ("val", "train", "test")))

@@ -8,7 +8,7 @@ import numpy as np
 
 from knet.errors import DataError
 from knet.evaluation.panoptic import PanopticQuality, Segments, positions
-from knet.evaluation.video_files import VideoFrame
+from knet.evaluation.video_frames import VideoFrame
 from knet.evaluation.video_labels import NUMBER_BITS, VOID
 from knet.structures import Category
 

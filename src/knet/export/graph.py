@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from knet.errors import ConfigError
-from knet.merge.image import panoptic_classes
 from knet.merge.panoptic import best_class
+from knet.merge.sorted import panoptic_classes
 from knet.models.backbones.swin import Swin
 from knet.models.clip import ClipKNet, clip_result
 from knet.models.decoder import PriorLink

@@ -1,7 +1,7 @@
 """Which objects of a frame are those of the frames before: from a network's outputs to identities.
 
 A network with `embed` tells objects apart by embeddings of its linked kernels: Video K-Net by these alone, see
-`knet.track.match`, RT-Video-K-Net by overlap with these as descriptors. The descriptors of others are their kernels.
+`knet.track.embeddings.match`, RT-Video-K-Net by overlap with these as descriptors. Those of others are their kernels.
 """
 
 from __future__ import annotations
@@ -19,15 +19,8 @@ from knet.inference.engines.engine import Engine
 from knet.inference.results.segmentation import Segmentation
 from knet.models.zoo import Tracker
 from knet.structures import Category, Output, Segment
-from knet.track import (
-    BY_EMBEDDINGS,
-    OverlapMemory,
-    OverlapSettings,
-    TrackMemory,
-    coarse_grid,
-    match,
-    match_by_overlap,
-)
+from knet.track.embeddings import TrackMemory, match
+from knet.track.overlap import BY_EMBEDDINGS, OverlapMemory, OverlapSettings, coarse_grid, match_by_overlap
 
 ENLARGED = 4  # times, its mask logits before they become probabilities
 

@@ -27,11 +27,11 @@ from knet.inference.settings import Options, Settings
 from knet.inference.sources.images import load_image
 from knet.inference.sources.paths import open_source
 from knet.inference.sources.streams import open_stream
-from knet.merge.backend import backend
-from knet.merge.image import enlarge, instances, merge_sorted, panoptic_classes, to_image
 from knet.merge.panoptic import MergedMasks, best_class, merge_panoptic, number_masks
+from knet.merge.pixels.backend import backend
 from knet.merge.regions import as_regions
 from knet.merge.semantic import best_classes, class_segments, look
+from knet.merge.sorted import enlarge, instances, merge_sorted, panoptic_classes, to_image
 from knet.models.zoo import Merge, Task, Tracker
 from knet.preprocess import Size, normalize_and_pad, resize_as_opencv, seen_size, uploaded
 from knet.structures import Category, Output, Preprocessing, Segment

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from knet.merge.backend import backend
-from knet.merge.image import best_instances, enlarge, to_image
+from knet.merge.pixels.backend import backend
+from knet.merge.sorted import best_instances, enlarge, to_image
 
 
 @dataclass(slots=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from knet.merge.backend import backend
-from knet.merge.stretch import stretch
+from knet.merge.pixels.backend import backend
+from knet.merge.pixels.stretch import stretch
 
 
 @dataclass(slots=True)

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from knet.errors import ConfigError
-from knet.merge.backend import backend
-from knet.merge.stretch import stretch
+from knet.merge.pixels.backend import backend
+from knet.merge.pixels.stretch import stretch
 
 # (B,3,H,W) network inputs -> (B,K,h,w) class logits of the last stage.
 Predict = Callable[[Tensor], Tensor]

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knet.merge.image import best_instances, enlarge, instances, merge_sorted, panoptic_classes, to_image
 from knet.merge.panoptic import number_segments
+from knet.merge.sorted import best_instances, enlarge, instances, merge_sorted, panoptic_classes, to_image
 
 THINGS = torch.tensor([True, True, False])
 

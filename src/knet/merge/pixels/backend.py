@@ -10,18 +10,18 @@ import torch
 
 
 def backend(device: torch.device) -> ModuleType:
-    """The module with `share_pixels`, `masks_above_half` and `relabel` for tensors of a device; see `merge.plain`.
+    """The module with `share_pixels`, `masks_above_half` and `relabel` for tensors of a device; see `plain`.
 
-    `merge.streaming` needs Numba, `merge.gpu` Triton, which comes with torch for CUDA on Linux.
+    `merge.pixels.streaming` needs Numba, `merge.pixels.gpu` Triton, which comes with torch for CUDA on Linux.
     """
     return _first({"cpu": "streaming", "cuda": "gpu"}.get(device.type, "plain"))
 
 
 @functools.cache
 def _first(name: str) -> ModuleType:
-    plain = importlib.import_module("knet.merge.plain")
+    plain = importlib.import_module("knet.merge.pixels.plain")
     try:
-        module = importlib.import_module(f"knet.merge.{name}")
+        module = importlib.import_module(f"knet.merge.pixels.{name}")
     except ImportError:
         return plain
     return plain if name == "gpu" and not module.usable() else module

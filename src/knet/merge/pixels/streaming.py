@@ -1,9 +1,9 @@
-"""Which mask owns each pixel, without a single mask at full size: on the CPU, and exactly what `merge.plain` gives.
+"""Which mask owns each pixel, without a single mask at full size: on the CPU, and exactly what `plain` gives.
 
 A bilinear resize never leaves the range of the values it mixes. So on a tile of pixels that mix the same few source
 values, a mask's largest and smallest of these bound it everywhere. A mask that stays below what another surely reaches
 owns no pixel of the tile; where one mask is left, no pixel has to be computed, and elsewhere only the masks that are
-left (see `merge.tile`). Numba compiles these loops at the first use and keeps the result on disk.
+left (see `merge.pixels.tile`). Numba compiles these loops at the first use and keeps the result on disk.
 """
 # mypy: disable-error-code="no-untyped-def"
 # (Numba's functions take arrays, whose kinds are told in the docstrings.)
@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from knet.compiled import compiled, compiled_any_order
-from knet.merge.stretch import Axis, Stretch
-from knet.merge.tile import contest, count_half, exact, mixing_weights
+from knet.merge.pixels.stretch import Axis, Stretch
+from knet.merge.pixels.tile import contest, count_half, exact, mixing_weights
 
 _SLACK = np.float32(1e-6)  # relative: bounds are float32, so masks this close to each other are both computed
 _TINY = np.float32(1e-30)  # where bounds are smaller, rounding is no longer relative: all masks are computed
@@ -31,7 +31,7 @@ _PART = 2**17  # numbers of all masks that a thread looks at in one go
 def share_pixels(
     values: Tensor, scores: Tensor, stretch: Stretch, logits: bool, count: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """See `merge.plain.share_pixels`, whose results these are; with as many threads as torch has."""
+    """See `merge.pixels.plain.share_pixels`, whose results these are; with as many threads as torch has."""
     grid, scores = values.float().contiguous(), scores.float().contiguous()
     rows, columns = _tiles(stretch.rows), _tiles(stretch.columns)
     owner = np.empty(stretch.size, np.int32)
@@ -56,7 +56,7 @@ def share_pixels(
 
 
 def masks_above_half(probabilities: Tensor, stretch: Stretch) -> Iterator[Tensor]:
-    """See `merge.plain.masks_above_half`, whose results these are."""
+    """See `merge.pixels.plain.masks_above_half`, whose results these are."""
     rows, columns = _tiles(stretch.rows), _tiles(stretch.columns)
     tables = stretch.rows.index, stretch.rows.weight, stretch.columns.index, stretch.columns.weight
     for map_ in probabilities.float().contiguous().numpy():
@@ -66,7 +66,7 @@ def masks_above_half(probabilities: Tensor, stretch: Stretch) -> Iterator[Tensor
 
 
 def relabel(owner: Tensor, numbers: Tensor) -> Tensor:
-    """See `merge.plain.relabel`."""
+    """See `merge.pixels.plain.relabel`."""
     _relabel(owner.numpy(), numbers.numpy())
     return owner
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from knet.merge.backend import backend
 from knet.merge.panoptic import MergedMasks, best_class
-from knet.merge.stretch import Stretch, stretch
+from knet.merge.pixels.backend import backend
+from knet.merge.pixels.stretch import Stretch, stretch
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """Who owns the pixels of one tile: pixels that mix the same few cells of every mask's grid.
 
 Most pixels are decided by estimates in float32, which are computed for many pixels at once and whose errors are known;
-the others, by values that are exactly those of `merge.plain`. Functions are Numba's; docstrings tell what arrays are.
+the others, by values that are exactly those of `plain`. Functions are Numba's; docstrings tell what arrays are.
 """
 # mypy: disable-error-code="no-untyped-def"
 

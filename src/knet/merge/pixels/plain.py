@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from knet.merge.stretch import Stretch
+from knet.merge.pixels.stretch import Stretch
 
 
 def share_pixels(

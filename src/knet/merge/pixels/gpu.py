@@ -1,7 +1,7 @@
-"""Which mask owns each pixel, without a single mask at full size: on a GPU, exactly what `merge.plain` gives.
+"""Which mask owns each pixel, without a single mask at full size: on a GPU, exactly what `merge.pixels.plain` gives.
 
-The idea is that of `merge.streaming`, in Triton. Here torch bounds every mask on every tile of pixels, and one program
-a tile computes the masks that are left there. Nothing waits for the GPU.
+The idea is that of `streaming`, in Triton. Here torch bounds every mask on every tile of pixels, and one program a tile
+computes the masks that are left there. Nothing waits for the GPU.
 """
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
@@ -16,20 +16,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from knet.merge.plain import masks_above_half, relabel
-from knet.merge.stretch import Axis, Stretch
+from knet.merge.pixels.plain import masks_above_half, relabel
+from knet.merge.pixels.stretch import Axis, Stretch
 
 __all__ = ["masks_above_half", "relabel", "share_pixels", "usable"]
 
 _TILE = (16, 32)  # pixels
-_SLACK, _TINY = 1e-6, 1e-30  # see `merge.streaming`
+_SLACK, _TINY = 1e-6, 1e-30  # see `merge.pixels.streaming`
 _POSSIBLE, _MIXED = 1, 2  # what a tile has to ask of a mask: whether it wins pixels, how many of its pixels are large
 
 
 def share_pixels(
     values: Tensor, scores: Tensor, stretch: Stretch, logits: bool, count: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """See `merge.plain.share_pixels`, whose results these are."""
+    """See `merge.pixels.plain.share_pixels`, whose results these are."""
     grid, scores = values.float().contiguous(), scores.float().contiguous()
     bounds = grid.sigmoid() if logits else grid
     (height, width), tables, sources = stretch.size, list[Tensor](), list[Tensor]()

@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import knet
-from knet.merge import plain
-from knet.merge.backend import backend
-from knet.merge.image import enlarge, to_image
-from knet.merge.stretch import Stretch, stretch
+from knet.merge.pixels import plain
+from knet.merge.pixels.backend import backend
+from knet.merge.pixels.stretch import Stretch, stretch
+from knet.merge.sorted import enlarge, to_image
 
-streaming = pytest.importorskip("knet.merge.streaming", reason="Numba is not installed")
-tile = pytest.importorskip("knet.merge.tile", reason="Numba is not installed")
+streaming = pytest.importorskip("knet.merge.pixels.streaming", reason="Numba is not installed")
+tile = pytest.importorskip("knet.merge.pixels.tile", reason="Numba is not installed")
 
 
 @st.composite
@@ -123,7 +123,7 @@ def plainly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def plain_backend(_device: torch.device) -> ModuleType:
         return plain
 
-    for module in ("knet.merge.panoptic", "knet.merge.image", "knet.inference.segmenter"):
+    for module in ("knet.merge.panoptic", "knet.merge.sorted", "knet.inference.segmenter"):
         monkeypatch.setattr(f"{module}.backend", plain_backend)
     yield
 

@@ -8,15 +8,15 @@ import warnings
 import pytest
 import torch
 
-from knet.merge import plain
-from knet.merge.stretch import stretch
+from knet.merge.pixels import plain
+from knet.merge.pixels.stretch import stretch
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
 INTERPRETED = """
 import torch
-from knet.merge import gpu, plain
-from knet.merge.stretch import stretch
+from knet.merge.pixels import gpu, plain
+from knet.merge.pixels.stretch import stretch
 generator = torch.Generator().manual_seed(0)
 cases = [
     (1, stretch((3, 4), (20, 33))),
@@ -51,7 +51,7 @@ def test_it_compiles_for_a_gpu() -> None:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
-    from knet.merge.gpu import _share
+    from knet.merge.pixels.gpu import _share
 
     floats, doubles, ints = (
         ("values", "scores"),
@@ -68,7 +68,7 @@ def test_it_compiles_for_a_gpu() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_it_equals_the_plain_way() -> None:
-    from knet.merge import gpu
+    from knet.merge.pixels import gpu
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
