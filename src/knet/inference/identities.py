@@ -1,13 +1,16 @@
 """Which objects of a frame are those of the frames before: from a network's outputs to identities.
 
-A network with `embed` tells objects apart by embeddings of its linked kernels: Video K-Net by these alone, see
-`knet.track.embeddings.match`, RT-Video-K-Net by overlap with these as descriptors. Those of others are their kernels.
+Objects are followed by one of the two trackers of `knet.track`. A network with `embed` tells them apart by embeddings
+of its linked kernels: Video K-Net by these alone, RT-Video-K-Net by overlap with these as descriptors. Any other
+network is tracked by overlap, with its kernels as descriptors.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 import torch
@@ -15,24 +18,29 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
+from knet.errors import ConfigError
 from knet.inference.engines.engine import Engine
 from knet.inference.results.segmentation import Segmentation
 from knet.models.zoo import Tracker
 from knet.structures import Category, Output, Segment
-from knet.track.embeddings import TrackMemory, match
-from knet.track.overlap import BY_EMBEDDINGS, OverlapMemory, OverlapSettings, coarse_grid, match_by_overlap
+from knet.track.embeddings import EmbeddingMemory, match
+from knet.track.overlap import BY_EMBEDDINGS, BY_KERNELS, OverlapMemory, coarse_grid, match_by_overlap
+from knet.track.settings import EmbeddingSettings, OverlapSettings, TrackerSettings
 
-ENLARGED = 4  # times, its mask logits before they become probabilities
+ENLARGED = 4  # times by which mask logits of a network with embeddings grow before they become probabilities
 
 
 @dataclass(frozen=True, slots=True)
 class VideoState:
-    """What is carried from one frame of a video to the next, `VideoState()` for the first: the last kernels (1,N,C) of
-    a linked network, else None, and the tracker's memory.
+    """What is carried from one frame of a video to the next; `VideoState()` for the first.
+
+    Attributes:
+        kernels: (1,N,C), the last ones of a linked network, else None.
+        tracks: The tracker's memory.
     """
 
     kernels: Tensor | None = None
-    tracks: TrackMemory | OverlapMemory | None = None
+    tracks: EmbeddingMemory | OverlapMemory | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,67 @@ class View:
     size: tuple[int, int]
 
 
+def choose_tracker(
+    tracker: Tracker | TrackerSettings | None, own: Tracker, embeds: bool, model: str
+) -> TrackerSettings:
+    """Returns the settings of the tracker that was asked for.
+
+    Args:
+        tracker: A tracker's name, for its own settings; settings; or None, for the model's own tracker.
+        own: The tracker of a model with embeddings, see `models.zoo.ZooEntry`.
+        embeds: Whether the model has embeddings.
+        model: Its name, for messages.
+
+    Raises:
+        ConfigError: There is no such tracker, or it needs embeddings and the model has none.
+    """
+    chosen: object = tracker
+    if tracker is None:
+        chosen = own if embeds else "overlap"
+    if chosen == "embeddings":
+        chosen = EmbeddingSettings()
+    elif chosen == "overlap":
+        chosen = OverlapSettings()
+    if not isinstance(chosen, TrackerSettings):
+        near = difflib.get_close_matches(str(tracker), get_args(Tracker), n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "it is 'embeddings' or 'overlap', or settings of knet.track."
+        raise ConfigError(f"There is no tracker {tracker!r}; {hint}")
+    if isinstance(chosen, EmbeddingSettings) and not embeds:
+        raise ConfigError(
+            f"The tracker 'embeddings' is for models that were trained on video, and '{model}' has no embeddings here; "
+            "take 'overlap' (--tracker overlap), or leave the tracker out."
+        )
+    return chosen
+
+
+def tracked_ids(classes: Sequence[str] | str | None, categories: Sequence[Category]) -> frozenset[int]:
+    """Returns the category ids of the things to follow.
+
+    Args:
+        classes: Their names; None follows all things.
+        categories: The model's class table.
+
+    Raises:
+        ConfigError: A name is not in the table, or is that of stuff.
+    """
+    known = {category.name: category.id for category in categories if category.thing}
+    if classes is None:
+        return frozenset(known.values())
+    names = [classes] if isinstance(classes, str) else classes
+    for name in names:
+        if name in known:
+            continue
+        things = f"its things are: {', '.join(known)}."
+        if any(category.name == name for category in categories):
+            raise ConfigError(f"The class '{name}' is stuff, so the model finds no objects of it to follow; {things}")
+        near = difflib.get_close_matches(name, known, n=1)
+        raise ConfigError(
+            f"The model has no class '{name}' to follow (--track-classes); "
+            + (f"did you mean '{near[0]}'?" if near else things)
+        )
+    return frozenset(known[name] for name in names)
+
+
 def identify(
     engine: Engine,
     outputs: Sequence[Output],
@@ -52,22 +121,31 @@ def identify(
     view: View,
     state: VideoState,
     number: int,
+    tracker: TrackerSettings,
+    followed: frozenset[int],
     compatible: bool = False,
     linked: bool = True,
-    tracker: Tracker = "embeddings",
 ) -> tuple[Segmentation, VideoState]:
-    """The result with the track of every object that has one, and the state for the next frame.
+    """Gives objects their tracks.
 
     Args:
-        outputs: the network's, of a batch of one; result: what was made of them.
-        kernel_of: segment id -> its kernel, of things.
-        number: of the frame in its video.
-        compatible: with the faults of Video K-Net's code that its figures contain, see `Segmenter.track`.
-        linked: whether embeddings count, where the network has them; else overlap does.
-        tracker: which of the two counts most where both do, see `models.zoo.ZooEntry`.
+        engine: What ran the network.
+        outputs: The network's outputs for a batch of one.
+        result: What was made of them.
+        kernel_of: Segment id -> its kernel, for things.
+        view: Sizes of the image.
+        state: What the frame before gave.
+        number: The frame's number in its video.
+        tracker: The tracker's settings.
+        followed: Ids of the categories whose objects are followed.
+        compatible: Keep the faults of Video K-Net's code that its figures contain, see `Segmenter.track`.
+        linked: Whether embeddings are used, where the network has them.
+
+    Returns:
+        The result in which followed objects have tracks, and the state for the next frame.
     """
     labels = {category.id: label for label, category in enumerate(result.categories)}
-    things = [segment for segment in result.segments if segment.thing]
+    things = [segment for segment in result.segments if segment.thing and segment.category in followed]
     scores = np.array([segment.score for segment in things], np.float32)
     kinds = np.array([labels[segment.category] for segment in things], np.int64)
     rows = torch.tensor([kernel_of[segment.id] for segment in things], dtype=torch.int64)
@@ -81,23 +159,23 @@ def identify(
         descriptors = engine.embed(kernels[0, rows.to(kernels.device)]).float().cpu().numpy()
     else:
         descriptors = last.kernels[0, rows.to(last.kernels.device)].float().cpu().numpy()
-    if trained and tracker == "embeddings":
-        memory = tracks if isinstance(tracks, TrackMemory) else TrackMemory()
+    if isinstance(tracker, EmbeddingSettings):
+        memory = tracks if isinstance(tracks, EmbeddingMemory) else EmbeddingMemory()
         boxes = _boxes(
             objects[result.id_map], len(things), outputs[0].semantic_logits, result.categories, view, compatible
         )
-        matches = match(memory, number, boxes, scores, kinds, descriptors)
-        ids, kept, after = matches
+        ids, kept, after = match(memory, number, boxes, scores, kinds, descriptors, tracker)
         if compatible:  # the original's list is shorter where duplicates were dropped, and is read by position
             ids = np.concatenate((ids[kept], np.zeros(len(ids) - len(kept), np.int64)))
         new = VideoState(last.kernels, after)
     else:
         known = tracks if isinstance(tracks, OverlapMemory) else OverlapMemory()
         grid = objects[coarse_grid(result.id_map)]
-        chosen = BY_EMBEDDINGS if trained else OverlapSettings()
-        if result.masks is None:  # a merge has left out what is too weak, and each object that it kept needs a number
-            chosen = replace(chosen, start=0.0)
-        ids, moved = match_by_overlap(known, number, grid, scores, kinds, descriptors, chosen)
+        if tracker.start is None and result.masks is None:
+            # The merge has left out what is uncertain, and each object that it kept needs a number.
+            tracker = replace(tracker, start=0.0)
+        appearance = BY_EMBEDDINGS if trained else BY_KERNELS
+        ids, moved = match_by_overlap(known, number, grid, scores, kinds, descriptors, tracker, appearance)
         new = VideoState(last.kernels if trained else None, moved)
     track_of = {segment.id: int(track) for segment, track in zip(things, ids, strict=True) if track}
     segments = [replace(segment, track=track_of.get(segment.id)) for segment in result.segments]
@@ -112,8 +190,8 @@ def _boxes(
     view: View,
     compatible: bool,
 ) -> np.ndarray:
-    """Boxes by which duplicates are known: the extents of what of each object looks like a thing to the semantic head,
-    where a network has one. (H,W) 0 .. count -> (count,4) left, top, right, bottom, all inclusive
+    """Boxes by which duplicates are found: around the pixels of each object that the semantic head, where a network has
+    one, takes for a thing. (H,W) 0 .. count -> (count,4) left, top, right, bottom, all inclusive
     """
     whole = ndimage.find_objects(objects, max_label=count)
     seen = whole
@@ -137,7 +215,7 @@ def _boxes(
 
 
 def void_as_lowest(result: Segmentation) -> Segmentation:
-    """The result with every void pixel in the class of the lowest id (KITTI-STEP: road), as Video K-Net writes it."""
+    """Gives void pixels to the class with the lowest id (KITTI-STEP: road), as Video K-Net writes its results."""
     void = result.id_map == 0
     if not void.any():
         return result

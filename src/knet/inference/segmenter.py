@@ -19,7 +19,7 @@ from knet.errors import ConfigError, DataError
 from knet.inference.engines.engine import Engine
 from knet.inference.engines.exported import GraphEngine, MergedOutput
 from knet.inference.engines.network import TorchEngine
-from knet.inference.identities import ENLARGED, VideoState, View, identify, void_as_lowest
+from knet.inference.identities import ENLARGED, VideoState, View, choose_tracker, identify, tracked_ids, void_as_lowest
 from knet.inference.pipeline import read_ahead
 from knet.inference.results.pixels import extents
 from knet.inference.results.segmentation import Segmentation
@@ -35,6 +35,7 @@ from knet.merge.sorted import enlarge, instances, merge_sorted, panoptic_classes
 from knet.models.zoo import Merge, Task, Tracker
 from knet.preprocess import Size, normalize_and_pad, resize_as_opencv, seen_size, uploaded
 from knet.structures import Category, Output, Preprocessing, Segment
+from knet.track.settings import TrackerSettings
 
 Rows = list[tuple[int, int, float]]  # id, label and score of each segment, numbered from 1
 
@@ -50,7 +51,7 @@ class Segmenter:
             "semantic" (one segment a class); "clip" models are for `inference.clip.segment_clip`.
         merge, pairs, regions: how the masks of a panoptic model share the pixels, see `knet.load` and
             `models.zoo.ZooEntry`.
-        tracker: what counts most for a model with embeddings, see there.
+        tracker: the tracker of a model with embeddings, see there; other models are tracked by overlap.
         preprocessing, settings: the published ones unless `load` was told otherwise.
         mark: called after each step of an image with its name, "prepare", "network", "merge" or "result"; does nothing
             but where time is measured.
@@ -162,6 +163,8 @@ class Segmenter:
         self,
         source: Any,
         *,
+        tracker: Tracker | TrackerSettings | None = None,
+        classes: Sequence[str] | None = None,
         compatible: bool = False,
         on_error: Callable[[DataError], None] | None = None,
         on_note: Callable[[str], None] | None = None,
@@ -175,6 +178,10 @@ class Segmenter:
         Args:
             source: a video file, a folder of frames, a pattern, a webcam's number, an rtsp:// address, or a list of
                 these; with each video or folder, identities start again. See `inference.sources.streams.open_stream`.
+            tracker: "embeddings" or "overlap", or settings: `knet.track.EmbeddingSettings(memory=30)`,
+                `knet.track.OverlapSettings(...)`. The default is the model's own tracker.
+            classes: names of the things to follow, such as ["car", "person"]; others stay in the results without a
+                track. The default is all things.
             compatible: of Video K-Net, what its published figures contain: identities given to the wrong objects where
                 a duplicate was dropped, void pixels called road, and boxes cut by a stretched semantic map.
             on_error: called with the error of a source that breaks off or cannot be read, after the frames before it.
@@ -184,7 +191,8 @@ class Segmenter:
 
         Raises:
             DataError: a source that does not exist, cannot be read or breaks off.
-            ConfigError: an option is out of range, or the model tells classes only, not objects.
+            ConfigError: an option is out of range, the model has no such tracker or class, or it tells classes only,
+                not objects.
         """
         state = VideoState()
         with closing(read_ahead(lambda here: open_stream(source, here(on_error), here(on_note)))) as frames:
@@ -192,7 +200,14 @@ class Segmenter:
                 state = VideoState() if frame.first else state
                 item = frame.item
                 result, state = self.segment_next(
-                    item.image, state, frame.time, item.name, compatible=compatible, **options
+                    item.image,
+                    state,
+                    frame.time,
+                    item.name,
+                    tracker=tracker,
+                    classes=classes,
+                    compatible=compatible,
+                    **options,
                 )
                 yield item.image, result
 
@@ -204,6 +219,8 @@ class Segmenter:
         number: int,
         name: str = "image",
         *,
+        tracker: Tracker | TrackerSettings | None = None,
+        classes: Sequence[str] | None = None,
         compatible: bool = False,
         linked: bool = True,
         **options: Unpack[Options],
@@ -212,18 +229,21 @@ class Segmenter:
 
         Args:
             state: what the frame before gave, `VideoState()` for the first. number: of the frame in its video.
-            linked: False takes a model that was made for video as if it were none: the network sees nothing of the
-                frame before, and objects are found again by overlap. To learn what its link and embeddings are worth.
+            linked: False uses a model that was trained on video as if it were an image model: the network sees nothing
+                of the frame before, and objects are tracked by overlap, without embeddings. It shows what those are
+                worth; the tracker "overlap" keeps both.
         """
         settings = self.settings.changed(self.task, options)
         if self.task == "clip":
             raise for_clips(self.name)
         if self.task == "semantic":
             raise ConfigError(f"'{self.name}' tells classes, not objects, so there is nothing to track; take another.")
+        chosen = choose_tracker(tracker, self.tracker, self.engine.embeds and linked, self.name)
+        followed = tracked_ids(classes, self.categories)
         outputs, view = self._look(image, settings, state.kernels if linked else None)
         result, kernel_of = self._result(outputs[-1], view, settings, name)
         result, state = identify(
-            self.engine, outputs, result, kernel_of, view, state, number, compatible, linked, self.tracker
+            self.engine, outputs, result, kernel_of, view, state, number, chosen, followed, compatible, linked
         )
         return void_as_lowest(result) if compatible else result, state
 

@@ -1,97 +1,91 @@
-"""Identities by embeddings: the quasi-dense tracker of Video K-Net, with its settings for KITTI-STEP and VIPSeg.
+"""Identities by embeddings: Video K-Net's tracker, which is QDTrack's (quasi-dense similarity learning, CVPR 2021).
 
-Objects are told apart by embeddings that were trained for it. A tracker's memory is a value: one goes in with a frame,
-a new one comes out. Objects are forgotten some frames after they were last seen, so memory does not grow.
+Objects are told apart by embeddings that were trained for it. The tracker's memory is a value: one goes in with a
+frame, and a new one comes out. Tracks not seen for some frames are forgotten, so it does not grow with the video.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from knet.track.settings import EmbeddingSettings
 
-@dataclass(frozen=True, slots=True)
-class TrackSettings:
-    """Thresholds of the quasi-dense tracker; the defaults are the official ones.
-
-    `start` an object needs a higher score to begin a track, `follow` to go on with one · `likeness` of two embeddings,
-    0..1, above which they are the same object · `metric` of that: "softmax" over the tracks, "bisoftmax" the mean of
-    that and the one over the frame's objects, or "cosine" · `by_class` whether only objects of a class are compared ·
-    `memory` frames after which an unseen track is forgotten, `backdrops` those for which objects without a track are
-    known · `momentum` the weight of the *new* embedding in a track's · `duplicate` IoU of boxes above which the less
-    certain object is a duplicate, `weak_duplicate` that for objects with a score below `follow`.
-    """
-
-    start: float = 0.35
-    follow: float = 0.3
-    likeness: float = 0.5
-    metric: Literal["bisoftmax", "softmax", "cosine"] = "bisoftmax"
-    by_class: bool = True
-    memory: int = 5
-    backdrops: int = 1
-    momentum: float = 0.8
-    duplicate: float = 0.7
-    weak_duplicate: float = 0.3
-
-
-def _none(*shape: int, dtype: type = np.float32) -> np.ndarray:
-    return np.zeros(shape, dtype)
+# Official thresholds that no published configuration changes.
+_BACKDROPS = 1  # frames for which objects without a track are remembered
+_MOMENTUM = 0.8  # weight of the new embedding in a track's
+_DUPLICATE = 0.7  # IoU of boxes above which the less certain object is a duplicate of the other
+_WEAK_DUPLICATE = 0.3  # the same for objects too uncertain to continue a track, and for backdrops
 
 
 @dataclass(frozen=True, slots=True)
-class TrackMemory:
-    """What the quasi-dense tracker knows. T tracks in order of birth, E numbers an embedding.
+class EmbeddingMemory:
+    """The state of the tracker by embeddings: T tracks in order of birth, embeddings of E numbers.
 
-    `given` identities so far, the last one's number · `ids` (T,) 1, 2, ... · `labels` (T,) int64 · `last` (T,), the
-    number of the frame that each was last seen in · `embeddings` (T,E) · `backdrops` labels (D,) and embeddings (D,E)
-    of earlier objects without a track, which keep others from a wrong one; a pair a frame, the newest first.
+    Attributes:
+        given: How many identities were given so far, which is the last one's number.
+        ids: (T,) int64, the identities 1, 2, ...
+        labels: (T,) int64, the tracks' classes.
+        last: (T,) int64, the number of the frame in which each was last seen.
+        embeddings: (T,E) float32.
+        backdrops: Earlier objects without a track, which keep others from continuing a wrong one: labels (D,) and
+            embeddings (D,E) for each frame, the newest first.
     """
 
     given: int = 0
-    ids: np.ndarray = field(default_factory=lambda: _none(0, dtype=np.int64))
-    labels: np.ndarray = field(default_factory=lambda: _none(0, dtype=np.int64))
-    last: np.ndarray = field(default_factory=lambda: _none(0, dtype=np.int64))
-    embeddings: np.ndarray = field(default_factory=lambda: _none(0, 0))
+    ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    last: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    embeddings: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     backdrops: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
 
 
 class Matches(NamedTuple):
-    """`ids` (n,) int64, in the order of the objects that came in: their identities 1, 2, ..., 0 = none · `kept`: those
-    that are no duplicates, best first, as positions in that order · `memory` for the next frame.
+    """What the tracker by embeddings found in a frame of n objects.
+
+    Attributes:
+        ids: (n,) int64, their identities 1, 2, ... in the order in which they came in, 0 = none.
+        kept: (K,) int64, which of them are no duplicates, best first.
+        memory: The state for the next frame.
     """
 
     ids: np.ndarray
     kept: np.ndarray
-    memory: TrackMemory
+    memory: EmbeddingMemory
 
 
 def match(
-    memory: TrackMemory,
+    memory: EmbeddingMemory,
     number: int,
     boxes: np.ndarray,
     scores: np.ndarray,
     labels: np.ndarray,
     embeddings: np.ndarray,
-    settings: TrackSettings = TrackSettings(),  # it cannot be changed
+    settings: EmbeddingSettings = EmbeddingSettings(),  # noqa: B008  # it cannot be changed
 ) -> Matches:
-    """Identities for the n objects of a frame by their embeddings (Video K-Net's quasi-dense tracker).
+    """Gives the n objects of a frame their identities by their embeddings.
 
-    (n,4), (n,), (n,), (n,E) -> Matches. As the official code does it, faults that its figures contain included: a lone
-    object nearly always goes on with the likest track of its class, and a frame without objects makes nobody older.
+    (n,4), (n,), (n,), (n,E) -> Matches
+
+    As in the official code, a lone object nearly always continues the most similar track of its class, and a frame
+    without objects makes no track older. The published figures contain both.
 
     Args:
-        memory: what the frame before gave; `TrackMemory()` for the first frame.
-        number: of the frame. Ages are differences of numbers, so frames that are missing count.
-        boxes: left, top, right, bottom. scores: 0..1. labels: objects of different labels never share a track.
-        embeddings: not normalised; their dot products are compared.
+        memory: What `match` gave for the frame before; `EmbeddingMemory()` for the first frame.
+        number: The frame's number. Tracks age by differences of numbers, so missing frames count.
+        boxes: Left, top, right and bottom in pixels.
+        scores: 0..1.
+        labels: Classes; objects of different classes never share a track.
+        embeddings: Not normalised; their dot products are compared.
+        settings: Thresholds and memory.
     """
     if not len(scores):
-        return Matches(_none(0, dtype=np.int64), _none(0, dtype=np.int64), memory)
+        return Matches(np.zeros(0, np.int64), np.zeros(0, np.int64), memory)
     order = np.argsort(-scores, kind="stable")
     overlaps = np.tril(_box_overlaps(boxes[order]), k=-1)  # row i: with the better objects only
-    limit = np.where(scores[order] < settings.follow, settings.weak_duplicate, settings.duplicate)
+    limit = np.where(scores[order] < settings.follow, _WEAK_DUPLICATE, _DUPLICATE)
     unique = ~(overlaps > limit[:, None]).any(1)
     kept, overlaps = order[unique], overlaps[unique][:, unique]
     scores, labels, embeddings = scores[kept], labels[kept], embeddings[kept]
@@ -99,11 +93,11 @@ def match(
     found = _assign(memory, scores, labels, embeddings, settings)
     fresh = (found == 0) & (scores > settings.start)
     found[fresh] = memory.given + 1 + np.arange(fresh.sum())
-    lone = (found == 0) & ~(overlaps > settings.weak_duplicate).any(1)
-    ids = _none(len(order), dtype=np.int64)
+    lone = (found == 0) & ~(overlaps > _WEAK_DUPLICATE).any(1)
+    ids = np.zeros(len(order), np.int64)
     ids[kept] = found.clip(min=0)
     after = _update(memory, number, found, labels, embeddings, settings)
-    backdrops = ((labels[lone], embeddings[lone]), *memory.backdrops)[: settings.backdrops]
+    backdrops = ((labels[lone], embeddings[lone]), *memory.backdrops)[:_BACKDROPS]
     return Matches(ids, kept, replace(after, backdrops=backdrops))
 
 
@@ -116,14 +110,10 @@ def _box_overlaps(boxes: np.ndarray) -> np.ndarray:
     return shared / np.maximum(area[:, None] + area[None] - shared, 1e-6)
 
 
-def _likeness(embeddings: np.ndarray, known: np.ndarray, settings: TrackSettings) -> np.ndarray:
-    """How alike objects are to what is known. (n,E), (M,E) -> (n,M) 0..1, a new array"""
-    if settings.metric == "cosine":
-        embeddings, known = (x / np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12) for x in (embeddings, known))
-        return embeddings @ known.T
+def _likeness(embeddings: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """How similar objects are to what is known: the mean of the softmax over either. (n,E), (M,E) -> (n,M) 0..1"""
     similarity = embeddings @ known.T
-    over_known = _softmax(similarity, 1)
-    return over_known if settings.metric == "softmax" else (over_known + _softmax(similarity, 0)) / 2
+    return (_softmax(similarity, 1) + _softmax(similarity, 0)) / 2
 
 
 def _softmax(values: np.ndarray, axis: int) -> np.ndarray:
@@ -132,21 +122,20 @@ def _softmax(values: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _assign(
-    memory: TrackMemory, scores: np.ndarray, labels: np.ndarray, embeddings: np.ndarray, settings: TrackSettings
+    memory: EmbeddingMemory, scores: np.ndarray, labels: np.ndarray, embeddings: np.ndarray, settings: EmbeddingSettings
 ) -> np.ndarray:
-    """Who goes on with which track, the best object first. -> (n,) identities, 0 = none, -1 = too weak to go on"""
-    found = _none(len(scores), dtype=np.int64)
+    """Which track each object continues, best object first. -> (n,) identities, 0 = none, -1 = too weak to continue"""
+    found = np.zeros(len(scores), np.int64)
     if not len(memory.ids):
         return found
     known = np.concatenate([memory.embeddings, *(backdrop for _, backdrop in memory.backdrops)])
-    likeness = _likeness(embeddings, known, settings)
-    if settings.by_class:  # only now: the softmax is over all classes, as published
-        kinds = np.concatenate([memory.labels, *(kind for kind, _ in memory.backdrops)])
-        likeness[labels[:, None] != kinds[None]] = 0
+    likeness = _likeness(embeddings, known)
+    kinds = np.concatenate([memory.labels, *(kind for kind, _ in memory.backdrops)])
+    likeness[labels[:, None] != kinds[None]] = 0  # only now: the softmax is over all classes, as published
     for row, score in enumerate(scores):
         column = int(likeness[row].argmax())
-        if likeness[row, column] <= settings.likeness or column >= len(memory.ids):  # too unlike, or likest a backdrop
-            continue
+        if likeness[row, column] <= settings.likeness or column >= len(memory.ids):
+            continue  # not similar enough, or most similar to a backdrop
         if score > settings.follow:
             found[row] = memory.ids[column]
             likeness[:, column] = 0
@@ -156,27 +145,27 @@ def _assign(
 
 
 def _update(
-    memory: TrackMemory,
+    memory: EmbeddingMemory,
     number: int,
     found: np.ndarray,
     labels: np.ndarray,
     embeddings: np.ndarray,
-    settings: TrackSettings,
-) -> TrackMemory:
-    """The tracks after a frame: seen ones renewed, new ones behind them, those unseen for too long forgotten."""
+    settings: EmbeddingSettings,
+) -> EmbeddingMemory:
+    """The tracks after a frame: those seen are renewed, new ones appended, and those not seen for long forgotten."""
     seen = (found > 0) & (found <= memory.given)
-    places = np.searchsorted(memory.ids, found[seen])  # in order of birth is in order of number
+    places = np.searchsorted(memory.ids, found[seen])  # identities are numbered in order of birth
     fresh = found > memory.given
     known, last, kinds = memory.embeddings.copy(), memory.last.copy(), memory.labels.copy()
     if seen.any():
-        known[places] = (1 - settings.momentum) * known[places] + settings.momentum * embeddings[seen]
+        known[places] = (1 - _MOMENTUM) * known[places] + _MOMENTUM * embeddings[seen]
         last[places], kinds[places] = number, labels[seen]
     stays = number - last < settings.memory
 
     def joined(old: np.ndarray, new: np.ndarray) -> np.ndarray:
         return np.concatenate((old[stays], new)) if len(old) else new.copy()
 
-    return TrackMemory(
+    return EmbeddingMemory(
         given=memory.given + int(fresh.sum()),
         ids=joined(memory.ids, found[fresh]),
         labels=joined(kinds, labels[fresh]),

@@ -1,8 +1,9 @@
-"""Identities by overlap, without training: where an object is expected, moved on at a constant speed.
+"""Identities by overlap, which needs no training: an object is looked for where it is expected at constant speed.
 
-Its kernel decides between several segments that overlap, and finds it again where nothing does. This is the weaker
-tracker: it loses what is hidden for long, and what moves by more than its own size between two frames. A tracker's
-memory is a value: one goes in with a frame, a new one comes out.
+Descriptors (kernels, or embeddings where a model has them) decide between several segments that overlap, and find an
+object again where nothing does. This is the weaker tracker: it loses what is hidden for long, and what moves by more
+than its own size between two frames. The tracker's memory is a value: one goes in with a frame, and a new one comes
+out.
 """
 
 from __future__ import annotations
@@ -13,40 +14,47 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from knet.track.embeddings import _none
+from knet.track.settings import OverlapSettings
+
+_START = 0.35
+_INERTIA = 0.5  # weight of a track's old speed in its new one
 
 
 @dataclass(frozen=True, slots=True)
-class OverlapSettings:
-    """Thresholds of the tracker by overlap.
+class Appearance:
+    """How far the tracker relies on descriptors. Cosines are those of a track's descriptor and an object's.
 
-    `start` an object needs at least this score to begin a track · `overlap` the least IoU of a moved mask and a
-    segment, `unlike` the least cosine of their kernels · `likeness` the least cosine of two kernels, where nothing
-    overlaps, of objects no farther apart than `reach` times their size · `weight` of that cosine beside the IoU where
-    several segments overlap · `memory` frames after which an unseen track is forgotten · `inertia` the weight of the
-    old speed in a track's.
+    Args:
+        weight: Weight of the cosine beside the IoU, where several segments overlap.
+        veto: Cosine below which what overlaps is another object, -1..1.
+        likeness: Least cosine of what is found again without overlap, -1..1.
+        reach: Greatest distance of what is found again without overlap, in sizes of the object.
     """
 
-    start: float = 0.35
-    overlap: float = 0.1
-    unlike: float = -1.0
-    likeness: float = 0.7
-    reach: float = 1.5
-    weight: float = 0.25
-    memory: int = 10
-    inertia: float = 0.5
+    weight: float
+    veto: float
+    likeness: float
+    reach: float
 
 
-# For embeddings, which were trained to tell objects apart: they forbid what overlaps but looks like another, and find
-# objects again wherever they are, by less likeness than overlap asks for: then nobody else is left. Chosen on drawn
-# clips, see benchmarks/README.md.
-BY_EMBEDDINGS = OverlapSettings(unlike=0.6, likeness=0.5, reach=math.inf, weight=1.0)
+BY_KERNELS = Appearance(weight=0.25, veto=-1.0, likeness=0.7, reach=1.5)
+# Embeddings were trained to tell objects apart, so they may veto, and find objects again anywhere. That takes less
+# likeness than with kernels, since few candidates are left by then. Chosen on drawn clips, see benchmarks/README.md.
+BY_EMBEDDINGS = Appearance(weight=1.0, veto=0.6, likeness=0.5, reach=math.inf)
 
 
 @dataclass(frozen=True, slots=True)
 class MaskTrack:
-    """A track of `match_by_overlap`: its identity and label, the frame it was last seen in, the cells (P,2) (y, x) that
-    it covered there, their centre (2,), its speed (2,) in cells a frame, and its kernel (C,), of length 1, if known.
+    """One track of the tracker by overlap.
+
+    Attributes:
+        id: Its identity, from 1 on.
+        label: Its class.
+        last: The number of the frame in which it was last seen.
+        cells: (P,2) int32, y and x of the cells of the grid that it covered there.
+        centre: (2,) float64, their mean.
+        speed: (2,) float64, in cells a frame.
+        kernel: (C,), its descriptor there, of length 1, if known.
     """
 
     id: int
@@ -60,7 +68,13 @@ class MaskTrack:
 
 @dataclass(frozen=True, slots=True)
 class OverlapMemory:
-    """What `match_by_overlap` knows: `given` identities so far, the `grid` that cells count in, and the tracks."""
+    """The state of the tracker by overlap.
+
+    Attributes:
+        given: How many identities were given so far, which is the last one's number.
+        grid: Height and width of the grid that the tracks' cells lie in.
+        tracks: The tracks that are not forgotten, in order of birth.
+    """
 
     given: int = 0
     grid: tuple[int, int] = (0, 0)
@@ -68,7 +82,7 @@ class OverlapMemory:
 
 
 def coarse_grid(id_map: np.ndarray) -> np.ndarray:
-    """Every so-many-th pixel, so that the short side has about 200. (H,W) -> (h,w), a view"""
+    """Takes every n-th pixel, so that the short side has fewer than 360. (H,W) -> (h,w), a view"""
     step = max(1, min(id_map.shape) // 180)
     return id_map[step // 2 :: step, step // 2 :: step]
 
@@ -80,17 +94,26 @@ def match_by_overlap(
     scores: np.ndarray,
     labels: np.ndarray,
     kernels: np.ndarray | None = None,
-    settings: OverlapSettings = OverlapSettings(),  # it cannot be changed
+    settings: OverlapSettings = OverlapSettings(),  # noqa: B008  # it cannot be changed
+    appearance: Appearance = BY_KERNELS,
 ) -> tuple[np.ndarray, OverlapMemory]:
-    """Identities for the n objects of a frame by where they are. -> (n,) int64: 1, 2, ..., 0 = none; new memory
+    """Gives the n objects of a frame their identities by where they are.
+
+    (h,w), (n,), (n,), (n,C) -> (n,)
 
     Args:
-        memory: what the frame before gave; `OverlapMemory()` for the first frame.
-        number: of the frame; where some are missing, objects are expected to have moved on all the same.
-        grid: (h,w) integers, object i has the value i + 1, 0 = none of them; see `coarse_grid`. It may have another
-            shape than that of the frame before: masks are then taken to that.
-        scores, labels: (n,).
-        kernels: (n,C), descriptors of any length.
+        memory: What the frame before gave; `OverlapMemory()` for the first frame.
+        number: The frame's number. Where frames are missing, objects are expected to have moved on all the same.
+        grid: Integers: object i has the value i + 1, and 0 is none of them; see `coarse_grid`. Where its shape is not
+            that of the frame before, the tracks are taken to the new one.
+        scores: 0..1.
+        labels: Classes; objects of different classes never share a track.
+        kernels: Descriptors of any length. None goes by overlap alone.
+        settings: Thresholds and memory; a `start` of None is 0.35.
+        appearance: How far descriptors are relied on.
+
+    Returns:
+        Identities as (n,) int64: 1, 2, ..., 0 = none; and the memory for the next frame.
     """
     tracks = memory.tracks
     if memory.grid != grid.shape:
@@ -99,9 +122,12 @@ def match_by_overlap(
     if kernels is not None:
         kernels = kernels / np.maximum(np.linalg.norm(kernels, axis=1, keepdims=True), 1e-6)
     centres = np.array([c.mean(0) if len(c) else (-1e9, -1e9) for c in cells]).reshape(-1, 2)
-    pairs = _pairs(tracks, number, grid, cells, centres, labels, kernels, settings) if tracks and cells else {}
+    pairs: dict[int, int] = {}
+    if tracks and cells:
+        pairs = _pairs(tracks, number, grid, cells, centres, labels, kernels, settings.overlap, appearance)
 
-    ids, given = _none(len(scores), dtype=np.int64), memory.given
+    start = _START if settings.start is None else settings.start
+    ids, given = np.zeros(len(scores), np.int64), memory.given
     renewed: dict[int, MaskTrack] = {}
     fresh: list[MaskTrack] = []
     for row, score in enumerate(scores):
@@ -109,10 +135,10 @@ def match_by_overlap(
         if track is not None:
             old = tracks[track]
             moved = (centres[row] - old.centre) / max(number - old.last, 1)
-            speed = settings.inertia * old.speed + (1 - settings.inertia) * moved
+            speed = _INERTIA * old.speed + (1 - _INERTIA) * moved
             renewed[track] = MaskTrack(old.id, old.label, number, cells[row], centres[row], speed, kernel)
             ids[row] = old.id
-        elif score >= settings.start and len(cells[row]):
+        elif score >= start and len(cells[row]):
             given += 1
             ids[row] = given
             fresh.append(MaskTrack(given, int(labels[row]), number, cells[row], centres[row], np.zeros(2), kernel))
@@ -132,7 +158,7 @@ def _cells(grid: np.ndarray, count: int) -> list[np.ndarray]:
 
 
 def _on_grid(track: MaskTrack, old: tuple[int, int], new: tuple[int, int]) -> MaskTrack:
-    """The track on a grid of another shape: the video has changed its size."""
+    """The track on a grid of another shape, where the video has changed its size."""
     mask = np.zeros(old, bool)
     mask[tuple(track.cells.T)] = True
     rows, columns = (np.arange(n) * o // n for o, n in zip(old, new, strict=True))
@@ -149,26 +175,27 @@ def _pairs(
     centres: np.ndarray,
     labels: np.ndarray,
     kernels: np.ndarray | None,
-    settings: OverlapSettings,
+    least: float,
+    appearance: Appearance,
 ) -> dict[int, int]:
-    """Which object goes on with which track: first by overlap, then the others by kernel. -> object -> track"""
+    """Which track each object continues, first by overlap, then the others by descriptor. -> object -> track"""
     shift = np.array([track.speed * (number - track.last) for track in tracks])
     overlaps, areas = _overlaps(tracks, np.rint(shift).astype(np.int64), grid, len(cells))
     same = np.array([track.label for track in tracks])[:, None] == labels[None]
-    cosines, allowed = np.zeros(same.shape), same & (overlaps >= settings.overlap)
+    cosines, allowed = np.zeros(same.shape), same & (overlaps >= least) & (overlaps > 0)
     known = [track.kernel for track in tracks if track.kernel is not None]
     if kernels is not None and len(known) == len(tracks):
         cosines = np.stack(known) @ kernels.T
-        allowed &= cosines >= settings.unlike
-    first = _best(overlaps + settings.weight * cosines.clip(min=0), allowed)
+        allowed &= cosines >= appearance.veto
+    first = _best(overlaps + appearance.weight * cosines.clip(min=0), allowed)
 
-    left = same & (cosines >= settings.likeness) & (areas > 0)
+    left = same & (cosines >= appearance.likeness) & (areas > 0)
     left[list(first.values())] = False
     left[:, list(first)] = False
     expected = np.array([track.centre for track in tracks]) + shift
     distance = np.linalg.norm(expected[:, None] - centres[None], axis=2)
     sizes = np.sqrt([len(track.cells) for track in tracks])[:, None] + np.sqrt(areas)[None]
-    return {**first, **_best(cosines, left & (distance <= settings.reach * sizes / 2))}
+    return {**first, **_best(cosines, left & (distance <= appearance.reach * sizes / 2))}
 
 
 def _overlaps(
@@ -188,7 +215,7 @@ def _overlaps(
 
 
 def _best(value: np.ndarray, allowed: np.ndarray) -> dict[int, int]:
-    """The pairs with the largest sum of values, of those that are allowed. (T,n) twice -> object -> track"""
-    # More pairs before better ones would join strangers, so a pair that is not allowed costs nothing.
+    """The allowed pairs with the largest sum of values. (T,n) twice -> object -> track"""
+    # Forbidden pairs are worth 0 rather than minus infinity: more pairs at any price would join strangers.
     rows, columns = linear_sum_assignment(np.where(allowed, value, 0), maximize=True)
     return {int(c): int(r) for r, c in zip(rows, columns, strict=True) if allowed[r, c]}
