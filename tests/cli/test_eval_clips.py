@@ -183,6 +183,7 @@ def test_mistakes_get_a_sentence(run: Run, made: Path, tmp_path: Path) -> None:
     fails("option unlinked is for panoptic models", "eval", clip, *youtube, "--device", "cpu", "--unlinked")
     fails("a camera has no last one", "predict", clip, "0")
     fails("for models that track from frame to frame", "predict", clip, folder, "--compatible")
+    fails("--track-memory is for models that track from frame to frame", "predict", clip, folder, "--track-memory", "9")
     Image.new("RGB", (64, 48)).save(tmp_path / "000000000001.png")
     photo = ("predict", clip, "000000000001.png", "--submission", "coco-instance")
     fails("makes the submission 'youtube-vis', not 'coco-instance'", *photo)

@@ -168,12 +168,47 @@ def test_stopping_a_camera_finishes_the_files(
     assert length(Path("results/camera_0_overlay.mp4")) == 3
 
 
+def test_options_of_the_tracker_reach_it(run: Run, tiny_weights: Path, tmp_path: Path) -> None:
+    video = film(tmp_path / "v.mkv", 3)
+    segmenter = knet.load(tiny_weights, device="cpu")
+    options = [
+        "--tracker",
+        "overlap",
+        "--track-memory",
+        "2",
+        "--track-start",
+        "0.1",
+        "--track-classes",
+        "Car, Bicyclist",
+    ]
+    status, _, err = run(tiny_weights, video, "--track", "--device", "cpu", "--formats", "tracks", *options)
+    assert status == 0, err
+    rows = [json.loads(row)["segments"] for row in Path("results/tracks.jsonl").read_text().splitlines()]
+    tracker = knet.track.OverlapSettings(start=0.1, memory=2)
+    found = [r for _, r in segmenter.track(str(video), tracker=tracker, classes=["Car", "Bicyclist"])]
+    assert [[s["track"] for s in row] for row in rows] == [[s.track for s in result.segments] for result in found]
+    assert {s["name"] for row in rows for s in row if s["track"]} <= {"Car", "Bicyclist"}
+
+
 def test_tracking_options_that_do_not_fit(run: Run, tiny_weights: Path, tmp_path: Path) -> None:
     video = film(tmp_path / "v.mkv", 2)
     status, _, err = run(tiny_weights, video, "--formats", "step")
     assert status == 2 and "--track" in err
     status, _, err = run(tiny_weights, video, "--compatible")
     assert status == 2 and "--track" in err
+    for option, value in ("tracker", "overlap"), ("track-memory", 3), ("track-start", 0), ("track-classes", "car"):
+        status, _, err = run(tiny_weights, video, f"--{option}", value)
+        assert status == 2 and f"The option --{option} is for tracked videos; give --track as well" in err
+    for option, value, words in (
+        ("tracker", "embeddings", "is for models that were trained on video"),
+        ("track-memory", 0, "(--track-memory) must be a number of frames, at least 1, not 0."),
+        ("track-start", 1.2, "start (--track-start) must be a number between 0 and 1, not 1.2."),
+        ("track-classes", "Caar", "(--track-classes); did you mean 'Car'?"),
+        ("track-classes", "Car,Road", "'Road' is stuff"),
+    ):
+        status, out, err = run(tiny_weights, video, "--track", f"--{option}", value)
+        assert (status, out) == (2, "") and words in err and err.count("\n") == 1
+        assert not Path("results").exists()
     status, _, err = run(tiny_weights, video, "--track", "--formats", "stpe")
     assert status == 2 and "did you mean 'step'" in err
     assert run(tiny_weights, video, "--track", "--compatible", "--formats", "step")[0] == 0

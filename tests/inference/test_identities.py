@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from knet.inference.results.draw import segment_colors
 from knet.inference.results.segmentation import Segmentation
 from knet.models.zoo import ZOO, Task
 from knet.structures import Output
-from knet.track.embeddings import TrackMemory
+from knet.track import EmbeddingSettings, OverlapSettings
+from knet.track.embeddings import EmbeddingMemory
 from knet.track.overlap import OverlapMemory
 
 
@@ -54,7 +56,7 @@ def test_the_state_is_the_last_kernels_and_the_tracks() -> None:
         assert new.kernels is not None and new.kernels.shape == (1, 5, 8)
         assert (net.previous[-1] is None) == (not number)
         assert number == 0 or net.previous[-1] is state.kernels
-        assert isinstance(new.tracks, TrackMemory)
+        assert isinstance(new.tracks, EmbeddingMemory)
         assert not new.kernels.requires_grad
         state = new
     _, overlap = segmenter_of(Painted()).segment_next(drive(1)[0], VideoState(), 0)
@@ -88,6 +90,79 @@ def test_overlap_may_count_most_for_a_network_with_embeddings(monkeypatch: pytes
         moved, _ = segmenter.segment_next(painted({3: (20, 70)}), state, 6)
         embedded[changed] = set(tracks_of(painted({3: (20, 70)}), moved).values())
     assert embedded[False] == {3} and embedded[True] == {4}
+
+
+def test_a_call_chooses_the_tracker_and_its_settings() -> None:
+    """By name or by settings; what is not said is the model's own."""
+    for net, tracker, kind in [
+        (Linked, None, EmbeddingMemory),
+        (Linked, "embeddings", EmbeddingMemory),
+        (Linked, EmbeddingSettings(memory=2), EmbeddingMemory),
+        (Linked, "overlap", OverlapMemory),
+        (Linked, OverlapSettings(), OverlapMemory),
+        (Painted, None, OverlapMemory),
+        (Painted, "overlap", OverlapMemory),
+    ]:
+        _, state = segmenter_of(net()).segment_next(drive(1)[0], VideoState(), 0, tracker=tracker)
+        assert type(state.tracks) is kind
+    # Object 1 is away for three frames, and stands where it stood.
+    hidden = [painted({1: (2, 4), 2: (30, 60)} if n in (0, 4) else {2: (30, 60)}) for n in range(5)]
+    for net, settings in (Linked, EmbeddingSettings), (Painted, OverlapSettings):
+        for memory, same in (3, False), (4, True):
+            found = [r for _, r in segmenter_of(net()).track(hidden, tracker=settings(memory=memory))]
+            first, last = (tracks_of(hidden[n], found[n]) for n in (0, 4))
+            assert first[2] == last[2] and (first[1] == last[1]) == same
+
+
+def test_a_start_that_is_asked_for_counts_in_panoptic_results_too() -> None:
+    for start, begun in (0.95, {1, 2}), (0.96, {None}):  # the objects' scores are 0.953
+        ((image, result),) = segmenter_of(Painted()).track(drive(1), tracker=OverlapSettings(start=start))
+        assert set(tracks_of(image, result).values()) == begun
+
+
+@pytest.mark.parametrize("net", [Painted, Linked])
+def test_only_the_classes_that_are_asked_for_are_followed(net: type[Painted]) -> None:
+    for classes in (["car"], "car"):
+        for image, result in segmenter_of(net()).track(drive(5), classes=classes):
+            tracks = tracks_of(image, result)
+            assert tracks.keys() >= {1, 2}  # the others are still in the result
+            assert {n for n, track in tracks.items() if track} == {2} and tracks[2] == 1
+    everything = [r for _, r in segmenter_of(net(turns=False)).track(drive(5))]
+    named = [r for _, r in segmenter_of(net(turns=False)).track(drive(5), classes=["car", "person"])]
+    assert [r.segments for r in named] == [r.segments for r in everything]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"tracker": "overlop"}, "There is no tracker 'overlop'; did you mean 'overlap'?"),
+        (
+            {"tracker": "byte"},
+            "There is no tracker 'byte'; it is 'embeddings' or 'overlap', or settings of knet.track.",
+        ),
+        ({"tracker": {"memory": 5}}, "There is no tracker {'memory': 5}; it is 'embeddings' or"),
+        ({"tracker": "embeddings"}, "trained on video, and 'painted' has no embeddings here; take 'overlap'"),
+        ({"tracker": EmbeddingSettings()}, "trained on video, and 'painted' has no embeddings here; take 'overlap'"),
+        (
+            {"classes": ["car", "Person"]},
+            "The model has no class 'Person' to follow (--track-classes); did you mean 'pe",
+        ),
+        ({"classes": ["zebra"]}, "has no class 'zebra' to follow (--track-classes); its things are: person, car."),
+        ({"classes": ["road"]}, "'road' is stuff, so the model finds no objects of it to follow; its things are: per"),
+    ],
+)
+def test_trackers_and_classes_that_do_not_exist(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        next(segmenter_of(Painted()).track(drive(1), **options))
+    assert sentence in str(error.value)
+
+
+def test_a_video_model_without_its_link_has_no_embeddings() -> None:
+    segmenter = segmenter_of(Linked())
+    _, state = segmenter.segment_next(drive(1)[0], VideoState(), 0, linked=False)
+    assert isinstance(state.tracks, OverlapMemory) and state.kernels is None
+    with pytest.raises(ConfigError, match="no embeddings here"):
+        segmenter.segment_next(drive(1)[0], VideoState(), 0, linked=False, tracker="embeddings")
 
 
 def test_the_real_time_video_models_track_by_overlap_first() -> None:

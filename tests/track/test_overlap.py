@@ -7,9 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knet.track.overlap import BY_EMBEDDINGS, OverlapMemory, OverlapSettings, coarse_grid, match_by_overlap
-
-BY_OVERLAP = OverlapSettings()
+from knet.track import OverlapSettings
+from knet.track.overlap import (
+    BY_EMBEDDINGS,
+    BY_KERNELS,
+    Appearance,
+    OverlapMemory,
+    coarse_grid,
+    match_by_overlap,
+)
 
 
 def square(grid: np.ndarray, value: int, y: float, x: float, side: int = 10) -> None:
@@ -20,7 +26,8 @@ def square(grid: np.ndarray, value: int, y: float, x: float, side: int = 10) -> 
 def follow(
     frames: list[list[tuple[float, float, int]]],
     kernels: list[np.ndarray] | None = None,
-    thresholds: OverlapSettings = BY_OVERLAP,
+    appearance: Appearance = BY_KERNELS,
+    **thresholds: float,
 ) -> list[list[int]]:
     """The identities of squares at (y, x, label), frame by frame."""
     memory, found = OverlapMemory(), []
@@ -31,7 +38,14 @@ def follow(
         labels = np.array([label for *_, label in squares], np.int64)
         descriptors = None if kernels is None else kernels[number]
         ids, memory = match_by_overlap(
-            memory, number, grid, np.full(len(squares), 0.9), labels, descriptors, thresholds
+            memory,
+            number,
+            grid,
+            np.full(len(squares), 0.9),
+            labels,
+            descriptors,
+            OverlapSettings(**thresholds),
+            appearance,
         )
         found.append(ids.tolist())
     return found
@@ -50,6 +64,20 @@ def test_a_known_speed_carries_over_what_is_hidden() -> None:
     assert [ids for ids in follow(frames) if ids] == [[1]] * 11
     still = [[(5, 4 * t, 0)] if t < 1 or t > 5 else [] for t in range(9)]
     assert [ids for ids in follow(still) if ids] == [[1], [2], [2], [2]]  # nobody knows how fast it is
+
+
+def test_the_memory_is_the_number_of_frames_after_which_an_object_is_forgotten() -> None:
+    for memory in (1, 3):
+        for hidden, again in ((memory - 1, [1]), (memory, [2])):
+            frames = [[(5, 10, 0)], *[[] for _ in range(hidden)], [(5, 10, 0)]]
+            assert follow(frames, memory=memory)[-1] == again
+
+
+def test_the_overlap_that_is_asked_for() -> None:
+    half, apart = [[(5, 10, 0)], [(5, 15, 0)]], [[(5, 10, 0)], [(5, 20, 0)]]  # IoU 1/3 and 0
+    assert follow(half, overlap=0.3) == [[1], [1]]
+    assert follow(half, overlap=0.4) == [[1], [2]]
+    assert follow(apart, overlap=0.0) == [[1], [2]]  # some pixel has to
 
 
 def test_objects_of_other_classes_are_others() -> None:
@@ -95,6 +123,8 @@ def test_weak_objects_begin_no_track_but_go_on_with_one() -> None:
     assert memory.tracks == ()
     _, memory = match_by_overlap(memory, 1, grid, sure, labels)
     assert match_by_overlap(memory, 2, grid, weak, labels)[0].tolist() == [1]
+    ids, _ = match_by_overlap(OverlapMemory(), 0, grid, weak, labels, settings=OverlapSettings(start=0.1))
+    assert ids.tolist() == [1]
 
 
 @pytest.mark.parametrize("scale", [2, 0.5, 1.5])

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from knet.cli.options import add_model_options, add_verb, model_options, precision_note
@@ -54,6 +55,30 @@ def add_parser(verbs: Any) -> None:
         help="follow objects from frame to frame (default for models of videos; others do it by overlap)",
     )
     parser.add_argument(
+        "--tracker",
+        choices=["embeddings", "overlap"],
+        help="with --track, how objects are found again: by embeddings, which only models trained on video have, or by "
+        "overlap (default: the model's own tracker)",
+    )
+    parser.add_argument(
+        "--track-memory",
+        type=int,
+        metavar="N",
+        help="with --track, forget an object after N frames in a row without it (default: 10 by overlap, else 5)",
+    )
+    parser.add_argument(
+        "--track-start",
+        type=float,
+        metavar="S",
+        help="with --track, give no number to new objects less certain than this, 0..1 (default: 0.35; none for "
+        "panoptic models by overlap)",
+    )
+    parser.add_argument(
+        "--track-classes",
+        metavar="LIST",
+        help="with --track, follow objects of these classes only, such as car,person (default: all things)",
+    )
+    parser.add_argument(
         "--compatible",
         action="store_true",
         help="with --track, the faults that Video K-Net's published figures contain",
@@ -90,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
     if clips:
         _check_clips(args, files, cameras)
     args.track = clips or segmenter.engine.embeds if args.track is None else args.track
+    tracking = _tracking(args, segmenter)
     default = "" if args.submission else "video" if args.track or all(file.video for file in files) else "overlay"
     formats = [name.strip() for name in (args.formats or default).split(",") if name.strip()]
 
@@ -110,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
         if clips:
             found = _of_clips(segmenter, shown, failed, submit)
         else:
-            found = _tracked(segmenter, shown, args) if args.track else _segmented(segmenter, shown, cameras)
+            found = _tracked(segmenter, shown, tracking) if args.track else _segmented(segmenter, shown, cameras)
         stack.callback(found.close)
         try:
             for frame, result, spent in found:
@@ -148,18 +174,45 @@ def _segmented(segmenter: Segmenter, frames: Iterable[Frame], live: bool) -> Res
     yield from side_by_side(work, frames, workers)
 
 
-def _tracked(segmenter: Segmenter, frames: Iterable[Frame], args: argparse.Namespace) -> Results:
-    """The same of frames that need what was seen in the frame before."""
+def _tracked(segmenter: Segmenter, frames: Iterable[Frame], tracking: dict[str, Any]) -> Results:
+    """As `_segmented`, for frames that need what was seen in the frame before."""
     from knet.inference.identities import VideoState
 
     state = VideoState()
     for frame in frames:
         start = time.perf_counter()
         state = VideoState() if frame.first else state
-        result, state = segmenter.segment_next(
-            frame.item.image, state, frame.time, frame.item.name, compatible=args.compatible
-        )
+        result, state = segmenter.segment_next(frame.item.image, state, frame.time, frame.item.name, **tracking)
         yield frame, result, time.perf_counter() - start
+
+
+def _tracking_options(args: argparse.Namespace) -> list[str]:
+    """The options for tracking that were given."""
+    names = ("tracker", "track_memory", "track_start", "track_classes")
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]
+    return ["--compatible", *given] if args.compatible else given
+
+
+def _tracking(args: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:
+    """The options for tracking as keyword arguments of `Segmenter.segment_next`.
+
+    Raises:
+        ConfigError: One is given without --track, its value is out of range, or the model has no such tracker or class.
+    """
+    from knet.errors import ConfigError
+    from knet.inference.identities import choose_tracker, tracked_ids
+
+    options = _tracking_options(args)
+    if options and not args.track:
+        raise ConfigError(f"The option {options[0]} is for tracked videos; give --track as well, or leave it out.")
+    if not args.track or segmenter.task == "clip":
+        return {}
+    tracker = choose_tracker(args.tracker, segmenter.tracker, segmenter.engine.embeds, segmenter.name)
+    given = {"memory": args.track_memory, "start": args.track_start}
+    tracker = replace(tracker, **{name: value for name, value in given.items() if value is not None})
+    classes = None if args.track_classes is None else [name.strip() for name in args.track_classes.split(",")]
+    tracked_ids(classes, segmenter.categories)  # before any work
+    return {"tracker": tracker, "classes": classes, "compatible": args.compatible}
 
 
 def _of_clips(segmenter: Segmenter, frames: Iterable[Frame], failed: list[str], submit: ClipWriter | None) -> Results:
@@ -188,8 +241,8 @@ def _check_clips(args: argparse.Namespace, files: Sequence[SourceFile], cameras:
 
     if cameras:
         raise ConfigError("A model for clips looks at all frames at once, and a camera has no last one; give videos.")
-    if args.compatible:
-        raise ConfigError("The option --compatible is for models that track from frame to frame; leave it out.")
+    if options := _tracking_options(args):
+        raise ConfigError(f"The option {options[0]} is for models that track from frame to frame; leave it out.")
     if args.submission not in (None, OF_CLIPS):
         raise ConfigError(f"A model for clips makes the submission '{OF_CLIPS}', not '{args.submission}'.")
     if args.submission and any(file.video for file in files):
@@ -209,15 +262,12 @@ def _writer(
     args: argparse.Namespace, segmenter: Segmenter, formats: Sequence[str], stack: ExitStack
 ) -> Callable[[Segmentation, Frame], None]:
     """What writes a result in all forms that were asked for; the stack finishes the files."""
-    from knet.errors import ConfigError
     from knet.inference.results.film import still_video
     from knet.inference.results.formats import TRACK_FORMATS, check_formats
     from knet.inference.results.submissions import SubmissionWriter
     from knet.inference.results.track_writers import TrackWriter
     from knet.inference.results.writers import ResultWriter
 
-    if args.compatible and not args.track:
-        raise ConfigError("The option --compatible is for tracked videos; give --track as well, or leave it out.")
     of_tracks = [name for name in dict.fromkeys(formats) if args.track and name in TRACK_FORMATS]
     others = check_formats([name for name in formats if name not in of_tracks], segmenter.categories)
     results = stack.enter_context(ResultWriter(args.output, others, segmenter.categories))
