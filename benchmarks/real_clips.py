@@ -26,7 +26,8 @@ from knet.evaluation.video_stq import TrackingQuality
 from knet.inference.identities import VideoState
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.segmenter import Segmenter
-from knet.track.overlap import OverlapMemory, OverlapSettings, coarse_grid, match_by_overlap
+from knet.track import OverlapSettings
+from knet.track.overlap import OverlapMemory, coarse_grid, match_by_overlap
 
 WAYS = ("overlap and kernels", "overlap alone", "none")
 VOID, SAME = 255, 0.3

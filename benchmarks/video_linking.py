@@ -41,7 +41,8 @@ from knet.runs.evaluate import evaluate
 from knet.runs.evaluate_clips import Figures
 from knet.runs.train import train
 from knet.structures import Sample, Segment
-from knet.track.overlap import OverlapMemory, OverlapSettings, coarse_grid, match_by_overlap
+from knet.track import OverlapSettings
+from knet.track.overlap import OverlapMemory, coarse_grid, match_by_overlap
 from knet.weights.load import read_checkpoint, save_weights
 
 BUNDLED = Path(knet.__file__).parent / "assets" / "rtknet-slim-camvid.safetensors"
