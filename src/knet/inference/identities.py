@@ -95,22 +95,22 @@ def tracked_ids(classes: Sequence[str] | str | None, categories: Sequence[Catego
     Raises:
         ConfigError: A name is not in the table, or is that of stuff.
     """
-    known = {category.name: category.id for category in categories if category.thing}
+    things = [category for category in categories if category.thing]
     if classes is None:
-        return frozenset(known.values())
-    names = [classes] if isinstance(classes, str) else classes
+        return frozenset(category.id for category in things)
+    known, names = [category.name for category in things], [classes] if isinstance(classes, str) else classes
     for name in names:
         if name in known:
             continue
-        things = f"its things are: {', '.join(known)}."
+        its_things = f"its things are: {', '.join(known)}."
         if any(category.name == name for category in categories):
-            raise ConfigError(f"The class '{name}' is stuff, so the model finds no objects of it to follow; {things}")
+            raise ConfigError(
+                f"The class '{name}' is stuff, so the model finds no objects of it to follow; {its_things}"
+            )
         near = difflib.get_close_matches(name, known, n=1)
-        raise ConfigError(
-            f"The model has no class '{name}' to follow (--track-classes); "
-            + (f"did you mean '{near[0]}'?" if near else things)
-        )
-    return frozenset(known[name] for name in names)
+        hint = f"did you mean '{near[0]}'?" if near else its_things
+        raise ConfigError(f"The model has no class '{name}' to follow (--track-classes); {hint}")
+    return frozenset(category.id for category in things if category.name in names)
 
 
 def identify(
