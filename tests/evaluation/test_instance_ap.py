@@ -211,7 +211,7 @@ def test_folders_without_truth_or_predictions(good: Path) -> None:
         ("a.png 26 nan\n", "confidence nan"),
         ("../a.png 26 1\n", "lies outside"),
         ("/a.png 26 1\n", "lies outside"),
-        ("a.png 26 1\n", "a.png cannot be read"),
+        ("a.png 26 1\n", "a.png does not exist"),
     ],
 )
 def test_lines_that_say_nothing(good: Path, text: str, match: str) -> None:
@@ -231,6 +231,6 @@ def test_files_that_hold_nothing(good: Path) -> None:
     refused(good, "instance ids run from 7 to 255")
     (truth,) = (good / "t").iterdir()
     Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(truth)
-    refused(good, "must be a 16-bit PNG")
+    refused(good, "is a colour picture")
     truth.write_bytes(b"no image")
     refused(good, "cannot be read")

@@ -215,6 +215,11 @@ def test_classes_choose_and_name() -> None:
         assert one["all"]["ap"] == pytest.approx(1)
 
 
+def test_classes_without_a_name_are_called_by_their_ids() -> None:
+    truth = truth_of({"segmentation": A}) | {"categories": [{"id": 3}, {"id": 5}]}
+    assert [row["name"] for row in mask_ap(truth, [hit(A)])["classes"].values()] == ["3", "5"]
+
+
 def test_an_object_without_pixels_is_missed() -> None:
     truth = truth_of({"segmentation": A}, {"segmentation": [[100, 100, 110, 100, 110, 110]]}, {"segmentation": []})
     result = mask_ap(truth, [hit(A)])
@@ -252,7 +257,7 @@ def test_command_line(goldens: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert json.loads(capsys.readouterr().out)["instance"] == json.loads(json.dumps(expected))
     assert {path.name for path in tmp_path.iterdir()} == {"instance.json", "instance.csv"}
     assert main([*command, "--predictions", str(tmp_path / "none")]) == 2
-    assert "none cannot be read as a JSON file" in capsys.readouterr().err
+    assert "none does not exist" in capsys.readouterr().err
 
 
 # Mistakes
@@ -308,11 +313,11 @@ def test_refuses_damaged_boxes(change: dict[str, Any], message: str) -> None:
     [
         ({"images": None}, r"The truth must hold lists `images` and `annotations`"),
         ({"images": []}, r"The truth lists no images"),
-        ({"images": [{"id": 1}]}, r"an image needs id, height and width"),
-        ({"images": [{"id": 1, "height": -4, "width": -6}]}, r"an image needs id, height and width"),
+        ({"images": [{"id": 1}]}, r"every image needs id, height and width"),
+        ({"images": [{"id": 1, "height": -4, "width": -6}]}, r"every image needs id, height and width"),
         ({"images": [{"id": 1, "height": 40, "width": 60}] * 2}, r"lists the image 1 twice"),
-        ({"categories": None}, r"The truth needs a list `categories`"),
-        ({"categories": [{"id": 3}, {"id": 3}]}, r"The truth needs a list `categories`"),
+        ({"categories": None}, r"The truth: 'categories' must be a list"),
+        ({"categories": [{"id": 3}, {"id": 3}]}, r"The truth has two rows with the id 3"),
         ({"annotations": [5]}, r"annotation 1 is 5; it must hold"),
         ({"annotations": [{"image_id": 1, "category_id": 9}]}, r"annotation 1 has the category 9"),
         ({"annotations": [hit(A) | {"area": -1}]}, r"annotation 1 has the area -1; give the number of pixels"),
@@ -326,9 +331,9 @@ def test_refuses_damaged_truth(change: dict[str, Any], message: str) -> None:
 def test_refuses_files_that_are_no_json(tmp_path: Path) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text('{"images": [')
-    with pytest.raises(DataError, match=r"broken.json cannot be read as a JSON file of COCO's form"):
+    with pytest.raises(DataError, match=r"The JSON file .*broken.json cannot be read"):
         mask_ap(broken, [])
-    with pytest.raises(DataError, match=r"nowhere.json cannot be read"):
+    with pytest.raises(DataError, match=r"The JSON file .*nowhere.json does not exist"):
         mask_ap(truth_of(), tmp_path / "nowhere.json")
     with pytest.raises(DataError, match=r"The predictions must hold a list of detections"):
         mask_ap(truth_of(), {"annotations": []})  # type: ignore[arg-type]

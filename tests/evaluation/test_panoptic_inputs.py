@@ -137,8 +137,8 @@ def test_extra_predictions_are_ignored(tmp_path: Path) -> None:
         ("{", one_image(), r"gt\.json cannot be read"),
         (one_image(), "[]", r"pred\.json has no list of `annotations`"),
         (one_image(annotations=3), one_image(), r"gt\.json has no list"),
-        (one_image(categories=None), one_image(), r"gt\.json needs `categories`"),
-        (one_image(categories=[{"id": 1}]), one_image(), "needs `categories` with id, name and isthing"),
+        (one_image(categories=None), one_image(), r"gt\.json: 'categories' must be a list"),
+        (one_image(categories=[{"id": 1}]), one_image(), r"gt\.json: row 1 of 'categories' has the name None"),
         (one_image(), one_image(annotations=[{"image_id": 5}]), "needs image_id, file_name and segments_info"),
         (one_image(), one_image(annotations=[7]), "needs image_id, file_name"),
         (
@@ -157,9 +157,9 @@ def test_refuses_broken_json(tmp_path: Path, truth: object, predictions: object,
 
 def test_refuses_missing_and_broken_files(tmp_path: Path) -> None:
     truth, predictions = written(tmp_path, one_image(), one_image())
-    with pytest.raises(DataError, match=r"absent\.json cannot be read"):
+    with pytest.raises(DataError, match=r"absent\.json does not exist"):
         panoptic_quality(tmp_path / "absent.json", predictions)
-    with pytest.raises(DataError, match=r"gt.im\.png cannot be read"):
+    with pytest.raises(DataError, match=r"gt.im\.png does not exist"):
         panoptic_quality(truth, predictions)
     mask(tmp_path / "im.png", RED[..., 0])
     with pytest.raises(DataError, match=r"im\.png must be an RGB PNG .* not of the colour mode L"):
@@ -193,8 +193,8 @@ def test_masks_with_an_alpha_channel(tmp_path: Path) -> None:
 def test_masks_are_read_in_order_and_not_far_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     truth, predictions = write_images(tmp_path / "t", count), write_images(tmp_path / "p", count)
     read: list[Path] = []
-    real = panoptic_files.read_mask
-    monkeypatch.setattr(panoptic_files, "read_mask", lambda path: (read.append(path), real(path))[1])
+    real = panoptic_files.read_ids
+    monkeypatch.setattr(panoptic_files, "read_ids", lambda path: (read.append(path), real(path))[1])
     places = [panoptic_files.read_annotations(json.loads(p.read_text()), p, None) for p in (truth, predictions)]
     for done, (name, (true, rows), (predicted, _)) in enumerate(panoptic_files.read_pairs(*places)):
         assert name == f"image {done}" and len(read) <= 2 * (done + 3)

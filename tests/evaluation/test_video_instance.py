@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from knet.data.files.masks import mask_area, pack_mask, unpack_mask
 from knet.errors import DataError
 from knet.evaluation import ytvis_ap
-from knet.evaluation.video_instance import _side_by_side
+from knet.evaluation.video_instance import join_frames
 
 STATS = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "aps": "AP_small", "apm": "AP_medium", "apl": "AP_large"}
 STATS |= {"ar1": "AR_1", "ar10": "AR_10", "ar100": "AR_100", "ars": "AR_small", "arm": "AR_medium", "arl": "AR_large"}
@@ -36,10 +36,10 @@ def test_equals_ytvoseval(goldens: Path) -> None:
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_frames_side_by_side_are_the_frames(seed: int) -> None:
+def test_framesjoin_frames_are_the_frames(seed: int) -> None:
     rng = np.random.default_rng(seed)
     frames = [None if rng.random() < 0.2 else rng.random((3, 4)) < rng.choice([0, 0.5, 1]) for _ in range(4)]
-    joined = _side_by_side([None if frame is None else pack_mask(frame) for frame in frames], 3, 4)
+    joined = join_frames([None if frame is None else pack_mask(frame) for frame in frames], 3, 4)
     whole = np.concatenate([np.zeros((3, 4), bool) if frame is None else frame for frame in frames], axis=1)
     assert (unpack_mask(joined) == whole).all()
     assert mask_area(joined) == whole.sum()
@@ -121,7 +121,7 @@ def test_refuses_tracks_that_contradict(predictions: Any, message: str) -> None:
 def test_refuses_a_truth_that_contradicts(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="lists `videos` and `annotations`"):
         ytvis_ap({"images": [], "annotations": []}, [])
-    with pytest.raises(DataError, match="a video needs id, height, width and length"):
+    with pytest.raises(DataError, match="every video needs id, height, width and length"):
         ytvis_ap(truth(length=None), [])
     with pytest.raises(DataError, match="2\\^32 pixels"):
         ytvis_ap(truth(length=2**30), [])

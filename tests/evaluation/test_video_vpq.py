@@ -94,7 +94,8 @@ def test_equals_the_script_of_video_knet_on_real_tracks(goldens: Path) -> None:
 
 def frames_of_vipseg(folder: Path, instances: bool) -> dict[str, list[tuple[Any, Any]]]:
     """The case's frames as the script for VIPSeg reads them: the objects' PNG, or once more the classes'."""
-    from knet.evaluation.video_files import open_videos, read_numbers
+    from knet.data.files.io import read_labels
+    from knet.evaluation.video_files import open_videos
     from knet.evaluation.video_labels import NUMBER_BITS
 
     videos: dict[str, list[tuple[Any, Any]]] = {}
@@ -103,7 +104,7 @@ def frames_of_vipseg(folder: Path, instances: bool) -> dict[str, list[tuple[Any,
         number = len(videos.setdefault(frame.sequence, []))
         sides = [(labels >> NUMBER_BITS, labels & 0xFFFF) for labels in (frame.truth, frame.prediction)]
         if not instances:
-            again = read_numbers(folder / f"pred/panoptic/{place}/{place:06d}_{number:06d}_cat.png")
+            again = read_labels(folder / f"pred/panoptic/{place}/{place:06d}_{number:06d}_cat.png")
             sides[1] = (sides[1][0], again)
         videos[frame.sequence].append((sides[0], sides[1]))
     return videos

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from knet.errors import DataError
-from knet.inference.pipeline import WriteBehind, read_ahead, side_by_side
+from knet.inference.pipeline import WriteBehind, parallel_map, read_ahead
 
 
 def ours() -> list[threading.Thread]:
@@ -48,7 +48,7 @@ def test_results_of_workers_come_in_order_and_share_the_threads(workers: int) ->
         time.sleep(0.002 * (item % 3))
         return item, torch.get_num_threads(), threading.current_thread().name
 
-    results = list(side_by_side(work, range(20), workers))
+    results = list(parallel_map(work, range(20), workers))
     assert [item for item, _, _ in results] == list(range(20))
     assert {threads for _, threads, _ in results} == {4 // min(workers, 4)}
     assert len({name for _, _, name in results}) <= min(workers, 4)
@@ -63,7 +63,7 @@ def test_results_of_workers_come_in_order_and_share_the_threads(workers: int) ->
 @pytest.mark.usefixtures("four_threads")
 def test_workers_are_at_work_at_the_same_time() -> None:
     meeting = threading.Barrier(2, timeout=30)
-    assert len(list(side_by_side(lambda _: meeting.wait(), range(4), workers=2))) == 4
+    assert len(list(parallel_map(lambda _: meeting.wait(), range(4), workers=2))) == 4
 
 
 @pytest.mark.usefixtures("four_threads")
@@ -82,9 +82,9 @@ def test_an_error_of_a_worker_comes_in_its_place(workers: int) -> None:
         return item
 
     with pytest.raises(DataError, match="the third"):
-        seen.extend(side_by_side(work, items(), workers))
+        seen.extend(parallel_map(work, items(), workers))
     assert seen == [0, 1, 2] and len(taken) < 10 and not ours()
-    early = side_by_side(lambda item: item, items(), workers)
+    early = parallel_map(lambda item: item, items(), workers)
     assert next(early) == 0
     early.close()
     assert len(taken) < 20 and not ours()

@@ -132,10 +132,10 @@ def test_both_conventions_of_ade20k(labels: LabelFolder) -> None:
 
 def test_truth_of_another_kind(objects: CocoInstances, labels: LabelFolder) -> None:
     model = SimpleNamespace(task="semantic", name="m", categories=load_categories("ade20k"))
-    with pytest.raises(ConfigError, match=r"'m' is for semantic segmentation; to judge it, give label PNGs"):
+    with pytest.raises(ConfigError, match=r"'m' is for semantic segmentation; to evaluate it, give label PNGs"):
         evaluate(model, objects)
     model.task = "instance"
-    with pytest.raises(ConfigError, match=r"'m' is for instance segmentation; to judge it, give COCO instances"):
+    with pytest.raises(ConfigError, match=r"'m' is for instance segmentation; to evaluate it, give COCO instances"):
         evaluate(model, labels)
     model = SimpleNamespace(task="semantic", name="m", categories=load_categories("camvid"))
     with pytest.raises(ConfigError, match=r"other classes \(150\) than the model 'm' \(11\)"):

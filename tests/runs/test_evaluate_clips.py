@@ -311,7 +311,7 @@ def test_what_cannot_be_judged(step: KittiStep, tiny_video: Segmenter, tmp_path:
     videos = clips_of("youtube-vis", tmp_path / "y", 2)
     clips = knet.load(tiny_file("clip", tmp_path), device="cpu")
     fails(clips, step, r"all frames of a clip at once.*give clips with the objects of YouTube-VIS")
-    fails(tiny_video, videos, r"is for panoptic segmentation; to judge it, give COCO panoptic .* or clips")
+    fails(tiny_video, videos, r"is for panoptic segmentation; to evaluate it, give COCO panoptic .* or clips")
     fails(knet.load(tiny_file("instance", tmp_path), device="cpu"), step, "give COCO instances")
     other = SimpleNamespace(task="panoptic", name="other", categories=load_categories("camvid"))
     fails(other, step, r"other classes \(19\) than the model 'other' \(11\)")

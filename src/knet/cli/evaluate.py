@@ -1,4 +1,4 @@
-"""knet eval: a model, a run's config, or results on disk against ground truth."""
+"""knet eval: compares a model, or results on disk, with ground truth."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def add_parser(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "eval",
-        "measure PQ, mIoU, mask AP, or on videos STQ and VPQ, of a model or of results that any tool left on disk",
+        "measure PQ, mIoU or mask AP, on videos STQ and VPQ, of a model or of results that any tool wrote",
         "knet eval configs/rtknet-slim-camvid.yaml --weights runs/camvid/best.safetensors\n"
         "  knet eval rtknet-slim-camvid data.root=data/camvid data.val.images=images/val "
         "data.val.json=val/panoptic.json data.val.masks=val/panoptic\n"
@@ -35,44 +35,45 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--metric",
         choices=["pq", "miou", "ap", *_VIDEO],
-        help="judge results on disk: panoptic quality, mean IoU, AP of single objects (COCO or Cityscapes); of videos "
+        help="evaluate results on disk: panoptic quality, mean IoU, AP of objects (COCO or Cityscapes); for videos "
         "STQ, VPQ, and AP of tracks (YouTube-VIS)",
     )
     parser.add_argument(
         "--truth",
         metavar="PATH",
-        help="with --metric: COCO panoptic JSON (pq), folder of PNGs (miou), COCO instances JSON or gtFine/val (ap), "
-        "folder of STEP PNGs, VIPSeg's folder, or VIPSeg's or Cityscapes-VPS's JSON (stq, vpq), YouTube-VIS's (ytvis)",
+        help="with --metric: a COCO panoptic JSON (pq), a folder of PNGs (miou), a COCO instances JSON or gtFine/val "
+        "(ap), a folder of STEP PNGs, VIPSeg's folder, or the JSON of VIPSeg or Cityscapes-VPS (stq, vpq), that of "
+        "YouTube-VIS (ytvis)",
     )
     parser.add_argument(
-        "--predictions", metavar="PATH", help="with --metric: the results, in the same or official form"
+        "--predictions", metavar="PATH", help="with --metric: the results, in the truth's format or the official one"
     )
     parser.add_argument(
         "--classes",
         metavar="NAME",
-        help="with --metric miou, stq or vpq: class table, see `knet data --help` (stq and vpq have a default: "
+        help="with --metric miou, stq or vpq: a class table, see `knet data --help` (default for stq and vpq: "
         "kitti_step, or the data set's own)",
     )
     parser.add_argument(
         "--protocol",
         metavar="NAME",
         help="with --metric stq: official (default), video-knet, vipseg; with vpq: cityscapes-vps, vipseg, video-knet "
-        "(default: that of the files' form, for folders video-knet)",
+        "(default: that of the files' format, for folders video-knet)",
     )
     parser.add_argument(
         "--windows",
         metavar="N,N",
-        help="with --metric vpq: lengths in frames, such as 1,2,4,6 (default: the protocol's)",
+        help="with --metric vpq: lengths of the windows in frames, such as 1,2,4,6 (default: the protocol's)",
     )
     parser.add_argument(
         "--compatible",
         action="store_true",
-        help="of models on clips: with the faults that Video K-Net's published figures contain",
+        help="models on clips: bring back the faults in the code behind Video K-Net's published figures",
     )
     parser.add_argument(
         "--unlinked",
         action="store_true",
-        help="of video models on clips: frame by frame, without link and embeddings, tracked by overlap",
+        help="video models on clips: segment frame by frame, without link and embeddings, and track by overlap",
     )
     parser.add_argument("--output", metavar="DIR", help="also write the figures there, as JSON and CSV")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
@@ -81,7 +82,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures and prints."""
+    """Computes the figures, prints them and writes them."""
     from knet.evaluation.report import table, write_csv, write_json
 
     parts = _on_disk(args) if args.metric else _of_model(args)
@@ -110,8 +111,8 @@ def _on_disk(args: argparse.Namespace) -> dict[str, Any]:
     if args.metric == "pq":
         return {"panoptic": panoptic_quality(args.truth, args.predictions, progress=True)}
     if args.metric == "ap":
-        judge: Any = cityscapes_instance_ap if Path(args.truth).is_dir() else mask_ap
-        return {"instance": judge(args.truth, args.predictions, progress=True)}
+        metric: Any = cityscapes_instance_ap if Path(args.truth).is_dir() else mask_ap
+        return {"instance": metric(args.truth, args.predictions, progress=True)}
     if args.classes in ("cityscapes", "ade20k"):
         return {"semantic": mean_iou(args.truth, args.predictions, protocol=args.classes, progress=True)}
     if not args.classes:
@@ -124,7 +125,7 @@ def _on_disk(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check_options(args: argparse.Namespace) -> None:
-    """Raises: ConfigError if an option is given that the metric does not have."""
+    """Refuses options that the metric does not have."""
     for option, metrics in {"protocol": ("stq", "vpq"), "windows": ("vpq",)}.items():
         if getattr(args, option) is not None and args.metric not in metrics:
             raise ConfigError(
@@ -132,7 +133,7 @@ def _check_options(args: argparse.Namespace) -> None:
             )
     for option in ("compatible", "unlinked"):
         if getattr(args, option):
-            raise ConfigError(f"--{option} is about how a model tracks, and --metric judges files; leave it out.")
+            raise ConfigError(f"--{option} says how a model tracks, but --metric evaluates files; leave it out.")
 
 
 def _of_videos(args: argparse.Namespace) -> dict[str, Any]:
@@ -169,7 +170,9 @@ def _of_model(args: argparse.Namespace) -> dict[str, Any]:
     from knet.runs.evaluate import evaluate
 
     if args.target is None:
-        raise ConfigError("Give a config or a model to judge, or --metric for results on disk; see `knet eval --help`.")
+        raise ConfigError(
+            "Give a config or a model to evaluate, or --metric for results on disk; see `knet eval --help`."
+        )
     options = model_options(args)
     if Path(args.target).suffix in (".yaml", ".yml") or args.target in config_names():
         config = load_config(args.target, args.overrides)
@@ -185,14 +188,14 @@ def _of_model(args: argparse.Namespace) -> dict[str, Any]:
         segmenter = load(model, **{**options, "device": str(device)})
         if data.val.labels is not None and data.categories is None:
             data = data.model_copy(update={"categories": _table_of(segmenter)})
-        # The labels of these data sets are their own, whatever the model's are.
+        # These formats have class tables of their own, whatever the model's is.
         own = data.val.format is not None and data.val.format != "youtube-vis"
         dataset = open_data(data, data.val, None if own else segmenter.categories)
         return evaluate(segmenter, dataset, linked=not args.unlinked, compatible=args.compatible)
 
 
 def _table_of(segmenter: Segmenter) -> str | None:
-    """The class table that a model was made for: what the values of label PNGs mean, if nobody says otherwise."""
+    """The name of the class table that a model was made for, which says what the values of label PNGs mean."""
     from knet.data.categories import load_categories
     from knet.models.zoo import entry
 

@@ -161,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _segmented(segmenter: Segmenter, frames: Iterable[Frame], live: bool) -> Results:
     """Each frame with its result and the seconds that it took of the time of all."""
-    from knet.inference.pipeline import side_by_side
+    from knet.inference.pipeline import parallel_map
 
     # A camera's frame is not to wait for the next one; what runs exported models uses the whole processor for each.
     workers = 2 if segmenter.net is not None and segmenter.device.type == "cpu" and not live else 1
@@ -171,7 +171,7 @@ def _segmented(segmenter: Segmenter, frames: Iterable[Frame], live: bool) -> Res
         result = segmenter.segment(frame.item.image, frame.item.name)
         return frame, result, (time.perf_counter() - start) / workers
 
-    yield from side_by_side(work, frames, workers)
+    yield from parallel_map(work, frames, workers)
 
 
 def _tracked(segmenter: Segmenter, frames: Iterable[Frame], tracking: dict[str, Any]) -> Results:

@@ -17,7 +17,7 @@ from typing import Any, TypeGuard
 
 import yaml
 
-from knet.errors import ConfigError, KNetError
+from knet.errors import ConfigError, DataError, KNetError
 from knet.structures import Category
 
 _FILE_ENDINGS = (".json", ".yaml", ".yml")
@@ -127,6 +127,19 @@ def categories_from_rows(
         _refuse_repeats(seen, what, where, error)
     _refuse_repeats(values, "label_value", where, error)
     return tuple(categories), tuple(values)
+
+
+def things_from_rows(rows: object, where: str) -> tuple[Category, ...]:
+    """Classes from a COCO instances or YouTube-VIS file, whose rows are all things without saying so.
+
+    A row without a name is called by its id. `where` names the file in errors.
+
+    Raises:
+        DataError: as `categories_from_rows`.
+    """
+    if isinstance(rows, list):
+        rows = [{"thing": 1, "name": str(row.get("id")), **row} if isinstance(row, dict) else row for row in rows]
+    return categories_from_rows(rows, where, DataError)[0]
 
 
 def _folder() -> Any:

@@ -22,17 +22,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from knet.data.cityscapes_labels import CITYSCAPES_EVALUATED, CITYSCAPES_LABELS
+from knet.data.cityscapes_labels import CITYSCAPES_EVALUATED, CITYSCAPES_NAMES
+from knet.data.files.io import read_gray, read_labels
 from knet.errors import DataError
+from knet.evaluation.means import mean
 
-CITYSCAPES_THINGS = (24, 25, 26, 27, 28, 31, 32, 33)  # raw ids of the judged classes that have single objects
+CITYSCAPES_THINGS = (24, 25, 26, 27, 28, 31, 32, 33)  # raw ids of the evaluated classes that have single objects
 SMALLEST = 100  # pixels of an object that has to be found
 
-_NAMES = tuple(name for names in CITYSCAPES_LABELS.values() for name in names)
-_NOT_JUDGED = [label for label in range(len(_NAMES)) if label not in CITYSCAPES_EVALUATED]
+_NOT_EVALUATED = [label for label in range(len(CITYSCAPES_NAMES)) if label not in CITYSCAPES_EVALUATED]
 _THRESHOLDS = np.arange(0.5, 1.0, 0.05)  # the official floats, rounding and all
 
 
@@ -66,18 +66,25 @@ class _ClassCount:
 def cityscapes_instance_ap(
     truth_folder: str | PathLike[str], predictions_folder: str | PathLike[str], *, progress: bool = False
 ) -> dict[str, Any]:
-    """AP of predictions in the format of the Cityscapes server against `*_instanceIds.png`; both searched recursively.
+    """AP of predictions in the format of the Cityscapes server.
 
-    Predictions are one text file `<city>_<sequence>_<frame>*.txt` an image, of lines "mask.png label confidence": the
-    mask's path relative to the text file (any pixel above 0 belongs to it), raw label id, any number. The distance
-    variants AP100m and AP50m, which need depth maps, are not computed.
+    The distance variants AP100m and AP50m, which need depth maps, are not computed.
 
-    Gives fractions 0..1: `{"ap", "ap50", "classes": {label id: {"name", "ap", "ap50", "objects", "predictions"}}}`;
-    `ap` is the mean over the ten thresholds, `ap50` the value at 0.5, `objects` the number that had to be found. None
-    where there is nothing to measure; such classes are left out of the mean.
+    Args:
+        truth_folder: searched recursively for `*_instanceIds.png`.
+        predictions_folder: searched recursively for one text file `<city>_<sequence>_<frame>*.txt` for each image, with
+            lines "mask.png label confidence": the mask's path relative to the text file (any pixel above 0 belongs to
+            it), raw label id, any number.
+        progress: whether a progress bar is shown.
 
-    Raises: DataError for files that are missing, damaged or of another size, an image without or with several
-    prediction files, lines of another form, masks outside the folder, and unknown labels.
+    Returns:
+        `{"ap", "ap50", "classes": {label id: {"name", "ap", "ap50", "objects", "predictions"}}}`, fractions 0..1. `ap`
+        is the mean over the ten thresholds, `ap50` the value at 0.5, `objects` the number that had to be found. None
+        where there is nothing to measure; such classes are left out of the mean.
+
+    Raises:
+        DataError: a file is missing, damaged or of another size, an image has no prediction file or several, or a line
+            is malformed, has an unknown label, or names a mask outside the folder.
     """
     counts = {label: _ClassCount() for label in CITYSCAPES_THINGS}
     pairs = _pair(Path(truth_folder), Path(predictions_folder))
@@ -86,15 +93,11 @@ def cityscapes_instance_ap(
     classes: dict[int, dict[str, Any]] = {}
     for label, count in counts.items():
         values = _class_ap(count)
-        classes[label] = {"name": _NAMES[label], "ap": None, "ap50": None}
+        classes[label] = {"name": CITYSCAPES_NAMES[label], "ap": None, "ap50": None}
         if values is not None:
             classes[label] |= {"ap": float(values.mean()), "ap50": float(values[0])}
         classes[label] |= {"objects": count.objects, "predictions": count.predictions}
-    means: dict[str, Any] = {}
-    for key in ("ap", "ap50"):
-        present = [row[key] for row in classes.values() if row[key] is not None]
-        means[key] = sum(present) / len(present) if present else None
-    return {**means, "classes": classes}
+    return {**{key: mean(row[key] for row in classes.values()) for key in ("ap", "ap50")}, "classes": classes}
 
 
 def _pair(truth: Path, predictions: Path) -> list[tuple[Path, Path]]:
@@ -109,8 +112,8 @@ def _pair(truth: Path, predictions: Path) -> list[tuple[Path, Path]]:
     for path in maps:
         found = listings.get(_image_of(path), [])
         if len(found) != 1:
-            told = f"{len(found)} prediction files" if found else "no prediction file"
-            raise DataError(f"{predictions} holds {told} {_image_of(path)}*.txt for {path}; one is needed.")
+            count = f"{len(found)} prediction files" if found else "no prediction file"
+            raise DataError(f"{predictions} holds {count} {_image_of(path)}*.txt for {path}; one is needed.")
         pairs.append((path, found[0]))
     return pairs
 
@@ -137,9 +140,11 @@ def _read_listing(listing: Path, root: Path) -> list[_Mask]:
         path = (listing.parent / name).resolve()
         if not path.is_relative_to(root.resolve()) or Path(name).is_absolute():
             raise DataError(f"{listing}, line {number}: the mask {name} lies outside {root}; use relative paths in it.")
-        if not 0 <= label < len(_NAMES) or confidence != confidence:
-            told = f"label {label} and confidence {confidence}"
-            raise DataError(f"{listing}, line {number}: {told}; use raw label ids 0..{len(_NAMES) - 1} and numbers.")
+        if not 0 <= label < len(CITYSCAPES_NAMES) or confidence != confidence:
+            raise DataError(
+                f"{listing}, line {number}: label {label} and confidence {confidence}; use raw label ids "
+                f"0..{len(CITYSCAPES_NAMES) - 1} and numbers."
+            )
         masks[path] = _Mask(path, label, confidence)
     return list(masks.values())
 
@@ -171,15 +176,15 @@ def _count_class(
     areas, shared = sizes[of_class], pixels[:, of_class]
     predicted_areas = pixels.sum(axis=1)
     group, small = ids[of_class] < 1000, areas < SMALLEST
-    judged = ~group & ~small
+    required = ~group & ~small
     iou = shared / (areas + predicted_areas[:, None] - shared)
-    void = pixels[:, np.isin(ids, _NOT_JUDGED)].sum(axis=1)
+    void = pixels[:, np.isin(ids, _NOT_EVALUATED)].sum(axis=1)
     forgiven = (void + shared @ (group.astype(np.int64) + small)) / predicted_areas
-    count.objects += int(judged.sum())
+    count.objects += int(required.sum())
     count.predictions += len(confidences)
     for threshold, ranking in zip(_THRESHOLDS, count.rankings, strict=True):
         hit = iou > threshold
-        for column in np.flatnonzero(judged):
+        for column in np.flatnonzero(required):
             found = sorted(confidences[hit[:, column]].tolist())
             ranking.missed += not found
             ranking.right += found[-1:]
@@ -212,29 +217,20 @@ def _average_precision(ranking: _Ranking) -> float:
 
 
 def _read_instances(path: Path) -> np.ndarray:
-    """(H,W) int64 instance ids."""
-    pixels = _open(path, None)
-    if pixels.ndim != 2 or pixels.dtype.kind not in "iu" or not pixels.size:
-        raise DataError(f"{path} must be a 16-bit PNG of instance ids, not {pixels.shape} {pixels.dtype}.")
-    ids = pixels.astype(np.int64)
+    """(H,W) int32 instance ids"""
+    ids = read_labels(path)
     last = int(ids.max())
-    if ids.min() < 0 or (last // 1000 if last >= 1000 else last) >= len(_NAMES):
-        told = f"instance ids run from {ids.min()} to {last}"
-        raise DataError(f"{path}: {told}; Cityscapes' are raw label ids (up to 33), or label id * 1000 + number.")
+    if ids.min() < 0 or (last // 1000 if last >= 1000 else last) >= len(CITYSCAPES_NAMES):
+        raise DataError(
+            f"{path}: instance ids run from {ids.min()} to {last}; Cityscapes' are raw label ids (up to 33), or "
+            "label id * 1000 + number."
+        )
     return ids
 
 
 def _read_mask(path: Path, size: tuple[int, ...]) -> np.ndarray:
     """(H,W) bool"""
-    mask = _open(path, "L")
+    mask = read_gray(path)
     if mask.shape != size:
         raise DataError(f"The mask {path} has {mask.shape} pixels (height, width), its image {size}; write full masks.")
     return mask != 0
-
-
-def _open(path: Path, mode: str | None) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert(mode) if mode else image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"The PNG {path} cannot be read: {error}.") from error

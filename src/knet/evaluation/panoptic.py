@@ -22,16 +22,18 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from knet.data.files.io import name_some
 from knet.errors import DataError
+from knet.evaluation.maps import check_map, check_size, runs
+from knet.evaluation.means import mean
 from knet.evaluation.panoptic_files import (
     ID_LIMIT,
     Labelled,
     SegmentLike,
+    class_table,
     read_annotations,
-    read_categories,
-    read_json,
+    read_document,
     read_pairs,
-    some,
 )
 from knet.structures import Category, SegmentInfo
 
@@ -49,12 +51,18 @@ class Segments:
 
 
 class PanopticQuality:
-    """Adds up PQ image by image, in memory that does not grow.
+    """Accumulates PQ image by image, in memory that does not grow.
 
     `counts` (4, K) float64 holds everything, a column a category: the sum of the matches' IoU (iou), the numbers of
     matches (tp), of predicted segments that match nothing (fp) and of truth segments that nothing matches (fn).
-    Accumulators add up: `merge` here, or a sum over processes
+    Accumulators can be added: with `merge`, or by a sum over processes
     (`torch.distributed.all_reduce(torch.from_numpy(quality.counts))`).
+
+    Args:
+        categories: the class table.
+
+    Raises:
+        DataError: the table is empty, or a category id occurs twice.
     """
 
     def __init__(self, categories: Sequence[Category]) -> None:
@@ -74,18 +82,23 @@ class PanopticQuality:
         *,
         name: str = "the image",
     ) -> None:
-        """Counts one image: (H,W) and (H,W) integer id maps of the original image, 0 = void, with their segments.
+        """Counts one image.
 
-        Truth pixels whose id no segment lists are neither void nor a segment: predictions there are wrong (official).
-        Truth segments without a pixel are missed. `name` is what errors call the image.
+        Truth pixels whose id no segment lists are neither void nor a segment: predictions there are wrong, as in the
+        official code. Truth segments without a pixel are missed.
 
-        Raises: DataError if the maps differ in size, an id is negative or above 16,777,215, a category is unknown,
-        an id is listed twice, or the predicted segments are not exactly the ids of the predicted map.
+        Args:
+            truth_ids, predicted_ids: (H,W) integer id maps at the size of the original image, 0 = void.
+            truth_segments, predicted_segments: the segments of the maps; those of the prediction must be exactly the
+                ids of its map.
+            name: what errors call the image.
+
+        Raises:
+            DataError: the maps differ in size, an id is negative or above 16,777,215, a category is unknown, an id is
+                listed twice, or the predicted segments are not exactly the ids of the predicted map.
         """
-        overlaps, truth, predicted = self.tabulate(
-            truth_ids, truth_segments, predicted_ids, predicted_segments, name=name
-        )
-        self.counts += match_segments(overlaps, truth, predicted, len(self.categories))
+        tables = self.tabulate(truth_ids, truth_segments, predicted_ids, predicted_segments, name=name)
+        self.counts += match_segments(*tables, len(self.categories))
 
     def tabulate(
         self,
@@ -96,51 +109,56 @@ class PanopticQuality:
         *,
         name: str = "the image",
     ) -> tuple[np.ndarray, Segments, Segments]:
-        """What `add` counts, without counting it: (2+T, 2+P) overlaps as `overlap_table` gives them, and the segments.
+        """What `add` would count of an image, without counting it.
 
-        Raises: DataError as `add`.
+        Returns:
+            The overlaps (2+T, 2+P) as `overlap_table` gives them, the truth's segments and the predicted ones.
+
+        Raises:
+            DataError: as `add`.
         """
-        truth_ids = _checked(truth_ids, f"{name} (truth)")
-        predicted_ids = _checked(predicted_ids, f"{name} (prediction)")
-        if truth_ids.shape != predicted_ids.shape:
-            raise DataError(
-                f"{name}: the prediction has {predicted_ids.shape} pixels (height, width), the truth "
-                f"{truth_ids.shape}; write predictions at the size of the original image."
-            )
+        truth_ids = check_map(truth_ids, f"{name} (truth)", "an id map is")
+        predicted_ids = check_map(predicted_ids, f"{name} (prediction)", "an id map is")
+        check_size(truth_ids, predicted_ids, name)
         truth = self._read(truth_segments, f"{name} (truth)")
         predicted = self._read(predicted_segments, f"{name} (prediction)")
         if (truth.ids == 0).any():
             raise DataError(f"{name} (truth): a segment has id 0, which means void; give segments ids from 1.")
         (true, found), lengths = runs(truth_ids, predicted_ids)
         for present, whose in ((true, "truth"), (found, "prediction")):
-            if present.min() < 0 or present.max() >= ID_LIMIT:
-                told = f"ids run from {present.min()} to {present.max()}"
-                raise DataError(f"{name} ({whose}): {told}; 0 (void) to {ID_LIMIT - 1} are allowed.")
+            low, high = present.min(), present.max()
+            if low < 0 or high >= ID_LIMIT:
+                raise DataError(
+                    f"{name} ({whose}): ids run from {low} to {high}; 0 (void) to {ID_LIMIT - 1} are allowed."
+                )
         overlaps = overlap_table(true, found, lengths, truth.ids, predicted.ids)
         if overlaps[:, _UNLISTED].any():
             unlisted = np.setdiff1d(predicted_ids, np.append(predicted.ids, 0))
-            raise DataError(f"{name}: the predicted mask has ids {some(unlisted)} that its segments do not list.")
+            raise DataError(f"{name}: the predicted mask has ids {name_some(unlisted)} that its segments do not list.")
         if not overlaps[:, _FIRST:].sum(axis=0).all():
             empty = predicted.ids[overlaps[:, _FIRST:].sum(axis=0) == 0]
-            raise DataError(f"{name}: the prediction lists segments {some(empty)} that have no pixel in its mask.")
+            raise DataError(f"{name}: the prediction lists segments {name_some(empty)} that have no pixel in its mask.")
         return overlaps, truth, predicted
 
     def merge(self, other: PanopticQuality) -> None:
         """Adds what another accumulator with the same class table has counted.
 
-        Raises: DataError if the class tables differ.
+        Raises:
+            DataError: the class tables differ.
         """
         if [category.id for category in self.categories] != [category.id for category in other.categories]:
             raise DataError("PQ accumulators with different class tables cannot be merged; build both from one table.")
         self.counts += other.counts
 
     def result(self) -> dict[str, Any]:
-        """PQ, SQ and RQ as fractions 0..1, for all, things, stuff and each category id.
+        """PQ, SQ and RQ of all categories, of things, of stuff and of each category.
 
-        `{"all": {"pq", "sq", "rq", "n"}, "things": {...}, "stuff": {...}, "classes": {category id: {"name", "thing",
-        "pq", "sq", "rq", "tp", "fp", "fn", "iou"}}}`; `n` is the number of categories averaged, `iou` the sum over
-        the matches. Where nothing was counted (a category that does not occur, no things at all) the three fractions
-        are None; the official code prints 0 for such a category and divides by zero for such a group.
+        Returns:
+            `{"all": {"pq", "sq", "rq", "n"}, "things": {...}, "stuff": {...}, "classes": {category id: {"name",
+            "thing", "pq", "sq", "rq", "tp", "fp", "fn", "iou"}}}`, fractions 0..1. `n` is the number of categories
+            averaged, `iou` the sum over the matches. Where nothing was counted (a category that does not occur, no
+            things at all) the three fractions are None; the official code prints 0 for such a category and divides by
+            zero for such a group.
         """
         classes: dict[int, dict[str, Any]] = {}
         for category, (iou, tp, fp, fn) in zip(self.categories, self.counts.T.tolist(), strict=True):
@@ -152,9 +170,9 @@ class PanopticQuality:
             classes[category.id] |= {"tp": int(tp), "fp": int(fp), "fn": int(fn), "iou": iou}
         rows = list(classes.values())
         return {
-            "all": _mean(rows),
-            "things": _mean([row for row in rows if row["thing"]]),
-            "stuff": _mean([row for row in rows if not row["thing"]]),
+            "all": _group(rows),
+            "things": _group([row for row in rows if row["thing"]]),
+            "stuff": _group([row for row in rows if not row["thing"]]),
             "classes": classes,
         }
 
@@ -177,11 +195,12 @@ class PanopticQuality:
             if rows[-1][1] < 0:
                 raise DataError(
                     f"{name}: segment {number} has the unknown category {category!r}; "
-                    f"the class table has {some(self._rows)}."
+                    f"the class table has {name_some(self._rows, 10)}."
                 )
         ids, labels, crowds, areas = zip(*rows, strict=True) if rows else ((), (), (), ())
         if len(set(ids)) != len(ids):
-            raise DataError(f"{name}: segments {some({i for i in ids if ids.count(i) > 1})} are listed twice.")
+            repeated = name_some({id_ for id_ in ids if ids.count(id_) > 1})
+            raise DataError(f"{name}: segments {repeated} are listed twice.")
         if ids and not (min(ids) >= 0 and max(ids) < ID_LIMIT):
             raise DataError(f"{name}: segment ids run from {min(ids)} to {max(ids)}; 0 to {ID_LIMIT - 1} are allowed.")
         return Segments(np.array(ids, np.int64), np.array(labels, np.int64), np.array(crowds, bool), np.array(areas))
@@ -190,10 +209,17 @@ class PanopticQuality:
 def match_segments(
     overlaps: np.ndarray, truth: Segments, predicted: Segments, classes: int, *, forgive_unlisted: bool = False
 ) -> np.ndarray:
-    """Matches the segments of one image, or of one window of a video, whose overlaps are (2+T, 2+P) pixels.
+    """Matches the segments of one image, or of one window of a video.
 
-    Gives (4, classes) float64: sum of IoU, tp, fp, fn of each category row. With `forgive_unlisted` truth pixels that
-    no segment lists forgive an unmatched prediction as void does (but stay in the union).
+    Args:
+        overlaps: (2+T, 2+P) pixels, as `overlap_table` gives them.
+        truth, predicted: the T and the P segments.
+        classes: the number of categories.
+        forgive_unlisted: whether truth pixels that no segment lists forgive an unmatched prediction as void does; they
+            stay in the union.
+
+    Returns:
+        (4, classes) float64: the sum of IoU, and the numbers of tp, fp and fn of each category.
     """
     both = overlaps[_FIRST:, _FIRST:].astype(np.float64)
     on_void = overlaps[_VOID, _FIRST:].astype(np.float64)
@@ -233,23 +259,31 @@ def panoptic_quality(
     prediction_masks: str | PathLike[str] | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """PQ of predictions against the truth: `PanopticQuality.result()` over all images of the truth.
+    """PQ of predictions over all images of the truth.
 
-    Either two COCO panoptic JSON files (Cityscapes and Mapillary use the same format), paired by `image_id`, whose
-    RGB PNG masks hold id = R + 256 G + 65536 B; or two equally long sequences of (id map (H,W), segments), with
-    `categories`. Masks lie in the folder named here, else in the one that is called like the JSON (without `.json`,
-    then without a number at its end: `panoptic_2018.json`, `panoptic/`), else beside the JSON. With files the class
-    table is the truth's, unless `categories` is given. Predictions for images without truth are ignored, as the
-    official code does.
+    Predictions for images without truth are ignored, as in the official code.
 
-    Raises: DataError for everything `PanopticQuality.add` refuses, files that are missing or damaged, and images
-    without a prediction.
+    Args:
+        truth, predictions: either two COCO panoptic JSON files (Cityscapes and Mapillary use the same format), paired
+            by `image_id`, whose RGB PNG masks hold id = R + 256 G + 65536 B; or two equally long sequences of
+            (id map (H,W), segments).
+        categories: the class table; with files None takes the truth's.
+        truth_masks, prediction_masks: the folders of the masks. None looks in the folder that is called like the JSON
+            file (without `.json`, then without a number at its end: `panoptic_2018.json`, `panoptic/`), then beside it.
+        progress: whether a progress bar is shown.
+
+    Returns:
+        What `PanopticQuality.result` returns.
+
+    Raises:
+        DataError: everything that `PanopticQuality.add` refuses, files that are missing or damaged, and images without
+            a prediction.
     """
     if isinstance(truth, str | PathLike) and isinstance(predictions, str | PathLike):
-        content = read_json(Path(truth))
-        table = list(categories) if categories is not None else read_categories(content, Path(truth))
+        content = read_document(Path(truth))
+        table = class_table(categories, content, Path(truth))
         true = read_annotations(content, Path(truth), truth_masks)
-        predicted = read_annotations(read_json(Path(predictions)), Path(predictions), prediction_masks)
+        predicted = read_annotations(read_document(Path(predictions)), Path(predictions), prediction_masks)
         pairs, total = read_pairs(true, predicted), len(true)
     elif isinstance(truth, str | PathLike) or isinstance(predictions, str | PathLike):
         raise DataError("Truth and predictions must both be JSON files, or both sequences of (id map, segments).")
@@ -259,42 +293,20 @@ def panoptic_quality(
         if len(truth) != len(predictions):
             raise DataError(f"There are {len(truth)} truth images, {len(predictions)} predictions; give one for each.")
         pairs = ((f"image {i}", *pair) for i, pair in enumerate(zip(truth, predictions, strict=True)))
-        table, total = list(categories), len(truth)
+        table, total = categories, len(truth)
     quality = PanopticQuality(table)
-    for name, (truth_ids, truth_segments), (predicted_ids, predicted_segments) in tqdm(
-        pairs, "PQ", total, unit="image", disable=None if progress else True
-    ):
-        quality.add(truth_ids, truth_segments, predicted_ids, predicted_segments, name=name)
+    for name, true_image, predicted_image in tqdm(pairs, "PQ", total, unit="image", disable=None if progress else True):
+        quality.add(*true_image, *predicted_image, name=name)
     return quality.result()
-
-
-def _checked(id_map: np.ndarray, name: str) -> np.ndarray:
-    id_map = np.asarray(id_map)
-    if id_map.ndim != 2 or id_map.dtype.kind not in "iu" or id_map.size == 0:
-        raise DataError(f"{name}: an id map is an (H,W) integer array, not {id_map.shape} {id_map.dtype}.")
-    return id_map
-
-
-def runs(*maps: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """Runs of pixels in which no map changes: maps of equal size -> (R,) values of each map, and (R,) lengths.
-
-    Neighbours mostly have the same ids: counted is not every pixel, but every run of equal ones, with its length.
-    """
-    flat = [values.ravel() for values in maps]
-    changes = flat[0][1:] != flat[0][:-1]
-    for values in flat[1:]:
-        changes |= values[1:] != values[:-1]
-    starts = np.concatenate([[0], np.flatnonzero(changes) + 1])
-    return [values[starts] for values in flat], np.diff(starts, append=flat[0].size)
 
 
 def overlap_table(
     truth_runs: np.ndarray, predicted_runs: np.ndarray, lengths: np.ndarray, truth: np.ndarray, predicted: np.ndarray
 ) -> np.ndarray:
-    """Pixels that truth and prediction share: runs (R,), (R,), (R,) and listed ids (T,), (P,) -> (2+T, 2+P) int64.
+    """The pixels that truth and prediction share: runs (R,), (R,), (R,) and listed ids (T,), (P,) -> (2+T, 2+P) int64
 
-    The first two rows and columns are ids that are not listed, and void. A predicted segment that is listed with
-    id 0 is a segment, as in panopticapi.
+    The first row and column are those of ids that are not listed, the second those of void. A predicted segment that is
+    listed with id 0 is a segment, as in panopticapi.
     """
     width = _FIRST + len(predicted)
     cells = positions(truth_runs, truth) * width + positions(predicted_runs, predicted)
@@ -303,9 +315,9 @@ def overlap_table(
 
 
 def positions(values: np.ndarray, listed: np.ndarray) -> np.ndarray:
-    """Where each id stands in the table of overlaps. (R,) ids from 0 on, (S,) -> (R,) int64
+    """The row of each id in the table of overlaps: (R,) ids from 0 on, (S,) listed ids -> (R,) int64
 
-    0 stands for ids that are not listed, 1 for void (id 0), 2 + s for the s-th of `listed`.
+    0 is the row of ids that are not listed, 1 that of void (id 0), 2 + s that of the s-th of `listed`.
     """
     known = np.concatenate([[0], listed])
     order = np.argsort(known, kind="stable")  # a listed 0 comes behind the other, and so counts
@@ -314,7 +326,6 @@ def positions(values: np.ndarray, listed: np.ndarray) -> np.ndarray:
     return np.where(ordered[nearest] == values, order[nearest] + _VOID, _UNLISTED)
 
 
-def _mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _group(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     present = [row for row in rows if row["pq"] is not None]
-    means = {key: sum(row[key] for row in present) / len(present) if present else None for key in ("pq", "sq", "rq")}
-    return {**means, "n": len(present)}
+    return {**{key: mean(row[key] for row in present) for key in ("pq", "sq", "rq")}, "n": len(present)}

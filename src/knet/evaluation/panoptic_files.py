@@ -1,19 +1,22 @@
-"""COCO panoptic files as the metric reads them: a JSON file, and for each image a PNG whose colours are ids."""
+"""COCO panoptic files as the metrics read them: a JSON file, and for each image a PNG whose colours are segment ids.
+
+The metrics ask for less than `knet.data.readers.coco_panoptic`, which reads data to learn from: there need be no list
+of images, predictions need no class table, and masks of images that are not evaluated may be missing.
+"""
 
 from __future__ import annotations
 
-import json
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from knet.data.files.io import read_ids
+from knet.data.categories import categories_from_rows
+from knet.data.files.ahead import map_ahead
+from knet.data.files.io import name_some, read_ids, read_json
 from knet.errors import DataError
 from knet.structures import Category, Segment, SegmentInfo
 
@@ -26,40 +29,43 @@ Labelled = tuple[np.ndarray, Sequence[SegmentLike]]
 Annotation = tuple[Path, list[Any]]
 """Where an image's mask lies, and its segments."""
 
-Source = TypeVar("Source")
-Content = TypeVar("Content")
-
 ID_LIMIT = 1 << 24  # an RGB mask holds three bytes
 
-_AHEAD = 2  # images that are read while another is counted: decoding runs in threads, on other cores
 
+def read_document(path: Path) -> dict[str, Any]:
+    """The content of a COCO panoptic JSON file, which has a list `annotations`.
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The content of a COCO panoptic file, which has a list `annotations`. Raises: DataError."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as a COCO panoptic JSON file: {error}.") from error
+    Raises:
+        DataError: the file is missing, broken, or has no such list.
+    """
+    content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
         raise DataError(f"{path} has no list of `annotations`; give a JSON file in the COCO panoptic format.")
     return content
 
 
-def read_categories(content: Mapping[str, Any], path: Path) -> list[Category]:
-    """Its class table. Raises: DataError."""
-    try:
-        return [
-            Category(row["id"], str(row["name"]), bool(row["isthing"]), tuple(row.get("color", (0, 0, 0))))
-            for row in content["categories"]
-        ]
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path} needs `categories` with id, name and isthing; the truth carries them.") from error
+def class_table(classes: Sequence[Category] | None, content: Mapping[str, Any], path: Path) -> Sequence[Category]:
+    """The classes that were given, else those of the document.
+
+    Raises:
+        DataError: the document has no sound class table.
+    """
+    return categories_from_rows(content.get("categories"), str(path), DataError)[0] if classes is None else classes
 
 
 def read_annotations(
     content: Mapping[str, Any], path: Path, folder: str | PathLike[str] | None
 ) -> dict[Any, Annotation]:
-    """{image_id: (its mask's path, its segments)}; the folder is the first of the usual ones that holds a mask."""
+    """The annotation of each `image_id` of a document.
+
+    Args:
+        content: the document that lies at `path`.
+        path: named in errors; masks are looked for beside it.
+        folder: of the masks; None takes the first of the usual ones that holds a mask.
+
+    Raises:
+        DataError: an annotation lacks something.
+    """
     rows: dict[Any, tuple[str, list[Any]]] = {}
     for row in content["annotations"]:
         try:
@@ -84,34 +90,27 @@ def _image_key(image: Any) -> Any:
 def read_pairs(
     truth: Mapping[Any, Annotation], predictions: Mapping[Any, Annotation]
 ) -> Iterator[tuple[str, Labelled, Labelled]]:
-    """(name, truth, prediction) of each image of the truth, read ahead in threads. Raises: DataError."""
+    """The name, the truth and the prediction of each image of the truth, read ahead in threads.
+
+    Raises:
+        DataError: an image has no prediction, or a mask cannot be read.
+    """
     missing = [image for image in truth if image not in predictions]
     if missing:
-        raise DataError(f"There is no prediction for image_id {some(missing)}; every image of the truth needs one.")
-    masks = [path for image in truth for path in (truth[image][0], predictions[image][0])]
-    ids = read_ahead(read_mask, masks)
-    for image in truth:
-        yield f"image {image}", (next(ids), truth[image][1]), (next(ids), predictions[image][1])
+        raise DataError(
+            f"There is no prediction for image_id {name_some(missing)}; every image of the truth needs one."
+        )
+    pairs = [(truth[image], predictions[image]) for image in truth]
+    for image, (true, predicted) in zip(truth, read_mask_pairs(pairs), strict=True):
+        yield f"image {image}", true, predicted
 
 
-def read_ahead(read: Callable[[Source], Content], sources: Sequence[Source]) -> Iterator[Content]:
-    """What `read` gives for each source, in order; the next few are read in threads meanwhile."""
-    with ThreadPoolExecutor(2 * _AHEAD) as pool:
-        reading = deque(pool.submit(read, source) for source in sources[: 2 * _AHEAD])
-        for following in range(2 * _AHEAD, 2 * _AHEAD + len(sources)):
-            content = reading.popleft().result()
-            reading.extend(pool.submit(read, source) for source in sources[following : following + 1])
-            yield content
+def read_mask_pairs(pairs: Sequence[tuple[Annotation, Annotation]]) -> Iterator[tuple[Labelled, Labelled]]:
+    """The id maps and segments of pairs of annotations, read ahead in threads.
 
-
-def read_mask(path: Path) -> np.ndarray:
-    """A panoptic PNG's ids: (H,W) int32, R + 256 G + 65536 B. Raises: DataError."""
-    if not path.is_file():
-        raise DataError(f"The mask {path} cannot be read: there is no such file; name the folder of the masks.")
-    return read_ids(path)
-
-
-def some(values: Iterable[Any]) -> str:
-    """The first ten values, for a message."""
-    values = list(values)
-    return ", ".join(map(str, values[:10])) + (f" and {len(values) - 10} more" if len(values) > 10 else "")
+    Raises:
+        DataError: a mask cannot be read.
+    """
+    ids = map_ahead(read_ids, [path for pair in pairs for path, _ in pair])
+    for (_, true), (_, predicted) in pairs:
+        yield (next(ids), true), (next(ids), predicted)

@@ -1,4 +1,4 @@
-"""Results of the metrics for people and programs: a text table, a CSV file, a JSON file.
+"""Results of the metrics for people and programs: a table in plain text, a CSV file, a JSON file.
 
 All functions take the dictionary that `panoptic_quality`, `PanopticQuality.result`, `mean_iou`, `mask_ap`,
 `cityscapes_instance_ap`, `stq`, `vpq` or `ytvis_ap` returned.
@@ -17,6 +17,8 @@ from typing import Any
 from knet.files import atomic_path
 
 Row = dict[str, str | int | float | None]
+Listed = tuple[str, Any, str, Mapping[str, Any]]
+"""A row's level, id, name and figures."""
 
 # What a table shows of each row: column -> heading. Fractions are shown in percent, counts as they are.
 _PANOPTIC = {"pq": "PQ", "sq": "SQ", "rq": "RQ", "tp": "TP", "fp": "FP", "fn": "FN", "n": "N"}
@@ -30,62 +32,69 @@ _WINDOW = "window_"  # columns of VPQ's table, one for each window, are called b
 
 
 def rows(result: Mapping[str, Any]) -> list[Row]:
-    """The result as flat rows, the classes first and the summary last; `level` says which is which.
+    """The result as flat rows, the classes first and the summary last.
 
-    Panoptic: `level` (class, all, things, stuff), `id`, `name`, `pq`, `sq`, `rq`, `tp`, `fp`, `fn`, `n` (categories
-    averaged, in the summary). Semantic: `level` (class, category, mean, accuracy: the share of right pixels, in
-    the column `iou`), `id`, `name`, `iou`, `niou` (only Cityscapes), `pixels`. Instances: `level` (class, mean),
-    `id`, `name`, `ap`, `ap50`, `objects`; COCO's have more, as `mask_ap` gives them. ADE20K adds the means by both
-    conventions (level mean) and the official score (level score). STQ: `level` (class, sequence, all), `stq`, `aq`,
-    `sq` (a class's IoU), `tracks`, `frames`. VPQ: `level` (class, sequence, things, stuff, all), `vpq` (the mean over
-    the windows), `window_1` and so on (PQ in windows of that many frames), `frames`. The name of their last row says
-    the protocol. Fractions are 0..1; None where there is nothing to say.
+    Returns:
+        Rows with `level`, which says what a row is about, `id` and `name`, and the figures of the metric, fractions
+        0..1; None where there is nothing to say.
+
+        - Panoptic: level class, all, things or stuff; `pq`, `sq`, `rq`, `tp`, `fp`, `fn`, and in the summary `n`, the
+          number of categories averaged.
+        - Semantic: level class, category, mean or accuracy (the share of right pixels, in the column `iou`); `iou`,
+          `niou` (Cityscapes only), `pixels`. ADE20K has the means by both conventions and the official score (level
+          score).
+        - Instances: level class or mean; `ap`, `ap50`, `objects`, and of COCO and YouTube-VIS the others of `mask_ap`.
+        - STQ: level class, sequence or all; `stq`, `aq`, `sq` (a class's IoU), `tracks`, `frames`.
+        - VPQ: level class, sequence, things, stuff or all; `vpq` (the mean over the windows), `window_1` and so on (PQ
+          in windows of that many frames), `frames`.
+
+        The name of the last row of STQ and VPQ says the protocol.
     """
     if "sequences" in result:
         columns, listed = _vpq_rows(result) if "windows" in result else _stq_rows(result)
-    elif "ap" in result.get("all", {}):
-        columns = _COCO
-        listed = [("class", key, row["name"], row) for key, row in result["classes"].items()]
-        objects = sum(row["objects"] for row in result["classes"].values())
-        listed.append(("mean", None, "mean of classes", {**result["all"], "objects": objects}))
-    elif "all" in result:
-        columns = _PANOPTIC
-        listed = [("class", key, row["name"], row) for key, row in result["classes"].items()]
-        listed += [(level, None, level, result[level]) for level in ("all", "things", "stuff")]
-    elif "ap" in result:
-        columns = _INSTANCE
-        listed = [("class", key, row["name"], row) for key, row in result["classes"].items()]
-        objects = sum(row["objects"] for row in result["classes"].values())
-        listed.append(("mean", None, "mean of classes", {**result, "objects": objects}))
     else:
-        columns = _SEMANTIC if "mniou" in result else {key: _SEMANTIC[key] for key in ("iou", "pixels")}
         listed = [("class", key, row["name"], row) for key, row in result["classes"].items()]
-        listed += [("category", None, name, row) for name, row in result.get("categories", {}).items()]
-        listed += [
-            ("mean", None, name, {"iou": result[f"{prefix}miou"], "niou": result.get(f"{prefix}mniou")})
-            for name, prefix in (("mean of categories", "category_"), ("mean of classes", ""))
-            if f"{prefix}miou" in result and "sceneparsing" not in result
-        ]
-        if "sceneparsing" in result:
-            listed += [
-                ("mean", None, "mean of the classes that occur (mmsegmentation)", {"iou": result["miou"]}),
-                ("mean", None, "mean of all classes (sceneparsing)", {"iou": result["sceneparsing"]["miou"]}),
-                ("score", None, "score (sceneparsing)", {"iou": result["sceneparsing"]["score"]}),
-            ]
-        listed.append(("accuracy", None, "pixel accuracy", {"iou": result["pixel_accuracy"]}))
+        whole = result.get("all", result)
+        if "ap" in whole:
+            columns = _COCO if "all" in result else _INSTANCE
+            objects = sum(row["objects"] for row in result["classes"].values())
+            listed.append(("mean", None, "mean of classes", {**whole, "objects": objects}))
+        elif "all" in result:
+            columns = _PANOPTIC
+            listed += [(level, None, level, result[level]) for level in ("all", "things", "stuff")]
+        else:
+            columns = _SEMANTIC if "mniou" in result else {key: _SEMANTIC[key] for key in ("iou", "pixels")}
+            listed += _semantic_summary(result)
     return [{"level": a, "id": b, "name": c, **{key: row.get(key) for key in columns}} for a, b, c, row in listed]
 
 
-def _stq_rows(result: Mapping[str, Any]) -> tuple[dict[str, str], list[tuple[str, Any, str, Any]]]:
+def _semantic_summary(result: Mapping[str, Any]) -> list[Listed]:
+    summary: list[Listed] = [("category", None, name, row) for name, row in result.get("categories", {}).items()]
+    if official := result.get("sceneparsing"):
+        summary += [
+            ("mean", None, "mean of the classes that occur (mmsegmentation)", {"iou": result["miou"]}),
+            ("mean", None, "mean of all classes (sceneparsing)", {"iou": official["miou"]}),
+            ("score", None, "score (sceneparsing)", {"iou": official["score"]}),
+        ]
+    else:
+        summary += [
+            ("mean", None, name, {"iou": result[f"{prefix}miou"], "niou": result.get(f"{prefix}mniou")})
+            for name, prefix in (("mean of categories", "category_"), ("mean of classes", ""))
+            if f"{prefix}miou" in result
+        ]
+    return [*summary, ("accuracy", None, "pixel accuracy", {"iou": result["pixel_accuracy"]})]
+
+
+def _stq_rows(result: Mapping[str, Any]) -> tuple[dict[str, str], list[Listed]]:
     listed = [("class", key, row["name"], {**row, "sq": row["iou"]}) for key, row in result["classes"].items()]
     listed += [("sequence", None, name, row) for name, row in result["sequences"].items()]
     return _STQ, [*listed, ("all", None, f"all ({result['protocol']} protocol)", result["all"])]
 
 
-def _vpq_rows(result: Mapping[str, Any]) -> tuple[dict[str, str], list[tuple[str, Any, str, Any]]]:
+def _vpq_rows(result: Mapping[str, Any]) -> tuple[dict[str, str], list[Listed]]:
     windows = result["windows"]
     columns = {"vpq": "VPQ"} | {f"{_WINDOW}{frames}": str(frames) for frames in windows} | {"frames": "frames"}
-    listed: list[tuple[str, Any, str, Any]] = []
+    listed: list[Listed] = []
     for key, row in result["classes"].items():
         cells = {f"{_WINDOW}{frames}": window["classes"][key]["pq"] for frames, window in windows.items()}
         listed.append(("class", key, row["name"], {**cells, "vpq": row["vpq"]}))
@@ -98,7 +107,7 @@ def _vpq_rows(result: Mapping[str, Any]) -> tuple[dict[str, str], list[tuple[str
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """The result as a table of plain text, in percent with one decimal; "-" where there is nothing to say."""
+    """The result as a table in plain text, in percent with one decimal; "-" where there is nothing to say."""
     body = rows(result)
     headings = {**_PANOPTIC, **_SEMANTIC, **_COCO, **_STQ, "vpq": "VPQ"}
     headings |= {key: key.removeprefix(_WINDOW) for key in body[0] if key.startswith(_WINDOW)}
@@ -121,7 +130,8 @@ def table(result: Mapping[str, Any]) -> str:
 def write_csv(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Writes the rows in full precision, fractions 0..1, an empty cell for None.
 
-    Raises: OutputError if the file cannot be written.
+    Raises:
+        OutputError: the file cannot be written.
     """
     body = rows(result)
     text = io.StringIO(newline="")
@@ -134,7 +144,8 @@ def write_csv(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
 def write_json(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Writes the dictionary as it is, in full precision, null for None.
 
-    Raises: OutputError if the file cannot be written.
+    Raises:
+        OutputError: the file cannot be written.
     """
     _write(Path(path), json.dumps(result, indent=1, allow_nan=False) + "\n")
 

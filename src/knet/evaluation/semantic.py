@@ -15,38 +15,44 @@ mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from knet.data.categories import load_table
-from knet.data.cityscapes_labels import CITYSCAPES_EVALUATED, CITYSCAPES_LABELS
+from knet.data.cityscapes_labels import CITYSCAPES_EVALUATED, CITYSCAPES_LABELS, CITYSCAPES_NAMES
 from knet.errors import DataError
-from knet.evaluation.semantic_files import LabelMap, check_size, checked, instance_maps, pair, read_map
+from knet.evaluation.maps import check_map, check_size
+from knet.evaluation.means import mean
+from knet.evaluation.semantic_files import LabelMap, instance_maps, pair, read_map
 from knet.structures import Category
 
 PROTOCOLS = ("mean", "mapillary", "cityscapes", "ade20k")
 
-_NAMES = tuple(chain.from_iterable(CITYSCAPES_LABELS.values()))
 _CATEGORY_OF = tuple(category for category, names in CITYSCAPES_LABELS.items() for _ in names)
 # Mean size of an instance over the data set, in pixels, by label id: the numbers that the official nIoU uses.
 _MEAN_SIZES = {24: 3462.4756337644, 25: 3930.4788056518, 26: 12794.0202738185, 27: 27855.1264367816}
 _MEAN_SIZES |= {28: 35732.1511111111, 31: 67583.7075812274, 32: 6298.7200839748, 33: 4672.3249222261}
 _RAW_LABELS = {  # what a message says where maps hold other numbers
-    "cityscapes": "Cityscapes is judged on raw label ids 0..{last} (road is 7)",
-    "ade20k": "ADE20K is judged on the values of its files, 0..{last} (0: other, wall is 1)",
+    "cityscapes": "Cityscapes is evaluated on raw label ids 0..{last} (road is 7)",
+    "ade20k": "ADE20K is evaluated on the values of its files, 0..{last} (0: other, wall is 1)",
 }
-_NOT_JUDGED = (29, 30)  # caravan and trailer have instances, but no score
+_NOT_EVALUATED = (29, 30)  # caravan and trailer have instances, but no score
 
 
 class ConfusionMatrix:
-    """Counts pixels by true and predicted class, image by image; memory does not grow.
+    """Counts pixels by true and predicted class, image by image, in memory that does not grow.
 
-    `counts` (K, K+1) int64: rows are true classes, columns predicted ones, the last column is void. Matrices add up:
-    `merge` here, or a sum over processes (`torch.distributed.all_reduce(torch.from_numpy(matrix.counts))`).
+    `counts` (K, K+1) int64: rows are true classes, columns predicted ones, the last column is void. Matrices can be
+    added: with `merge`, or by a sum over processes (`torch.distributed.all_reduce(torch.from_numpy(matrix.counts))`).
+
+    Args:
+        classes: their number K, 1 or more.
+
+    Raises:
+        DataError: there is none.
     """
 
     def __init__(self, classes: int) -> None:
@@ -55,12 +61,17 @@ class ConfusionMatrix:
         self.counts = np.zeros((classes, classes + 1), np.int64)
 
     def add(self, truth: np.ndarray, predicted: np.ndarray, *, name: str = "the image") -> None:
-        """Counts one image: (H,W) and (H,W) integer labels 0..K-1; every other value is void.
+        """Counts one image.
 
-        Raises: DataError if the maps are not two-dimensional integer arrays of one size.
+        Args:
+            truth, predicted: (H,W) integer labels 0..K-1; every other value is void.
+            name: what errors call the image.
+
+        Raises:
+            DataError: the maps are not two-dimensional integer arrays of one size.
         """
         classes, columns = self.counts.shape
-        truth, predicted = checked(truth, f"{name} (truth)"), checked(predicted, f"{name} (prediction)")
+        truth, predicted = check_map(truth, f"{name} (truth)"), check_map(predicted, f"{name} (prediction)")
         check_size(truth, predicted, name)
         labelled = (truth >= 0) & (truth < classes)
         cells, found = truth[labelled].astype(np.int64), predicted[labelled].astype(np.int64)
@@ -72,11 +83,14 @@ class ConfusionMatrix:
     def merge(self, other: ConfusionMatrix) -> None:
         """Adds what another matrix over the same classes has counted.
 
-        Raises: DataError if it has another number of classes.
+        Raises:
+            DataError: it has another number of classes.
         """
         if self.counts.shape != other.counts.shape:
-            told = f"of {len(self.counts)} and {len(other.counts)} classes cannot be merged"
-            raise DataError(f"Confusion matrices {told}; count both over the same class table.")
+            raise DataError(
+                f"Confusion matrices of {len(self.counts)} and {len(other.counts)} classes cannot be merged; count "
+                "both over the same class table."
+            )
         self.counts += other.counts
 
     def group(self, groups: Sequence[Sequence[int]]) -> ConfusionMatrix:
@@ -96,7 +110,7 @@ class ConfusionMatrix:
         return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
 
     def pixel_accuracy(self) -> float:
-        """Share of the labelled pixels that are predicted right, 0..1; NaN if there are none."""
+        """The share of labelled pixels whose class is right, 0..1; NaN if there are none."""
         pixels = self.counts.sum()
         return float(np.trace(self.counts) / pixels) if pixels else float("nan")
 
@@ -106,7 +120,7 @@ class _InstanceScores:
 
     The true and the missed pixels of an instance are weighted by (mean size of the class) / (size of the instance);
     false positives, counted by the confusion matrix over the raw labels, are not. As in the official code, an
-    instance's category is also found where a label of it that is not judged (caravan, trailer) is predicted.
+    instance's category is also found where a label of it that is not evaluated (caravan, trailer) is predicted.
     """
 
     def __init__(self) -> None:
@@ -115,7 +129,7 @@ class _InstanceScores:
 
     def add(self, instances: np.ndarray, predicted: np.ndarray, name: str) -> None:
         """(H,W) integer instance ids (label id * 1000 + number; up to 1000: no instance), (H,W) raw label ids."""
-        instances = checked(instances, f"{name} (instances)")
+        instances = check_map(instances, f"{name} (instances)")
         check_size(instances, predicted, f"{name} (instances)")
         single = instances > 1000
         ids, found = instances[single].astype(np.int64), predicted[single].astype(np.int64)
@@ -123,7 +137,7 @@ class _InstanceScores:
         category_hits = {group: np.bincount(ids, np.isin(found, _members(group))) for group in self.categories}
         for instance in np.flatnonzero(sizes).tolist():
             label = instance // 1000
-            if label in _NOT_JUDGED:
+            if label in _NOT_EVALUATED:
                 continue
             if label not in _MEAN_SIZES:
                 raise DataError(f"{name}: instance id {instance} is of label {label}, which has no instances.")
@@ -152,23 +166,30 @@ def mean_iou(
     instances: LabelMap | Sequence[LabelMap] | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """IoU of each class and its mean over all images; the protocols are explained at the top of this file.
+    """IoU of each class and its mean over all images.
 
-    `truth` and `predictions` are both folders of single-channel PNGs (searched recursively, paired by path or file
-    name), or both a label map (array or PNG), or equally long sequences of those. `classes` says which pixel values
-    are classes: {value: name}, Category rows (their `id`), or names (0, 1, ...); every other value is void.
+    Args:
+        truth, predictions: both folders of single-channel PNGs (searched recursively, paired by path or file name), or
+            both a label map (array or PNG), or equally long sequences of those.
+        classes: which pixel values are classes: {value: name}, Category rows (their `id`), or names (0, 1, ...); every
+            other value is void. "cityscapes" has its own classes, "ade20k" the pixel values 1..150 (0: other) unless
+            some are given; the other protocols need them.
+        protocol: one of `PROTOCOLS`, see the top of this file. "cityscapes" takes `*_labelIds.png` and predictions with
+            raw label ids, paired by the file names' `city_sequence_frame`.
+        instances: instance maps for Cityscapes' nIoU; None takes the `*_instanceIds.png` beside the truth, if there are
+            some.
+        progress: whether a progress bar is shown.
 
-    "cityscapes" has its own classes: `*_labelIds.png` and predictions with raw label ids, paired by the file names'
-    `city_sequence_frame`. nIoU is added if there are `*_instanceIds.png` beside the truth, or `instances`.
-    "ade20k" has its own as well, the pixel values 1..150 (0: other), unless `classes` names some.
+    Returns:
+        `{"miou", "pixel_accuracy", "classes": {value: {"name", "iou", "pixels"}}}`, fractions 0..1, None where nothing
+        was counted; `pixels` are the class's labelled ones. "cityscapes" adds `"mniou"`, each class's `"niou"`,
+        `"categories": {name: {"iou", "niou"}}`, and their means `"category_miou"` and `"category_mniou"`. "ade20k" adds
+        `"mmsegmentation": {"miou", "macc", "pixel_accuracy"}` and `"sceneparsing": {"miou", "pixel_accuracy",
+        "score"}`: `macc` is the mean class accuracy, `score` the mean of mIoU and pixel accuracy.
 
-    Gives fractions 0..1, None where nothing was counted: `{"miou", "pixel_accuracy", "classes": {value: {"name",
-    "iou", "pixels"}}}`, `pixels` being the class's labelled pixels. "cityscapes" adds `"mniou"`, each class's
-    `"niou"`, `"categories": {name: {"iou", "niou"}}`, and their means `"category_miou"` and `"category_mniou"`.
-    "ade20k" adds `"mmsegmentation": {"miou", "macc", "pixel_accuracy"}` and `"sceneparsing": {"miou",
-    "pixel_accuracy", "score"}`: the mean class accuracy, and the mean of mIoU and pixel accuracy.
-
-    Raises: DataError for files that are missing or damaged, sizes that differ, and unknown Cityscapes labels.
+    Raises:
+        DataError: a file is missing or damaged, sizes differ, a Cityscapes label is unknown, or an option is not for
+            the protocol.
     """
     if protocol not in PROTOCOLS:
         raise DataError(f"There is no protocol {protocol!r} for mean IoU; use {', '.join(PROTOCOLS)}.")
@@ -177,11 +198,11 @@ def mean_iou(
         ade20k = load_table("ade20k")
         classes = {value: c.name for value, c in zip(ade20k.label_values, ade20k.categories, strict=True)}
     if cityscapes == (classes is not None):
-        told = "has its own classes; leave `classes` out" if cityscapes else "needs `classes`, {pixel value: name}"
-        raise DataError(f"The protocol {protocol!r} {told}.")
+        fault = "has its own classes; leave `classes` out" if cityscapes else "needs `classes`, {pixel value: name}"
+        raise DataError(f"The protocol {protocol!r} {fault}.")
     if instances is not None and not cityscapes:
         raise DataError(f"`instances` serve nIoU, which the protocol {protocol!r} does not have; leave them out.")
-    table = _table(classes if classes is not None else _NAMES)
+    table = _table(classes if classes is not None else CITYSCAPES_NAMES)
     matrix, scores = ConfusionMatrix(len(table)), _InstanceScores()
     images = pair(truth, predictions, cityscapes)
     numbered = instance_maps([image[1] for image in images], instances) if cityscapes else []
@@ -190,8 +211,8 @@ def mean_iou(
     ):
         truth_map, predicted_map = read_map(true, f"{name} (truth)"), read_map(predicted, f"{name} (prediction)")
         if protocol in _RAW_LABELS:
-            _known_labels(truth_map, f"{name} (truth)", max(table), _RAW_LABELS[protocol])
-            _known_labels(predicted_map, f"{name} (prediction)", max(table), _RAW_LABELS[protocol])
+            _check_labels(truth_map, f"{name} (truth)", max(table), _RAW_LABELS[protocol])
+            _check_labels(predicted_map, f"{name} (prediction)", max(table), _RAW_LABELS[protocol])
         matrix.add(_labels(truth_map, list(table)), _labels(predicted_map, list(table)), name=name)
         if numbered:
             scores.add(read_map(numbered[index], f"{name} (instances)"), predicted_map, name)
@@ -209,7 +230,7 @@ def semantic_result(matrix: ConfusionMatrix, table: Mapping[int, str]) -> dict[s
         value: {"name": name, "iou": _number(iou[row]), "pixels": pixels[row]}
         for row, (value, name) in enumerate(table.items())
     }
-    return {"miou": _mean(iou), "pixel_accuracy": _number(matrix.pixel_accuracy()), "classes": classes}
+    return {"miou": mean(iou), "pixel_accuracy": _number(matrix.pixel_accuracy()), "classes": classes}
 
 
 def ade20k_means(matrix: ConfusionMatrix) -> dict[str, dict[str, float | None]]:
@@ -220,26 +241,26 @@ def ade20k_means(matrix: ConfusionMatrix) -> dict[str, dict[str, float | None]]:
     accuracy, official = _number(matrix.pixel_accuracy()), float(np.nan_to_num(iou).mean())
     score = None if accuracy is None else (accuracy + official) / 2
     return {
-        "mmsegmentation": {"miou": _mean(iou.tolist()), "macc": _mean(recall.tolist()), "pixel_accuracy": accuracy},
+        "mmsegmentation": {"miou": mean(iou.tolist()), "macc": mean(recall.tolist()), "pixel_accuracy": accuracy},
         "sceneparsing": {"miou": official, "pixel_accuracy": accuracy, "score": score},
     }
 
 
 def _cityscapes_result(matrix: ConfusionMatrix, scores: _InstanceScores | None) -> dict[str, Any]:
     """The result from the matrix over all 34 raw labels."""
-    judged = {label: _NAMES[label] for label in CITYSCAPES_EVALUATED}
-    result = semantic_result(matrix.group([[label] for label in judged]), judged)
+    evaluated = {label: CITYSCAPES_NAMES[label] for label in CITYSCAPES_EVALUATED}
+    result = semantic_result(matrix.group([[label] for label in evaluated]), evaluated)
     for label, row in result["classes"].items():
         row["niou"] = scores.niou(label, matrix) if scores else None
     names = [name for name in CITYSCAPES_LABELS if name != "void"]
-    groups = [[label for label in _members(name) if label in judged] for name in names]
+    groups = [[label for label in _members(name) if label in evaluated] for name in names]
     result["categories"] = {
         name: {"iou": _number(iou), "niou": scores.niou(name, matrix) if scores else None}
         for name, iou in zip(names, matrix.group(groups).iou().tolist(), strict=True)
     }
     for prefix, rows in (("", result["classes"]), ("category_", result["categories"])):
         for key in ("iou", "niou"):
-            result[f"{prefix}m{key}"] = _mean(row[key] for row in rows.values())
+            result[f"{prefix}m{key}"] = mean(row[key] for row in rows.values())
     return result
 
 
@@ -269,15 +290,12 @@ def _labels(values: np.ndarray, table: Sequence[int]) -> np.ndarray:
     return row_of[np.where(outside, len(row_of) - 1, values.astype(np.int64))]
 
 
-def _known_labels(values: np.ndarray, name: str, last: int, told: str) -> None:
+def _check_labels(values: np.ndarray, name: str, last: int, rule: str) -> None:
     if values.min() < 0 or values.max() > last:
-        seen = f"pixel values run from {values.min()} to {values.max()}"
-        raise DataError(f"{name}: {seen}; {told.format(last=last)}, not on training labels.")
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    present = [value for value in values if value is not None and value == value]
-    return sum(present) / len(present) if present else None
+        raise DataError(
+            f"{name}: pixel values run from {values.min()} to {values.max()}; {rule.format(last=last)}, not on "
+            "training labels."
+        )
 
 
 def _number(value: float) -> float | None:

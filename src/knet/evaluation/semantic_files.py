@@ -7,9 +7,10 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from knet.data.files.io import read_labels
 from knet.errors import DataError
+from knet.evaluation.maps import check_map
 
 LabelMap = np.ndarray | str | PathLike[str]
 """A label map: an integer array (H,W), or the path of the single-channel PNG that holds it."""
@@ -18,7 +19,11 @@ LabelMap = np.ndarray | str | PathLike[str]
 def pair(
     truth: LabelMap | Sequence[LabelMap], predictions: LabelMap | Sequence[LabelMap], cityscapes: bool
 ) -> list[tuple[str, LabelMap, LabelMap]]:
-    """(name, truth, prediction) of each image. Raises: DataError if they do not pair up."""
+    """The name, the truth and the prediction of each image.
+
+    Raises:
+        DataError: they do not pair up.
+    """
     if isinstance(truth, str | PathLike) and isinstance(predictions, str | PathLike) and Path(truth).is_dir():
         return _pair_folders(Path(truth), Path(predictions), cityscapes)
     true, predicted = _listed(truth), _listed(predictions)
@@ -45,14 +50,18 @@ def _pair_folders(truth: Path, predictions: Path, cityscapes: bool) -> list[tupl
         if len(found) > 1:  # the same name in several folders: the one at the same place is meant
             found = [item for item in found if item.relative_to(predictions) == path.relative_to(truth)] or found
         if len(found) != 1:
-            told = f"{len(found)} predictions" if found else "no prediction"
-            raise DataError(f"{predictions} holds {told} for {path} (looked for {key(path)}); one is needed.")
+            count = f"{len(found)} predictions" if found else "no prediction"
+            raise DataError(f"{predictions} holds {count} for {path} (looked for {key(path)}); one is needed.")
         pairs.append((str(path), path, found[0]))
     return pairs
 
 
 def instance_maps(truth: Sequence[LabelMap], given: LabelMap | Sequence[LabelMap] | None) -> list[LabelMap]:
-    """The instance map of each truth image, or none at all. Raises: DataError if some are given, but not all."""
+    """The instance map of each truth image, or none at all.
+
+    Raises:
+        DataError: there are some, but not all.
+    """
     maps: list[LabelMap] = []
     if given is not None:
         maps = _listed(given)
@@ -69,28 +78,9 @@ def _listed(maps: LabelMap | Sequence[LabelMap]) -> list[LabelMap]:
 
 
 def read_map(source: LabelMap, name: str) -> np.ndarray:
-    """A label map as an array (H,W); a palette PNG gives its indices. Raises: DataError if it is none."""
-    if isinstance(source, np.ndarray):
-        return checked(source, name)
-    try:
-        with Image.open(source) as image:
-            return checked(np.asarray(image), f"{source}")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"The label map {source} cannot be read: {error}.") from error
+    """A label map as an (H,W) integer array; a palette PNG gives its indices.
 
-
-def checked(labels: np.ndarray, name: str) -> np.ndarray:
-    """The map itself. Raises: DataError if it is no (H,W) array of integers."""
-    labels = np.asarray(labels)
-    if labels.ndim != 2 or labels.dtype.kind not in "iu" or labels.size == 0:
-        raise DataError(f"{name}: a label map is an (H,W) integer array, not {labels.shape} {labels.dtype}.")
-    return labels
-
-
-def check_size(truth: np.ndarray, predicted: np.ndarray, name: str) -> None:
-    """Raises: DataError if the maps differ in size."""
-    if truth.shape != predicted.shape:
-        raise DataError(
-            f"{name}: the prediction has {predicted.shape} pixels (height, width), the truth {truth.shape}; "
-            "write predictions at the size of the original image."
-        )
+    Raises:
+        DataError: it is none, or the file cannot be read. `name` is what errors call an array.
+    """
+    return check_map(source, name) if isinstance(source, np.ndarray) else read_labels(Path(source))

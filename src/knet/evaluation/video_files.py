@@ -18,31 +18,35 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from knet.data.categories import load_categories
+from knet.data.files.ahead import map_ahead
+from knet.data.files.io import read_ids, read_labels, read_labels_or_colors
+from knet.data.readers.vipseg import read_video_list
 from knet.errors import DataError
-from knet.evaluation.panoptic_files import read_ahead, read_mask
 from knet.evaluation.video_frames import FoundFrame, FrameKey, VideoFrame, Videos, frame_key, pair_frames
 from knet.evaluation.video_json import open_json
 from knet.evaluation.video_labels import NUMBER_BITS, VOID, pack_labels
 from knet.structures import Category
 
 _VIPSEG_OBJECTS = 100  # a thing's pixel is (category id + 1) * 100 + object
-
 _VIPSEG_STUFF = 128  # pixels up to here are a category id + 1
-
 _VIPSEG_STRAY = 200  # void as well, as in Video K-Net's code
 
 
 def open_videos(
     truth: str | PathLike[str], predictions: str | PathLike[str], classes: Sequence[Category] | None = None
 ) -> Videos:
-    """Finds and pairs the frames: two folders of PNGs, or two JSON files (or folders that hold `pred.json`).
+    """Finds and pairs the frames of two sets of files.
 
-    classes: of the folders' pixels, by category id; None takes the table kitti_step or vipseg, or the JSON file's own.
+    Args:
+        truth, predictions: two folders of PNGs or two JSON files; for the latter predictions, the folder of a
+            `pred.json` will do.
+        classes: the classes of the folders' pixels, by category id; None takes the table kitti_step or vipseg, or the
+            JSON file's own.
 
-    Raises: DataError for what is missing or damaged, and for frames that only one side has.
+    Raises:
+        DataError: something is missing or damaged, or only one side has some of the frames.
     """
     true, predicted = Path(truth), Path(predictions)
     for path in (true, predicted):
@@ -51,7 +55,7 @@ def open_videos(
     if true.is_file():
         return open_json(true, predicted, classes)
     raw = (true / "panomasks").is_dir()
-    table = list(classes if classes is not None else load_categories("vipseg" if raw else "kitti_step"))
+    table = load_categories("vipseg" if raw else "kitti_step") if classes is None else classes
     found = _scan(predicted)
     by_place = any(len(one.paths) == 2 for one in found.values())
     of_truth = _scan_vipseg(true, by_place) if raw else _scan(true)
@@ -59,19 +63,15 @@ def open_videos(
     pairs = pair_frames(of_truth, found, str(predicted))
 
     def frames() -> Iterator[VideoFrame]:
-        sides = zip(
-            read_ahead(read, [one.paths for one, _ in pairs]),
-            read_ahead(read, [other.paths for _, other in pairs]),
-            strict=True,
-        )
-        for (one, _), (true_labels, found_labels) in zip(pairs, sides, strict=True):
-            yield VideoFrame(one.sequence, one.name, true_labels, found_labels)
+        labels = map_ahead(read, [side.paths for pair in pairs for side in pair])
+        for one, _ in pairs:
+            yield VideoFrame(one.sequence, one.name, next(labels), next(labels))
 
     return Videos("panomasks" if raw else "step", False, table, len(pairs), frames)
 
 
 def _scan(folder: Path) -> dict[FrameKey, FoundFrame]:
-    """The frames in a folder of PNGs, sorted. Raises: DataError if there is none, or one twice or by half."""
+    """The frames in a folder of PNGs, sorted."""
     rows: dict[FrameKey, FoundFrame] = {}
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder of PNGs, but the truth is one; give the folder of the predictions.")
@@ -101,13 +101,9 @@ def _scan_vipseg(root: Path, by_place: bool) -> dict[FrameKey, FoundFrame]:
     """VIPSeg's `panomasks`; with `by_place`, keys are the places in the lists."""
     lists = [root / f"{split}.txt" for split in ("val", "train", "test") if (root / f"{split}.txt").is_file()]
     if not lists:
-        raise DataError(f"{root} has panomasks, but no val.txt that lists the videos to judge; add it.")
-    try:
-        videos = lists[0].read_text("utf-8").split()
-    except (OSError, ValueError) as error:
-        raise DataError(f"{lists[0]} cannot be read as a list of videos: {error}.") from error
+        raise DataError(f"{root} has panomasks, but no val.txt that lists the videos to evaluate; add it.")
     rows: dict[FrameKey, FoundFrame] = {}
-    for place, video in enumerate(videos):
+    for place, video in enumerate(read_video_list(lists[0])):
         masks = sorted((root / "panomasks" / video).glob("*.png"))
         if not masks:
             raise DataError(f"{root / 'panomasks' / video} holds no PNG, but {lists[0].name} lists the video.")
@@ -127,8 +123,8 @@ def _reader(table: Sequence[Category], raw: bool) -> Callable[[tuple[Path, ...]]
 
     def read(paths: tuple[Path, ...]) -> np.ndarray:
         if len(paths) == 1:
-            return _read_vipseg(paths[0]) if raw and _one_channel(paths[0]) else _read_step(paths[0])
-        classes, numbers = (read_numbers(path) for path in paths)
+            return _read_vipseg(paths[0]) if raw else _read_step(paths[0])
+        classes, numbers = (_read_numbers(path) for path in paths)
         if classes.max() > VOID or (of_class[classes] < 0).any():
             raise DataError(f"{paths[0]} has the class {classes.max()}; the class table has {len(table)} from 0 on.")
         if classes.shape != numbers.shape:
@@ -140,35 +136,27 @@ def _reader(table: Sequence[Category], raw: bool) -> Callable[[tuple[Path, ...]]
 
 def _read_step(path: Path) -> np.ndarray:
     """A STEP PNG's labels; R is the lowest byte of what is read, but the highest of a label."""
-    return (read_mask(path).view(np.uint32).byteswap() >> 8).astype(np.int32)
+    return (read_ids(path).view(np.uint32).byteswap() >> 8).astype(np.int32)
 
 
 def _read_vipseg(path: Path) -> np.ndarray:
-    """The labels of one of VIPSeg's masks; objects from 1 on, as in Video K-Net's script, since 0 would be a crowd."""
-    values = read_numbers(path)
+    """The labels of one of VIPSeg's masks, or of a STEP PNG in its place.
+
+    Objects are numbered from 1, as in Video K-Net's script, since 0 would be a crowd.
+    """
+    values = read_labels_or_colors(path)
+    if values.ndim == 3:
+        red, green, blue = values.astype(np.int32).transpose(2, 0, 1)
+        return red << NUMBER_BITS | green << 8 | blue
     thing = values > _VIPSEG_STUFF
-    classes = np.where(thing, values // _VIPSEG_OBJECTS, values).astype(np.int64) - 1
+    classes = np.where(thing, values // _VIPSEG_OBJECTS, values) - 1
     classes[(values == 0) | (values == _VIPSEG_STRAY)] = VOID
     return pack_labels(classes, np.where(thing & (classes != VOID), values % _VIPSEG_OBJECTS + 1, 0), str(path))
 
 
-def _one_channel(path: Path) -> bool:
-    try:
-        with Image.open(path) as image:
-            return len(image.getbands()) == 1
-    except (OSError, SyntaxError):
-        return False  # reading it tells why
-
-
-def read_numbers(path: Path) -> np.ndarray:
-    """A PNG of one channel, up to 16 bits: (H,W) integers. Raises: DataError."""
-    try:
-        with Image.open(path) as image:
-            values = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); write the file anew.") from error
-    if values.ndim != 2 or values.dtype.kind not in "iu":
-        raise DataError(f"{path} must be a PNG of one channel of numbers, not {values.shape} {values.dtype}.")
+def _read_numbers(path: Path) -> np.ndarray:
+    """(H,W) int32 numbers of a PNG of one channel, up to 16 bits."""
+    values = read_labels(path)
     if int(values.max()) >> NUMBER_BITS or int(values.min()) < 0:
         raise DataError(f"{path} holds {values.max()}; object ids must fit 16 bits, 0 to {(1 << NUMBER_BITS) - 1}.")
     return values

@@ -1,14 +1,14 @@
-"""What a video metric gets of two sets of files: pairs of frames, by video."""
+"""What the video metrics get from two sets of files: pairs of frames, by video."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from knet.data.files.io import name_some
 from knet.errors import DataError
-from knet.evaluation.panoptic_files import some
 from knet.structures import Category
 
 FrameKey = tuple[int | str, int | str]
@@ -27,11 +27,14 @@ class VideoFrame:
 
 @dataclass(frozen=True, slots=True)
 class Videos:
-    """What was found. form: "step", "panomasks", "vipseg" or "cityscapes-vps" · listed: frames come with segments."""
+    """The videos that were found.
+
+    `form` is "step", "panomasks", "vipseg" or "cityscapes-vps"; with `listed`, frames come with their segments.
+    """
 
     form: str
     listed: bool
-    categories: list[Category]
+    categories: Sequence[Category]
     count: int
     frames: Callable[[], Iterator[VideoFrame]]
 
@@ -50,22 +53,26 @@ class FoundFrame:
         return f"{self.sequence}/{self.frame}"
 
 
-def pair_frames(truth: dict[FrameKey, Any], found: dict[FrameKey, Any], told: str) -> list[tuple[Any, Any]]:
-    """Truth and prediction of each frame, by sequence and frame. Raises: DataError if a side lacks some."""
-    for one, other, why in (
-        (truth, found, "lacks {} of the truth; every frame needs a prediction."),
-        (found, truth, "has {}, of which there is no truth; remove what is not judged."),
+def pair_frames(truth: dict[FrameKey, Any], predictions: dict[FrameKey, Any], origin: str) -> list[tuple[Any, Any]]:
+    """The truth and the prediction of each frame, paired by sequence and frame.
+
+    Raises:
+        DataError: only one side has some of the frames. `origin`, where the predictions lie, begins the sentence.
+    """
+    for one, other, fault in (
+        (truth, predictions, "lacks {} of the truth; every frame needs a prediction."),
+        (predictions, truth, "has {}, of which there is no truth; remove what is not to be evaluated."),
     ):
         lonely = {key: row for key, row in one.items() if key not in other}
         if lonely:
-            names = some(
+            names = name_some(
                 row.name if isinstance(row, FoundFrame) else "/".join(map(str, key)) for key, row in lonely.items()
             )
             what = f"the frame {names}" if len(lonely) == 1 else f"{len(lonely)} frames ({names})"
-            raise DataError(f"{told} {why.format(what)}")
-    return [(truth[key], found[key]) for key in truth]
+            raise DataError(f"{origin} {fault.format(what)}")
+    return [(truth[key], predictions[key]) for key in truth]
 
 
 def frame_key(name: object) -> int | str:
-    """How the names of frames and sequences are compared: "0002" and "2" are the same."""
+    """A frame's or a sequence's name as it is compared: "0002" and "2" are the same."""
     return int(str(name)) if str(name).isdecimal() else str(name)

@@ -7,19 +7,14 @@ VIPSeg: `videos` and `annotations` of videos, each with `annotations` of frames;
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from knet.data.files.io import name_some
 from knet.errors import DataError
-from knet.evaluation.panoptic_files import (
-    Annotation,
-    read_ahead,
-    read_annotations,
-    read_categories,
-    read_json,
-    read_mask,
-)
+from knet.evaluation.panoptic_files import Annotation, class_table, read_annotations, read_document, read_mask_pairs
 from knet.evaluation.video_frames import FrameKey, VideoFrame, Videos, frame_key, pair_frames
 from knet.structures import Category
 
@@ -28,24 +23,26 @@ _FOUND_MASKS = ("pan_pred",)
 
 
 def open_json(truth: Path, predictions: Path, classes: Sequence[Category] | None) -> Videos:
-    """Finds and pairs the frames of two JSON files; for the predictions the folder of their `pred.json` will do.
+    """Finds and pairs the frames of two JSON files.
 
-    Raises: DataError for what is missing or damaged, and for frames that only one side has.
+    Args:
+        truth: the JSON file.
+        predictions: the JSON file, or the folder of a `pred.json`.
+        classes: the class table; None takes the truth's.
+
+    Raises:
+        DataError: something is missing or damaged, or only one side has some of the frames.
     """
-    told = predictions / "pred.json" if predictions.is_dir() else predictions
-    content = read_json(truth)
+    found = predictions / "pred.json" if predictions.is_dir() else predictions
+    content = read_document(truth)
     nested = "videos" in content
-    table = list(classes) if classes is not None else read_categories(content, truth)
+    table = class_table(classes, content, truth)
     true = _frames(content, truth, nested, _TRUTH_MASKS)
-    pairs = pair_frames(true, _frames(read_json(told), told, nested, _FOUND_MASKS), str(told))
-    names = list(true)
+    pairs = pair_frames(true, _frames(read_document(found), found, nested, _FOUND_MASKS), str(found))
 
     def frames() -> Iterator[VideoFrame]:
-        masks = read_ahead(read_mask, [path for one, other in pairs for path in (one[0], other[0])])
-        for (sequence, frame), (one, other) in zip(names, pairs, strict=True):
-            true_mask, found_mask = next(masks), next(masks)
-            name = f"{sequence}/{frame}"
-            yield VideoFrame(str(sequence), name, (true_mask, one[1]), (found_mask, other[1]))
+        for (sequence, frame), sides in zip(true, read_mask_pairs(pairs), strict=True):
+            yield VideoFrame(str(sequence), f"{sequence}/{frame}", *sides)
 
     return Videos("vipseg" if nested else "cityscapes-vps", True, table, len(pairs), frames)
 
@@ -57,25 +54,20 @@ def _frames(content: Mapping[str, Any], path: Path, nested: bool, folders: Seque
         for row in content["annotations"]:
             if nested:
                 video = str(row["video_id"])
-                rows += [
-                    {
-                        **frame,
-                        "image_id": (video, frame_key(frame["image_id"])),
-                        "file_name": f"{video}/{frame['file_name']}",
-                    }
-                    for frame in row["annotations"]
-                ]
+                for frame in row["annotations"]:
+                    place = {"image_id": (video, frame_key(frame["image_id"]))}
+                    rows.append({**frame, **place, "file_name": f"{video}/{frame['file_name']}"})
             else:
                 rows.append({**row, "image_id": str(row["image_id"]).partition("_")[::2]})
     except (KeyError, TypeError) as error:
         needs = "video_id and annotations of frames" if nested else "an image_id"
         raise DataError(f"{path}: an annotation lacks {error}; each needs {needs}.") from error
     if not rows:
-        raise DataError(f"{path} lists no frame; there is nothing to judge.")
-    keys = [row["image_id"] for row in rows]
-    if len(set(keys)) != len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise DataError(f"{path} lists the frame {twice[0]}/{twice[1]} twice; ids of frames must be unique.")
+        raise DataError(f"{path} lists no frame; there is nothing to evaluate.")
+    twice = [key for key, count in Counter(row["image_id"] for row in rows).items() if count > 1]
+    if twice:
+        names = name_some("/".join(map(str, key)) for key in twice)
+        raise DataError(f"{path} lists the frame {names} twice; ids of frames must be unique.")
     beside = next((path.parent / name for name in folders if (path.parent / name).is_dir()), None)
     found: dict[FrameKey, Annotation] = read_annotations({"annotations": rows}, path, beside)
     first = {sequence: place for place, (sequence, _) in reversed(list(enumerate(found)))}

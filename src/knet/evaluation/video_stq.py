@@ -25,12 +25,10 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from knet.data.categories import load_categories
-from knet.errors import DataError
-from knet.evaluation.video_files import open_videos
-from knet.evaluation.video_labels import NUMBER_BITS, VOID, Clips, FrameCounter, known_classes, paired
+from knet.evaluation.panoptic_files import SegmentLike
+from knet.evaluation.video_counter import Clips, FrameCounter, count_videos
+from knet.evaluation.video_labels import NUMBER_BITS, VOID
 from knet.evaluation.video_segments import Numbering
 from knet.structures import Category
 
@@ -41,46 +39,57 @@ _STEP_CLASSES, _SCRIPT_THINGS = set(range(19)), range(11, 19)
 
 
 class TrackingQuality(FrameCounter):
-    """Adds up STQ frame by frame. `tables` holds everything: for each sequence how many pixels each pair of segments,
-    (truth class, number, predicted class, number) in one key, has in common. It grows with the number of tracks, not of
-    frames. Accumulators add up with `merge`, in any order and also parts of one sequence; they can be pickled, which
-    is what `torch.distributed.all_gather_object` asks for.
+    """Accumulates STQ frame by frame, in memory that grows with the number of tracks, not of frames.
+
+    `tables` holds everything: for each sequence how many pixels each pair of segments, (truth class, number, predicted
+    class, number) in one key, has in common. Accumulators can be added with `merge`, in any order and also parts of one
+    sequence (unless they came with `update_segments`); they can be pickled, which is what
+    `torch.distributed.all_gather_object` asks for.
+
+    Args:
+        categories: the class table; None takes the table kitti_step.
+        protocol: one of `PROTOCOLS`, see the top of this file.
+
+    Raises:
+        DataError: an unknown protocol, or ids that are not unique in 0..254.
     """
 
-    def __init__(self, categories: Sequence[Category] | None = None, protocol: str = "official") -> None:
-        """categories: the classes; None takes the table kitti_step · protocol: see the top of this file.
+    metric, protocols = "STQ", PROTOCOLS
 
-        Raises: DataError for an unknown protocol or ids that are not unique in 0..254.
-        """
-        if protocol not in PROTOCOLS:
-            raise DataError(f"There is no protocol {protocol!r} for STQ; use {', '.join(PROTOCOLS)}.")
-        self.categories = list(load_categories("kitti_step") if categories is None else categories)
-        self.protocol = protocol
+    def __init__(self, categories: Sequence[Category] | None = None, protocol: str = "official") -> None:
+        super().__init__(categories, protocol)
         self.tables: dict[str, Counter[int]] = {}
         self.frames: Counter[str] = Counter()
-        self.known = known_classes(self.categories)
-        things = {category.id for category in self.categories if category.thing}
         if protocol == "video-knet" and {category.id for category in self.categories} == _STEP_CLASSES:
-            things = set(_SCRIPT_THINGS)
-        self._things = np.isin(np.arange(VOID + 1), list(things))
+            self._things = np.isin(np.arange(VOID + 1), _SCRIPT_THINGS)
+        first = 0 if protocol == "vipseg" else 1
+        self._numbered = Numbering(self.categories, first), Numbering(self.categories, first)  # truth, predictions
 
-    def update(
+    def update_segments(
         self,
         sequence: str,
-        truth_classes: np.ndarray,
         truth_ids: np.ndarray,
-        predicted_classes: np.ndarray,
+        truth_segments: Sequence[SegmentLike],
         predicted_ids: np.ndarray,
+        predicted_segments: Sequence[SegmentLike],
         *,
         name: str | None = None,
     ) -> None:
-        """Counts one frame of a sequence: (H,W) category ids, 255 = void, and (H,W) object numbers, of both sides.
+        """Counts the next frame from what `PanopticQuality.add` takes: id maps (H,W), 0 = void, and their segments.
 
-        Numbers of stuff do not matter. `name` is what errors call the frame.
+        An object has the same id in all frames of a sequence.
 
-        Raises: DataError if maps differ in size, classes are unknown, or numbers are below 0 or above 65,535.
+        Raises:
+            DataError: as `PanopticQuality.add`, or a sequence has too many segments.
         """
-        self.update_maps(sequence, (truth_classes, truth_ids), (predicted_classes, predicted_ids), name)
+        name = name or f"A frame of {sequence}"
+        _, *sides = self._tabulate(truth_ids, truth_segments, predicted_ids, predicted_segments, name=name)
+        maps = np.asarray(truth_ids), np.asarray(predicted_ids)
+        labels = [
+            numbering.labels(sequence, id_map, segments, name)
+            for numbering, id_map, segments in zip(self._numbered, maps, sides, strict=True)
+        ]
+        self.update_labels(sequence, *labels, name=name)
 
     def _count(self, sequence: str, name: str, true: np.ndarray, found: np.ndarray, lengths: np.ndarray) -> None:
         keys = self._without_stuff(true) << _PAIR_BITS | self._without_stuff(found)
@@ -95,28 +104,30 @@ class TrackingQuality(FrameCounter):
         return np.where(self._things[classes], labels, classes << NUMBER_BITS).astype(np.int64)
 
     def merge(self, other: TrackingQuality) -> None:
-        """Adds what another accumulator has counted. Raises: DataError if class table or protocol differ."""
-        ours, theirs = ((q.protocol, [(c.id, c.thing) for c in q.categories]) for q in (self, other))
-        if ours != theirs:
-            raise DataError(
-                "STQ accumulators with different class tables or protocols cannot be merged; build both alike."
-            )
+        """Adds what another accumulator has counted.
+
+        Raises:
+            DataError: class table or protocol differ.
+        """
+        self._check_alike(other)
         for sequence, table in other.tables.items():
             self.tables.setdefault(sequence, Counter()).update(table)
         self.frames.update(other.frames)
 
     def result(self) -> dict[str, Any]:
-        """`{"protocol", "all": {"stq", "aq", "sq", "tracks", "frames"}, "classes": {category id: {"name", "thing",
-        "iou", "aq", "tracks", "pixels"}}, "sequences": {name: as all}}`, fractions 0..1.
+        """The figures of all that was counted.
 
-        `tracks` are those of the truth, `pixels` the truth's of a class; `thing` says what the protocol tracks. A
-        sequence without tracks has AQ 0, as in the official code. None where nothing was counted.
+        Returns:
+            `{"protocol", "all": {"stq", "aq", "sq", "tracks", "frames"}, "classes": {category id: {"name", "thing",
+            "iou", "aq", "tracks", "pixels"}}, "sequences": {name: as all}}`, fractions 0..1. `tracks` are those of the
+            truth, `pixels` the truth's of a class; `thing` says what the protocol tracks. A sequence without tracks has
+            AQ 0, as in the official code. None where nothing was counted.
         """
         confusion = np.zeros((VOID + 1, VOID + 1))
         earned, tracks = np.zeros(VOID + 1), np.zeros(VOID + 1, np.int64)
         sequences = {}
         for sequence, table in self.tables.items():
-            own_confusion, own_earned, own_tracks = self._judge(table)
+            own_confusion, own_earned, own_tracks = self._add_up(table)
             sequences[sequence] = _row(own_confusion, own_earned, own_tracks, self.frames[sequence])
             confusion += own_confusion
             earned += own_earned
@@ -131,7 +142,7 @@ class TrackingQuality(FrameCounter):
         total = _row(confusion, earned, tracks, self.frames.total())
         return {"protocol": self.protocol, "all": total, "classes": classes, "sequences": sequences}
 
-    def _judge(self, table: Counter[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _add_up(self, table: Counter[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """A sequence's confusion (256,256), what its truth tracks earn, and their number, by class (256,)."""
         keys, pixels = np.array(list(table), np.int64), np.array(list(table.values()), np.float64)
         truth, predicted = keys >> _PAIR_BITS, keys & ((1 << _PAIR_BITS) - 1)
@@ -166,30 +177,27 @@ def stq(
     *,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """STQ of predictions against the truth: `TrackingQuality.result()` over all frames.
+    """STQ of predictions over all frames.
 
-    Either two paths in one of the forms that `open_videos` reads, or two mappings {sequence: [(category ids (H,W),
-    object numbers (H,W)), ...]}. `classes` are those of the files, else the table kitti_step. The protocol is
-    "official", for VIPSeg's JSON files "vipseg", unless given.
+    Args:
+        truth, predictions: either two paths in one of the forms that `open_videos` reads, or two mappings
+            {sequence: [(category ids (H,W), object numbers (H,W)), ...]}.
+        classes: the class table; None takes that of the files, else the table kitti_step.
+        protocol: one of `PROTOCOLS`, see the top of this file; None takes "official", for VIPSeg's JSON files "vipseg".
+        progress: whether a progress bar is shown.
 
-    Raises: DataError for everything that `TrackingQuality.update` refuses, files that are missing or damaged, and
-    frames that only one side has.
+    Returns:
+        What `TrackingQuality.result` returns.
+
+    Raises:
+        DataError: everything that `TrackingQuality.update` refuses, files that are missing or damaged, and frames that
+            only one side has.
     """
-    if isinstance(truth, str | PathLike) != isinstance(predictions, str | PathLike):
-        raise DataError("Truth and predictions must both be paths, or both mappings of sequences to frames.")
-    if not isinstance(truth, str | PathLike) and not isinstance(predictions, str | PathLike):
-        quality = TrackingQuality(classes, protocol or "official")
-        for sequence, name, true, predicted in paired(truth, predictions):
-            quality.update(sequence, *true, *predicted, name=name)
-        return quality.result()
-    assert isinstance(truth, str | PathLike) and isinstance(predictions, str | PathLike)
-    videos = open_videos(truth, predictions, classes)
-    quality = TrackingQuality(videos.categories, protocol or ("vipseg" if videos.form == "vipseg" else "official"))
-    numbering = Numbering(videos.categories, first=0 if quality.protocol == "vipseg" else 1)
-    for frame in tqdm(videos.frames(), "STQ", videos.count, unit="frame", disable=None if progress else True):
-        labels = numbering.labels(frame) if videos.listed else (frame.truth, frame.prediction)
-        quality.update_labels(frame.sequence, *labels, name=frame.name)
-    return quality.result()
+
+    def make(table: Sequence[Category] | None, form: str | None) -> TrackingQuality:
+        return TrackingQuality(table, protocol or ("vipseg" if form == "vipseg" else "official"))
+
+    return count_videos(make, truth, predictions, classes, progress)
 
 
 def _iou(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -24,14 +24,13 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from knet.data.categories import load_categories
 from knet.errors import DataError
+from knet.evaluation.means import mean
 from knet.evaluation.panoptic import PanopticQuality, Segments, match_segments, overlap_table
 from knet.evaluation.panoptic_files import SegmentLike
-from knet.evaluation.video_files import open_videos
-from knet.evaluation.video_labels import NUMBER_BITS, VOID, Clips, FrameCounter, known_classes, paired
+from knet.evaluation.video_counter import Clips, FrameCounter, count_videos
+from knet.evaluation.video_labels import NUMBER_BITS, VOID
 from knet.structures import Category
 
 PROTOCOLS = {"cityscapes-vps": (1, 2, 3, 4), "vipseg": (1, 2, 4, 6, 8), "video-knet": (1, 2, 3, 4)}
@@ -51,13 +50,23 @@ class _Frame:
 
 
 class VideoPanopticQuality(FrameCounter):
-    """Adds up VPQ frame by frame, keeping no more of a sequence than the tables of the last window.
+    """Accumulates VPQ frame by frame, keeping no more of a sequence than the tables of the last window.
 
     `counts` {sequence: (W, 4, K)} float64 holds everything: for each window and category the sum of the matches' IoU
     and the numbers of matches, of wrong and of missed tubes. A sequence's frames come in order and without those of
-    others between them. Accumulators of different sequences add up with `merge`; they can be pickled, which is what
-    `torch.distributed.all_gather_object` asks for.
+    others between them. Accumulators of different sequences can be added with `merge`; they can be pickled, which is
+    what `torch.distributed.all_gather_object` asks for.
+
+    Args:
+        categories: the class table; None takes the table kitti_step.
+        protocol: one of `PROTOCOLS`, see the top of this file.
+        windows: their lengths in frames; None takes the protocol's.
+
+    Raises:
+        DataError: an unknown protocol, windows below 1 or repeated, or ids that are not unique in 0..254.
     """
+
+    metric, protocols = "VPQ", PROTOCOLS
 
     def __init__(
         self,
@@ -65,46 +74,16 @@ class VideoPanopticQuality(FrameCounter):
         protocol: str = "video-knet",
         windows: Sequence[int] | None = None,
     ) -> None:
-        """categories: the classes; None takes the table kitti_step · windows: lengths in frames, None the protocol's.
-
-        Raises: DataError for an unknown protocol, windows below 1 or ids that are not unique in 0..254.
-        """
-        if protocol not in PROTOCOLS:
-            raise DataError(f"There is no protocol {protocol!r} for VPQ; use {', '.join(PROTOCOLS)}.")
+        super().__init__(categories, protocol)
         self.windows = PROTOCOLS[protocol] if windows is None else tuple(windows)
         if not self.windows or min(self.windows) < 1 or len(set(self.windows)) != len(self.windows):
             raise DataError(f"VPQ windows must be different numbers of frames from 1 on, not {list(self.windows)}.")
-        self.categories = list(load_categories("kitti_step") if categories is None else categories)
-        self.protocol = protocol
         self.counts: dict[str, np.ndarray] = {}
         self.frames: dict[str, int] = {}
-        self._tabulate = PanopticQuality(self.categories).tabulate
-        self.known = known_classes(self.categories)
         self._rows = np.full(VOID + 1, -1)
         self._rows[[category.id for category in self.categories]] = np.arange(len(self.categories))
-        self._things = np.isin(np.arange(VOID + 1), [category.id for category in self.categories if category.thing])
         self._sequence: str | None = None
         self._recent: deque[_Frame] = deque(maxlen=max(self.windows))
-
-    def update(
-        self,
-        sequence: str,
-        truth_classes: np.ndarray,
-        truth_ids: np.ndarray,
-        predicted_classes: np.ndarray,
-        predicted_ids: np.ndarray,
-        *,
-        name: str | None = None,
-    ) -> None:
-        """Counts the next frame of a sequence: (H,W) category ids, 255 = void, and (H,W) object numbers, of both sides.
-
-        Truth of a thing with the number 0 is a crowd, and numbers of stuff do not matter, but for "video-knet", where
-        each class and number is a segment. `name` is what errors call the frame.
-
-        Raises: DataError if maps differ in size, classes are unknown, numbers are below 0 or above 65,535, or the
-        sequence was left before.
-        """
-        self.update_maps(sequence, (truth_classes, truth_ids), (predicted_classes, predicted_ids), name)
 
     def _count(self, sequence: str, name: str, true: np.ndarray, found: np.ndarray, lengths: np.ndarray) -> None:
         true, found = self._ids(true, truth=True), self._ids(found, truth=False)
@@ -125,35 +104,36 @@ class VideoPanopticQuality(FrameCounter):
 
         An object has the same id in all frames of a sequence.
 
-        Raises: DataError for everything that `PanopticQuality.add` refuses, or if the sequence was left before.
+        Raises:
+            DataError: as `PanopticQuality.add`, or the sequence was left before.
         """
-        name = f"A frame of {sequence}" if name is None else name
+        name = name or f"A frame of {sequence}"
         tables = self._tabulate(truth_ids, truth_segments, predicted_ids, predicted_segments, name=name)
         self._add(sequence, _Frame(*tables), name)
 
     def merge(self, other: VideoPanopticQuality) -> None:
         """Adds what another accumulator has counted.
 
-        Raises: DataError if class table, protocol or windows differ, or both have counted frames of one sequence.
+        Raises:
+            DataError: class table, protocol or windows differ, or both have counted frames of one sequence.
         """
-        ours, theirs = ((q.protocol, q.windows, [(c.id, c.thing) for c in q.categories]) for q in (self, other))
-        if ours != theirs:
-            raise DataError(
-                "VPQ accumulators with different classes, protocols or windows cannot be merged; build them alike."
-            )
+        self._check_alike(other)
         if both := self.counts.keys() & other.counts.keys():
             raise DataError(f"Both VPQ accumulators have frames of {min(both)}; windows need all of them in one.")
         self.counts |= other.counts
         self.frames |= other.frames
 
-    def result(self) -> dict[str, Any]:
-        """`{"protocol", "all": {"vpq"}, "things", "stuff", "classes": {category id: {"name", "thing", "vpq"}},
-        "windows": {frames: {"all": {"pq", "sq", "rq", "n"}, "things", "stuff", "classes": {category id: {"name",
-        "thing", "pq", "sq", "rq", "tp", "fp", "fn", "iou"}}}}, "sequences": {name: {"vpq", "things", "stuff",
-        "frames"}}}`, fractions 0..1.
+    def _settings(self) -> list[Any]:
+        return [*super()._settings(), self.windows]
 
-        `vpq` is the mean over the windows, without those that nothing was counted in. `n` is the number of classes
-        averaged. None where nothing was counted.
+    def result(self) -> dict[str, Any]:
+        """The figures of all that was counted.
+
+        Returns:
+            `{"protocol", "all": {"vpq"}, "things", "stuff", "classes": {category id: {"name", "thing", "vpq"}},
+            "windows": {frames: as `PanopticQuality.result`}, "sequences": {name: {"vpq", "things", "stuff",
+            "frames"}}}`, fractions 0..1. `vpq` is the mean over the windows, without those that nothing was counted in.
+            None where nothing was counted.
         """
         total = np.zeros((len(self.windows), 4, len(self.categories)))
         sequences = {}
@@ -166,8 +146,8 @@ class VideoPanopticQuality(FrameCounter):
         groups = {group: {"vpq": mean} for group, mean in _means(windows).items()}
         classes = {}
         for category in self.categories:
-            values = [window["classes"][category.id]["pq"] for window in windows.values()]
-            classes[category.id] = {"name": category.name, "thing": category.thing, "vpq": _mean(values)}
+            value = mean(window["classes"][category.id]["pq"] for window in windows.values())
+            classes[category.id] = {"name": category.name, "thing": category.thing, "vpq": value}
         return {"protocol": self.protocol, **groups, "classes": classes, "windows": windows, "sequences": sequences}
 
     def _windows(self, counts: np.ndarray) -> dict[int, dict[str, Any]]:
@@ -234,32 +214,26 @@ def vpq(
     *,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """VPQ of predictions against the truth: `VideoPanopticQuality.result()` over all frames.
+    """VPQ of predictions over all frames.
 
-    Either two paths in one of the forms that `open_videos` reads, or two mappings {sequence: [(category ids (H,W),
-    object numbers (H,W)), ...]}. `classes` are those of the files, else the table kitti_step. The protocol is that of
-    the files' form, for folders and arrays "video-knet", unless given; `windows` are its own, unless given.
+    Args:
+        truth, predictions, classes, progress: see `stq`.
+        windows: their lengths in frames; None takes the protocol's.
+        protocol: one of `PROTOCOLS`, see the top of this file; None takes that of the files' form, for folders and
+            arrays "video-knet".
 
-    Raises: DataError for everything that `VideoPanopticQuality.update` refuses, files that are missing or damaged, and
-    frames that only one side has.
+    Returns:
+        What `VideoPanopticQuality.result` returns.
+
+    Raises:
+        DataError: everything that `VideoPanopticQuality.update` refuses, files that are missing or damaged, and frames
+            that only one side has.
     """
-    if isinstance(truth, str | PathLike) != isinstance(predictions, str | PathLike):
-        raise DataError("Truth and predictions must both be paths, or both mappings of sequences to frames.")
-    if not isinstance(truth, str | PathLike) and not isinstance(predictions, str | PathLike):
-        quality = VideoPanopticQuality(classes, protocol or "video-knet", windows)
-        for sequence, name, true, predicted in paired(truth, predictions):
-            quality.update(sequence, *true, *predicted, name=name)
-        return quality.result()
-    assert isinstance(truth, str | PathLike) and isinstance(predictions, str | PathLike)
-    videos = open_videos(truth, predictions, classes)
-    own = videos.form if videos.form in PROTOCOLS else "video-knet"
-    quality = VideoPanopticQuality(videos.categories, protocol or own, windows)
-    for frame in tqdm(videos.frames(), "VPQ", videos.count, unit="frame", disable=None if progress else True):
-        if videos.listed:
-            quality.update_segments(frame.sequence, *frame.truth, *frame.prediction, name=frame.name)
-        else:
-            quality.update_labels(frame.sequence, frame.truth, frame.prediction, name=frame.name)
-    return quality.result()
+
+    def make(table: Sequence[Category] | None, form: str | None) -> VideoPanopticQuality:
+        return VideoPanopticQuality(table, protocol or (form if form in PROTOCOLS else "video-knet"), windows)
+
+    return count_videos(make, truth, predictions, classes, progress)
 
 
 def _join(frames: Sequence[_Frame]) -> _Frame:
@@ -288,15 +262,9 @@ def _union(frames: Sequence[Segments]) -> tuple[Segments, list[np.ndarray]]:
 
 def _means(windows: dict[int, dict[str, Any]]) -> dict[str, float | None]:
     """The mean PQ over the windows in which something was counted, of all, things and stuff."""
-    return {group: _mean([window[group]["pq"] for window in windows.values()]) for group in ("all", "things", "stuff")}
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    present = [value for value in values if value is not None]
-    return sum(present) / len(present) if present else None
+    return {group: mean(window[group]["pq"] for window in windows.values()) for group in ("all", "things", "stuff")}
 
 
 def _mean_of_all(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """As Video K-Net's script: a class that never occurs counts 0."""
-    keys = ("pq", "sq", "rq")
-    return {key: sum(row[key] or 0.0 for row in rows) / len(rows) if rows else None for key in keys} | {"n": len(rows)}
+    return {key: mean(row[key] or 0.0 for row in rows) for key in ("pq", "sq", "rq")} | {"n": len(rows)}

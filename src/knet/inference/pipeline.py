@@ -1,20 +1,23 @@
-"""Reading, computing and writing at the same time: the next images are decoded while the network looks at this one, and
-the results before it are drawn and written. On a processor two images are computed side by side. Order is kept, and
-only a few images wait on either side.
+"""Reading, computing and writing at the same time, in order, with only a few images waiting between the three.
+
+The next images are decoded while the network works on this one, and the results before it are drawn and written. On a
+CPU two images are computed in parallel.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from queue import Empty, Queue
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from functools import partial
+from itertools import repeat
+from queue import Queue
 from types import TracebackType
 from typing import Any, TypeVar
 
 import torch
+
+from knet.data.files.ahead import map_ahead
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -25,106 +28,88 @@ _END = object()
 
 
 def read_ahead(open_items: Opener[T], most: int = WAITING) -> Generator[T, None, None]:
-    """What an iterable gives, in its order, while up to `most` items that come next are made in a thread.
+    """The items of an iterable, in order, while a thread already makes the next ones.
 
-    An error of the iterable is raised after the items before it. When the consumer stops early the thread ends, and the
-    iterable is closed, before anything else goes on.
+    When the consumer stops early, the thread ends and the iterable is closed before anything else goes on.
 
     Args:
         open_items: makes the iterable, at once and in the consumer's thread. It gets a function that wraps callbacks
             of the iterable: they are called in the consumer's thread, after the items before the call were consumed.
+        most: how many items may be made before they are asked for.
+
+    Yields:
+        The items. An exception of the iterable is raised after the items before it.
     """
-    queue = Queue[tuple[str, Any]](most)
-    stopped = threading.Event()
+    calls = list[Callable[[], None]]()  # of callbacks, since the last item
 
-    def put(kind: str, content: Any) -> None:
-        if not stopped.is_set():
-            queue.put((kind, content))
+    def here(callback: Callable[..., None] | None) -> Callable[..., None] | None:
+        return callback and (lambda *values: calls.append(partial(callback, *values)))
 
-    def here(callback: Callable[..., Any] | None) -> Callable[..., None] | None:
-        if callback is None:
-            return None
-        return lambda *values: put("call", lambda: callback(*values))
+    return _consumed(iter(open_items(here)), calls, most)
 
-    items = iter(open_items(here))
 
-    def work() -> None:
+def _consumed(items: Iterator[Any], calls: list[Callable[[], None]], most: int) -> Generator[Any, None, None]:
+    def make(_: None) -> tuple[list[Callable[[], None]], Any, BaseException | None]:
+        item, error = _END, None
         try:
-            for item in items:
-                put("item", item)
-                if stopped.is_set():
-                    break
-            put("end", None)
-        except BaseException as error:  # it is raised where the items are consumed
-            put("error", error)
-        finally:
-            close = getattr(items, "close", None)
-            if close is not None:
-                close()
+            item = next(items, _END)
+        except BaseException as fault:  # raised where the items are consumed, after the calls that came before it
+            error = fault
+        made = calls.copy()
+        calls.clear()
+        return made, item, error
 
-    return _consumed(queue, stopped, threading.Thread(target=work, name="knet read ahead", daemon=True))
-
-
-def _consumed(
-    queue: Queue[tuple[str, Any]], stopped: threading.Event, thread: threading.Thread
-) -> Generator[Any, None, None]:
-    thread.start()
     try:
-        while True:
-            kind, content = queue.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                raise content
-            if kind == "call":
-                content()
-            else:
-                yield content
-            del content  # a frame is not kept while the next one is waited for
+        with closing(map_ahead(make, repeat(None), most, workers=1)) as ahead:
+            for made, item, error in ahead:
+                for call in made:
+                    call()
+                if error is not None:
+                    raise error
+                if item is _END:
+                    return
+                yield item
+                del item  # a frame is not kept while the next one is waited for
     finally:
-        stopped.set()
-        while thread.is_alive():  # it may wait for room in the queue
-            with suppress(Empty):
-                queue.get_nowait()
-            thread.join(0.01)
+        close = getattr(items, "close", None)
+        if close is not None:
+            close()
 
 
-def side_by_side(function: Callable[[T], R], items: Iterable[T], workers: int) -> Generator[R, None, None]:
-    """What a function gives for each item, in their order, while up to `workers` items are computed at the same time.
+def parallel_map(function: Callable[[T], R], items: Iterable[T], workers: int) -> Generator[R, None, None]:
+    """Like `map(function, items)`, but up to `workers` items are computed at the same time, in threads.
 
-    The threads of torch are shared out among the workers. A thread of a large team that waits for another one, which a
-    decoder or an encoder has put off its core, wastes its own; small teams wait less, and results differ as they do
-    between numbers of threads, by the last bits. An error is raised after the results before it; what was not begun by
-    then, or when the consumer stops early, is dropped.
+    The threads of torch are divided among the workers. In one large team a thread has to wait for another that was
+    preempted by a decoder or an encoder; small teams wait less. Results differ as they do between numbers of threads,
+    in the last bits.
 
     Args:
         workers: with 1, or where torch has a single thread, everything happens in the consumer's thread.
+
+    Yields:
+        The results in the order of their items. An exception is raised in place of its result; items that were not
+        begun by then, or when the consumer stops early, are dropped.
     """
     threads = torch.get_num_threads()
     workers = min(workers, threads)
     if workers <= 1:
         yield from map(function, items)
         return
-    each = threads // workers
-    waiting = deque[Future[R]]()
-    pool = ThreadPoolExecutor(workers, "knet worker", initializer=torch.set_num_threads, initargs=(each,))
+    share = partial(torch.set_num_threads, threads // workers)
     try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > workers:  # one waits for the worker that is done first
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        yield from map_ahead(function, items, workers, initializer=share)
     finally:
-        pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # the workers' number is that of new threads, too
 
 
 class WriteBehind:
-    """Calls a function in a thread of its own, in the order of the calls, with up to `most` of them waiting. A context
-    manager, whose end waits for all of them.
+    """Calls a function in a thread of its own, in the order of the calls. A context manager whose end waits for them.
 
     The error of a call is raised by the next one, or at the end; calls that were still waiting are dropped then.
+
+    Args:
+        write: the function.
+        most: how many calls may wait.
     """
 
     def __init__(self, write: Callable[..., object], most: int = WAITING):

@@ -1,4 +1,7 @@
-"""A model on a labelled data set: every image segmented, judged, and forgotten again; clips are in the file beside."""
+"""Evaluates a model on labelled images: every image is segmented, counted and forgotten again.
+
+Clips are evaluated by `evaluate_clips`.
+"""
 
 from __future__ import annotations
 
@@ -22,31 +25,33 @@ from knet.evaluation.panoptic import PanopticQuality
 from knet.evaluation.semantic import ConfusionMatrix, ade20k_means, semantic_result
 from knet.inference.results.submissions import coco_instance_results
 from knet.inference.segmenter import Segmenter
-from knet.runs.evaluate_clips import judge_tracks, judge_whole_clips
+from knet.runs.evaluate_clips import evaluate_clips, evaluate_tracks
 
-_ONLY = {CocoInstances: "instance", YoutubeVis: "clip"}  # truth that models of one task alone are judged by
+_ONLY = {CocoInstances: "instance", YoutubeVis: "clip"}  # truth for models of one task alone
 
 
 def evaluate(segmenter: Segmenter, dataset: Reader, *, linked: bool = True, compatible: bool = False) -> dict[str, Any]:
-    """The figures of a model's task at the images' own size. Fractions 0..1.
+    """The figures of a model for its task, at the images' own size.
 
-    In several processes each takes its share of the images, or of the clips, and all get the figures of the whole.
+    Of several processes each takes its share of the images or clips, and all get the figures of the whole.
 
     Args:
         segmenter, dataset: the model, and images or clips with their truth.
-        linked, compatible: of panoptic models on clips, see `Segmenter.segment_next` and `Segmenter.track`: False
-            takes a video model's link and embeddings away; True brings back the faults of Video K-Net's code.
+        linked: for panoptic models on clips; False takes a video model's link and embeddings away.
+        compatible: for panoptic models on clips; True brings back the faults of Video K-Net's code.
 
     Returns:
-        Panoptic models: {"panoptic": as `PanopticQuality.result`, "semantic": as `mean_iou`, over the classes that
-        occur}, the latter alone on label PNGs. On clips also {"stq": as `stq`, "vpq": as `vpq`}, and for KITTI-STEP
-        "stq_video_knet", by the script of Video K-Net; "panoptic" and "semantic" are those of single frames. A model
-        of single images tracks by overlap. Semantic models: {"semantic": ...}. With ADE20K's classes it has the means
-        by both conventions. Instance models: {"instance": as `mask_ap`}. Models for clips: {"instance": as `ytvis_ap`}.
+        Fractions 0..1, by the model's task:
+
+        - Panoptic: {"panoptic": as `PanopticQuality.result`, "semantic": as `mean_iou`, over the classes that occur};
+          only the latter on label PNGs. On clips also {"stq": as `stq`, "vpq": as `vpq`}, and for KITTI-STEP
+          "stq_video_knet", by the script of Video K-Net; "panoptic" and "semantic" are then those of single frames. A
+          model for images tracks by overlap.
+        - Semantic: {"semantic": as `mean_iou`}; with ADE20K's classes it has the means by both conventions.
+        - Instances: {"instance": as `mask_ap`}, and of models for clips {"instance": as `ytvis_ap`}.
 
     Raises:
-        ConfigError: the data set has another kind of truth than the model needs, or other classes, or an option is not
-            for this data set.
+        ConfigError: the model needs another kind of truth, or has other classes, or an option is not for this data set.
         DataError: an image or its truth cannot be read, or the class table does not fit STQ.
     """
     _check_truth(segmenter, dataset)
@@ -56,17 +61,17 @@ def evaluate(segmenter: Segmenter, dataset: Reader, *, linked: bool = True, comp
             f"({len(segmenter.categories)}); give the model's own class table with data.categories."
         )
     if segmenter.task == "panoptic" and isinstance(dataset, ClipReader):
-        return judge_tracks(segmenter, dataset, linked, compatible)
+        return evaluate_tracks(segmenter, dataset, linked, compatible)
     if not linked or compatible:
         option = "compatible" if compatible else "unlinked"
         raise ConfigError(f"The option {option} is for panoptic models on clips, which are tracked; leave it out.")
     if isinstance(dataset, YoutubeVis):
-        return judge_whole_clips(segmenter, dataset)
+        return evaluate_clips(segmenter, dataset)
     return _instances(segmenter, dataset) if isinstance(dataset, CocoInstances) else _pixels(segmenter, dataset)
 
 
 def _check_truth(segmenter: Segmenter, dataset: Reader) -> None:
-    """Raises: ConfigError if the data set has another kind of truth than the model needs."""
+    """Refuses a data set with another kind of truth than the model needs."""
     kind = next((task for form, task in _ONLY.items() if isinstance(dataset, form)), None)
     if kind == segmenter.task or (kind is None and segmenter.task in ("panoptic", "semantic")):
         return
@@ -82,14 +87,14 @@ def _check_truth(segmenter: Segmenter, dataset: Reader) -> None:
         what = f"The model '{segmenter.name}' looks at all frames of a clip at once, not at single images"
     else:
         what = f"The model '{segmenter.name}' is for {segmenter.task} segmentation"
-    raise ConfigError(f"{what}; to judge it, give {needed[segmenter.task]}.")
+    raise ConfigError(f"{what}; to evaluate it, give {needed[segmenter.task]}.")
 
 
 def _pixels(segmenter: Segmenter, dataset: Reader) -> dict[str, Any]:
-    """IoU of classes and, where the truth has segments, panoptic quality; memory does not grow with the images.
+    """IoU of classes and, where the truth has segments, panoptic quality, in memory that does not grow.
 
-    The semantic prediction of a panoptic model is the class of each pixel's segment; a pixel that the model left void
-    counts as missed.
+    The semantic prediction of a panoptic model is the class of each pixel's segment; a pixel that it left void is
+    missed.
     """
     categories = dataset.categories
     label_of = {category.id: label for label, category in enumerate(categories)}
@@ -114,7 +119,7 @@ def _pixels(segmenter: Segmenter, dataset: Reader) -> dict[str, Any]:
 
 
 def _instances(segmenter: Segmenter, dataset: CocoInstances) -> dict[str, Any]:
-    """Mask AP against the JSON itself. Packed masks are kept until the end: some 20 KB an image."""
+    """Mask AP against the JSON file itself. Packed masks are kept until the end: some 20 KB an image."""
     rows: list[dict[str, Any]] = []
     for index in _share(dataset):
         found = segmenter.segment(dataset.read_image(index), dataset.name(index))
@@ -135,6 +140,6 @@ def _share(dataset: Reader) -> Iterator[int]:
 
 
 def _label_map(id_map: np.ndarray, labels: Mapping[int, int]) -> np.ndarray:
-    """(H,W) ids -> (H,W) int64 labels, -1 where there is no segment."""
+    """(H,W) ids -> (H,W) int64 labels, -1 where there is no segment"""
     ids, inverse = np.unique(id_map, return_inverse=True)
     return np.array([labels.get(i, -1) for i in ids.tolist()])[inverse].reshape(id_map.shape)

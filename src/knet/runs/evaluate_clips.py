@@ -1,6 +1,6 @@
-"""A model on a data set of clips: every frame segmented, tracked and judged, and forgotten again.
+"""Evaluates a model on clips: every frame is segmented, tracked, counted and forgotten again.
 
-Several processes share the clips, since what is tracked in one must be seen from its first frame on.
+Several processes share whole clips, since a clip can only be tracked from its first frame on.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from knet.data.files.ahead import map_ahead
 from knet.data.readers.clips import NUMBERS, Clip, ClipReader
 from knet.data.readers.kitti_step import KittiStep
 from knet.data.readers.vipseg import VipSeg
@@ -19,7 +20,6 @@ from knet.data.readers.youtube_vis import YoutubeVis
 from knet.distributed import gather_objects, rank, world
 from knet.errors import DataError
 from knet.evaluation.panoptic import PanopticQuality
-from knet.evaluation.panoptic_files import read_ahead
 from knet.evaluation.semantic import ConfusionMatrix, semantic_result
 from knet.evaluation.video_instance import ytvis_ap
 from knet.evaluation.video_labels import NUMBER_BITS, VOID
@@ -35,10 +35,14 @@ from knet.inference.sources.streams import frame_times
 from knet.structures import Category, Sample
 
 
-def judge_tracks(
+def evaluate_tracks(
     segmenter: Segmenter, dataset: ClipReader, linked: bool = True, compatible: bool = False
 ) -> dict[str, Any]:
-    """The figures of a panoptic model over clips, see `evaluate`; `linked`, `compatible`: see `Segmenter.segment_next`.
+    """The figures of a panoptic model that tracks through clips, see `evaluate`.
+
+    Args:
+        segmenter, dataset: the model, and clips with their truth.
+        linked, compatible: see `Segmenter.segment_next`.
 
     Raises:
         DataError: a frame or its truth cannot be read, or the class table does not fit the metrics.
@@ -48,7 +52,7 @@ def judge_tracks(
     with _bar(clips) as bar:
         for clip in clips:
             state = VideoState()
-            frames = read_ahead(dataset.read, clip.frames)
+            frames = map_ahead(dataset.read, clip.frames)
             for time, sample in zip(frame_times(clip.numbers)[0], frames, strict=True):
                 found, state = segmenter.segment_next(
                     sample.image, state, time, sample.name, compatible=compatible, linked=linked
@@ -58,13 +62,16 @@ def judge_tracks(
     return joined_figures(gather_objects(figures), dataset.clips).result()
 
 
-def judge_whole_clips(segmenter: Segmenter, dataset: YoutubeVis) -> dict[str, Any]:
-    """{"instance": AP of the tracks of a model for clips, as `ytvis_ap`}. Packed masks are kept until the end.
+def evaluate_clips(segmenter: Segmenter, dataset: YoutubeVis) -> dict[str, Any]:
+    """The figures of a model that segments whole clips. Packed masks are kept until the end.
+
+    Returns:
+        {"instance": as `ytvis_ap`}
 
     Raises:
-        DataError: no truth, a frame that cannot be read, or as `ytvis_ap`.
+        DataError: there is no truth, a frame cannot be read, or as `ytvis_ap`.
     """
-    dataset.read_truth(0)  # without one, say so before hours of work
+    dataset.read_truth(0)  # without a truth it says so before hours of work
     rows: list[dict[str, Any]] = []
     clips = share_clips(dataset.clips, rank(), world())
     with _bar(clips) as bar:
@@ -77,7 +84,7 @@ def judge_whole_clips(segmenter: Segmenter, dataset: YoutubeVis) -> dict[str, An
 
 
 def share_clips(clips: Sequence[Clip], number: int, processes: int) -> list[Clip]:
-    """The clips of process `number`, in their order: all processes get nearly the same number of frames."""
+    """The clips of process `number`, in their order; all processes get nearly the same number of frames."""
     frames, mine = [0] * processes, set[str]()
     for clip in sorted(clips, key=lambda clip: -len(clip.frames)):
         least = frames.index(min(frames))
@@ -88,14 +95,17 @@ def share_clips(clips: Sequence[Clip], number: int, processes: int) -> list[Clip
 
 
 class Figures:
-    """All that is counted of some clips, frame by frame. It can be pickled, and grows with tracks, not with frames.
+    """Accumulates all metrics over clips, frame by frame. It can be pickled, and grows with tracks, not with frames.
 
-    STQ in the official protocol, for KITTI-STEP also in that of Video K-Net's script; VPQ in the protocol of the data
-    set: Video K-Net's for KITTI-STEP, VIPSeg's for VIPSeg, Cityscapes-VPS's for all others. A thing that has no track
-    counts as in the files that `TrackWriter` makes: it has the number 0, with all others of its class.
+    STQ is that of the official protocol, for KITTI-STEP also that of Video K-Net's script. VPQ is that of the data
+    set's protocol: Video K-Net's for KITTI-STEP, VIPSeg's for VIPSeg, Cityscapes-VPS's for all others. A thing without
+    a track counts as in the files that `TrackWriter` makes: all those of a class share the number 0.
+
+    Args:
+        dataset: whose class table and protocol are taken.
 
     Raises:
-        DataError: a class table that the metrics cannot hold.
+        DataError: the metrics cannot hold the class table.
     """
 
     def __init__(self, dataset: ClipReader):
@@ -115,6 +125,10 @@ class Figures:
 
     def add(self, clip: str, sample: Sample, found: Segmentation) -> None:
         """Counts the next frame of a clip.
+
+        Args:
+            clip: the clip's name.
+            sample, found: the frame with its truth, and the result of the model.
 
         Raises:
             DataError: sizes differ, or there are more tracks than numbers for them.
@@ -139,7 +153,7 @@ class Figures:
         self.classes.merge(other.classes)
 
     def result(self) -> dict[str, Any]:
-        """{"panoptic", "semantic", "stq", for KITTI-STEP "stq_video_knet", "vpq"}"""
+        """The figures of the clips: {"panoptic", "semantic", "stq", for KITTI-STEP "stq_video_knet", "vpq"}."""
         quality = PanopticQuality(self.categories)
         quality.counts += sum(self.pq.values())
         return {
@@ -151,10 +165,11 @@ class Figures:
 
 
 def joined_figures(shares: Sequence[Figures], clips: Iterable[Clip]) -> Figures:
-    """What several processes have counted of all clips, as one would have: sums depend on the order to the last bit."""
+    """What several processes have counted of all clips, to the last bit as a single one would have counted it."""
     whole = shares[0]
     for other in shares[1:]:
         whole.merge(other)
+    # Sums of floats depend on the order.
     names = [clip.name for clip in clips]
     for quality in whole.stq.values():
         quality.tables = {name: quality.tables[name] for name in names}
@@ -164,13 +179,13 @@ def joined_figures(shares: Sequence[Figures], clips: Iterable[Clip]) -> Figures:
 
 
 def true_labels(id_map: np.ndarray, categories: Sequence[Category]) -> np.ndarray:
-    """The ids of a `ClipReader` as video metrics count pixels. (H,W) -> (H,W) int32, see `video_labels`"""
+    """The ids of a `ClipReader` as the labels that video metrics count: (H,W) -> (H,W) int32, see `pack_labels`"""
     values = np.array([VOID, *(category.id for category in categories)], np.int32)
     return values[id_map // NUMBERS] << NUMBER_BITS | id_map % NUMBERS
 
 
 def found_labels(found: Segmentation) -> np.ndarray:
-    """A result with tracks as video metrics count pixels. -> (H,W) int32, see `video_labels`
+    """A result with tracks as the labels that video metrics count: -> (H,W) int32, see `pack_labels`
 
     Raises:
         DataError: a track's number is too large.
@@ -193,6 +208,6 @@ def _bar(clips: Sequence[Clip]) -> tqdm[Any]:
 
 
 def _images(dataset: ClipReader, clip: Clip, bar: tqdm[Any]) -> Iterator[np.ndarray]:
-    for image in read_ahead(dataset.read_image, clip.frames):
+    for image in map_ahead(dataset.read_image, clip.frames):
         yield image
         bar.update()

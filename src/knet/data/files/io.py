@@ -111,6 +111,19 @@ def read_labels_or_colors(path: Path) -> np.ndarray:
     return values.astype(np.int32)
 
 
+def read_gray(path: Path) -> np.ndarray:
+    """(H,W) uint8 grey levels of a picture in any mode, as Pillow converts it to "L".
+
+    Raises:
+        DataError: the file is missing or no readable image.
+    """
+    try:
+        with Image.open(path) as file:
+            return np.asarray(file.convert("L"))
+    except _UNREADABLE as fault:
+        raise _unreadable(path, "image", fault) from fault
+
+
 def refuse_deep_colors(file: Image.Image, path: Path) -> None:
     """Refuses an open picture, not yet decoded, whose channels have 16 bits: Pillow keeps only the upper half of each.
 
@@ -158,10 +171,10 @@ def list_images(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def name_some(names: Iterable[object]) -> str:
-    """At most three names for an error message, and how many more there are."""
+def name_some(names: Iterable[object], most: int = 3) -> str:
+    """The first `most` names for an error message, and how many more there are."""
     listed = [str(name) for name in names]
-    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
 
 
 def without_ending(name: str) -> str:

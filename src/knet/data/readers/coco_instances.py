@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from knet.data.categories import categories_from_rows
+from knet.data.categories import things_from_rows
 from knet.data.files.io import name_some, read_image, read_json
 from knet.data.files.masks import Rle, mask_area, mask_box, read_mask, unpack_mask
 from knet.data.readers.coco_panoptic import ImageFinder
@@ -80,10 +80,7 @@ class CocoInstances:
         ):
             raise DataError(f"{self._json} is no COCO instances JSON: it must hold lists 'images' and 'annotations'.")
         if categories is None:
-            rows = content.get("categories")
-            if isinstance(rows, list):  # they do not say that they are things
-                rows = [{"thing": 1, **row} if isinstance(row, dict) else row for row in rows]
-            categories, _ = categories_from_rows(rows, str(self._json), DataError)
+            categories = things_from_rows(content.get("categories"), str(self._json))
         self.categories = tuple(categories)
         self._labels = {category.id: label for label, category in enumerate(self.categories)}
         entries = self._read_images(content["images"])

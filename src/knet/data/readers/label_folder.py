@@ -141,9 +141,8 @@ class LabelFolder:
         labels = np.array([self._color_labels.get(color, _UNKNOWN) for color in present.tolist()], np.int32)
         unknown = [f"({c >> 16}, {c >> 8 & 255}, {c & 255})" for c in present[labels == _UNKNOWN].tolist()]
         if unknown:
-            more = f" and {len(unknown) - 1} more" if unknown[1:] else ""
             raise DataError(
-                f"{path} has the colour {unknown[0]}{more}, which is neither a class's nor black (void); give the "
+                f"{path} has the colour {name_some(unknown, 1)}, which is neither a class's nor black (void); give the "
                 "table's classes the colours of these labels, and export labels without smoothing."
             )
         return labels[np.searchsorted(present, colors)]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from knet.data.categories import categories_from_rows
+from knet.data.categories import things_from_rows
 from knet.data.files.io import list_images, name_some, read_json
 from knet.data.files.masks import Rle, mask_area, mask_box, read_mask, run_lengths
 from knet.data.readers.clips import NUMBERS, ClipReader, FrameFiles, last_number
@@ -60,10 +60,7 @@ class YoutubeVis(ClipReader):
         if not isinstance(content, dict) or not isinstance(content.get("videos"), list):
             raise DataError(f"{self._json} is no YouTube-VIS JSON: it must hold lists 'videos' and 'annotations'.")
         if categories is None:
-            rows = content.get("categories")
-            if isinstance(rows, list):  # they do not say that they are things
-                rows = [{"thing": 1, **row} if isinstance(row, dict) else row for row in rows]
-            categories, _ = categories_from_rows(rows, str(self._json), DataError)
+            categories = things_from_rows(content.get("categories"), str(self._json))
         videos = self._read_videos(content["videos"])
         annotations = content.get("annotations")
         labels = {category.id: label for label, category in enumerate(categories)}

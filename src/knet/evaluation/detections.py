@@ -1,0 +1,203 @@
+"""Objects with scores, as COCO's and YouTube-VIS's average precision (AP) take them: checked, then evaluated.
+
+Both formats list wholes (images, videos), annotations of the objects in them, and predictions; what a row must hold is
+the same but for its masks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+from faster_coco_eval import COCO, COCOeval_faster
+from tqdm import tqdm
+
+from knet.data.categories import things_from_rows
+from knet.data.files.io import read_json
+from knet.errors import DataError
+
+Rows = list[dict[str, Any]]
+Size = tuple[int, ...]
+"""Height, width and, of a video, the number of frames."""
+
+_LIMITS = [1, 10, 100]  # predictions that count for each image and class
+_RANGES = ("all", "small", "medium", "large")  # as the library orders them
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """The words of a format: its name, what objects lie in, the sizes of that, and what a prediction is called."""
+
+    name: str
+    whole: str
+    sizes: tuple[str, ...]
+    prediction: str
+
+    def open_truth(self, source: Any) -> tuple[str, Sequence[Any], dict[int, str], dict[Any, tuple[int, Size]]]:
+        """The ground truth: a path, or what the JSON file holds.
+
+        Returns:
+            What errors call it, its annotations, its categories {id: name}, and {id of a whole: (number, size)}. Ids
+            may be text; the numbers decide between equal scores.
+
+        Raises:
+            DataError: the file cannot be read, or lacks something.
+        """
+        origin, content = _opened(source, "truth")
+        lists = f"{self.whole}s", "annotations"
+        if not isinstance(content, Mapping) or not all(isinstance(content.get(key), list) for key in lists):
+            raise DataError(
+                f"{origin} must hold lists `{lists[0]}` and `annotations`; give a file in {self.name}'s format."
+            )
+        names = {category.id: category.name for category in things_from_rows(content.get("categories"), origin)}
+        sizes: dict[Any, Size] = {}
+        for row in content[lists[0]]:
+            keys: Mapping[str, Any] = row if isinstance(row, Mapping) else {}
+            if isinstance(keys.get("file_names"), list):  # of a video, one for each frame
+                keys = {"length": len(keys["file_names"]), **keys}
+            id_, size = keys.get("id"), tuple(keys.get(key) for key in self.sizes)
+            if not _is_id(id_) or not all(is_whole(length) and length > 0 for length in size):
+                needs = f"id, {', '.join(self.sizes[:-1])} and {self.sizes[-1]}"
+                raise DataError(f"{origin}: every {self.whole} needs {needs}, not {row!r:.80}.")
+            if id_ in sizes:
+                raise DataError(f"{origin} lists the {self.whole} {id_!r} twice; ids must be unique.")
+            sizes[id_] = tuple(int(length) for length in size if length is not None)
+        if not sizes:
+            raise DataError(f"{origin} lists no {self.whole}s; there is nothing to evaluate.")
+        ordered = sorted(sizes, key=lambda id_: (isinstance(id_, str), id_))
+        numbered = {id_: (number, sizes[id_]) for number, id_ in enumerate(ordered, 1)}
+        return origin, content["annotations"], names, numbered
+
+    def open_predictions(self, source: Any) -> tuple[str, Sequence[Any]]:
+        """Predictions: what errors call them, and their rows.
+
+        Raises:
+            DataError: the file cannot be read, or holds no list.
+        """
+        origin, rows = _opened(source, "predictions")
+        if not isinstance(rows, list | tuple):
+            raise DataError(f"{origin} must hold a list of {self.prediction}s; give results in {self.name}'s format.")
+        return origin, rows
+
+    def read_rows(
+        self,
+        rows: Sequence[Any],
+        origin: str,
+        sizes: Mapping[Any, tuple[int, Size]],
+        categories: Collection[int],
+        read_masks: Callable[[Mapping[str, Any], Size, str, bool], dict[str, Any]],
+        *,
+        scored: bool,
+        progress: bool,
+    ) -> Rows:
+        """Annotations, or with `scored` predictions, in the one form that the library takes.
+
+        Args:
+            rows, origin: what was opened, and what errors call it.
+            sizes: as `open_truth` gives them.
+            categories: ids that a row may have.
+            read_masks: takes a row, the size of its whole, what errors call it, and `scored`; returns what the library
+                needs of its mask: `segmentation`, `bbox` and `area`.
+            scored: whether rows are predictions, which need a score.
+            progress: whether a progress bar is shown.
+
+        Raises:
+            DataError: a row lacks something or contradicts the truth.
+        """
+        what = self.prediction if scored else "annotation"
+        read: Rows = []
+        for number, row in enumerate(tqdm(rows, f"{what}s", unit=what, disable=None if progress else True), 1):
+            place = f"{origin}: {what} {number}"
+            if not isinstance(row, Mapping):
+                raise DataError(f"{place} is {row!r:.60}; it must hold {self.whole}_id, category_id and more.")
+            whole, category = row.get(f"{self.whole}_id"), row.get("category_id")
+            if not _is_id(whole) or whole not in sizes:
+                raise DataError(f"{place} is of the {self.whole} {whole!r}, which the truth does not list.")
+            if not is_whole(category) or category not in categories:
+                raise DataError(f"{place} has the category {category!r}, which the truth does not list.")
+            if scored and not is_number(row.get("score")):
+                raise DataError(f"{place} has the score {row.get('score')!r}; every {what} needs a number.")
+            id_, size = sizes[whole]
+            one = {"id": number, "image_id": id_, "category_id": int(category), **read_masks(row, size, place, scored)}
+            one["iscrowd"] = 0 if scored else int(bool(row.get("iscrowd")))
+            read.append(one | ({"score": float(row["score"])} if scored else {}))
+        return read
+
+
+def average_precision(
+    true: Rows,
+    predicted: Rows,
+    sizes: Sequence[tuple[int, Size]],
+    names: Mapping[int, str],
+    kind: str = "segm",
+    *,
+    ranges: Sequence[tuple[float, float]] | None = None,
+    matched: Rows | None = None,
+) -> dict[str, Any]:
+    """The figures of all categories and of each.
+
+    Args:
+        true, predicted: as `Format.read_rows` gives them.
+        sizes: the number and (height, width) of each image.
+        names: the categories that are evaluated.
+        kind: "segm" compares masks, "bbox" boxes.
+        ranges: least and largest area of all, small, medium and large objects; None takes COCO's.
+        matched: the truth as predictions are matched with it, where that is not `true` itself.
+
+    Returns:
+        `{"all": {"ap", ...}, "classes": {category id: {"name", "ap", ..., "objects", "predictions"}}}`, see `mask_ap`.
+    """
+    content = {"images": [{"id": number, "height": size[0], "width": size[1]} for number, size in sizes]}
+    content["categories"] = [{"id": category} for category in sorted(names)]
+    sides = [COCO({**content, "annotations": rows}) for rows in (true if matched is None else matched, predicted)]
+    evaluator = COCOeval_faster(*sides, iouType=kind, print_function=lambda *_: None)
+    evaluator.params.maxDets, evaluator.params.catIds = list(_LIMITS), sorted(names)
+    if ranges is not None:
+        evaluator.params.areaRng = [list(limits) for limits in ranges]
+    evaluator.evaluate()
+    evaluator.accumulate()
+    precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]  # (T,R,K,A,M), (T,K,A,M); -1: none
+
+    def figures(of: slice) -> dict[str, float | None]:
+        row = {"ap": precision[:, :, of, 0, -1], "ap50": precision[0, :, of, 0, -1], "ap75": precision[5, :, of, 0, -1]}
+        row |= {f"ap{size[0]}": precision[:, :, of, n, -1] for n, size in enumerate(_RANGES) if n}
+        row |= {f"ar{limit}": recall[:, of, 0, n] for n, limit in enumerate(_LIMITS)}
+        row |= {f"ar{size[0]}": recall[:, of, n, -1] for n, size in enumerate(_RANGES) if n}
+        return {key: float(values[values > -1].mean()) if (values > -1).any() else None for key, values in row.items()}
+
+    objects = Counter(row["category_id"] for row in true if not row["iscrowd"])
+    predictions = Counter(row["category_id"] for row in predicted)
+    places = {category: slice(place, place + 1) for place, category in enumerate(sorted(names))}
+    classes = {
+        id_: {"name": name, **figures(places[id_]), "objects": objects[id_], "predictions": predictions[id_]}
+        for id_, name in names.items()
+    }
+    return {"all": figures(slice(None)), "classes": classes}
+
+
+def _opened(source: Any, what: str) -> tuple[str, Any]:
+    """What errors call a file or an argument, and its content."""
+    if isinstance(source, str | PathLike):
+        return str(source), read_json(Path(source))
+    return f"The {what}", source
+
+
+def _is_id(value: object) -> bool:
+    return is_whole(value) or isinstance(value, str)
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value of a JSON file is a whole number."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value of a JSON file is a finite number."""
+    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    return number and bool(abs(value) < math.inf)  # NaN is not
