@@ -193,10 +193,10 @@ def good(tmp_path: Path) -> Path:
 def test_folders_without_truth_or_predictions(good: Path) -> None:
     with pytest.raises(DataError, match=r"holds no \*_instanceIds.png"):
         cityscapes_instance_ap(good / "nowhere", good / "p")
-    with pytest.raises(DataError, match=rf"no prediction file {NAME}\*.txt"):
+    with pytest.raises(DataError, match=rf"no prediction for .* \(looked for \*.txt of {NAME}\)"):
         cityscapes_instance_ap(good / "t", good / "t")
     (good / "p" / f"{NAME}.txt").write_text("")
-    refused(good, "holds 2 prediction files")
+    refused(good, "holds 2 predictions for")
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,14 @@ Rows = list[dict[str, Any]]
 Size = tuple[int, ...]
 """Height, width and, of a video, the number of frames."""
 
+_PIXELS = 1 << 32  # of an image, which the library counts in 32 bits
 _LIMITS = [1, 10, 100]  # predictions that count for each image and class
 _RANGES = ("all", "small", "medium", "large")  # as the library orders them
+
+
+ReadMasks = Callable[[Mapping[str, Any], Size, str, bool], dict[str, Any]]
+"""Takes a row, the size of its image or video, what errors call the row, and whether it is a prediction; gives what the
+library needs of its mask: `segmentation`, `bbox` and `area`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,95 +45,89 @@ class Format:
     sizes: tuple[str, ...]
     prediction: str
 
-    def open_truth(self, source: Any) -> tuple[str, Sequence[Any], dict[int, str], dict[Any, tuple[int, Size]]]:
-        """The ground truth: a path, or what the JSON file holds.
+    def read(
+        self, truth: Any, predictions: Any, read_masks: ReadMasks, classes: Mapping[int, str] | None, progress: bool
+    ) -> tuple[Rows, Rows, list[tuple[int, Size]], Mapping[int, str]]:
+        """Both sides in the one form that the library takes.
+
+        Args:
+            truth, predictions: paths, or what the JSON files hold.
+            read_masks: see `ReadMasks`.
+            classes: the categories {id: name} that are evaluated; None takes those of the truth.
+            progress: whether a progress bar is shown.
 
         Returns:
-            What errors call it, its annotations, its categories {id: name}, and {id of a whole: (number, size)}. Ids
-            may be text; the numbers decide between equal scores.
+            The annotations, the predictions, the number and size of each image or video, and the categories. Numbers
+            stand for ids, which may be text, and decide between equal scores.
 
         Raises:
-            DataError: the file cannot be read, or lacks something.
+            DataError: a file cannot be read or lacks something, or predictions contradict the truth.
         """
-        origin, content = _opened(source, "truth")
+        origin, content = _opened(truth, "truth")
         lists = f"{self.whole}s", "annotations"
         if not isinstance(content, Mapping) or not all(isinstance(content.get(key), list) for key in lists):
             raise DataError(
                 f"{origin} must hold lists `{lists[0]}` and `annotations`; give a file in {self.name}'s format."
             )
-        names = {category.id: category.name for category in things_from_rows(content.get("categories"), origin)}
+        known = {category.id: category.name for category in things_from_rows(content.get("categories"), origin)}
+        names = known if classes is None else classes
+        sizes = self._read_sizes(content[lists[0]], origin)
+
+        def rows(listed: Sequence[Any], origin: str, scored: bool) -> Rows:
+            what = self.prediction if scored else "annotation"
+            bar = tqdm(listed, f"{what}s", unit=what, disable=None if progress else True)
+            return [
+                {"id": n, **self._read_row(row, f"{origin}: {what} {n}", sizes, {*known, *names}, read_masks, scored)}
+                for n, row in enumerate(bar, 1)
+            ]
+
+        true = rows(content["annotations"], origin, scored=False)
+        origin, results = _opened(predictions, "predictions")
+        if not isinstance(results, list | tuple):
+            raise DataError(f"{origin} must hold a list of {self.prediction}s; give results in {self.name}'s format.")
+        return true, rows(results, origin, scored=True), list(sizes.values()), names
+
+    def _read_sizes(self, rows: Sequence[Any], origin: str) -> dict[Any, tuple[int, Size]]:
         sizes: dict[Any, Size] = {}
-        for row in content[lists[0]]:
+        for row in rows:
             keys: Mapping[str, Any] = row if isinstance(row, Mapping) else {}
             if isinstance(keys.get("file_names"), list):  # of a video, one for each frame
                 keys = {"length": len(keys["file_names"]), **keys}
-            id_, size = keys.get("id"), tuple(keys.get(key) for key in self.sizes)
+            id_, size = keys.get("id"), [keys.get(key) for key in self.sizes]
             if not _is_id(id_) or not all(is_whole(length) and length > 0 for length in size):
                 needs = f"id, {', '.join(self.sizes[:-1])} and {self.sizes[-1]}"
                 raise DataError(f"{origin}: every {self.whole} needs {needs}, not {row!r:.80}.")
             if id_ in sizes:
                 raise DataError(f"{origin} lists the {self.whole} {id_!r} twice; ids must be unique.")
-            sizes[id_] = tuple(int(length) for length in size if length is not None)
+            sizes[id_] = tuple(int(length or 0) for length in size)
+            if math.prod(sizes[id_]) >= _PIXELS:
+                raise DataError(f"{origin}: the {self.whole} {id_!r} has 2^32 pixels or more; split it.")
         if not sizes:
             raise DataError(f"{origin} lists no {self.whole}s; there is nothing to evaluate.")
         ordered = sorted(sizes, key=lambda id_: (isinstance(id_, str), id_))
-        numbered = {id_: (number, sizes[id_]) for number, id_ in enumerate(ordered, 1)}
-        return origin, content["annotations"], names, numbered
+        return {id_: (number, sizes[id_]) for number, id_ in enumerate(ordered, 1)}
 
-    def open_predictions(self, source: Any) -> tuple[str, Sequence[Any]]:
-        """Predictions: what errors call them, and their rows.
-
-        Raises:
-            DataError: the file cannot be read, or holds no list.
-        """
-        origin, rows = _opened(source, "predictions")
-        if not isinstance(rows, list | tuple):
-            raise DataError(f"{origin} must hold a list of {self.prediction}s; give results in {self.name}'s format.")
-        return origin, rows
-
-    def read_rows(
+    def _read_row(
         self,
-        rows: Sequence[Any],
-        origin: str,
+        row: Any,
+        place: str,
         sizes: Mapping[Any, tuple[int, Size]],
         categories: Collection[int],
-        read_masks: Callable[[Mapping[str, Any], Size, str, bool], dict[str, Any]],
-        *,
+        read_masks: ReadMasks,
         scored: bool,
-        progress: bool,
-    ) -> Rows:
-        """Annotations, or with `scored` predictions, in the one form that the library takes.
-
-        Args:
-            rows, origin: what was opened, and what errors call it.
-            sizes: as `open_truth` gives them.
-            categories: ids that a row may have.
-            read_masks: takes a row, the size of its whole, what errors call it, and `scored`; returns what the library
-                needs of its mask: `segmentation`, `bbox` and `area`.
-            scored: whether rows are predictions, which need a score.
-            progress: whether a progress bar is shown.
-
-        Raises:
-            DataError: a row lacks something or contradicts the truth.
-        """
-        what = self.prediction if scored else "annotation"
-        read: Rows = []
-        for number, row in enumerate(tqdm(rows, f"{what}s", unit=what, disable=None if progress else True), 1):
-            place = f"{origin}: {what} {number}"
-            if not isinstance(row, Mapping):
-                raise DataError(f"{place} is {row!r:.60}; it must hold {self.whole}_id, category_id and more.")
-            whole, category = row.get(f"{self.whole}_id"), row.get("category_id")
-            if not _is_id(whole) or whole not in sizes:
-                raise DataError(f"{place} is of the {self.whole} {whole!r}, which the truth does not list.")
-            if not is_whole(category) or category not in categories:
-                raise DataError(f"{place} has the category {category!r}, which the truth does not list.")
-            if scored and not is_number(row.get("score")):
-                raise DataError(f"{place} has the score {row.get('score')!r}; every {what} needs a number.")
-            id_, size = sizes[whole]
-            one = {"id": number, "image_id": id_, "category_id": int(category), **read_masks(row, size, place, scored)}
-            one["iscrowd"] = 0 if scored else int(bool(row.get("iscrowd")))
-            read.append(one | ({"score": float(row["score"])} if scored else {}))
-        return read
+    ) -> dict[str, Any]:
+        if not isinstance(row, Mapping):
+            raise DataError(f"{place} is {row!r:.60}; it must hold {self.whole}_id, category_id and more.")
+        whole, category, score = row.get(f"{self.whole}_id"), row.get("category_id"), row.get("score")
+        if not _is_id(whole) or whole not in sizes:
+            raise DataError(f"{place} is of the {self.whole} {whole!r}, which the truth does not list.")
+        if not is_whole(category) or category not in categories:
+            raise DataError(f"{place} has the category {category!r}, which the truth does not list.")
+        if scored and not is_number(score):
+            raise DataError(f"{place} has the score {score!r}; every {self.prediction} needs a number.")
+        number, size = sizes[whole]
+        last = {"score": float(row["score"]), "iscrowd": 0} if scored else {"iscrowd": int(bool(row.get("iscrowd")))}
+        return {"image_id": number, "category_id": int(category), **read_masks(row, size, place, scored), **last}
 
 
 def average_precision(

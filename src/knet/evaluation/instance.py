@@ -16,6 +16,7 @@ for masks the area of the mask is taken here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from os import PathLike
 from typing import Any
 
@@ -64,22 +65,13 @@ def mask_ap(
     """
     if kind not in KINDS:
         raise DataError(f"There is no kind {kind!r} of average precision; use {' or '.join(KINDS)}.")
-    origin, annotations, known, sizes = _COCO.open_truth(truth)
-    names = known
-    if classes is not None:
-        names = dict(classes) if isinstance(classes, Mapping) else {category.id: category.name for category in classes}
-
-    def read_masks(row: Mapping[str, Any], size: Size, place: str, scored: bool) -> dict[str, Any]:
-        return _geometry(row, (size[0], size[1]), place, kind, scored)
-
-    allowed = known.keys() | names.keys()
-    true = _COCO.read_rows(annotations, origin, sizes, allowed, read_masks, scored=False, progress=progress)
-    origin, detections = _COCO.open_predictions(predictions)
-    found = _COCO.read_rows(detections, origin, sizes, allowed, read_masks, scored=True, progress=progress)
-    return average_precision(true, found, list(sizes.values()), names, kind)
+    if classes is not None and not isinstance(classes, Mapping):
+        classes = {category.id: category.name for category in classes}
+    sides = _COCO.read(truth, predictions, partial(_read_object, kind=kind), classes, progress)
+    return average_precision(*sides, kind)
 
 
-def _geometry(row: Mapping[str, Any], size: tuple[int, int], place: str, kind: str, scored: bool) -> dict[str, Any]:
+def _read_object(row: Mapping[str, Any], size: Size, place: str, scored: bool, kind: str) -> dict[str, Any]:
     """Mask or box, and area."""
     mask, box = None, row.get("bbox")
     box = box.tolist() if isinstance(box, np.ndarray) else box
@@ -91,7 +83,7 @@ def _geometry(row: Mapping[str, Any], size: tuple[int, int], place: str, kind: s
     elif row.get("segmentation") is None:
         raise DataError(f"{place} has no segmentation{' and no bbox' * (kind == 'bbox')}; add it.")
     else:
-        mask = read_mask(row["segmentation"], size, place)
+        mask = read_mask(row["segmentation"], (size[0], size[1]), place)
         box, area = mask_box(mask), mask_area(mask)
     if not scored and row.get("area") is not None:
         if not is_number(row["area"]) or row["area"] < 0:

@@ -28,6 +28,7 @@ from knet.data.cityscapes_labels import CITYSCAPES_EVALUATED, CITYSCAPES_NAMES
 from knet.data.files.io import read_gray, read_labels
 from knet.errors import DataError
 from knet.evaluation.means import mean
+from knet.evaluation.semantic_files import pair_files
 
 CITYSCAPES_THINGS = (24, 25, 26, 27, 28, 31, 32, 33)  # raw ids of the evaluated classes that have single objects
 SMALLEST = 100  # pixels of an object that has to be found
@@ -87,7 +88,7 @@ def cityscapes_instance_ap(
             is malformed, has an unknown label, or names a mask outside the folder.
     """
     counts = {label: _ClassCount() for label in CITYSCAPES_THINGS}
-    pairs = _pair(Path(truth_folder), Path(predictions_folder))
+    pairs = pair_files(Path(truth_folder), "*_instanceIds.png", Path(predictions_folder), "*.txt", _image_of)
     for truth, listing in tqdm(pairs, "AP", unit="image", disable=None if progress else True):
         _count_image(truth, _read_listing(listing, Path(predictions_folder)), counts)
     classes: dict[int, dict[str, Any]] = {}
@@ -98,24 +99,6 @@ def cityscapes_instance_ap(
             classes[label] |= {"ap": float(values.mean()), "ap50": float(values[0])}
         classes[label] |= {"objects": count.objects, "predictions": count.predictions}
     return {**{key: mean(row[key] for row in classes.values()) for key in ("ap", "ap50")}, "classes": classes}
-
-
-def _pair(truth: Path, predictions: Path) -> list[tuple[Path, Path]]:
-    """(instance map, text file) of each image."""
-    maps = sorted(truth.rglob("*_instanceIds.png"))
-    if not maps:
-        raise DataError(f"{truth} holds no *_instanceIds.png; give the folder with the truth, such as gtFine/val.")
-    listings: dict[str, list[Path]] = {}
-    for path in sorted(predictions.rglob("*.txt")):
-        listings.setdefault(_image_of(path), []).append(path)
-    pairs = []
-    for path in maps:
-        found = listings.get(_image_of(path), [])
-        if len(found) != 1:
-            count = f"{len(found)} prediction files" if found else "no prediction file"
-            raise DataError(f"{predictions} holds {count} {_image_of(path)}*.txt for {path}; one is needed.")
-        pairs.append((path, found[0]))
-    return pairs
 
 
 def _image_of(path: Path) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from knet.data.categories import categories_from_rows
 from knet.data.files.io import name_some
 from knet.errors import DataError
 from knet.evaluation.maps import check_map, check_size, runs
@@ -30,7 +31,6 @@ from knet.evaluation.panoptic_files import (
     ID_LIMIT,
     Labelled,
     SegmentLike,
-    class_table,
     read_annotations,
     read_document,
     read_pairs,
@@ -97,17 +97,11 @@ class PanopticQuality:
             DataError: the maps differ in size, an id is negative or above 16,777,215, a category is unknown, an id is
                 listed twice, or the predicted segments are not exactly the ids of the predicted map.
         """
-        tables = self.tabulate(truth_ids, truth_segments, predicted_ids, predicted_segments, name=name)
+        tables = self.tabulate((truth_ids, truth_segments), (predicted_ids, predicted_segments), name)
         self.counts += match_segments(*tables, len(self.categories))
 
     def tabulate(
-        self,
-        truth_ids: np.ndarray,
-        truth_segments: Sequence[SegmentLike],
-        predicted_ids: np.ndarray,
-        predicted_segments: Sequence[SegmentLike],
-        *,
-        name: str = "the image",
+        self, true_image: Labelled, predicted_image: Labelled, name: str
     ) -> tuple[np.ndarray, Segments, Segments]:
         """What `add` would count of an image, without counting it.
 
@@ -117,26 +111,25 @@ class PanopticQuality:
         Raises:
             DataError: as `add`.
         """
-        truth_ids = check_map(truth_ids, f"{name} (truth)", "an id map is")
-        predicted_ids = check_map(predicted_ids, f"{name} (prediction)", "an id map is")
+        sides = f"{name} (truth)", f"{name} (prediction)"
+        truth_ids = check_map(true_image[0], sides[0], "an id map is")
+        predicted_ids = check_map(predicted_image[0], sides[1], "an id map is")
         check_size(truth_ids, predicted_ids, name)
-        truth = self._read(truth_segments, f"{name} (truth)")
-        predicted = self._read(predicted_segments, f"{name} (prediction)")
+        truth, predicted = self._read(true_image[1], sides[0]), self._read(predicted_image[1], sides[1])
         if (truth.ids == 0).any():
             raise DataError(f"{name} (truth): a segment has id 0, which means void; give segments ids from 1.")
         (true, found), lengths = runs(truth_ids, predicted_ids)
-        for present, whose in ((true, "truth"), (found, "prediction")):
-            low, high = present.min(), present.max()
-            if low < 0 or high >= ID_LIMIT:
+        for ids, side in zip((true, found), sides, strict=True):
+            if ids.min() < 0 or ids.max() >= ID_LIMIT:
                 raise DataError(
-                    f"{name} ({whose}): ids run from {low} to {high}; 0 (void) to {ID_LIMIT - 1} are allowed."
+                    f"{side}: ids run from {ids.min()} to {ids.max()}; 0 (void) to {ID_LIMIT - 1} are allowed."
                 )
         overlaps = overlap_table(true, found, lengths, truth.ids, predicted.ids)
         if overlaps[:, _UNLISTED].any():
             unlisted = np.setdiff1d(predicted_ids, np.append(predicted.ids, 0))
             raise DataError(f"{name}: the predicted mask has ids {name_some(unlisted)} that its segments do not list.")
-        if not overlaps[:, _FIRST:].sum(axis=0).all():
-            empty = predicted.ids[overlaps[:, _FIRST:].sum(axis=0) == 0]
+        empty = predicted.ids[overlaps[:, _FIRST:].sum(axis=0) == 0]
+        if empty.size:
             raise DataError(f"{name}: the prediction lists segments {name_some(empty)} that have no pixel in its mask.")
         return overlaps, truth, predicted
 
@@ -281,7 +274,8 @@ def panoptic_quality(
     """
     if isinstance(truth, str | PathLike) and isinstance(predictions, str | PathLike):
         content = read_document(Path(truth))
-        table = class_table(categories, content, Path(truth))
+        if categories is None:
+            categories, _ = categories_from_rows(content.get("categories"), str(truth), DataError)
         true = read_annotations(content, Path(truth), truth_masks)
         predicted = read_annotations(read_document(Path(predictions)), Path(predictions), prediction_masks)
         pairs, total = read_pairs(true, predicted), len(true)
@@ -293,8 +287,8 @@ def panoptic_quality(
         if len(truth) != len(predictions):
             raise DataError(f"There are {len(truth)} truth images, {len(predictions)} predictions; give one for each.")
         pairs = ((f"image {i}", *pair) for i, pair in enumerate(zip(truth, predictions, strict=True)))
-        table, total = categories, len(truth)
-    quality = PanopticQuality(table)
+        total = len(truth)
+    quality = PanopticQuality(categories)
     for name, true_image, predicted_image in tqdm(pairs, "PQ", total, unit="image", disable=None if progress else True):
         quality.add(*true_image, *predicted_image, name=name)
     return quality.result()
@@ -309,12 +303,12 @@ def overlap_table(
     listed with id 0 is a segment, as in panopticapi.
     """
     width = _FIRST + len(predicted)
-    cells = positions(truth_runs, truth) * width + positions(predicted_runs, predicted)
+    cells = _positions(truth_runs, truth) * width + _positions(predicted_runs, predicted)
     counts = np.bincount(cells, lengths, minlength=(_FIRST + len(truth)) * width)  # float64, exact to 2^53
     return counts.astype(np.int64).reshape(-1, width)
 
 
-def positions(values: np.ndarray, listed: np.ndarray) -> np.ndarray:
+def _positions(values: np.ndarray, listed: np.ndarray) -> np.ndarray:
     """The row of each id in the table of overlaps: (R,) ids from 0 on, (S,) listed ids -> (R,) int64
 
     0 is the row of ids that are not listed, 1 that of void (id 0), 2 + s that of the s-th of `listed`.

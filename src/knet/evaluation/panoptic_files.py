@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from knet.data.categories import categories_from_rows
 from knet.data.files.ahead import map_ahead
 from knet.data.files.io import name_some, read_ids, read_json
 from knet.errors import DataError
-from knet.structures import Category, Segment, SegmentInfo
+from knet.structures import Segment, SegmentInfo
 
 SegmentLike = Mapping[str, Any] | SegmentInfo | Segment
 """A row of `segments_info` (`id`, `category_id`, optional `iscrowd` and `area`), or one of this package's segments."""
@@ -42,15 +41,6 @@ def read_document(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
         raise DataError(f"{path} has no list of `annotations`; give a JSON file in the COCO panoptic format.")
     return content
-
-
-def class_table(classes: Sequence[Category] | None, content: Mapping[str, Any], path: Path) -> Sequence[Category]:
-    """The classes that were given, else those of the document.
-
-    Raises:
-        DataError: the document has no sound class table.
-    """
-    return categories_from_rows(content.get("categories"), str(path), DataError)[0] if classes is None else classes
 
 
 def read_annotations(

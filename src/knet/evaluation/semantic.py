@@ -26,7 +26,7 @@ from knet.data.cityscapes_labels import CITYSCAPES_EVALUATED, CITYSCAPES_LABELS,
 from knet.errors import DataError
 from knet.evaluation.maps import check_map, check_size
 from knet.evaluation.means import mean
-from knet.evaluation.semantic_files import LabelMap, instance_maps, pair, read_map
+from knet.evaluation.semantic_files import LabelMap, instance_maps, pair_maps, read_map
 from knet.structures import Category
 
 PROTOCOLS = ("mean", "mapillary", "cityscapes", "ade20k")
@@ -204,7 +204,7 @@ def mean_iou(
         raise DataError(f"`instances` serve nIoU, which the protocol {protocol!r} does not have; leave them out.")
     table = _table(classes if classes is not None else CITYSCAPES_NAMES)
     matrix, scores = ConfusionMatrix(len(table)), _InstanceScores()
-    images = pair(truth, predictions, cityscapes)
+    images = pair_maps(truth, predictions, cityscapes)
     numbered = instance_maps([image[1] for image in images], instances) if cityscapes else []
     for index, (name, true, predicted) in enumerate(
         tqdm(images, "mIoU", unit="image", disable=None if progress else True)

@@ -1,8 +1,8 @@
-"""Label maps as the semantic metrics read them: arrays, or single-channel PNGs paired by name."""
+"""Label maps as the metrics read them: arrays, or files of truth and predictions that are paired by name."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -16,7 +16,7 @@ LabelMap = np.ndarray | str | PathLike[str]
 """A label map: an integer array (H,W), or the path of the single-channel PNG that holds it."""
 
 
-def pair(
+def pair_maps(
     truth: LabelMap | Sequence[LabelMap], predictions: LabelMap | Sequence[LabelMap], cityscapes: bool
 ) -> list[tuple[str, LabelMap, LabelMap]]:
     """The name, the truth and the prediction of each image.
@@ -25,7 +25,11 @@ def pair(
         DataError: they do not pair up.
     """
     if isinstance(truth, str | PathLike) and isinstance(predictions, str | PathLike) and Path(truth).is_dir():
-        return _pair_folders(Path(truth), Path(predictions), cityscapes)
+        pattern, parts = ("*_labelIds.png", 3) if cityscapes else ("*.png", None)
+        pairs = pair_files(
+            Path(truth), pattern, Path(predictions), "*.png", lambda path: "_".join(path.stem.split("_")[:parts])
+        )
+        return [(str(path), path, found) for path, found in pairs]
     true, predicted = _listed(truth), _listed(predictions)
     if len(true) != len(predicted) or not true:
         raise DataError(f"There are {len(true)} truth images and {len(predicted)} predictions; give one for each.")
@@ -33,26 +37,36 @@ def pair(
     return list(zip(names, true, predicted, strict=True))
 
 
-def _pair_folders(truth: Path, predictions: Path, cityscapes: bool) -> list[tuple[str, LabelMap, LabelMap]]:
-    def key(path: Path) -> str:
-        return "_".join(path.stem.split("_")[:3]) if cityscapes else path.stem
+def pair_files(
+    truth: Path, truth_pattern: str, predictions: Path, pattern: str, key: Callable[[Path], str]
+) -> list[tuple[Path, Path]]:
+    """The truth and the prediction of each image, from two folders that are searched recursively.
 
-    pattern = "*_labelIds.png" if cityscapes else "*.png"
-    true, predicted = sorted(truth.rglob(pattern)), sorted(predictions.rglob("*.png"))
+    Args:
+        truth, predictions: the folders.
+        truth_pattern, pattern: of the names of their files, such as "*.png".
+        key: what the names of an image's two files have in common.
+
+    Raises:
+        DataError: there is no truth, or not exactly one prediction for each.
+    """
+    true = sorted(truth.rglob(truth_pattern))
     if not true:
-        raise DataError(f"{truth} holds no {pattern}; give the folder with the truth.")
+        raise DataError(f"{truth} holds no {truth_pattern}; give the folder with the truth, such as gtFine/val.")
     by_key: dict[str, list[Path]] = {}
-    for path in predicted:
+    for path in sorted(predictions.rglob(pattern)):
         by_key.setdefault(key(path), []).append(path)
-    pairs: list[tuple[str, LabelMap, LabelMap]] = []
+    pairs: list[tuple[Path, Path]] = []
     for path in true:
         found = by_key.get(key(path), [])
         if len(found) > 1:  # the same name in several folders: the one at the same place is meant
             found = [item for item in found if item.relative_to(predictions) == path.relative_to(truth)] or found
         if len(found) != 1:
             count = f"{len(found)} predictions" if found else "no prediction"
-            raise DataError(f"{predictions} holds {count} for {path} (looked for {key(path)}); one is needed.")
-        pairs.append((str(path), path, found[0]))
+            raise DataError(
+                f"{predictions} holds {count} for {path} (looked for {pattern} of {key(path)}); one is needed."
+            )
+        pairs.append((path, found[0]))
     return pairs
 
 

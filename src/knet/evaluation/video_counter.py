@@ -14,7 +14,7 @@ from knet.data.categories import load_categories
 from knet.data.files.io import name_some
 from knet.errors import DataError
 from knet.evaluation.maps import check_size, runs
-from knet.evaluation.panoptic import PanopticQuality
+from knet.evaluation.panoptic import PanopticQuality, Segments
 from knet.evaluation.panoptic_files import SegmentLike
 from knet.evaluation.video_files import open_videos
 from knet.evaluation.video_labels import VOID, Maps, check_classes, known_classes, label_runs
@@ -88,7 +88,6 @@ class FrameCounter(ABC):
         (true, found), lengths = runs(truth, predicted)
         self._check_and_count(sequence, name, true, found, lengths)
 
-    @abstractmethod
     def update_segments(
         self,
         sequence: str,
@@ -104,8 +103,12 @@ class FrameCounter(ABC):
         An object has the same id in all frames of a sequence.
 
         Raises:
-            DataError: as `PanopticQuality.add`; for VPQ also a sequence that was left before.
+            DataError: as `PanopticQuality.add`; for STQ also too many segments in the sequence, for VPQ a sequence that
+                was left before.
         """
+        name = name or f"A frame of {sequence}"
+        tables = self._tabulate((truth_ids, truth_segments), (predicted_ids, predicted_segments), name)
+        self._count_segments(sequence, name, *tables)
 
     @abstractmethod
     def result(self) -> dict[str, Any]:
@@ -121,6 +124,12 @@ class FrameCounter(ABC):
     @abstractmethod
     def _count(self, sequence: str, name: str, true: np.ndarray, found: np.ndarray, lengths: np.ndarray) -> None:
         """Counts runs of pixels that are equal on both sides: (R,) labels of each, (R,) lengths."""
+
+    @abstractmethod
+    def _count_segments(
+        self, sequence: str, name: str, overlaps: np.ndarray, truth: Segments, predicted: Segments
+    ) -> None:
+        """Counts the overlaps (2+T, 2+P) of segments, see `overlap_table`."""
 
     def _settings(self) -> list[Any]:
         return [self.protocol, [(category.id, category.thing) for category in self.categories]]

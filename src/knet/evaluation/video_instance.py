@@ -24,7 +24,6 @@ from knet.evaluation.detections import Format, Rows, Size, average_precision, is
 _YOUTUBE_VIS = Format("YouTube-VIS", "video", ("height", "width", "length"), "track")
 _LARGEST = 1e10
 _RANGES = ((0, _LARGEST), (0, 128**2), (128**2, 256**2), (256**2, _LARGEST))
-_PIXELS = 1 << 32  # of a video, which the library counts in 32 bits
 
 
 def ytvis_ap(
@@ -49,14 +48,8 @@ def ytvis_ap(
         DataError: a file cannot be read, a video or a category is unknown, a mask has another size or format, there is
             not one for each frame, or a score is missing or no number.
     """
-    origin, annotations, names, sizes = _YOUTUBE_VIS.open_truth(truth)
-    for video, (_, (height, width, frames)) in sizes.items():
-        if height * width * frames >= _PIXELS:
-            raise DataError(f"{origin}: the video {video!r} has 2^32 pixels or more; split it.")
-    true = _YOUTUBE_VIS.read_rows(annotations, origin, sizes, names, _read_track, scored=False, progress=progress)
-    origin, tracks = _YOUTUBE_VIS.open_predictions(predictions)
-    found = _YOUTUBE_VIS.read_rows(tracks, origin, sizes, names, _read_track, scored=True, progress=progress)
-    images = [(number, (height, width * frames)) for number, (height, width, frames) in sizes.values()]
+    true, found, sizes, names = _YOUTUBE_VIS.read(truth, predictions, _read_track, None, progress)
+    images = [(number, (height, width * frames)) for number, (height, width, frames) in sizes]
     matched = _repeat_crowds(true, found)
     figures = average_precision(true, found, images, names, ranges=_RANGES, matched=matched)
     return {"protocol": "youtube-vis", **figures}

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from knet.data.categories import categories_from_rows
 from knet.data.files.io import name_some
 from knet.errors import DataError
-from knet.evaluation.panoptic_files import Annotation, class_table, read_annotations, read_document, read_mask_pairs
+from knet.evaluation.panoptic_files import Annotation, read_annotations, read_document, read_mask_pairs
 from knet.evaluation.video_frames import FrameKey, VideoFrame, Videos, frame_key, pair_frames
 from knet.structures import Category
 
@@ -36,7 +37,8 @@ def open_json(truth: Path, predictions: Path, classes: Sequence[Category] | None
     found = predictions / "pred.json" if predictions.is_dir() else predictions
     content = read_document(truth)
     nested = "videos" in content
-    table = class_table(classes, content, truth)
+    if classes is None:
+        classes, _ = categories_from_rows(content.get("categories"), str(truth), DataError)
     true = _frames(content, truth, nested, _TRUTH_MASKS)
     pairs = pair_frames(true, _frames(read_document(found), found, nested, _FOUND_MASKS), str(found))
 
@@ -44,7 +46,7 @@ def open_json(truth: Path, predictions: Path, classes: Sequence[Category] | None
         for (sequence, frame), sides in zip(true, read_mask_pairs(pairs), strict=True):
             yield VideoFrame(str(sequence), f"{sequence}/{frame}", *sides)
 
-    return Videos("vipseg" if nested else "cityscapes-vps", True, table, len(pairs), frames)
+    return Videos("vipseg" if nested else "cityscapes-vps", True, classes, len(pairs), frames)
 
 
 def _frames(content: Mapping[str, Any], path: Path, nested: bool, folders: Sequence[str]) -> dict[FrameKey, Annotation]:

@@ -26,10 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from knet.evaluation.panoptic_files import SegmentLike
+from knet.errors import DataError
+from knet.evaluation.panoptic import Segments
 from knet.evaluation.video_counter import Clips, FrameCounter, count_videos
 from knet.evaluation.video_labels import NUMBER_BITS, VOID
-from knet.evaluation.video_segments import Numbering
 from knet.structures import Category
 
 PROTOCOLS = ("official", "video-knet", "vipseg")
@@ -62,34 +62,32 @@ class TrackingQuality(FrameCounter):
         self.frames: Counter[str] = Counter()
         if protocol == "video-knet" and {category.id for category in self.categories} == _STEP_CLASSES:
             self._things = np.isin(np.arange(VOID + 1), _SCRIPT_THINGS)
-        first = 0 if protocol == "vipseg" else 1
-        self._numbered = Numbering(self.categories, first), Numbering(self.categories, first)  # truth, predictions
+        # Truth and predictions, {sequence: {segment id of a JSON file: number}}.
+        self._numbers: tuple[dict[str, dict[int, int]], dict[str, dict[int, int]]] = ({}, {})
 
-    def update_segments(
-        self,
-        sequence: str,
-        truth_ids: np.ndarray,
-        truth_segments: Sequence[SegmentLike],
-        predicted_ids: np.ndarray,
-        predicted_segments: Sequence[SegmentLike],
-        *,
-        name: str | None = None,
+    def _count_segments(
+        self, sequence: str, name: str, overlaps: np.ndarray, truth: Segments, predicted: Segments
     ) -> None:
-        """Counts the next frame from what `PanopticQuality.add` takes: id maps (H,W), 0 = void, and their segments.
+        true, found = (
+            self._number(segments, numbers.setdefault(sequence, {}), name)
+            for segments, numbers in zip((truth, predicted), self._numbers, strict=True)
+        )
+        rows, columns = np.nonzero(overlaps)
+        self._count(sequence, name, true[rows], found[columns], overlaps[rows, columns])
 
-        An object has the same id in all frames of a sequence.
+    def _number(self, segments: Segments, numbers: dict[int, int], name: str) -> np.ndarray:
+        """The labels of the rows of a table of overlaps, whose first two are void: S segments -> (2+S,) int64
 
-        Raises:
-            DataError: as `PanopticQuality.add`, or a sequence has too many segments.
+        Segments are numbered in the order in which a sequence first lists them; crowd regions get 0. VIPSeg's script
+        starts from 0, which STQ takes for a crowd where the segment is a thing.
         """
-        name = name or f"A frame of {sequence}"
-        _, *sides = self._tabulate(truth_ids, truth_segments, predicted_ids, predicted_segments, name=name)
-        maps = np.asarray(truth_ids), np.asarray(predicted_ids)
-        labels = [
-            numbering.labels(sequence, id_map, segments, name)
-            for numbering, id_map, segments in zip(self._numbered, maps, sides, strict=True)
-        ]
-        self.update_labels(sequence, *labels, name=name)
+        first = 0 if self.protocol == "vipseg" else 1
+        own = [numbers.setdefault(id_, len(numbers) + first) for id_ in segments.ids.tolist()]
+        if len(numbers) + first > 1 << NUMBER_BITS:
+            raise DataError(f"{name}: the sequence has more than {1 << NUMBER_BITS} segments; STQ cannot number them.")
+        classes = np.array([category.id for category in self.categories])[segments.rows]
+        own_numbers = np.where(segments.crowd, 0, np.array(own, np.int64))
+        return np.concatenate([[VOID << NUMBER_BITS] * 2, classes << NUMBER_BITS | own_numbers])
 
     def _count(self, sequence: str, name: str, true: np.ndarray, found: np.ndarray, lengths: np.ndarray) -> None:
         keys = self._without_stuff(true) << _PAIR_BITS | self._without_stuff(found)

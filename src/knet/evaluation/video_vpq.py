@@ -28,7 +28,6 @@ import numpy as np
 from knet.errors import DataError
 from knet.evaluation.means import mean
 from knet.evaluation.panoptic import PanopticQuality, Segments, match_segments, overlap_table
-from knet.evaluation.panoptic_files import SegmentLike
 from knet.evaluation.video_counter import Clips, FrameCounter, count_videos
 from knet.evaluation.video_labels import NUMBER_BITS, VOID
 from knet.structures import Category
@@ -90,26 +89,10 @@ class VideoPanopticQuality(FrameCounter):
         sides = self._segments(true, truth=True), self._segments(found, truth=False)
         self._add(sequence, _Frame(overlap_table(true, found, lengths, sides[0].ids, sides[1].ids), *sides), name)
 
-    def update_segments(
-        self,
-        sequence: str,
-        truth_ids: np.ndarray,
-        truth_segments: Sequence[SegmentLike],
-        predicted_ids: np.ndarray,
-        predicted_segments: Sequence[SegmentLike],
-        *,
-        name: str | None = None,
+    def _count_segments(
+        self, sequence: str, name: str, overlaps: np.ndarray, truth: Segments, predicted: Segments
     ) -> None:
-        """Counts the next frame from what `PanopticQuality.add` takes: id maps (H,W), 0 = void, and their segments.
-
-        An object has the same id in all frames of a sequence.
-
-        Raises:
-            DataError: as `PanopticQuality.add`, or the sequence was left before.
-        """
-        name = name or f"A frame of {sequence}"
-        tables = self._tabulate(truth_ids, truth_segments, predicted_ids, predicted_segments, name=name)
-        self._add(sequence, _Frame(*tables), name)
+        self._add(sequence, _Frame(overlaps, truth, predicted), name)
 
     def merge(self, other: VideoPanopticQuality) -> None:
         """Adds what another accumulator has counted.
