@@ -48,13 +48,9 @@ class Format:
     def read(
         self, truth: Any, predictions: Any, read_masks: ReadMasks, classes: Mapping[int, str] | None, progress: bool
     ) -> tuple[Rows, Rows, list[tuple[int, Size]], Mapping[int, str]]:
-        """Both sides in the one form that the library takes.
+        """Truth and predictions, paths or what the JSON files hold, in the one form that the library takes.
 
-        Args:
-            truth, predictions: paths, or what the JSON files hold.
-            read_masks: see `ReadMasks`.
-            classes: the categories {id: name} that are evaluated; None takes those of the truth.
-            progress: whether a progress bar is shown.
+        `classes` {id: name} are the categories that are evaluated; None takes those of the truth.
 
         Returns:
             The annotations, the predictions, the number and size of each image or video, and the categories. Numbers

@@ -15,7 +15,7 @@ the paper leaves open:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -35,15 +35,6 @@ SMALLEST = 100  # pixels of an object that has to be found
 
 _NOT_EVALUATED = [label for label in range(len(CITYSCAPES_NAMES)) if label not in CITYSCAPES_EVALUATED]
 _THRESHOLDS = np.arange(0.5, 1.0, 0.05)  # the official floats, rounding and all
-
-
-@dataclass(slots=True)
-class _Mask:
-    """One line of a prediction file: where the mask lies, raw label id, confidence."""
-
-    path: Path
-    label: int
-    confidence: float
 
 
 @dataclass(slots=True)
@@ -107,13 +98,13 @@ def _image_of(path: Path) -> str:
     return f"{city}_{sequence}_{frame[:6]}"
 
 
-def _read_listing(listing: Path, root: Path) -> list[_Mask]:
-    """The masks of one image. A mask that is listed twice counts once, as the last line says (official)."""
+def _read_listing(listing: Path, root: Path) -> dict[Path, tuple[int, float]]:
+    """The masks of one image with their raw label ids and confidences; of a mask's lines the last counts (official)."""
     try:
         lines = listing.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"The prediction file {listing} cannot be read: {error}.") from error
-    masks: dict[Path, _Mask] = {}
+    masks: dict[Path, tuple[int, float]] = {}
     for number, line in enumerate(lines, 1):
         try:
             name, label_text, confidence_text = line.split(" ")
@@ -128,11 +119,11 @@ def _read_listing(listing: Path, root: Path) -> list[_Mask]:
                 f"{listing}, line {number}: label {label} and confidence {confidence}; use raw label ids "
                 f"0..{len(CITYSCAPES_NAMES) - 1} and numbers."
             )
-        masks[path] = _Mask(path, label, confidence)
-    return list(masks.values())
+        masks[path] = label, confidence
+    return masks
 
 
-def _count_image(truth: Path, masks: Sequence[_Mask], counts: dict[int, _ClassCount]) -> None:
+def _count_image(truth: Path, masks: Mapping[Path, tuple[int, float]], counts: dict[int, _ClassCount]) -> None:
     """Adds one image to every class."""
     id_map = _read_instances(truth)
     sizes = np.bincount(id_map.ravel())
@@ -140,11 +131,11 @@ def _count_image(truth: Path, masks: Sequence[_Mask], counts: dict[int, _ClassCo
     column = np.cumsum(sizes > 0) - 1
     columns = column[id_map]
     predicted: dict[int, list[tuple[float, np.ndarray]]] = {label: [] for label in counts}
-    for mask in masks:
-        if mask.label in counts:
-            under = columns[_read_mask(mask.path, id_map.shape)]
+    for path, (label, confidence) in masks.items():
+        if label in counts:
+            under = columns[_read_mask(path, id_map.shape)]
             if under.size:
-                predicted[mask.label].append((mask.confidence, np.bincount(under, minlength=len(ids))))
+                predicted[label].append((confidence, np.bincount(under, minlength=len(ids))))
     for label, count in counts.items():
         pixels = np.array([row for _, row in predicted[label]], np.int64).reshape(-1, len(ids))
         confidences = np.array([confidence for confidence, _ in predicted[label]])

@@ -46,12 +46,9 @@ def read_document(path: Path) -> dict[str, Any]:
 def read_annotations(
     content: Mapping[str, Any], path: Path, folder: str | PathLike[str] | None
 ) -> dict[Any, Annotation]:
-    """The annotation of each `image_id` of a document.
+    """The annotation of each `image_id` of the document at `path`.
 
-    Args:
-        content: the document that lies at `path`.
-        path: named in errors; masks are looked for beside it.
-        folder: of the masks; None takes the first of the usual ones that holds a mask.
+    The masks lie in `folder`; None takes the first of the usual folders beside the document that holds a mask.
 
     Raises:
         DataError: an annotation lacks something.
@@ -90,17 +87,6 @@ def read_pairs(
         raise DataError(
             f"There is no prediction for image_id {name_some(missing)}; every image of the truth needs one."
         )
-    pairs = [(truth[image], predictions[image]) for image in truth]
-    for image, (true, predicted) in zip(truth, read_mask_pairs(pairs), strict=True):
-        yield f"image {image}", true, predicted
-
-
-def read_mask_pairs(pairs: Sequence[tuple[Annotation, Annotation]]) -> Iterator[tuple[Labelled, Labelled]]:
-    """The id maps and segments of pairs of annotations, read ahead in threads.
-
-    Raises:
-        DataError: a mask cannot be read.
-    """
-    ids = map_ahead(read_ids, [path for pair in pairs for path, _ in pair])
-    for (_, true), (_, predicted) in pairs:
-        yield (next(ids), true), (next(ids), predicted)
+    ids = map_ahead(read_ids, [path for image in truth for path in (truth[image][0], predictions[image][0])])
+    for image in truth:
+        yield f"image {image}", (next(ids), truth[image][1]), (next(ids), predictions[image][1])

@@ -124,8 +124,8 @@ class _InstanceScores:
     """
 
     def __init__(self) -> None:
-        self.classes = {label: np.zeros(2) for label in _MEAN_SIZES}  # weighted hits, weighted size
-        self.categories = {name: np.zeros(2) for name in ("human", "vehicle")}
+        # Weighted hits and weighted size of each label and category.
+        self.sums: dict[int | str, np.ndarray] = {key: np.zeros(2) for key in (*_MEAN_SIZES, "human", "vehicle")}
 
     def add(self, instances: np.ndarray, predicted: np.ndarray, name: str) -> None:
         """(H,W) integer instance ids (label id * 1000 + number; up to 1000: no instance), (H,W) raw label ids."""
@@ -134,7 +134,7 @@ class _InstanceScores:
         single = instances > 1000
         ids, found = instances[single].astype(np.int64), predicted[single].astype(np.int64)
         sizes, hits = np.bincount(ids), np.bincount(ids, found == ids // 1000)
-        category_hits = {group: np.bincount(ids, np.isin(found, _members(group))) for group in self.categories}
+        category_hits = {group: np.bincount(ids, np.isin(found, _members(group))) for group in ("human", "vehicle")}
         for instance in np.flatnonzero(sizes).tolist():
             label = instance // 1000
             if label in _NOT_EVALUATED:
@@ -143,18 +143,18 @@ class _InstanceScores:
                 raise DataError(f"{name}: instance id {instance} is of label {label}, which has no instances.")
             weight = _MEAN_SIZES[label] / sizes[instance]
             group = _CATEGORY_OF[label]
-            self.classes[label] += weight * np.array([hits[instance], sizes[instance]])
-            self.categories[group] += weight * np.array([category_hits[group][instance], sizes[instance]])
+            self.sums[label] += weight * np.array([hits[instance], sizes[instance]])
+            self.sums[group] += weight * np.array([category_hits[group][instance], sizes[instance]])
 
     def niou(self, of: int | str, matrix: ConfusionMatrix) -> float | None:
         """nIoU of a label id or a category, 0..1; None for an absent one and for one without instances."""
-        pair = self.classes.get(of) if isinstance(of, int) else self.categories.get(of)
-        if pair is None:
+        if of not in self.sums:
             return None
+        hits, size = self.sums[of]
         labels = [of] if isinstance(of, int) else _members(of)
         others = [label for label in CITYSCAPES_EVALUATED if label not in labels]
-        union = pair[1] + matrix.counts[np.ix_(others, labels)].sum()
-        return float(pair[0] / union) if union else None
+        union = size + matrix.counts[np.ix_(others, labels)].sum()
+        return float(hits / union) if union else None
 
 
 def mean_iou(
@@ -270,12 +270,10 @@ def _members(category: str) -> list[int]:
 
 def _table(classes: Mapping[int, str] | Sequence[Category] | Sequence[str]) -> dict[int, str]:
     """{pixel value: class name}"""
-    if isinstance(classes, Mapping):
-        return _table([Category(value, name, False, (0, 0, 0)) for value, name in classes.items()])
+    rows = list(classes.items()) if isinstance(classes, Mapping) else enumerate(classes)
     table: dict[int, str] = {}
-    listed: list[Category | str] = [*classes]
-    for position, row in enumerate(listed):
-        value, name = (row.id, row.name) if isinstance(row, Category) else (position, row)
+    for number, row in rows:
+        value, name = (row.id, row.name) if isinstance(row, Category) else (number, row)
         if value in table or value < 0:
             raise DataError(f"The class {name!r} has the pixel value {value}; give each its own, from 0 on.")
         table[value] = name

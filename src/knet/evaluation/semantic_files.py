@@ -42,10 +42,7 @@ def pair_files(
 ) -> list[tuple[Path, Path]]:
     """The truth and the prediction of each image, from two folders that are searched recursively.
 
-    Args:
-        truth, predictions: the folders.
-        truth_pattern, pattern: of the names of their files, such as "*.png".
-        key: what the names of an image's two files have in common.
+    Patterns are such as "*.png"; `key` gives what the names of an image's two files have in common.
 
     Raises:
         DataError: there is no truth, or not exactly one prediction for each.

@@ -25,17 +25,7 @@ Clips = Mapping[str, Sequence[Maps]]
 
 
 class FrameCounter(ABC):
-    """Accumulates a video metric frame by frame.
-
-    A subclass says how frames add up, and has a `merge`.
-
-    Args:
-        categories: the class table; None takes the table kitti_step.
-        protocol: one of the metric's.
-
-    Raises:
-        DataError: an unknown protocol, or ids that are not unique in 0..254.
-    """
+    """Accumulates a video metric frame by frame; a subclass says how frames add up, and has a `merge`."""
 
     metric: ClassVar[str]
     protocols: ClassVar[Collection[str]]
@@ -67,7 +57,7 @@ class FrameCounter(ABC):
         Args:
             sequence: what the sequence is called.
             truth_classes, predicted_classes: (H,W) category ids, 255 = void.
-            truth_ids, predicted_ids: (H,W) object numbers, 0..65535, of both sides.
+            truth_ids, predicted_ids: (H,W) object numbers, 0..65535.
             name: what errors call the frame.
 
         Raises:

@@ -24,8 +24,9 @@ from knet.data.files.ahead import map_ahead
 from knet.data.files.io import read_ids, read_labels, read_labels_or_colors
 from knet.data.readers.vipseg import read_video_list
 from knet.errors import DataError
-from knet.evaluation.video_frames import FoundFrame, FrameKey, VideoFrame, Videos, frame_key, pair_frames
-from knet.evaluation.video_json import open_json
+from knet.evaluation.panoptic_files import Labelled
+from knet.evaluation.video_frames import FoundFrame, FoundFrames, VideoFrame, Videos, frame_key, pair_frames
+from knet.evaluation.video_json import find_listed
 from knet.evaluation.video_labels import NUMBER_BITS, VOID, pack_labels
 from knet.structures import Category
 
@@ -52,27 +53,30 @@ def open_videos(
     for path in (true, predicted):
         if not path.exists():
             raise DataError(f"{path} does not exist; give a folder of PNGs or a JSON file.")
-    if true.is_file():
-        return open_json(true, predicted, classes)
-    raw = (true / "panomasks").is_dir()
-    table = load_categories("vipseg" if raw else "kitti_step") if classes is None else classes
-    found = _scan(predicted)
-    by_place = any(len(one.paths) == 2 for one in found.values())
-    of_truth = _scan_vipseg(true, by_place) if raw else _scan(true)
-    read = _reader(table, raw)
+    if listed := true.is_file():
+        predicted = predicted / "pred.json" if predicted.is_dir() else predicted
+        form, classes, of_truth, found = find_listed(true, predicted, classes)
+    else:
+        form = "panomasks" if (true / "panomasks").is_dir() else "step"
+        if classes is None:
+            classes = load_categories("vipseg" if form == "panomasks" else "kitti_step")
+        found = _scan(predicted)
+        by_place = any(len(frame.paths) == 2 for frame in found.values())
+        of_truth = _scan_vipseg(true, by_place) if form == "panomasks" else _scan(true)
     pairs = pair_frames(of_truth, found, str(predicted))
+    read = _read_listed if listed else _reader(classes, form == "panomasks")
 
     def frames() -> Iterator[VideoFrame]:
-        labels = map_ahead(read, [side.paths for pair in pairs for side in pair])
-        for one, _ in pairs:
-            yield VideoFrame(one.sequence, one.name, next(labels), next(labels))
+        contents = map_ahead(read, [side for pair in pairs for side in pair])
+        for frame, _ in pairs:
+            yield VideoFrame(frame.sequence, frame.name, next(contents), next(contents))
 
-    return Videos("panomasks" if raw else "step", False, table, len(pairs), frames)
+    return Videos(form, listed, classes, len(pairs), frames)
 
 
-def _scan(folder: Path) -> dict[FrameKey, FoundFrame]:
+def _scan(folder: Path) -> FoundFrames:
     """The frames in a folder of PNGs, sorted."""
-    rows: dict[FrameKey, FoundFrame] = {}
+    rows: FoundFrames = {}
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder of PNGs, but the truth is one; give the folder of the predictions.")
     for path in sorted(folder.rglob("*.png")):
@@ -97,12 +101,12 @@ def _scan(folder: Path) -> dict[FrameKey, FoundFrame]:
     return dict(sorted(rows.items(), key=lambda row: [(isinstance(part, str), part) for part in row[0]]))
 
 
-def _scan_vipseg(root: Path, by_place: bool) -> dict[FrameKey, FoundFrame]:
+def _scan_vipseg(root: Path, by_place: bool) -> FoundFrames:
     """VIPSeg's `panomasks`; with `by_place`, keys are the places in the lists."""
     lists = [root / f"{split}.txt" for split in ("val", "train", "test") if (root / f"{split}.txt").is_file()]
     if not lists:
         raise DataError(f"{root} has panomasks, but no val.txt that lists the videos to evaluate; add it.")
-    rows: dict[FrameKey, FoundFrame] = {}
+    rows: FoundFrames = {}
     for place, video in enumerate(read_video_list(lists[0])):
         masks = sorted((root / "panomasks" / video).glob("*.png"))
         if not masks:
@@ -113,7 +117,12 @@ def _scan_vipseg(root: Path, by_place: bool) -> dict[FrameKey, FoundFrame]:
     return rows
 
 
-def _reader(table: Sequence[Category], raw: bool) -> Callable[[tuple[Path, ...]], np.ndarray]:
+def _read_listed(frame: FoundFrame) -> Labelled:
+    assert frame.segments is not None
+    return read_ids(frame.paths[0]), frame.segments
+
+
+def _reader(table: Sequence[Category], raw: bool) -> Callable[[FoundFrame], np.ndarray]:
     """Reads (H,W) int32 labels from a frame's PNGs; with `raw`, those of one channel are VIPSeg's masks."""
     of_class = np.arange(VOID + 1)
     if raw:  # how Video K-Net numbers the classes
@@ -121,7 +130,8 @@ def _reader(table: Sequence[Category], raw: bool) -> Callable[[tuple[Path, ...]]
         of_class = np.full(VOID + 1, -1)
         of_class[: len(order)], of_class[VOID] = [category.id for category in order], VOID
 
-    def read(paths: tuple[Path, ...]) -> np.ndarray:
+    def read(frame: FoundFrame) -> np.ndarray:
+        paths = frame.paths
         if len(paths) == 1:
             return _read_vipseg(paths[0]) if raw else _read_step(paths[0])
         classes, numbers = (_read_numbers(path) for path in paths)

@@ -9,6 +9,7 @@ from typing import Any
 
 from knet.data.files.io import name_some
 from knet.errors import DataError
+from knet.evaluation.panoptic_files import SegmentLike
 from knet.structures import Category
 
 FrameKey = tuple[int | str, int | str]
@@ -41,20 +42,24 @@ class Videos:
 
 @dataclass(frozen=True, slots=True)
 class FoundFrame:
-    """Where a frame lies: one PNG, or the class's and the object's."""
+    """Where a frame lies: one PNG, or the class's and the object's; and its segments, where a JSON file lists them."""
 
     sequence: str
-    frame: str
+    frame: object
     paths: tuple[Path, ...]
+    segments: Sequence[SegmentLike] | None = None
 
     @property
     def name(self) -> str:
-        """What messages call the frame."""
+        """What errors call the frame."""
         return f"{self.sequence}/{self.frame}"
 
 
-def pair_frames(truth: dict[FrameKey, Any], predictions: dict[FrameKey, Any], origin: str) -> list[tuple[Any, Any]]:
-    """The truth and the prediction of each frame, paired by sequence and frame.
+FoundFrames = dict[FrameKey, FoundFrame]
+
+
+def pair_frames(truth: FoundFrames, predictions: FoundFrames, origin: str) -> list[tuple[FoundFrame, FoundFrame]]:
+    """The truth and the prediction of each frame.
 
     Raises:
         DataError: only one side has some of the frames. `origin`, where the predictions lie, begins the sentence.
@@ -63,11 +68,9 @@ def pair_frames(truth: dict[FrameKey, Any], predictions: dict[FrameKey, Any], or
         (truth, predictions, "lacks {} of the truth; every frame needs a prediction."),
         (predictions, truth, "has {}, of which there is no truth; remove what is not to be evaluated."),
     ):
-        lonely = {key: row for key, row in one.items() if key not in other}
+        lonely = [frame.name for key, frame in one.items() if key not in other]
         if lonely:
-            names = name_some(
-                row.name if isinstance(row, FoundFrame) else "/".join(map(str, key)) for key, row in lonely.items()
-            )
+            names = name_some(lonely)
             what = f"the frame {names}" if len(lonely) == 1 else f"{len(lonely)} frames ({names})"
             raise DataError(f"{origin} {fault.format(what)}")
     return [(truth[key], predictions[key]) for key in truth]

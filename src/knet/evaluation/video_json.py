@@ -8,49 +8,43 @@ VIPSeg: `videos` and `annotations` of videos, each with `annotations` of frames;
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from knet.data.categories import categories_from_rows
 from knet.data.files.io import name_some
 from knet.errors import DataError
-from knet.evaluation.panoptic_files import Annotation, read_annotations, read_document, read_mask_pairs
-from knet.evaluation.video_frames import FrameKey, VideoFrame, Videos, frame_key, pair_frames
+from knet.evaluation.panoptic_files import read_annotations, read_document
+from knet.evaluation.video_frames import FoundFrame, FoundFrames, frame_key
 from knet.structures import Category
 
 _TRUTH_MASKS = ("panomasksRGB", "panoptic_video", *(f"{split}/panoptic_video" for split in ("val", "train", "test")))
 _FOUND_MASKS = ("pan_pred",)
 
 
-def open_json(truth: Path, predictions: Path, classes: Sequence[Category] | None) -> Videos:
-    """Finds and pairs the frames of two JSON files.
+def find_listed(
+    truth: Path, predictions: Path, classes: Sequence[Category] | None
+) -> tuple[str, Sequence[Category], FoundFrames, FoundFrames]:
+    """The frames that two JSON files list.
 
-    Args:
-        truth: the JSON file.
-        predictions: the JSON file, or the folder of a `pred.json`.
-        classes: the class table; None takes the truth's.
+    Returns:
+        The form of the files, "vipseg" or "cityscapes-vps", the class table (`classes`, else the truth's), and the
+        frames of both sides.
 
     Raises:
-        DataError: something is missing or damaged, or only one side has some of the frames.
+        DataError: a file is missing or damaged, or lists no frame or one twice.
     """
-    found = predictions / "pred.json" if predictions.is_dir() else predictions
     content = read_document(truth)
     nested = "videos" in content
     if classes is None:
         classes, _ = categories_from_rows(content.get("categories"), str(truth), DataError)
-    true = _frames(content, truth, nested, _TRUTH_MASKS)
-    pairs = pair_frames(true, _frames(read_document(found), found, nested, _FOUND_MASKS), str(found))
-
-    def frames() -> Iterator[VideoFrame]:
-        for (sequence, frame), sides in zip(true, read_mask_pairs(pairs), strict=True):
-            yield VideoFrame(str(sequence), f"{sequence}/{frame}", *sides)
-
-    return Videos("vipseg" if nested else "cityscapes-vps", True, classes, len(pairs), frames)
+    found = _frames(read_document(predictions), predictions, nested, _FOUND_MASKS)
+    return "vipseg" if nested else "cityscapes-vps", classes, _frames(content, truth, nested, _TRUTH_MASKS), found
 
 
-def _frames(content: Mapping[str, Any], path: Path, nested: bool, folders: Sequence[str]) -> dict[FrameKey, Annotation]:
-    """{(video, frame): (its mask's path, its segments)}, videos one after the other."""
+def _frames(content: Mapping[str, Any], path: Path, nested: bool, folders: Sequence[str]) -> FoundFrames:
+    """The frames of a document, videos one after the other."""
     rows: list[dict[str, Any]] = []
     try:
         for row in content["annotations"]:
@@ -71,6 +65,9 @@ def _frames(content: Mapping[str, Any], path: Path, nested: bool, folders: Seque
         names = name_some("/".join(map(str, key)) for key in twice)
         raise DataError(f"{path} lists the frame {names} twice; ids of frames must be unique.")
     beside = next((path.parent / name for name in folders if (path.parent / name).is_dir()), None)
-    found: dict[FrameKey, Annotation] = read_annotations({"annotations": rows}, path, beside)
-    first = {sequence: place for place, (sequence, _) in reversed(list(enumerate(found)))}
-    return dict(sorted(found.items(), key=lambda row: first[row[0][0]]))
+    annotations = read_annotations({"annotations": rows}, path, beside)
+    first = {sequence: place for place, (sequence, _) in reversed(list(enumerate(annotations)))}
+    return {
+        key: FoundFrame(key[0], key[1], (mask,), segments)
+        for key, (mask, segments) in sorted(annotations.items(), key=lambda row: first[row[0][0]])
+    }

@@ -62,15 +62,10 @@ def label_runs(truth: Maps, predicted: Maps, name: str) -> tuple[np.ndarray, np.
 
 
 def check_classes(labels: np.ndarray, known: np.ndarray, name: str) -> None:
-    """Refuses labels of unknown classes.
-
-    Args:
-        labels: (R,) labels.
-        known: (256,) bool, as `known_classes` gives it.
-        name: begins the sentence.
+    """Refuses labels whose class is not known: (R,) labels, (256,) bool as `known_classes` gives it
 
     Raises:
-        DataError: a label's class is not known.
+        DataError: there is such a label. `name` begins the sentence.
     """
     wrong = ~known[labels >> NUMBER_BITS]
     if wrong.any():

@@ -334,7 +334,7 @@ def test_kinds_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'cityscapes-semantics'; known are .*did you mean 'cityscapes-semantic'"):
         check_kind("cityscapes-semantics", CITYSCAPES)
     train_ids = [Category(i, c.name, c.thing, c.color) for i, c in enumerate(CITYSCAPES)]
-    with pytest.raises(ConfigError, match=r"raw label ids .*; this one has 0, 1, 2, 3, 4, \.\.\."):
+    with pytest.raises(ConfigError, match=r"raw label ids .*; this one has 0, 1, 2, 3, 4 and 14 more"):
         SubmissionWriter(tmp_path / "out", "cityscapes-semantic", train_ids)
     for table in (CITYSCAPES, MAPILLARY[1:], MAPILLARY[:-1], load_categories("camvid"), []):
         with pytest.raises(ConfigError, match=r"'mapillary-panoptic' needs a model with category ids 1 to 65"):

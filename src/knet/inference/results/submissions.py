@@ -33,6 +33,7 @@ import numpy as np
 
 from knet.data.categories import load_categories
 from knet.data.cityscapes_labels import CITYSCAPES_EVALUATED
+from knet.data.files.io import name_some
 from knet.data.files.masks import Rle, mask_area, pack_mask
 from knet.errors import ConfigError, DataError, OutputError
 from knet.inference.results.draw import map_ids
@@ -81,8 +82,8 @@ def check_kind(kind: str, categories: Sequence[Category]) -> str:
         fits = ids == list(range(1, len(ids) + 1)) and _MAPILLARY_CLASSES <= len(ids) < 256
         told = f"category ids 1 to {_MAPILLARY_CLASSES} (v1.2) or more (v2.0), all of them"
     if not fits or not ids:
-        shown = ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
-        raise ConfigError(f"A submission '{kind}' needs a model with {told}; this one has {shown or 'no classes'}.")
+        shown = name_some(ids, 5) or "no classes"
+        raise ConfigError(f"A submission '{kind}' needs a model with {told}; this one has {shown}.")
     return kind
 
 
