@@ -133,7 +133,7 @@ def _check_options(args: argparse.Namespace) -> None:
             )
     for option in ("compatible", "unlinked"):
         if getattr(args, option):
-            raise ConfigError(f"--{option} says how a model tracks, but --metric evaluates files; leave it out.")
+            raise ConfigError(f"--{option} is about how a model tracks, but --metric evaluates files; leave it out.")
 
 
 def _of_videos(args: argparse.Namespace) -> dict[str, Any]:

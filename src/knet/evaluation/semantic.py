@@ -15,7 +15,7 @@ mean.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ _RAW_LABELS = {  # what a message says where maps hold other numbers
     "cityscapes": "Cityscapes is evaluated on raw label ids 0..{last} (road is 7)",
     "ade20k": "ADE20K is evaluated on the values of its files, 0..{last} (0: other, wall is 1)",
 }
+_INSTANCE_CATEGORIES = ("human", "vehicle")
 _NOT_EVALUATED = (29, 30)  # caravan and trailer have instances, but no score
 
 
@@ -125,7 +126,8 @@ class _InstanceScores:
 
     def __init__(self) -> None:
         # Weighted hits and weighted size of each label and category.
-        self.sums: dict[int | str, np.ndarray] = {key: np.zeros(2) for key in (*_MEAN_SIZES, "human", "vehicle")}
+        keys: tuple[int | str, ...] = (*_MEAN_SIZES, *_INSTANCE_CATEGORIES)
+        self.sums = {key: np.zeros(2) for key in keys}
 
     def add(self, instances: np.ndarray, predicted: np.ndarray, name: str) -> None:
         """(H,W) integer instance ids (label id * 1000 + number; up to 1000: no instance), (H,W) raw label ids."""
@@ -134,7 +136,7 @@ class _InstanceScores:
         single = instances > 1000
         ids, found = instances[single].astype(np.int64), predicted[single].astype(np.int64)
         sizes, hits = np.bincount(ids), np.bincount(ids, found == ids // 1000)
-        category_hits = {group: np.bincount(ids, np.isin(found, _members(group))) for group in ("human", "vehicle")}
+        category_hits = {group: np.bincount(ids, np.isin(found, _members(group))) for group in _INSTANCE_CATEGORIES}
         for instance in np.flatnonzero(sizes).tolist():
             label = instance // 1000
             if label in _NOT_EVALUATED:
@@ -270,7 +272,8 @@ def _members(category: str) -> list[int]:
 
 def _table(classes: Mapping[int, str] | Sequence[Category] | Sequence[str]) -> dict[int, str]:
     """{pixel value: class name}"""
-    rows = list(classes.items()) if isinstance(classes, Mapping) else enumerate(classes)
+    rows: Iterable[tuple[int, Category | str]]
+    rows = classes.items() if isinstance(classes, Mapping) else enumerate(classes)
     table: dict[int, str] = {}
     for number, row in rows:
         value, name = (row.id, row.name) if isinstance(row, Category) else (number, row)
