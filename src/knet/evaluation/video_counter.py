@@ -17,7 +17,7 @@ from knet.evaluation.maps import check_size, runs
 from knet.evaluation.panoptic import PanopticQuality, Segments
 from knet.evaluation.panoptic_files import SegmentLike
 from knet.evaluation.video_files import open_videos
-from knet.evaluation.video_labels import VOID, Maps, check_classes, known_classes, label_runs
+from knet.evaluation.video_labels import VOID, Maps, check_classes, known_classes, pack_labels
 from knet.structures import Category
 
 Clips = Mapping[str, Sequence[Maps]]
@@ -65,8 +65,9 @@ class FrameCounter(ABC):
                 that was left before.
         """
         name = name or f"A frame of {sequence}"
-        frame = label_runs((truth_classes, truth_ids), (predicted_classes, predicted_ids), name)
-        self._check_and_count(sequence, name, *frame)
+        truth = pack_labels(truth_classes, truth_ids, f"{name} (truth)")
+        predicted = pack_labels(predicted_classes, predicted_ids, f"{name} (prediction)")
+        self.update_labels(sequence, truth, predicted, name=name)
 
     def update_labels(self, sequence: str, truth: np.ndarray, predicted: np.ndarray, *, name: str) -> None:
         """Counts the next frame of a sequence from packed classes and numbers: (H,W) int32 each, see `pack_labels`.
@@ -76,7 +77,9 @@ class FrameCounter(ABC):
         """
         check_size(truth, predicted, name)
         (true, found), lengths = runs(truth, predicted)
-        self._check_and_count(sequence, name, true, found, lengths)
+        check_classes(true, self._known, f"{name} (truth)")
+        check_classes(found, self._known, f"{name} (prediction)")
+        self._count(sequence, name, true, found, lengths)
 
     def update_segments(
         self,
@@ -103,13 +106,6 @@ class FrameCounter(ABC):
     @abstractmethod
     def result(self) -> dict[str, Any]:
         """The figures of all that was counted, fractions 0..1."""
-
-    def _check_and_count(
-        self, sequence: str, name: str, true: np.ndarray, found: np.ndarray, lengths: np.ndarray
-    ) -> None:
-        check_classes(true, self._known, f"{name} (truth)")
-        check_classes(found, self._known, f"{name} (prediction)")
-        self._count(sequence, name, true, found, lengths)
 
     @abstractmethod
     def _count(self, sequence: str, name: str, true: np.ndarray, found: np.ndarray, lengths: np.ndarray) -> None:

@@ -137,8 +137,6 @@ def _reader(table: Sequence[Category], raw: bool) -> Callable[[FoundFrame], np.n
         classes, numbers = (_read_numbers(path) for path in paths)
         if classes.max() > VOID or (of_class[classes] < 0).any():
             raise DataError(f"{paths[0]} has the class {classes.max()}; the class table has {len(table)} from 0 on.")
-        if classes.shape != numbers.shape:
-            raise DataError(f"{paths[0]} and {paths[1].name} differ in size: {classes.shape}, {numbers.shape}.")
         return pack_labels(of_class[classes], numbers, str(paths[0]))
 
     return read

@@ -11,7 +11,7 @@ import numpy as np
 
 from knet.data.files.io import name_some
 from knet.errors import DataError
-from knet.evaluation.maps import check_map, check_size, runs
+from knet.evaluation.maps import check_map
 from knet.structures import Category
 
 VOID = 255
@@ -22,43 +22,23 @@ Maps = tuple[np.ndarray, np.ndarray]
 
 
 def pack_labels(classes: np.ndarray, numbers: np.ndarray, name: str) -> np.ndarray:
-    """The labels of a frame: category ids and object numbers, integers of one shape -> int32 of that shape
+    """The labels of a frame: category ids (H,W) and object numbers (H,W), integers -> (H,W) int32
 
     Raises:
-        DataError: a value does not fit into its bits. `name` begins the sentence.
+        DataError: the maps are no integers of one size, or a value does not fit into its bits. `name` begins the
+            sentence.
     """
+    classes, numbers = check_map(classes, name, "classes are"), check_map(numbers, name, "object ids are")
+    if classes.shape != numbers.shape:
+        raise DataError(
+            f"{name}: classes have {classes.shape} pixels (height, width), object ids {numbers.shape}; they must be "
+            "equal."
+        )
     for values, what, bits in ((classes, "class", 8), (numbers, "object", NUMBER_BITS)):
         low, high = int(values.min()), int(values.max())
         if low < 0 or high >> bits:
             raise DataError(f"{name}: {what} ids run from {low} to {high}; 0 to {(1 << bits) - 1} are allowed.")
     return classes.astype(np.int32) << NUMBER_BITS | numbers.astype(np.int32)
-
-
-def label_runs(truth: Maps, predicted: Maps, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Runs of pixels that are equal in all four maps.
-
-    Returns:
-        (R,) labels of the truth, (R,) labels of the prediction, (R,) lengths.
-
-    Raises:
-        DataError: the maps are no (H,W) integers of one size, or as `pack_labels`. `name` begins the sentence.
-    """
-    maps: list[np.ndarray] = []
-    for (classes, numbers), side in ((truth, f"{name} (truth)"), (predicted, f"{name} (prediction)")):
-        pair = check_map(classes, side, "classes are"), check_map(numbers, side, "object ids are")
-        if pair[0].shape != pair[1].shape:
-            raise DataError(
-                f"{side}: classes have {pair[0].shape} pixels (height, width), object ids {pair[1].shape}; they must "
-                "be equal."
-            )
-        maps += pair
-    check_size(maps[0], maps[2], name)
-    (true, true_ids, found, found_ids), lengths = runs(*maps)
-    return (
-        pack_labels(true, true_ids, f"{name} (truth)"),
-        pack_labels(found, found_ids, f"{name} (prediction)"),
-        lengths,
-    )
 
 
 def check_classes(labels: np.ndarray, known: np.ndarray, name: str) -> None:
