@@ -33,6 +33,7 @@ from knet.models.backbones.swin import Swin
 from knet.models.clip import ClipKNet, clip_result
 from knet.models.decoder import PriorLink
 from knet.models.kernels import Link
+from knet.models.network import Network
 from knet.structures import Output
 
 
@@ -62,12 +63,11 @@ class Graph(nn.Module):
         merging: puts the merge of a panoptic network inside; without it masks and classes come out.
     """
 
-    def __init__(self, net: nn.Module, half: bool = False, merging: Merging | None = None):
+    def __init__(self, net: Network, half: bool = False, merging: Merging | None = None):
         super().__init__()
         self.net = copy.deepcopy(net).cpu().float().eval().requires_grad_(False)
         self.merging, self.dtype = merging, torch.float16 if half else torch.float32
-        self.divisor: int = net.size_divisor  # type: ignore[assignment]
-        self.linked, self.clips = hasattr(net, "embed"), isinstance(net, ClipKNet)
+        self.divisor, self.linked, self.clips = net.size_divisor, net.embeds, isinstance(net, ClipKNet)
         # Whether sides of any number of pixels are rounded up to Swin's windows.
         self.windows = self.divisor == 1 and any(isinstance(module, Swin) for module in net.modules())
         _exchange(self.net)
@@ -90,7 +90,7 @@ class Graph(nn.Module):
         if last.class_logits is not None:  # else a kernel is a class and nothing else
             named["kernels"] = last.kernels
         if self.linked:
-            named["embeddings"] = self.net.embedding(last.linked)  # type: ignore[operator]
+            named["embeddings"] = self.net.embedding(last.linked)
             if outputs[0].semantic_logits is not None:
                 named["semantic_logits"] = outputs[0].semantic_logits
         return {name: value.float() if value.is_floating_point() else value for name, value in named.items()}
@@ -101,7 +101,7 @@ class Graph(nn.Module):
         inputs = {"images": torch.linspace(-2, 2, count * 3 * height * width).view(count, 3, height, width)}
         if self.linked:
             decoder: Any = self.net.decoder
-            count = decoder.kernels.shape[0] + len(self.net.stuff)  # type: ignore[arg-type]
+            count = decoder.kernels.shape[0] + len(self.net.stuff)
             inputs["previous"] = torch.ones(1, count, decoder.kernels.shape[1])
         if self.merging is not None:
             inputs["like"] = torch.zeros(1, height - 5, width - 7, dtype=torch.uint8)

@@ -28,6 +28,7 @@ from knet.inference.segmenter import Segmenter
 from knet.inference.sources.paths import open_source
 from knet.inference.sources.streams import open_stream
 from knet.inference.sources.videos import Item
+from knet.models.network import Network
 from knet.models.zoo import Merge, entry
 
 Format = Literal["onnx", "openvino", "tensorrt"]
@@ -141,7 +142,7 @@ def _needs(form: str, precision: str) -> None:
 
 
 def _card(
-    net: nn.Module, card: dict[str, Any], size: tuple[int, int] | None, precision: str, merge_inside: bool
+    net: Network, card: dict[str, Any], size: tuple[int, int] | None, precision: str, merge_inside: bool
 ) -> dict[str, Any]:
     """The model's card with what is asked of a graph. Raises: ConfigError for what cannot be exported."""
     row, task = entry(card["model"]), card.get("task", entry(card["model"]).task)
@@ -152,24 +153,23 @@ def _card(
             f"Only the merge 'optimised' can be put into the graph, and '{card['model']}' {merges}; leave "
             f"--merge-inside out{', or give --merge optimised' if task == 'panoptic' else ''}."
         )
-    divisor: int = net.size_divisor  # type: ignore[assignment]
     if size is not None:
-        check_size(size, divisor)
+        check_size(size, net.size_divisor)
         if card["preprocessing"].get("resize", True):  # by default images fit
             card["preprocessing"] = {**card["preprocessing"], "short_edge": min(size), "max_edge": max(size)}
     previous = None
-    if hasattr(net, "embed"):
+    if net.embeds:
         decoder: Any = net.decoder
-        previous = [1, decoder.kernels.shape[0] + len(net.stuff), decoder.kernels.shape[1]]  # type: ignore[arg-type]
+        previous = [1, decoder.kernels.shape[0] + len(net.stuff), decoder.kernels.shape[1]]
     card["graph"] = {
         "precision": precision,
         "size": None if size is None else list(size),
         "merge_inside": merge_inside,
-        "stuff": list(getattr(net, "stuff", ())),
-        "embeds": hasattr(net, "embed"),
+        "stuff": list(net.stuff),
+        "embeds": net.embeds,
         "previous": previous,  # shape of the kernels of the frame before
         "stride": net.stride,
-        "divisor": divisor,
+        "divisor": net.size_divisor,
     }
     return card
 

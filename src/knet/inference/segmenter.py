@@ -10,7 +10,7 @@ from typing import Any, Unpack
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
@@ -32,6 +32,7 @@ from knet.merge.pixels.backend import backend
 from knet.merge.regions import as_regions
 from knet.merge.semantic import best_classes, class_segments, look
 from knet.merge.sorted import enlarge, instances, merge_sorted, panoptic_classes, to_image
+from knet.models.network import Network
 from knet.models.zoo import Merge, Task, Tracker
 from knet.preprocess import Size, normalize_and_pad, resize_as_opencv, seen_size, uploaded
 from knet.structures import Category, Output, Preprocessing, Segment
@@ -59,7 +60,7 @@ class Segmenter:
 
     def __init__(
         self,
-        network: nn.Module | Engine,
+        network: Network | Engine,
         name: str,
         categories: Sequence[Category],
         preprocessing: Preprocessing,
@@ -73,7 +74,7 @@ class Segmenter:
         stretches_padding: bool = False,
         tracker: Tracker = "embeddings",
     ):
-        self.engine = TorchEngine(network, device, precision) if isinstance(network, nn.Module) else network
+        self.engine = TorchEngine(network, device, precision) if isinstance(network, Network) else network
         self.name, self.categories, self.preprocessing = name, tuple(categories), preprocessing
         self.task, self.merge, self.settings, self.pairs, self.regions = task, merge, settings, pairs, regions
         self.stretches_padding = stretches_padding
@@ -82,7 +83,7 @@ class Segmenter:
         self._things = torch.tensor([category.thing for category in categories])
 
     @property
-    def net(self) -> nn.Module | None:
+    def net(self) -> Network | None:
         """The network as a torch module, in evaluation mode; None for an exported model."""
         return self.engine.net
 

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from torch import nn
-
 from knet.errors import ConfigError
 from knet.models.clip import ClipKNet
 from knet.models.image import KNet
+from knet.models.network import Network
 from knet.models.realtime import RTKNet
 from knet.models.semantic import KNetSemantic
 from knet.models.video import RTVideoKNet, VideoKNet
@@ -48,7 +47,7 @@ class ZooEntry:
     `bundled` is the file of weights that comes with the package, None where there is none.
     """
 
-    build: Callable[..., nn.Module]
+    build: Callable[..., Network]
     arguments: dict[str, Any]
     categories: str
     preprocessing: Preprocessing
@@ -97,7 +96,7 @@ def _coco_instance(backbone: str, title: str, published: dict[str, float]) -> Zo
 
 
 def _step(
-    build: Callable[..., nn.Module], arguments: dict[str, Any], about: str, frames: Preprocessing, **more: Any
+    build: Callable[..., Network], arguments: dict[str, Any], about: str, frames: Preprocessing, **more: Any
 ) -> ZooEntry:
     """Streets in KITTI-STEP's classes. The published threshold of certainty is lower for videos than for images."""
     score = 0.25 if frames is _KITTI_FRAMES else 0.3
@@ -298,7 +297,7 @@ def entry(name: str) -> ZooEntry:
     return ZOO[name]
 
 
-def create(name: str, **arguments: Any) -> nn.Module:
+def create(name: str, **arguments: Any) -> Network:
     """A network with random weights, in training mode.
 
     Args:

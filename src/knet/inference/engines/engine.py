@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from knet.models.network import Network
 from knet.structures import Output
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -31,7 +32,7 @@ class Engine(Protocol):
     embeds: bool
 
     @property
-    def net(self) -> nn.Module | None:
+    def net(self) -> Network | None:
         """The torch module with the weights as they were given; None for an exported model."""
 
     def __call__(self, inputs: Tensor, previous: Tensor | None = None) -> list[Output]:

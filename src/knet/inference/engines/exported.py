@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from knet.errors import CheckpointError, ConfigError
 from knet.merge.panoptic import MergedMasks
+from knet.models.network import Network
 from knet.structures import Output
 
 _PACKAGES = {  # optional ones, and what pip has to be told
@@ -68,7 +69,7 @@ class GraphEngine(ABC):
     """
 
     name: str
-    net: nn.Module | None = None
+    net: Network | None = None
 
     def __init__(self, path: Path, card: dict[str, Any], precision: str, device: str = "cpu"):
         graph = card["graph"]

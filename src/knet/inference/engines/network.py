@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import fields
 from itertools import pairwise
@@ -15,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from knet.errors import ConfigError
 from knet.inference.engines.engine import DTYPES
+from knet.models.network import Network
 from knet.structures import Output
 
 Run = Callable[[Tensor, Tensor | None], list[Output]]
@@ -39,7 +40,7 @@ class TorchEngine:
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Network,
         device: str | torch.device = "cpu",
         precision: str = "fp32",
         frozen: bool = False,
@@ -47,9 +48,8 @@ class TorchEngine:
     ):
         self.device, self.precision = torch.device(device), precision
         # Channels last is the faster layout for convolutions on a CPU and for half precision on a GPU.
-        self.net: nn.Module = net.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        self.stuff: Sequence[int] = getattr(net, "stuff", ())
-        self.embeds = hasattr(net, "embed")
+        self.net: Network = net.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.stuff, self.embeds = net.stuff, net.embeds
         faster = frozen and precision != "fp32"
         self._ready = in_half(folded(self.net), DTYPES[precision]) if faster else self.net
         self._compiled = compile
@@ -77,7 +77,7 @@ class TorchEngine:
     @torch.inference_mode()
     def embed(self, kernels: Tensor) -> Tensor:
         """See `Engine`."""
-        return self.net.embed(kernels)  # type: ignore[operator]
+        return self.net.embed(kernels)
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which parts of the network compute with its precision."""
