@@ -63,8 +63,8 @@ class Linked(Painted):
 
 
 def segmenter_of(net: Network, categories: Sequence[Category] = TABLE) -> Segmenter:
-    seen = Preprocessing(64, 128, mean=(0, 0, 0), std=(1, 1, 1), divisor=8)
-    return Segmenter(net, "painted", categories, seen, settings=Settings(size="image", score=0.3, overlap=0.5))
+    preprocessing = Preprocessing(64, 128, mean=(0, 0, 0), std=(1, 1, 1), divisor=8)
+    return Segmenter(net, "painted", categories, preprocessing, settings=Settings(size="image", score=0.3, overlap=0.5))
 
 
 def painted(objects: dict[int, tuple[int, int]], size: tuple[int, int] = (48, 96), side: int = 12) -> np.ndarray:

@@ -15,8 +15,10 @@ import knet
 from knet.errors import ConfigError, DataError
 from knet.inference.load import describe_official, segmenter_for
 from knet.inference.results.segmentation import Segmentation
-from knet.inference.segmenter import Segmenter, nearest, normalize_and_pad
+from knet.inference.segmenter import Segmenter
+from knet.inference.segments import nearest
 from knet.models.network import Network
+from knet.preprocess import normalize_and_pad
 from knet.structures import Output, Preprocessing
 
 

@@ -49,7 +49,7 @@ class Merging:
     score: float
     overlap: float
     stuff: Sequence[int] = ()
-    pairs: int | None = None
+    thing_candidates: int | None = None
     cut: tuple[int, int] | None = None
     stretches_padding: bool = False
 
@@ -109,7 +109,7 @@ class Graph(nn.Module):
 
 
 def merge_inside(
-    mask_logits: Tensor, class_logits: Tensor, padded: tuple[int, int], size: tuple[int, int], merging: Merging
+    mask_logits: Tensor, class_logits: Tensor, padded: tuple[int, int], resized: tuple[int, int], merging: Merging
 ) -> dict[str, Tensor]:
     """`knet.merge.panoptic.merge_panoptic` in operations whose shapes do not depend on values.
 
@@ -117,14 +117,17 @@ def merge_inside(
     take part with a score of -1, so that they win nothing.
     """
     logits = class_logits[0]
-    scores, labels = panoptic_classes(logits, merging.stuff, merging.pairs) if merging.stuff else best_class(logits)
+    if merging.stuff:
+        scores, labels = panoptic_classes(logits, merging.stuff, merging.thing_candidates)
+    else:
+        scores, labels = best_class(logits)
     if not merging.stretches_padding:
         masks = F.interpolate(mask_logits.float(), padded, mode="bilinear", align_corners=False)
-        return _algorithm_1(masks[0, :, : size[0], : size[1]].sigmoid(), scores, labels, merging)
+        return _algorithm_1(masks[0, :, : resized[0], : resized[1]].sigmoid(), scores, labels, merging)
     if merging.cut is not None:  # what a fixed size added to the right and the bottom
-        rows, columns = ((side + merging.cut[0] - 1) // merging.cut[0] * merging.cut[1] for side in size)
+        rows, columns = ((side + merging.cut[0] - 1) // merging.cut[0] * merging.cut[1] for side in resized)
         mask_logits = mask_logits[:, :, :rows, :columns]
-    masks = F.interpolate(mask_logits.float(), size, mode="bilinear", align_corners=False)
+    masks = F.interpolate(mask_logits.float(), resized, mode="bilinear", align_corners=False)
     return _algorithm_1(masks[0].sigmoid(), scores, labels, merging)
 
 

@@ -30,6 +30,7 @@ from knet.inference.sources.streams import open_stream
 from knet.inference.sources.videos import Item
 from knet.models.network import Network
 from knet.models.zoo import Merge, entry
+from knet.preprocess import unpadded
 
 Format = Literal["onnx", "openvino", "tensorrt"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -178,7 +179,7 @@ def _merging(segmenter: Segmenter, graph: dict[str, Any]) -> Merging:
     """The merge inside the graph, with the model's own thresholds."""
     cut = None if graph["size"] is None else (graph["divisor"], graph["divisor"] // graph["stride"])
     s = segmenter
-    return Merging(s.score, s.overlap, graph["stuff"], s.pairs, cut, s.stretches_padding)
+    return Merging(s.score, s.overlap, graph["stuff"], s.thing_candidates, cut, s.stretches_padding)
 
 
 def _batches(
@@ -197,9 +198,9 @@ def _batches(
 def graph_inputs(segmenter: Segmenter, card: dict[str, Any], item: Item) -> dict[str, np.ndarray]:
     """What an engine would feed the graph with for an image, as a first frame, or a clip of one."""
     graph = card["graph"]
-    inputs, seen = segmenter.prepare(item.image, fitting_size(segmenter, graph["size"], item.image))
+    inputs, sizes = segmenter.prepare(item.image, fitting_size(segmenter, graph["size"], item.image))
     if card["task"] == "semantic":
-        inputs = inputs[:, :, : seen[0], : seen[1]]
+        inputs = unpadded(inputs, sizes)
     if graph["size"] is not None:
         height, width = graph["size"]
         inputs = nn.functional.pad(inputs, (0, width - inputs.shape[3], 0, height - inputs.shape[2]))
@@ -207,7 +208,7 @@ def graph_inputs(segmenter: Segmenter, card: dict[str, Any], item: Item) -> dict
     if graph["previous"] is not None:
         fed["previous"] = np.zeros(graph["previous"], np.float32)
     if graph["merge_inside"]:
-        fed["like"] = np.zeros((1, *seen), np.uint8)
+        fed["like"] = np.zeros((1, *sizes.resized), np.uint8)
     return fed
 
 

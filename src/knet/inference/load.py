@@ -136,7 +136,7 @@ def segmenter_for(
         task,
         card.get("merge", row.merge),
         settings,
-        row.pairs,
+        row.thing_candidates,
         row.regions if as_published else 0,
         row.stretches_padding and as_published,
         row.tracker,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import fields
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from knet.errors import ConfigError
 from knet.inference.engines.engine import DTYPES
+from knet.models.clip import ClipKNet, clip_result
 from knet.models.network import Network
 from knet.structures import Output
 
@@ -37,6 +39,7 @@ class TorchEngine:
     """
 
     name = "torch"
+    fixed_size: tuple[int, int] | None = None
 
     def __init__(
         self,
@@ -60,7 +63,9 @@ class TorchEngine:
         self._run: Run = PerSize(self._forward, record) if graphs else self._forward
 
     @torch.inference_mode()
-    def __call__(self, inputs: Tensor, previous: Tensor | None = None) -> list[Output]:
+    def __call__(
+        self, inputs: Tensor, previous: Tensor | None = None, resized: tuple[int, int] | None = None
+    ) -> list[Output]:
         """See `Engine`."""
         try:
             return self._run(inputs, previous)
@@ -73,6 +78,24 @@ class TorchEngine:
     def _forward(self, inputs: Tensor, previous: Tensor | None) -> list[Output]:
         with self.autocast():
             return self._ready(inputs) if previous is None else self._ready(inputs, previous)
+
+    def merged(self, output: Output, score: float, overlap: float) -> None:
+        """See `Engine`; a network leaves its masks to be merged."""
+
+    @torch.inference_mode()
+    def look(self, frame: Tensor) -> tuple[Tensor, ...]:
+        """See `Engine`: features, kernels and mask logits."""
+        with self.autocast():
+            outputs, features = cast(ClipKNet, self.net).look(frame)
+        return features, outputs[-1].kernels, outputs[-1].mask_logits
+
+    @torch.inference_mode()
+    def link(self, frames: list[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
+        """See `Engine`."""
+        tubes = [torch.stack(parts, dim=2) for parts in zip(*frames, strict=True)]
+        frames.clear()
+        with self.autocast():
+            return clip_result(cast(ClipKNet, self.net).link(*tubes))
 
     @torch.inference_mode()
     def embed(self, kernels: Tensor) -> Tensor:
