@@ -91,10 +91,11 @@ def compare(size: tuple[int, int], device: torch.device, args: argparse.Namespac
 
         @torch.inference_mode()
         def to_map(segmenter: object = segmenter, engine: TorchEngine = engine) -> None:
-            inputs, seen = segmenter.prepare(image, "image")  # type: ignore[attr-defined]
+            inputs, sizes = segmenter.prepare(image, "image")  # type: ignore[attr-defined]
             last = engine(inputs)[-1]
             scores, labels = best_class(last.class_logits[0])  # type: ignore[index]
-            number_segments(merge_panoptic(last.mask_logits[0], scores, labels, seen, score, overlap), things)
+            merged = merge_panoptic(last.mask_logits[0], scores, labels, sizes.resized, score, overlap)
+            number_segments(merged, things)
             wait(device)
 
         ways |= {f"{name}, network": alone, f"{name}, map": to_map}

@@ -58,12 +58,12 @@ class Plain:
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, list[Row], list[float]]:
         """(H,W,3) uint8 -> id map (H,W) int32, its segments, seconds of each of the PARTS."""
         times = [time.perf_counter()]
-        inputs, seen = self.prepare(image)
+        inputs, resized = self.prepare(image)
         times.append(time.perf_counter())
         mask_logits, class_logits = self.network(inputs)
         times.append(time.perf_counter())
         scores, labels = self.classes(class_logits[0])
-        masks = self.resize(mask_logits, inputs.shape[2:], seen, image.shape[:2])
+        masks = self.resize(mask_logits, inputs.shape[2:], resized, image.shape[:2])
         id_map, rows = self.merge(masks, scores, labels)
         times.append(time.perf_counter())
         return id_map, rows, np.diff(times).tolist()
@@ -113,11 +113,11 @@ class Plain:
         own = probabilities[count:, stuff].diagonal()
         return torch.cat((scores, own)), torch.cat((labels, torch.tensor(stuff)))
 
-    def resize(self, logits: Tensor, padded: Sequence[int], seen: Sequence[int], size: Sequence[int]) -> Tensor:
+    def resize(self, logits: Tensor, padded: Sequence[int], resized: Sequence[int], size: Sequence[int]) -> Tensor:
         """All masks at once, through every size on the way. (1,N,h,w) logits -> (N,H,W) 0..1 float32"""
         masks = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False).sigmoid()
         masks = F.interpolate(masks, tuple(padded), mode="bilinear", align_corners=False)
-        masks = masks[:, :, : seen[0], : seen[1]]
+        masks = masks[:, :, : resized[0], : resized[1]]
         return F.interpolate(masks, tuple(size), mode="bilinear", align_corners=False)[0]
 
     def merge(self, masks: Tensor, scores: Tensor, labels: Tensor) -> tuple[np.ndarray, list[Row]]:

@@ -26,7 +26,7 @@ from knet.inference.load import describe_official, read_model, segmenter_for
 from knet.inference.sources.images import load_image
 from knet.merge.panoptic import best_class, merge_panoptic
 from knet.models.zoo import create, entry
-from knet.preprocess import normalize_and_pad, seen_size
+from knet.preprocess import network_size, normalize_and_pad
 
 
 def main() -> None:
@@ -63,12 +63,12 @@ def main() -> None:
         memory = PeakMemory(cpu)
         result = segmenter(file, size=args.size)
         whole = memory.above() or 0.0
-    looked_at = seen_size(size, args.size, segmenter.preprocessing)
-    merges = [memory_of_merge(pixels, min(args.kept, 100)) for pixels in (looked_at, size)]
+    resized = network_size(size, args.size, segmenter.preprocessing)
+    merges = [memory_of_merge(pixels, min(args.kept, 100)) for pixels in (resized, size)]
     figures = {
         "model": args.model,
         "size": size,
-        "network sees": looked_at,
+        "network sees": resized,
         "precision": args.precision,
         "segments": len(result.segments),
         "reading the file, MB": loading,

@@ -10,7 +10,7 @@ import torch
 
 import knet
 from knet.inference.load import describe
-from knet.inference.segmenter import normalize_and_pad
+from knet.preprocess import normalize_and_pad
 from knet.structures import Category, Preprocessing, Target
 from knet.training.criterion_rtknet import Criterion
 from knet.weights.load import save_weights

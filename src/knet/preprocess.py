@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as TF
 
 from knet.errors import ConfigError
 from knet.structures import Preprocessing
@@ -26,8 +28,23 @@ short side in pixels, a pair = (short, long) side at most."""
 _ONE = 2048  # OpenCV's weights are whole numbers of this part
 
 
-def seen_size(shape: tuple[int, int], size: Size, preprocessing: Preprocessing, scale: float = 1.0) -> tuple[int, int]:
-    """Height and width at which the network sees an image of this shape.
+@dataclass(frozen=True, slots=True)
+class ImageSizes:
+    """The sizes of an image on its way through a network, (height, width) each.
+
+    `original`: as it came in, and as its result will be · `resized`: as the network sees it · `padded`: with the
+    padding of its batch.
+    """
+
+    padded: tuple[int, int]
+    resized: tuple[int, int]
+    original: tuple[int, int]
+
+
+def network_size(
+    shape: tuple[int, int], size: Size, preprocessing: Preprocessing, scale: float = 1.0
+) -> tuple[int, int]:
+    """Height and width at which the network sees an image of this shape, without padding.
 
     Raises:
         ConfigError: no such size.
@@ -166,6 +183,29 @@ def _taps(before: int, after: int, device: torch.device) -> tuple[Tensor, Tensor
     return ends[0].to(device), ends[1].to(device), weights[0].to(device), weights[1].to(device)
 
 
+def prepare(
+    image: np.ndarray, size: Size, preprocessing: Preprocessing, device: torch.device, scale: float = 1.0
+) -> tuple[Tensor, ImageSizes]:
+    """An image as a batch of one for a network, and its sizes. (H,W,3) uint8 -> (1,3,h,w) float32, normalised, padded
+
+    Raises:
+        ConfigError: no such size.
+    """
+    original, p = (image.shape[0], image.shape[1]), preprocessing
+    resized = network_size(original, size, p, scale)
+    x = uploaded(image, device).permute(2, 0, 1)
+    if resized != original:
+        bilinear = TF.InterpolationMode.BILINEAR
+        x = TF.resize(x, list(resized), bilinear, antialias=True) if p.antialias else resize_as_opencv(x, resized)
+    inputs = normalize_and_pad([x], p, memory_format=torch.channels_last)
+    return inputs, ImageSizes((inputs.shape[2], inputs.shape[3]), resized, original)
+
+
+def unpadded(inputs: Tensor, sizes: ImageSizes) -> Tensor:
+    """The image without the padding of its batch. (B,C,H,W) -> (B,C,h,w)"""
+    return inputs[:, :, : sizes.resized[0], : sizes.resized[1]]
+
+
 def uploaded(image: np.ndarray, device: torch.device) -> Tensor:
     """An image on a device, as bytes; a GPU takes it while the computer goes on. (H,W,3) uint8 -> the same
 
@@ -195,9 +235,9 @@ def normalize_and_pad(
         H, W = image.shape[1:]
         # Colours side by side: a row of pixels is one run of numbers, an eighth of the time of three planes.
         mean, std = _of_row(preprocessing.mean, W, image.device), _of_row(preprocessing.std, W, image.device)
-        seen = row[:H, :W].flatten(1)
-        torch.sub(image.permute(1, 2, 0).flatten(1), mean, out=seen)
-        seen.div_(std)
+        pixels = row[:H, :W].flatten(1)
+        torch.sub(image.permute(1, 2, 0).flatten(1), mean, out=pixels)
+        pixels.div_(std)
         row[H:] = row[:H, W:] = 0
     return batch.permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
 

@@ -74,8 +74,8 @@ def small_file(name: str, folder: Path) -> Path:
             net.decoder.stages[-1].to_class[-1].weight.mul_(20)
             net.decoder.stages[-1].to_class[-1].bias.zero_()
     divisor = 1 if entry(model).task == "semantic" else 32
-    seen = Preprocessing(64, 128, antialias=False, divisor=divisor)
-    card = describe(model, arguments, load_categories(entry(model).categories), seen, 0.0, 0.1)
+    preprocessing = Preprocessing(64, 128, antialias=False, divisor=divisor)
+    card = describe(model, arguments, load_categories(entry(model).categories), preprocessing, 0.0, 0.1)
     path = folder / f"{name}.safetensors"
     save_weights(path, net.state_dict(), card)
     return path

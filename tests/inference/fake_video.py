@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from knet.inference.segmenter import Segmenter
 from knet.inference.settings import Settings
+from knet.models.network import Network
 from knet.structures import Category, Output, Preprocessing
 
 TABLE = (
@@ -25,7 +26,7 @@ BRIGHTNESS = {1: 80, 2: 130, 3: 180, 4: 230}  # of object n; the road is darker.
 OBJECTS = len(BRIGHTNESS)
 
 
-class Painted(nn.Module):
+class Painted(Network):
     """One kernel for the road and one for each object, in another order in every frame, and its number as its content.
 
     `certainty` is the logit of the stage's classes. `previous` is kept, to be looked at.
@@ -55,13 +56,15 @@ class Painted(nn.Module):
 class Linked(Painted):
     """The same as a network for videos: with embeddings, in which objects are far from each other."""
 
+    embeds = True
+
     def embed(self, kernels: Tensor) -> Tensor:
         return 8 * kernels
 
 
-def segmenter_of(net: nn.Module, categories: Sequence[Category] = TABLE) -> Segmenter:
-    seen = Preprocessing(64, 128, mean=(0, 0, 0), std=(1, 1, 1), divisor=8)
-    return Segmenter(net, "painted", categories, seen, settings=Settings(size="image", score=0.3, overlap=0.5))
+def segmenter_of(net: Network, categories: Sequence[Category] = TABLE) -> Segmenter:
+    preprocessing = Preprocessing(64, 128, mean=(0, 0, 0), std=(1, 1, 1), divisor=8)
+    return Segmenter(net, "painted", categories, preprocessing, settings=Settings(size="image", score=0.3, overlap=0.5))
 
 
 def painted(objects: dict[int, tuple[int, int]], size: tuple[int, int] = (48, 96), side: int = 12) -> np.ndarray:

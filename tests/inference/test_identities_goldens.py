@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from knet.data.categories import load_categories
 from knet.inference.identities import VideoState
 from knet.inference.segmenter import Segmenter
 from knet.inference.settings import Settings
+from knet.models.network import Network
 from knet.structures import Output, Preprocessing
 
 CASES = {  # the others hold a part of the masks only
@@ -23,8 +24,10 @@ CASES = {  # the others hold a part of the masks only
 }
 
 
-class Replay(nn.Module):
+class Replay(Network):
     """A network that says what the golden's said."""
+
+    embeds = True
 
     def __init__(self, golden: Any, stuff: list[int]):
         super().__init__()

@@ -15,7 +15,10 @@ import knet
 from knet.errors import ConfigError, DataError
 from knet.inference.load import describe_official, segmenter_for
 from knet.inference.results.segmentation import Segmentation
-from knet.inference.segmenter import Segmenter, nearest, normalize_and_pad
+from knet.inference.segmenter import Segmenter
+from knet.inference.segments import nearest
+from knet.models.network import Network
+from knet.preprocess import normalize_and_pad
 from knet.structures import Output, Preprocessing
 
 
@@ -109,7 +112,7 @@ def test_options_out_of_range(segmenter: Segmenter, street: Path, options: dict[
         segmenter(street, **options)
 
 
-class Halves(torch.nn.Module):
+class Halves(Network):
     """Says of any image that its left part is Sky (0.9) and all but a column of its right part Building (0.6)."""
 
     def forward(self, images: torch.Tensor) -> list[Output]:

@@ -16,7 +16,7 @@ from knet.inference.results.segmentation import Segmentation
 from knet.inference.results.submissions import SubmissionWriter
 from knet.inference.segmenter import Segmenter
 from knet.inference.settings import SCALES, Settings
-from knet.preprocess import seen_size
+from knet.preprocess import network_size
 from knet.structures import Preprocessing
 from knet.weights.load import read_checkpoint, save_weights
 from tiny_models import tiny_file
@@ -142,12 +142,12 @@ def test_every_task_answers_at_the_size_of_any_image(tiny: dict[str, Path], size
 def test_windows_scales_and_mirrors(tiny: dict[str, Path], photo: np.ndarray) -> None:
     segmenter = knet.load(tiny["semantic"], device="cpu")
     whole = segmenter(photo)
-    seen = seen_size((60, 90), "model", segmenter.preprocessing)
-    assert (segmenter(photo, window=seen).id_map == whole.id_map).all()
-    assert (segmenter(photo, window=(seen[0], 200)).id_map == whole.id_map).all()  # cut where the image ends
+    resized = network_size((60, 90), "model", segmenter.preprocessing)
+    assert (segmenter(photo, window=resized).id_map == whole.id_map).all()
+    assert (segmenter(photo, window=(resized[0], 200)).id_map == whole.id_map).all()  # cut where the image ends
     assert (segmenter(photo, window=32, stride=16).id_map != whole.id_map).any()
     tall = segmenter(photo, window=(5000, 32), stride=(3000, 16))  # a stride beyond the image as well
-    assert (tall.id_map == segmenter(photo, window=(seen[0], 32), stride=(seen[0], 16)).id_map).all()
+    assert (tall.id_map == segmenter(photo, window=(resized[0], 32), stride=(resized[0], 16)).id_map).all()
     assert (tall.id_map != whole.id_map).any()
     assert (segmenter(photo, window=48).id_map == segmenter(photo, window=(48, 48), stride=(32, 32)).id_map).all()
     mirrored = segmenter(np.ascontiguousarray(photo[:, ::-1]), flip=True, scales=(1.0, 0.5))
@@ -267,8 +267,8 @@ def test_weights_of_another_task_say_which_models_they_fit(
 
 def test_scaled_sizes_are_those_of_the_scaled_edges() -> None:
     p = Preprocessing(512, 2048)
-    assert seen_size((600, 800), "model", p, 0.75) == (384, 512)
-    assert seen_size((100, 1000), "model", p, 0.5) == (102, 1024)  # the long edge's limit is scaled as well
-    assert seen_size((97, 64), "image", p, 0.5) == (49, 32)
-    assert seen_size((600, 800), 100, p, 0.5) == (50, 67)
+    assert network_size((600, 800), "model", p, 0.75) == (384, 512)
+    assert network_size((100, 1000), "model", p, 0.5) == (102, 1024)  # the long edge's limit is scaled as well
+    assert network_size((97, 64), "image", p, 0.5) == (49, 32)
+    assert network_size((600, 800), 100, p, 0.5) == (50, 67)
     assert Settings().changed("semantic", {"score": None}) == Settings()

@@ -54,17 +54,19 @@ THINGS = torch.tensor([False, False, True, True, True])
 @settings(max_examples=80, deadline=None)
 def test_every_pixel_has_one_segment_and_every_segment_one_class(scene: Any) -> None:
     merged = merge_panoptic(*scene)
-    id_map, rows = number_segments(merged, THINGS)
+    owner = merged.owner.clone()
+    id_map, rows, kernel_of = number_segments(merged, THINGS)
     ids = [row[0] for row in rows]
     assert ids == list(range(1, len(ids) + 1))
     assert set(id_map.unique().tolist()) - {0} == set(ids)  # no segment without a pixel, no pixel without a segment
     stuff = [label for _, label, _ in rows if not THINGS[label]]
     assert len(stuff) == len(set(stuff))
     for number, label, _ in rows:
-        owners = merged.owner[id_map == number].unique()
+        owners = owner[id_map == number].unique()
         assert (merged.labels[owners] == label).all()
         assert not THINGS[label] or len(owners) == 1
-    assert ((id_map == 0) == (merged.owner < 0)).all()
+        assert kernel_of[number] in merged.kernels[owners]
+    assert ((id_map == 0) == (owner < 0)).all()
     assert tuple(id_map.shape) == scene[3]
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from knet.errors import ConfigError
 from knet.merge import semantic
-from knet.merge.semantic import View, best_classes, class_segments, look, mean_probabilities, sliding_logits
+from knet.merge.semantic import ViewLogits, best_classes, class_segments, look, mean_probabilities, sliding_logits
 
 
 def rand(*shape: int, seed: int = 0) -> Tensor:
@@ -30,7 +30,7 @@ def _few_values_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.Monk
 
 def test_one_look_is_the_largest_logit_at_the_images_own_size() -> None:
     logits = rand(7, 4, 5) * 3
-    labels, probabilities = best_classes([View(logits, (8, 10), (13, 9))])
+    labels, probabilities = best_classes([ViewLogits(logits, (8, 10), (13, 9))])
     assert torch.equal(labels, stretched(logits, (8, 10), (13, 9)).argmax(dim=0))
     best = logits.softmax(dim=0).amax(dim=0, keepdim=True)
     assert torch.allclose(probabilities, stretched(best, (8, 10), (13, 9))[0], atol=1e-6)
@@ -38,7 +38,10 @@ def test_one_look_is_the_largest_logit_at_the_images_own_size() -> None:
 
 @pytest.mark.usefixtures("_few_values_at_once")
 def test_several_looks_are_averaged_as_probabilities() -> None:
-    views = [View(rand(7, 4, 5), (8, 10), (13, 9)), View(rand(7, 3, 3, seed=1), (6, 6), (13, 9), flipped=True)]
+    views = [
+        ViewLogits(rand(7, 4, 5), (8, 10), (13, 9)),
+        ViewLogits(rand(7, 3, 3, seed=1), (6, 6), (13, 9), flipped=True),
+    ]
     plain = stretched(views[0].logits, (8, 10), (13, 9)).softmax(dim=0)
     plain = (plain + stretched(views[1].logits.flip(2), (6, 6), (13, 9)).softmax(dim=0)) / 2
     assert torch.allclose(torch.cat(list(mean_probabilities(views))), plain, atol=1e-6)
@@ -48,7 +51,7 @@ def test_several_looks_are_averaged_as_probabilities() -> None:
 
 
 def test_on_a_tie_the_lower_label_wins() -> None:
-    same = View(torch.zeros(5, 2, 2), (2, 2), (2, 2))
+    same = ViewLogits(torch.zeros(5, 2, 2), (2, 2), (2, 2))
     assert best_classes([same])[0].unique().tolist() == [0]
     assert best_classes([same, same])[0].unique().tolist() == [0]
 
@@ -116,3 +119,6 @@ def test_segments_are_the_classes_with_their_mean_probability() -> None:
     assert id_map.dtype == torch.int32
     assert id_map.tolist() == [[2, 2, 1], [3, 2, 1]]
     assert rows == [(1, 0, 0.75), (2, 4, 0.5), (3, 9, 0.75)]
+    id_map, rows = class_segments(labels, probabilities, score=0.6)
+    assert id_map.tolist() == [[0, 0, 1], [2, 0, 1]]
+    assert rows == [(1, 0, 0.75), (2, 9, 0.75)]

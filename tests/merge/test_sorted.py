@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from knet.merge.panoptic import number_segments
 from knet.merge.sorted import best_instances, enlarge, instances, merge_sorted, panoptic_classes, to_image
+from knet.preprocess import ImageSizes
 
 THINGS = torch.tensor([True, True, False])
 
@@ -19,9 +20,9 @@ def test_resizing_cuts_the_padding_away() -> None:
     mask = torch.full((1, 4, 4), -20.0)
     mask[:, :2, :3] = 20.0  # the image fills 16 x 24 of 32 x 32 pixels
     grid = enlarge(mask)
-    assert to_image(grid, (32, 32), (14, 22), (14, 22))(grid[0]).shape == (14, 22)
-    assert to_image(grid, (32, 32), (14, 20), (7, 10))(grid[0]).min() > 0.9
-    assert to_image(grid, (32, 32), (32, 32), (32, 32))(grid[0]).min() < 0.1
+    assert to_image(grid, ImageSizes((32, 32), (14, 22), (14, 22)))(grid[0]).shape == (14, 22)
+    assert to_image(grid, ImageSizes((32, 32), (14, 20), (7, 10)))(grid[0]).min() > 0.9
+    assert to_image(grid, ImageSizes((32, 32), (32, 32), (32, 32)))(grid[0]).min() < 0.1
 
 
 def test_stuff_kernels_keep_their_own_class() -> None:
@@ -47,9 +48,10 @@ def test_the_merging_by_hand() -> None:
     scores, labels = torch.tensor([0.7, 0.9, 0.2, 0.1]), torch.tensor([0, 1, 0, 2])
     merged = merge_sorted(probabilities, scores, labels, THINGS, score=0.3, overlap=0.6)
     assert merged.scores.tolist() == sorted(scores.tolist(), reverse=True)
-    id_map, rows = number_segments(merged, THINGS)
+    id_map, rows, kernel_of = number_segments(merged, THINGS)
     assert id_map.tolist() == [[2, 2, 1, 1, 0, 3]]
     assert [(number, label) for number, label, _ in rows] == [(1, 1), (2, 0), (3, 2)]
+    assert kernel_of == {1: 1, 2: 0, 3: 3}
     strict = merge_sorted(probabilities, scores, labels, THINGS, score=0.3, overlap=0.7)
     assert (strict.owner == torch.tensor([[-1, -1, 0, 0, -1, 3]])).all()
 
@@ -91,14 +93,14 @@ def test_a_kernel_may_be_several_objects_and_low_scores_may_be_left_out() -> Non
     assert torch.allclose(scores, torch.tensor([2.0, 1.0, 0.0]).sigmoid())
     assert len(best_instances(class_logits, count=100)[0]) == 4
     mask_logits = torch.tensor([[[logit(0.6)]], [[logit(0.4)]]])
-    found = instances(mask_logits, class_logits, (2, 2), (2, 2), (3, 3), pack=np.copy, score=0.3)
+    found = instances(mask_logits, class_logits, ImageSizes((2, 2), (2, 2), (3, 3)), pack=np.copy, score=0.3)
     assert [mask is not None and mask.all() for mask in found.masks] == [True, True, False]
     assert (found.best == 1).all()
-    nothing = instances(mask_logits, class_logits, (2, 2), (2, 2), (3, 3), pack=np.copy, score=0.99)
+    nothing = instances(mask_logits, class_logits, ImageSizes((2, 2), (2, 2), (3, 3)), pack=np.copy, score=0.99)
     assert not nothing.masks
     assert (nothing.best == 0).all()
 
 
 def test_a_probability_of_one_half_is_outside_an_instance() -> None:
-    found = instances(torch.zeros(1, 2, 2), torch.ones(1, 1), (4, 4), (4, 4), (4, 4), pack=np.copy)
+    found = instances(torch.zeros(1, 2, 2), torch.ones(1, 1), ImageSizes((4, 4), (4, 4), (4, 4)), pack=np.copy)
     assert found.masks == [None]

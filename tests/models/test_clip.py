@@ -20,11 +20,12 @@ from knet.errors import ConfigError, DataError, OutputError
 from knet.inference.clip import segment_clip
 from knet.inference.load import describe_official, segmenter_for
 from knet.inference.results.youtube_vis import write_youtube_vis, youtube_vis_results
-from knet.inference.segmenter import Segmenter, normalize_and_pad
+from knet.inference.segmenter import Segmenter
 from knet.merge.clip import ClipObject, clip_objects
 from knet.merge.sorted import enlarge, to_image
 from knet.models.clip import ClipKNet, clip_result, is_clip
 from knet.models.zoo import entry
+from knet.preprocess import ImageSizes, normalize_and_pad
 from knet.runs.evaluate import evaluate
 from knet.structures import Output
 from knet.weights.load import load_strict, read_checkpoint
@@ -142,17 +143,17 @@ def test_objects_are_the_best_pairs_with_the_masks_of_their_kernels(
     seed: int, frames: int, count: int, score: float
 ) -> None:
     g = torch.Generator().manual_seed(seed)
-    N, K, padded, seen, size = 4, 3, (32, 64), (27, 50), (40, 61)
+    N, K, sizes = 4, 3, ImageSizes((32, 64), (27, 50), (40, 61))
     classes = 2 * torch.randn(N, K, generator=g)
     logits = torch.randn(N, frames, 4, 8, generator=g) - 1
-    objects = clip_objects(classes, logits, padded, seen, size, pack_mask, score, count)
+    objects = clip_objects(classes, logits, sizes, pack_mask, score, count)
     expected = sorted(((float(classes[n, k].sigmoid()), n, k) for n in range(N) for k in range(K)), reverse=True)
     expected = [pair for pair in expected[:count] if pair[0] >= score]
     assert [(found.score, found.kernel, found.label) for found in objects] == expected
     for found in objects:
         for frame, rle in enumerate(found.masks):
             grid = enlarge(logits[found.kernel, frame][None])
-            mask = to_image(grid, padded, seen, size)(grid[0]).numpy() > 0.5
+            mask = to_image(grid, sizes)(grid[0]).numpy() > 0.5
             assert (rle is None) == (not mask.any())
             assert rle is None or (unpack_mask(rle) == mask).all()
         assert len(found.masks) == frames
@@ -173,8 +174,7 @@ def test_frames_one_by_one_are_as_the_clip_at_once(small: Segmenter) -> None:
     objects = segment_clip(small, (frame for frame in frames))
     inputs = torch.cat([small.prepare(frame, 64)[0] for frame in frames])
     classes, masks = (x[0] for x in clip_result(look(small.net, inputs)[4:]))  # type: ignore[arg-type]
-    padded, seen = (inputs.shape[2], inputs.shape[3]), small.prepare(frames[0], 64)[1]
-    expected = clip_objects(classes, masks, padded, seen, (48, 80), pack_mask)
+    expected = clip_objects(classes, masks, small.prepare(frames[0], 64)[1], pack_mask)
     assert [(o.label, o.kernel) for o in objects] == [(o.label, o.kernel) for o in expected]
     assert [o.score for o in objects] == pytest.approx([o.score for o in expected], abs=1e-5)
     assert len(segment_clip(small, film(1), count=3)) == 3

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 import knet
 from knet.errors import ConfigError
-from knet.inference.segmenter import normalize_and_pad
 from knet.merge.panoptic import number_segments
 from knet.merge.sorted import Instances, enlarge, instances, merge_sorted, panoptic_classes, to_image
 from knet.models.backbones.named import named_backbone
@@ -22,6 +21,7 @@ from knet.models.backbones.resnet import ResNet
 from knet.models.image import KNet
 from knet.models.kernels import predict_masks
 from knet.models.zoo import entry
+from knet.preprocess import ImageSizes, normalize_and_pad
 from knet.weights import openmmlab
 from knet.weights.load import load_strict, read_checkpoint
 
@@ -85,7 +85,13 @@ class Case:
             return (batch.shape[2], batch.shape[3]), self.net(batch)
 
     def agreement(
-        self, expected: np.ndarray, index: int, outputs: list[Any], padded: tuple[int, int], seen: Any, **options: Any
+        self,
+        expected: np.ndarray,
+        index: int,
+        outputs: list[Any],
+        padded: tuple[int, int],
+        resized: Any,
+        **options: Any,
     ) -> float:
         """The share of pixels that the original's map has too.
 
@@ -93,13 +99,13 @@ class Case:
         by no more than rounding, the order of the two segments is open.
         """
         probabilities = enlarge(outputs[-1].mask_logits[index])
-        to_pixels = to_image(probabilities, padded, seen, expected.shape)
+        to_pixels = to_image(probabilities, ImageSizes(padded, resized, expected.shape))
         scores, labels = panoptic_classes(outputs[-1].class_logits[index], self.net.stuff)
         things = torch.ones(VOID, dtype=torch.bool)
         things[self.net.stuff] = False
         score, overlap = options.get("score", self.row.score), options.get("overlap", self.row.overlap)
         merged = merge_sorted(probabilities, scores, labels, things, score, overlap, to_pixels)
-        id_map, rows = number_segments(merged, things)
+        id_map, rows, _ = number_segments(merged, things)
         assert [row[2] for row in rows] == sorted((row[2] for row in rows), reverse=True)
         numbers = list(range(len(rows)))
 
@@ -114,9 +120,9 @@ class Case:
                 numbers = swapped
         return share(numbers)
 
-    def instances(self, index: int, outputs: list[Any], padded: Any, seen: Any, size: Any) -> Any:
-        last = outputs[-1]
-        return instances(last.mask_logits[index], last.class_logits[index], padded, seen, size, pack=np.copy)
+    def instances(self, index: int, outputs: list[Any], padded: Any, resized: Any, size: Any) -> Any:
+        last, sizes = outputs[-1], ImageSizes(padded, resized, size)
+        return instances(last.mask_logits[index], last.class_logits[index], sizes, pack=np.copy)
 
 
 @pytest.fixture(scope="module")
@@ -169,19 +175,19 @@ def test_final_masks_of_the_panoptic_models(panoptic_case: Case) -> None:
     doubled = F.interpolate(mask_logits, scale_factor=2, mode="bilinear")[0]
     np.testing.assert_allclose(doubled[::16].numpy(), data["final_mask_logits[::16]"], rtol=0, atol=2e-3)
     probabilities = enlarge(mask_logits[0])
-    to_pixels = to_image(probabilities, panoptic_case.padded, (height, width), (height, width))
+    to_pixels = to_image(probabilities, ImageSizes(panoptic_case.padded, (height, width), (height, width)))
     masks = torch.stack([to_pixels(mask) for mask in probabilities[::32]])
     np.testing.assert_allclose(masks[:, ::3, ::3].numpy(), data["final_mask_probs[::32, ::3, ::3]"], rtol=0, atol=1e-3)
 
 
 def test_panoptic_maps(panoptic_case: Case) -> None:
     case, data = panoptic_case, panoptic_case.data
-    seen = data["image"].shape[:2]
+    resized = data["image"].shape[:2]
     for (score, overlap), expected in zip(data["panoptic_thresholds"].tolist(), data["panoptic"], strict=True):
-        share = case.agreement(expected, 0, case.outputs, case.padded, seen, score=score, overlap=overlap)
+        share = case.agreement(expected, 0, case.outputs, case.padded, resized, score=score, overlap=overlap)
         assert share >= 0.999, (score, overlap)
-    assert case.agreement(data["panoptic_config"], 0, case.outputs, case.padded, seen) >= 0.999
-    assert case.agreement(data["panoptic_resized"], 0, case.outputs, case.padded, seen) >= 0.999
+    assert case.agreement(data["panoptic_config"], 0, case.outputs, case.padded, resized) >= 0.999
+    assert case.agreement(data["panoptic_resized"], 0, case.outputs, case.padded, resized) >= 0.999
 
 
 def test_panoptic_maps_of_a_batch_of_unlike_sizes(panoptic_case: Case) -> None:
@@ -194,15 +200,15 @@ def test_panoptic_maps_of_a_batch_of_unlike_sizes(panoptic_case: Case) -> None:
 
 def test_instances(instance_case: Case) -> None:
     case, data = instance_case, instance_case.data
-    seen = data["image"].shape[:2]
-    ours = case.instances(0, case.outputs, case.padded, seen, seen)
+    given = data["image"].shape[:2]
+    ours = case.instances(0, case.outputs, case.padded, given, given)
     np.testing.assert_allclose(ours.scores.numpy(), data["ins_scores"], rtol=0, atol=1e-4)
     np.testing.assert_array_equal(ours.labels.numpy(), data["ins_labels"])
     np.testing.assert_array_equal(ours.kernels.numpy(), data["ins_proposal"])
-    expected = np.unpackbits(data["ins_masks_packed"], axis=-1)[..., : seen[1]].astype(bool)
+    expected = np.unpackbits(data["ins_masks_packed"], axis=-1)[..., : given[1]].astype(bool)
     assert (dense(ours) == expected).mean() >= 0.999
-    size = (2 * seen[0] - 7, int(1.5 * seen[1]))
-    resized = dense(case.instances(0, case.outputs, case.padded, seen, size))
+    size = (2 * given[0] - 7, int(1.5 * given[1]))
+    resized = dense(case.instances(0, case.outputs, case.padded, given, size))
     expected = np.unpackbits(data["ins_resized_masks8_packed"], axis=-1)[..., : size[1]].astype(bool)
     assert (resized[:8] == expected).mean() >= 0.999
     np.testing.assert_allclose(resized.sum((1, 2)), data["ins_resized_area"], rtol=1e-3, atol=3)
@@ -212,8 +218,8 @@ def test_instances_of_a_batch_of_unlike_sizes(instance_case: Case) -> None:
     images = [instance_case.data["image"], instance_case.data["batch_image1"]]
     padded, outputs = instance_case.run(images)
     for index, image in enumerate(images):
-        seen = image.shape[:2]
-        ours = instance_case.instances(index, outputs, padded, seen, seen)
+        given = image.shape[:2]
+        ours = instance_case.instances(index, outputs, padded, given, given)
         by_class = np.lexsort((-ours.scores.numpy(), ours.labels.numpy()))  # the golden is class by class
         np.testing.assert_array_equal(ours.labels[by_class], instance_case.data[f"batch_labels{index}"])
         np.testing.assert_allclose(ours.scores[by_class], instance_case.data[f"batch_scores{index}"], atol=1e-4)

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 import knet
 from knet.errors import CheckpointError, ConfigError
-from knet.inference.segmenter import normalize_and_pad
-from knet.merge.semantic import View, best_classes, look, mean_probabilities
+from knet.merge.semantic import ViewLogits, best_classes, look, mean_probabilities
 from knet.models.semantic import KNetSemantic
 from knet.models.zoo import entry
+from knet.preprocess import normalize_and_pad
 from knet.weights.load import load_strict, read_checkpoint
 from knet.weights.openmmlab_semantic import translate_semantic
 from rounding import compare_exactly, in_float64
@@ -121,7 +121,7 @@ def compare_arrays(case: Case) -> None:
         assert output.class_logits is None
     last = case.outputs[-1].mask_logits[0]
     for name, size in (("logits_input_size", case.size), ("logits_resized", case.own_size)):
-        seen[name] = torch.cat(list(View(last, case.size, size).parts()))[None]
+        seen[name] = torch.cat(list(ViewLogits(last, case.size, size).parts()))[None]
     compared = set()
     for key in case.data:
         name = key.partition("[")[0]
@@ -136,7 +136,7 @@ def compare_arrays(case: Case) -> None:
 
 def test_classes_at_the_size_of_the_input_and_of_the_file(case: Case) -> None:
     for key, size in (("argmax", case.size), ("argmax_resized", case.own_size)):
-        labels, _ = best_classes([View(case.outputs[-1].mask_logits[0], case.size, size)])
+        labels, _ = best_classes([ViewLogits(case.outputs[-1].mask_logits[0], case.size, size)])
         assert (labels.numpy() == case.data[key]).mean() >= 0.999, key
 
 

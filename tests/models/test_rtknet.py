@@ -11,10 +11,11 @@ from torch import Tensor
 
 import knet
 from knet.errors import ConfigError
-from knet.inference.segmenter import nearest, normalize_and_pad
+from knet.inference.segments import nearest
 from knet.merge.panoptic import MergedMasks, best_class, merge_panoptic
 from knet.models.realtime import RTKNet
 from knet.models.zoo import ZOO
+from knet.preprocess import normalize_and_pad
 from knet.structures import Preprocessing, Target
 from knet.training.criterion_rtknet import Criterion
 from knet.weights import rtknet

@@ -16,12 +16,12 @@ from torch import Tensor
 
 import knet
 from knet.errors import ConfigError
-from knet.inference.segmenter import normalize_and_pad
 from knet.models.image import KNet
 from knet.models.kernels import Link, LinkedStage
 from knet.models.realtime import RTKNet
 from knet.models.video import RTVideoKNet, VideoKNet
 from knet.models.zoo import entry
+from knet.preprocess import normalize_and_pad
 from knet.weights import openmmlab, video_knet
 from knet.weights.load import load_strict, read_checkpoint
 from rounding import compare_exactly

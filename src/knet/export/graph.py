@@ -33,6 +33,7 @@ from knet.models.backbones.swin import Swin
 from knet.models.clip import ClipKNet, clip_result
 from knet.models.decoder import PriorLink
 from knet.models.kernels import Link
+from knet.models.network import Network
 from knet.structures import Output
 
 
@@ -48,7 +49,7 @@ class Merging:
     score: float
     overlap: float
     stuff: Sequence[int] = ()
-    pairs: int | None = None
+    thing_candidates: int | None = None
     cut: tuple[int, int] | None = None
     stretches_padding: bool = False
 
@@ -62,12 +63,11 @@ class Graph(nn.Module):
         merging: puts the merge of a panoptic network inside; without it masks and classes come out.
     """
 
-    def __init__(self, net: nn.Module, half: bool = False, merging: Merging | None = None):
+    def __init__(self, net: Network, half: bool = False, merging: Merging | None = None):
         super().__init__()
         self.net = copy.deepcopy(net).cpu().float().eval().requires_grad_(False)
         self.merging, self.dtype = merging, torch.float16 if half else torch.float32
-        self.divisor: int = net.size_divisor  # type: ignore[assignment]
-        self.linked, self.clips = hasattr(net, "embed"), isinstance(net, ClipKNet)
+        self.divisor, self.linked, self.clips = net.size_divisor, net.embeds, isinstance(net, ClipKNet)
         # Whether sides of any number of pixels are rounded up to Swin's windows.
         self.windows = self.divisor == 1 and any(isinstance(module, Swin) for module in net.modules())
         _exchange(self.net)
@@ -90,7 +90,7 @@ class Graph(nn.Module):
         if last.class_logits is not None:  # else a kernel is a class and nothing else
             named["kernels"] = last.kernels
         if self.linked:
-            named["embeddings"] = self.net.embedding(last.linked)  # type: ignore[operator]
+            named["embeddings"] = self.net.embedding(last.linked)
             if outputs[0].semantic_logits is not None:
                 named["semantic_logits"] = outputs[0].semantic_logits
         return {name: value.float() if value.is_floating_point() else value for name, value in named.items()}
@@ -101,7 +101,7 @@ class Graph(nn.Module):
         inputs = {"images": torch.linspace(-2, 2, count * 3 * height * width).view(count, 3, height, width)}
         if self.linked:
             decoder: Any = self.net.decoder
-            count = decoder.kernels.shape[0] + len(self.net.stuff)  # type: ignore[arg-type]
+            count = decoder.kernels.shape[0] + len(self.net.stuff)
             inputs["previous"] = torch.ones(1, count, decoder.kernels.shape[1])
         if self.merging is not None:
             inputs["like"] = torch.zeros(1, height - 5, width - 7, dtype=torch.uint8)
@@ -109,7 +109,7 @@ class Graph(nn.Module):
 
 
 def merge_inside(
-    mask_logits: Tensor, class_logits: Tensor, padded: tuple[int, int], size: tuple[int, int], merging: Merging
+    mask_logits: Tensor, class_logits: Tensor, padded: tuple[int, int], resized: tuple[int, int], merging: Merging
 ) -> dict[str, Tensor]:
     """`knet.merge.panoptic.merge_panoptic` in operations whose shapes do not depend on values.
 
@@ -117,14 +117,17 @@ def merge_inside(
     take part with a score of -1, so that they win nothing.
     """
     logits = class_logits[0]
-    scores, labels = panoptic_classes(logits, merging.stuff, merging.pairs) if merging.stuff else best_class(logits)
+    if merging.stuff:
+        scores, labels = panoptic_classes(logits, merging.stuff, merging.thing_candidates)
+    else:
+        scores, labels = best_class(logits)
     if not merging.stretches_padding:
         masks = F.interpolate(mask_logits.float(), padded, mode="bilinear", align_corners=False)
-        return _algorithm_1(masks[0, :, : size[0], : size[1]].sigmoid(), scores, labels, merging)
+        return _algorithm_1(masks[0, :, : resized[0], : resized[1]].sigmoid(), scores, labels, merging)
     if merging.cut is not None:  # what a fixed size added to the right and the bottom
-        rows, columns = ((side + merging.cut[0] - 1) // merging.cut[0] * merging.cut[1] for side in size)
+        rows, columns = ((side + merging.cut[0] - 1) // merging.cut[0] * merging.cut[1] for side in resized)
         mask_logits = mask_logits[:, :, :rows, :columns]
-    masks = F.interpolate(mask_logits.float(), size, mode="bilinear", align_corners=False)
+    masks = F.interpolate(mask_logits.float(), resized, mode="bilinear", align_corners=False)
     return _algorithm_1(masks[0].sigmoid(), scores, labels, merging)
 
 

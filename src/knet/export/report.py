@@ -24,7 +24,7 @@ from knet.inference.segmenter import Segmenter
 from knet.inference.sources.streams import Frame
 from knet.inference.sources.videos import Item
 from knet.models.clip import clip_result
-from knet.preprocess import Size, seen_size
+from knet.preprocess import Size, network_size, unpadded
 
 CLIP = 8  # frames of a video that are compared, for models that look at whole clips
 
@@ -51,7 +51,7 @@ def compare(original: Segmenter, exported: Segmenter, images: Iterable[Item]) ->
     tally = _Tally(exported)
     previous: Tensor | None = None
     for item in images:
-        size = fitting_size(exported, _fixed(exported), item.image)
+        size = fitting_size(exported, exported.engine.fixed_size, item.image)
         differences, previous = _logits(original, exported, item.image, size, previous)
         expected, found = (segmenter.segment(item.image, item.name, size=size) for segmenter in (original, exported))
         tally.add(item.name, differences, [expected], [found])
@@ -68,7 +68,7 @@ def compare_clips(original: Segmenter, exported: Segmenter, frames: Iterable[Fra
         clip = list(islice(group, CLIP))
         name, images = clip[0].sequence, [frame.item.image for frame in clip]
         names = [f"{name}/{frame.item.name}" for frame in clip]
-        size = fitting_size(exported, _fixed(exported), images[0])
+        size = fitting_size(exported, exported.engine.fixed_size, images[0])
         results = []
         for segmenter in (original, exported):
             objects = segment_clip(segmenter, images, size=size)
@@ -113,16 +113,11 @@ class _Tally:
         return parity
 
 
-def _fixed(exported: Segmenter) -> Sequence[int] | None:
-    """The (H, W) that an exported model takes alone, if it does."""
-    return exported.engine.card["graph"]["size"] if isinstance(exported.engine, GraphEngine) else None
-
-
 def fitting_size(segmenter: Segmenter, fixed: Sequence[int] | None, image: np.ndarray) -> Size:
     """The size at which the network sees an image by default; a smaller one where a `fixed` (H, W) asks for it."""
     shape = (image.shape[0], image.shape[1])
-    seen = seen_size(shape, segmenter.size, segmenter.preprocessing)
-    if fixed is None or (seen[0] <= fixed[0] and seen[1] <= fixed[1]):
+    resized = network_size(shape, segmenter.size, segmenter.preprocessing)
+    if fixed is None or (resized[0] <= fixed[0] and resized[1] <= fixed[1]):
         return segmenter.size
     scale = min(fixed[0] / shape[0], fixed[1] / shape[1])
     short, long = sorted(max(int(side * scale), 1) for side in shape)
@@ -149,8 +144,8 @@ def _numbered(result: Segmentation) -> np.ndarray:
 
 def _rows(result: Segmentation) -> list[dict[str, int]]:
     """The segments that have a pixel in the id map: where objects overlap, some are hidden."""
-    seen = set(np.unique(result.id_map).tolist())
-    return [{"id": s.id, "category_id": s.category} for s in result.segments if s.id in seen]
+    visible = set(np.unique(result.id_map).tolist())
+    return [{"id": s.id, "category_id": s.category} for s in result.segments if s.id in visible]
 
 
 def _logits(
@@ -161,17 +156,17 @@ def _logits(
     differences: dict[str, float | None] = dict.fromkeys(("mask_logits", "class_logits", "embeddings"))
     if not isinstance(engine, GraphEngine) or engine.merges:
         return differences, None
-    inputs, seen = exported.prepare(image, size)
+    inputs, sizes = exported.prepare(image, size)
     if exported.task == "semantic":
-        inputs = inputs[:, :, : seen[0], : seen[1]]
+        inputs = unpadded(inputs, sizes)
     inputs = engine.fitted(inputs)
     expected, found = original.engine(inputs.to(original.device), previous)[-1], engine(inputs, previous)[-1]
-    pairs = {"mask_logits": (expected.mask_logits, found.mask_logits)}
+    both = {"mask_logits": (expected.mask_logits, found.mask_logits)}
     if expected.class_logits is not None and found.class_logits is not None:
-        pairs["class_logits"] = (expected.class_logits, found.class_logits)
+        both["class_logits"] = (expected.class_logits, found.class_logits)
     if expected.linked is not None and found.linked is not None:
-        pairs["embeddings"] = (original.engine.embed(expected.linked), found.linked)
-    for name, (a, b) in pairs.items():
+        both["embeddings"] = (original.engine.embed(expected.linked), found.linked)
+    for name, (a, b) in both.items():
         differences[name] = float((a.float().cpu() - b).abs().max())
     return differences, expected.kernels if engine.embeds else None
 

@@ -28,7 +28,9 @@ from knet.inference.segmenter import Segmenter
 from knet.inference.sources.paths import open_source
 from knet.inference.sources.streams import open_stream
 from knet.inference.sources.videos import Item
+from knet.models.network import Network
 from knet.models.zoo import Merge, entry
+from knet.preprocess import unpadded
 
 Format = Literal["onnx", "openvino", "tensorrt"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -141,7 +143,7 @@ def _needs(form: str, precision: str) -> None:
 
 
 def _card(
-    net: nn.Module, card: dict[str, Any], size: tuple[int, int] | None, precision: str, merge_inside: bool
+    net: Network, card: dict[str, Any], size: tuple[int, int] | None, precision: str, merge_inside: bool
 ) -> dict[str, Any]:
     """The model's card with what is asked of a graph. Raises: ConfigError for what cannot be exported."""
     row, task = entry(card["model"]), card.get("task", entry(card["model"]).task)
@@ -152,24 +154,23 @@ def _card(
             f"Only the merge 'optimised' can be put into the graph, and '{card['model']}' {merges}; leave "
             f"--merge-inside out{', or give --merge optimised' if task == 'panoptic' else ''}."
         )
-    divisor: int = net.size_divisor  # type: ignore[assignment]
     if size is not None:
-        check_size(size, divisor)
+        check_size(size, net.size_divisor)
         if card["preprocessing"].get("resize", True):  # by default images fit
             card["preprocessing"] = {**card["preprocessing"], "short_edge": min(size), "max_edge": max(size)}
     previous = None
-    if hasattr(net, "embed"):
+    if net.embeds:
         decoder: Any = net.decoder
-        previous = [1, decoder.kernels.shape[0] + len(net.stuff), decoder.kernels.shape[1]]  # type: ignore[arg-type]
+        previous = [1, decoder.kernels.shape[0] + len(net.stuff), decoder.kernels.shape[1]]
     card["graph"] = {
         "precision": precision,
         "size": None if size is None else list(size),
         "merge_inside": merge_inside,
-        "stuff": list(getattr(net, "stuff", ())),
-        "embeds": hasattr(net, "embed"),
+        "stuff": list(net.stuff),
+        "embeds": net.embeds,
         "previous": previous,  # shape of the kernels of the frame before
         "stride": net.stride,
-        "divisor": divisor,
+        "divisor": net.size_divisor,
     }
     return card
 
@@ -178,7 +179,7 @@ def _merging(segmenter: Segmenter, graph: dict[str, Any]) -> Merging:
     """The merge inside the graph, with the model's own thresholds."""
     cut = None if graph["size"] is None else (graph["divisor"], graph["divisor"] // graph["stride"])
     s = segmenter
-    return Merging(s.score, s.overlap, graph["stuff"], s.pairs, cut, s.stretches_padding)
+    return Merging(s.score, s.overlap, graph["stuff"], s.thing_candidates, cut, s.stretches_padding)
 
 
 def _batches(
@@ -197,9 +198,9 @@ def _batches(
 def graph_inputs(segmenter: Segmenter, card: dict[str, Any], item: Item) -> dict[str, np.ndarray]:
     """What an engine would feed the graph with for an image, as a first frame, or a clip of one."""
     graph = card["graph"]
-    inputs, seen = segmenter.prepare(item.image, fitting_size(segmenter, graph["size"], item.image))
+    inputs, sizes = segmenter.prepare(item.image, fitting_size(segmenter, graph["size"], item.image))
     if card["task"] == "semantic":
-        inputs = inputs[:, :, : seen[0], : seen[1]]
+        inputs = unpadded(inputs, sizes)
     if graph["size"] is not None:
         height, width = graph["size"]
         inputs = nn.functional.pad(inputs, (0, width - inputs.shape[3], 0, height - inputs.shape[2]))
@@ -207,7 +208,7 @@ def graph_inputs(segmenter: Segmenter, card: dict[str, Any], item: Item) -> dict
     if graph["previous"] is not None:
         fed["previous"] = np.zeros(graph["previous"], np.float32)
     if graph["merge_inside"]:
-        fed["like"] = np.zeros((1, *seen), np.uint8)
+        fed["like"] = np.zeros((1, *sizes.resized), np.uint8)
     return fed
 
 

@@ -6,23 +6,24 @@ For models of the task "clip", which look at all frames at once. YouTube-VIS's v
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Unpack
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from knet.data.files.masks import mask_area, mask_box, pack_mask, unpack_mask
+from knet.data.files.masks import pack_mask, unpack_mask
 from knet.errors import ConfigError, DataError
-from knet.inference.engines.engine import Engine
-from knet.inference.engines.network import TorchEngine
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.segmenter import Segmenter
+from knet.inference.segments import Segments
 from knet.inference.settings import Options
 from knet.inference.sources.streams import Frame
 from knet.merge.clip import ClipObject, clip_objects
-from knet.models.clip import ClipKNet, clip_result
-from knet.structures import Category, Segment
+from knet.preprocess import ImageSizes
+from knet.structures import Category
 
 
 @torch.inference_mode()
@@ -51,48 +52,20 @@ def segment_clip(
     if segmenter.task != "clip":
         raise ConfigError(f"The model '{segmenter.name}' is not for clips; `knet models '*youtube-vis'` lists some.")
     settings = segmenter.settings.changed(segmenter.task, options)
-    size = padded = seen = (0, 0)
-    kept: list[list[torch.Tensor]] = []
+    sizes: ImageSizes | None = None
+    kept: list[tuple[Tensor, ...]] = []
     for number, frame in enumerate(frames):
-        here = (frame.shape[0], frame.shape[1])
-        size = size if number else here
-        if here != size:
+        if sizes is not None and frame.shape[:2] != sizes.original:
             raise DataError(
-                f"Frame {number} of the clip has {here} pixels (height, width), the frames before have {size}; give "
-                "frames of one size."
+                f"Frame {number} of the clip has {frame.shape[:2]} pixels (height, width), the frames before have "
+                f"{sizes.original}; give frames of one size."
             )
-        inputs, seen = segmenter.prepare(frame, settings.size)
-        padded = (inputs.shape[2], inputs.shape[3])
-        kept.append(_looked_at(segmenter.engine, inputs))
-    if not kept:
+        inputs, sizes = segmenter.prepare(frame, settings.size)
+        kept.append(segmenter.engine.look(inputs))
+    if sizes is None:
         raise DataError("The clip has no frames; give at least one.")
-    classes, masks = _linked(segmenter.engine, kept)
-    return clip_objects(classes[0], masks[0], padded, seen, size, pack_mask, settings.score, count)
-
-
-def _looked_at(engine: Engine, inputs: torch.Tensor) -> list[torch.Tensor]:
-    """What is kept of a frame (1,3,h,w): features, kernels and masks; of an exported model, which sees frames only
-    together, the frame itself.
-    """
-    net = engine.net
-    if not isinstance(engine, TorchEngine) or not isinstance(net, ClipKNet):
-        return [inputs]
-    with engine.autocast():
-        outputs, features = net.look(inputs)
-    return [features, outputs[-1].kernels, outputs[-1].mask_logits]
-
-
-def _linked(engine: Engine, kept: list[list[torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """What `_looked_at` gave of all frames -> class logits (1,N,K), mask logits (1,N,T,h,w). Empties the list."""
-    net = engine.net
-    if not isinstance(engine, TorchEngine) or not isinstance(net, ClipKNet):
-        clip = torch.cat([frame for (frame,) in kept])
-        kept.clear()
-        return clip_result(engine(clip))
-    tubes = [torch.stack(list(frames), dim=2) for frames in zip(*kept, strict=True)]
-    kept.clear()
-    with engine.autocast():
-        return clip_result(net.link(*tubes))
+    classes, masks = segmenter.engine.link(kept)
+    return clip_objects(classes[0], masks[0], sizes, pack_mask, settings.score, count)
 
 
 def segment_clips(
@@ -155,15 +128,14 @@ def frame_results(
     """
     for place, name in enumerate(names):
         id_map = np.zeros(size, np.int32)
-        segments, masks = list[Segment](), {}
+        rows, masks, track_of = list[tuple[int, int, float]](), {}, {}
         for track, found in enumerate(objects, 1):
             rle = found.masks[place]
             if rle is None:
                 continue
-            number, category = len(segments) + 1, categories[found.label]
-            masks[number] = rle
+            number = len(rows) + 1
+            rows.append((number, found.label, found.score))
+            masks[number], track_of[number] = rle, track
             id_map[unpack_mask(rle) & (id_map == 0)] = number  # the best comes first and keeps its pixels
-            left, top, width, height = map(int, mask_box(rle))
-            box, area = (left, top, left + width, top + height), mask_area(rle)
-            segments.append(Segment(number, category.id, category.name, category.thing, found.score, area, box, track))
-        yield Segmentation(id_map, segments, tuple(categories), name, masks=masks)
+        result = Segments(id_map, rows, masks=masks).segmentation(categories, name)
+        yield replace(result, segments=[replace(s, track=track_of[s.id]) for s in result.segments])

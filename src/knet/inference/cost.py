@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from knet.models.zoo import create, entry
-from knet.preprocess import seen_size
+from knet.preprocess import network_size
 
 # Height and width of a usual image of each data set, by the beginning of its class table's name.
 _USUAL = {"cityscapes": (1024, 2048), "mapillary": (2448, 3264), "camvid": (720, 960), "coco": (480, 640)}
@@ -56,7 +56,7 @@ def usual_size(model: str) -> tuple[int, int]:
     """Height and width that a model sees of a usual image of its data set, at its published test size."""
     row = entry(model)
     shape = next(shape for table, shape in _USUAL.items() if row.categories.startswith(table))
-    return seen_size(shape, "model", row.preprocessing)
+    return network_size(shape, "model", row.preprocessing)
 
 
 def _count(net: nn.Module, divisor: int, size: tuple[int, int]) -> int:

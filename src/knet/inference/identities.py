@@ -21,13 +21,13 @@ from torch.nn import functional as F
 from knet.errors import ConfigError
 from knet.inference.engines.engine import Engine
 from knet.inference.results.segmentation import Segmentation
+from knet.inference.segments import Prediction
 from knet.models.zoo import Tracker
-from knet.structures import Category, Output, Segment
+from knet.preprocess import unpadded
+from knet.structures import Category, Segment
 from knet.track.embeddings import EmbeddingMemory, match
 from knet.track.overlap import BY_EMBEDDINGS, BY_KERNELS, OverlapMemory, coarse_grid, match_by_overlap
 from knet.track.settings import EmbeddingSettings, OverlapSettings, TrackerSettings
-
-ENLARGED = 4  # times by which mask logits of a network with embeddings grow before they become probabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +41,6 @@ class VideoState:
 
     kernels: Tensor | None = None
     tracks: EmbeddingMemory | OverlapMemory | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """Heights and widths: the batch `padded`, the image `seen` in it without padding, the original image's `size`."""
-
-    padded: tuple[int, int]
-    seen: tuple[int, int]
-    size: tuple[int, int]
 
 
 def choose_tracker(
@@ -113,59 +104,64 @@ def tracked_ids(classes: Sequence[str] | str | None, categories: Sequence[Catego
     return frozenset(category.id for category in things if category.name in names)
 
 
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """How the objects of a video are followed.
+
+    Attributes:
+        tracker: The tracker's settings.
+        followed: Ids of the categories whose objects are followed.
+        compatible: Keep the faults of Video K-Net's code that its figures contain, see `Segmenter.track`.
+        linked: Whether embeddings are used, where the network has them.
+    """
+
+    tracker: TrackerSettings
+    followed: frozenset[int]
+    compatible: bool = False
+    linked: bool = True
+
+
 def identify(
     engine: Engine,
-    outputs: Sequence[Output],
+    prediction: Prediction,
     result: Segmentation,
     kernel_of: Mapping[int, int],
-    view: View,
     state: VideoState,
     number: int,
-    tracker: TrackerSettings,
-    followed: frozenset[int],
-    compatible: bool = False,
-    linked: bool = True,
+    tracking: Tracking,
 ) -> tuple[Segmentation, VideoState]:
     """Gives objects their tracks.
 
     Args:
         engine: What ran the network.
-        outputs: The network's outputs for a batch of one.
-        result: What was made of them.
+        prediction: What it says of the frame.
+        result: What was made of that.
         kernel_of: Segment id -> its kernel, for things.
-        view: Sizes of the image.
         state: What the frame before gave.
         number: The frame's number in its video.
-        tracker: The tracker's settings.
-        followed: Ids of the categories whose objects are followed.
-        compatible: Keep the faults of Video K-Net's code that its figures contain, see `Segmenter.track`.
-        linked: Whether embeddings are used, where the network has them.
+        tracking: How objects are followed.
 
     Returns:
         The result in which followed objects have tracks, and the state for the next frame.
     """
     labels = {category.id: label for label, category in enumerate(result.categories)}
-    things = [segment for segment in result.segments if segment.thing and segment.category in followed]
+    things = [segment for segment in result.segments if segment.thing and segment.category in tracking.followed]
     scores = np.array([segment.score for segment in things], np.float32)
     kinds = np.array([labels[segment.category] for segment in things], np.int64)
     rows = torch.tensor([kernel_of[segment.id] for segment in things], dtype=torch.int64)
     objects = np.zeros(max((segment.id for segment in result.segments), default=0) + 1, np.int32)
     objects[[segment.id for segment in things]] = np.arange(1, len(things) + 1)
 
-    last, tracks = outputs[-1], state.tracks
-    trained = engine.embeds and linked
-    if trained:
-        kernels = last.kernels if last.linked is None else last.linked
-        descriptors = engine.embed(kernels[0, rows.to(kernels.device)]).float().cpu().numpy()
-    else:
-        descriptors = last.kernels[0, rows.to(last.kernels.device)].float().cpu().numpy()
+    last, tracks, tracker = prediction.outputs[-1], state.tracks, tracking.tracker
+    trained = engine.embeds and tracking.linked
+    kernels = last.linked if trained and last.linked is not None else last.kernels
+    kernels = kernels[0, rows.to(kernels.device)]
+    descriptors = (engine.embed(kernels) if trained else kernels).float().cpu().numpy()
     if isinstance(tracker, EmbeddingSettings):
         memory = tracks if isinstance(tracks, EmbeddingMemory) else EmbeddingMemory()
-        boxes = _boxes(
-            objects[result.id_map], len(things), outputs[0].semantic_logits, result.categories, view, compatible
-        )
+        boxes = _boxes(objects[result.id_map], len(things), prediction, result.categories, tracking.compatible)
         ids, kept, after = match(memory, number, boxes, scores, kinds, descriptors, tracker)
-        if compatible:  # the original's list is shorter where duplicates were dropped, and is read by position
+        if tracking.compatible:  # the original's list is shorter where duplicates were dropped, and is read by position
             ids = np.concatenate((ids[kept], np.zeros(len(ids) - len(kept), np.int64)))
         new = VideoState(last.kernels, after)
     else:
@@ -185,27 +181,25 @@ def identify(
 def _boxes(
     objects: np.ndarray,
     count: int,
-    semantic_logits: Tensor | None,
+    prediction: Prediction,
     categories: Sequence[Category],
-    view: View,
     compatible: bool,
 ) -> np.ndarray:
     """Boxes by which duplicates are found: around the pixels of each object that the semantic head, where a network has
     one, takes for a thing. (H,W) 0 .. count -> (count,4) left, top, right, bottom, all inclusive
     """
     whole = ndimage.find_objects(objects, max_label=count)
-    seen = whole
+    visible, semantic_logits, sizes = whole, prediction.outputs[0].semantic_logits, prediction.sizes
     if semantic_logits is not None:
         things = torch.tensor([category.thing for category in categories], device=semantic_logits.device)
         logits = semantic_logits.float()
         if not compatible:  # the original stretches the padded map over the image
-            logits = F.interpolate(logits, view.padded, mode="bilinear", align_corners=False)
-            logits = logits[:, :, : view.seen[0], : view.seen[1]]
-        logits = F.interpolate(logits, view.size, mode="bilinear", align_corners=False)[0]
+            logits = unpadded(F.interpolate(logits, sizes.padded, mode="bilinear", align_corners=False), sizes)
+        logits = F.interpolate(logits, sizes.original, mode="bilinear", align_corners=False)[0]
         thing = things[logits.argmax(0)].cpu().numpy()
-        seen = ndimage.find_objects(np.where(thing, objects, 0), max_label=count)
+        visible = ndimage.find_objects(np.where(thing, objects, 0), max_label=count)
     boxes = np.zeros((count, 4), np.float32)
-    for box, place, other in zip(boxes, seen, whole, strict=True):
+    for box, place, other in zip(boxes, visible, whole, strict=True):
         if place is None and compatible:
             box[:] = -1, -1, 10, 10
         elif (place or other) is not None:

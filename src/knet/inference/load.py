@@ -17,6 +17,7 @@ from knet.inference.engines.network import TorchEngine
 from knet.inference.engines.open import ENDINGS, open_exported
 from knet.inference.segmenter import Segmenter
 from knet.inference.settings import Options, Settings
+from knet.models.network import Network
 from knet.models.realtime import RTKNet
 from knet.models.zoo import Merge, create, entry
 from knet.structures import Category, Preprocessing
@@ -68,7 +69,7 @@ def load(
 
 def read_model(
     model: str | Path, weights: str | Path | None = None, merge: Merge | None = None
-) -> tuple[nn.Module, dict[str, Any]]:
+) -> tuple[Network, dict[str, Any]]:
     """A network with its weights, and its metadata (see `describe`). Arguments and errors are those of `load`."""
     name: str | None = str(model)
     if weights is None and Path(model).suffix in _WEIGHT_FILES:
@@ -113,7 +114,7 @@ def _load_exported(
 
 
 def segmenter_for(
-    net: nn.Module | Engine,
+    net: Network | Engine,
     card: dict[str, Any],
     device: torch.device,
     precision: str = "fp32",
@@ -135,7 +136,7 @@ def segmenter_for(
         task,
         card.get("merge", row.merge),
         settings,
-        row.pairs,
+        row.thing_candidates,
         row.regions if as_published else 0,
         row.stretches_padding and as_published,
         row.tracker,
@@ -217,7 +218,7 @@ def convert(source: str | Path, target: str | Path, model: str, half: bool = Fal
     return card
 
 
-def _network(card: dict[str, Any], checkpoint: Checkpoint, origin: str) -> nn.Module:
+def _network(card: dict[str, Any], checkpoint: Checkpoint, origin: str) -> Network:
     """The network that a card describes, with the weights of the checkpoint."""
     net = create(card["model"], **card["arguments"])
     load_strict(net, checkpoint.state, origin, advice=lambda: fitting(checkpoint.state))

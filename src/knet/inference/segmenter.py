@@ -10,34 +10,39 @@ from typing import Any, Unpack
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as TF
+from torch import Tensor
 
-from knet.data.files.masks import mask_area, mask_box, pack_mask
 from knet.errors import ConfigError, DataError
 from knet.inference.engines.engine import Engine
-from knet.inference.engines.exported import GraphEngine, MergedOutput
 from knet.inference.engines.network import TorchEngine
-from knet.inference.identities import ENLARGED, VideoState, View, choose_tracker, identify, tracked_ids, void_as_lowest
+from knet.inference.identities import (
+    Tracking,
+    VideoState,
+    choose_tracker,
+    identify,
+    tracked_ids,
+    void_as_lowest,
+)
 from knet.inference.pipeline import read_ahead
-from knet.inference.results.pixels import extents
 from knet.inference.results.segmentation import Segmentation
+from knet.inference.segments import (
+    PanopticRules,
+    Prediction,
+    Segments,
+    instance_segments,
+    panoptic_segments,
+    semantic_segments,
+)
 from knet.inference.settings import Options, Settings
 from knet.inference.sources.images import load_image
 from knet.inference.sources.paths import open_source
 from knet.inference.sources.streams import open_stream
-from knet.merge.panoptic import MergedMasks, best_class, merge_panoptic, number_masks
-from knet.merge.pixels.backend import backend
-from knet.merge.regions import as_regions
-from knet.merge.semantic import best_classes, class_segments, look
-from knet.merge.sorted import enlarge, instances, merge_sorted, panoptic_classes, to_image
+from knet.merge.semantic import ViewLogits, look
+from knet.models.network import Network
 from knet.models.zoo import Merge, Task, Tracker
-from knet.preprocess import Size, normalize_and_pad, resize_as_opencv, seen_size, uploaded
-from knet.structures import Category, Output, Preprocessing, Segment
+from knet.preprocess import ImageSizes, Size, network_size, prepare, unpadded
+from knet.structures import Category, Preprocessing
 from knet.track.settings import TrackerSettings
-
-Rows = list[tuple[int, int, float]]  # id, label and score of each segment, numbered from 1
 
 
 class Segmenter:
@@ -49,7 +54,7 @@ class Segmenter:
         categories: its class table; a category's position is the network's label.
         task: what results are: "panoptic" (every pixel in one segment), "instance" (objects, which may overlap) or
             "semantic" (one segment a class); "clip" models are for `inference.clip.segment_clip`.
-        merge, pairs, regions: how the masks of a panoptic model share the pixels, see `knet.load` and
+        merge, thing_candidates, regions: how the masks of a panoptic model share the pixels, see `knet.load` and
             `models.zoo.ZooEntry`.
         tracker: the tracker of a model with embeddings, see there; other models are tracked by overlap.
         preprocessing, settings: the published ones unless `load` was told otherwise.
@@ -59,7 +64,7 @@ class Segmenter:
 
     def __init__(
         self,
-        network: nn.Module | Engine,
+        network: Network | Engine,
         name: str,
         categories: Sequence[Category],
         preprocessing: Preprocessing,
@@ -73,16 +78,16 @@ class Segmenter:
         stretches_padding: bool = False,
         tracker: Tracker = "embeddings",
     ):
-        self.engine = TorchEngine(network, device, precision) if isinstance(network, nn.Module) else network
+        self.engine = TorchEngine(network, device, precision) if isinstance(network, Network) else network
         self.name, self.categories, self.preprocessing = name, tuple(categories), preprocessing
-        self.task, self.merge, self.settings, self.pairs, self.regions = task, merge, settings, pairs, regions
-        self.stretches_padding = stretches_padding
+        self.task, self.merge, self.settings = task, merge, settings
+        self.thing_candidates, self.regions, self.stretches_padding = pairs, regions, stretches_padding
         self.tracker: Tracker = tracker
         self.mark: Callable[[str], object] = lambda step: None
         self._things = torch.tensor([category.thing for category in categories])
 
     @property
-    def net(self) -> nn.Module | None:
+    def net(self) -> Network | None:
         """The network as a torch module, in evaluation mode; None for an exported model."""
         return self.engine.net
 
@@ -148,16 +153,10 @@ class Segmenter:
     @torch.inference_mode()
     def segment(self, image: np.ndarray, name: str = "image", **options: Unpack[Options]) -> Segmentation:
         """One image as (H,W,3) uint8 RGB -> its `Segmentation`, under the given name."""
-        settings = self.settings.changed(self.task, options)
-        if self.task == "clip":
-            raise for_clips(self.name)
+        settings = self._settings(options)
         if self.task == "semantic":
-            id_map, rows = self._classes(image, settings)
-            result = self._segmentation(id_map.cpu().numpy(), rows, name)
-            self.mark("result")
-            return result
-        outputs, view = self._look(image, settings)
-        return self._result(outputs[-1], view, settings, name)[0]
+            return self._result(semantic_segments(self._views(image, settings), settings.score), name)
+        return self._result(self._objects(self._look(image, settings), settings), name)
 
     def track(
         self,
@@ -233,134 +232,63 @@ class Segmenter:
                 of the frame before, and objects are tracked by overlap, without embeddings. It shows what those are
                 worth; the tracker "overlap" keeps both.
         """
+        settings = self._settings(options)
+        if self.task == "semantic":
+            raise ConfigError(f"'{self.name}' tells classes, not objects, so there is nothing to track; take another.")
+        own = choose_tracker(tracker, self.tracker, self.engine.embeds and linked, self.name)
+        tracking = Tracking(own, tracked_ids(classes, self.categories), compatible, linked)
+        prediction = self._look(image, settings, state.kernels if linked else None)
+        segments = self._objects(prediction, settings)
+        result = self._result(segments, name)
+        result, state = identify(self.engine, prediction, result, segments.kernel_of, state, number, tracking)
+        return void_as_lowest(result) if compatible else result, state
+
+    def prepare(self, image: np.ndarray, size: Size, scale: float = 1.0) -> tuple[Tensor, ImageSizes]:
+        """(H,W,3) uint8 -> (1,3,h,w) normalised and padded, and its sizes. See `knet.preprocess.prepare`."""
+        return prepare(image, size, self.preprocessing, self.device, scale)
+
+    def _settings(self, options: Options) -> Settings:
+        """The settings of a call for a single image."""
         settings = self.settings.changed(self.task, options)
         if self.task == "clip":
             raise for_clips(self.name)
-        if self.task == "semantic":
-            raise ConfigError(f"'{self.name}' tells classes, not objects, so there is nothing to track; take another.")
-        chosen = choose_tracker(tracker, self.tracker, self.engine.embeds and linked, self.name)
-        followed = tracked_ids(classes, self.categories)
-        outputs, view = self._look(image, settings, state.kernels if linked else None)
-        result, kernel_of = self._result(outputs[-1], view, settings, name)
-        result, state = identify(
-            self.engine, outputs, result, kernel_of, view, state, number, chosen, followed, compatible, linked
-        )
-        return void_as_lowest(result) if compatible else result, state
+        return settings
 
-    def _look(self, image: np.ndarray, settings: Settings, previous: Tensor | None = None) -> tuple[list[Output], View]:
-        """What the network says of an image, after the frame before, and the sizes it says it in."""
-        inputs, seen = self.prepare(image, settings.size)
+    def _look(self, image: np.ndarray, settings: Settings, previous: Tensor | None = None) -> Prediction:
+        """What the network says of an image, after the frame before."""
+        inputs, sizes = self.prepare(image, settings.size)
         self.mark("prepare")
-        padded = (inputs.shape[2], inputs.shape[3])
-        outputs: list[Output]
-        if isinstance(self.engine, GraphEngine) and self.engine.merges:
-            outputs = [*self.engine.merged(inputs, seen, previous)]
-        else:
-            outputs = self.engine(inputs, previous)
+        outputs = self.engine(inputs, previous, sizes.resized)
         self.mark("network")
-        return outputs, View(padded, seen, (image.shape[0], image.shape[1]))
+        return Prediction(outputs, sizes)
 
-    def _result(self, output: Output, view: View, settings: Settings, name: str) -> tuple[Segmentation, dict[int, int]]:
-        """The result, and the kernel that each of its things comes from, by segment id."""
-        merging = self._objects if self.task == "instance" else self._parts
-        result = merging(output, view, settings, name)
-        self.mark("result")
-        return result
-
-    def _parts(self, output: Output, view: View, settings: Settings, name: str) -> tuple[Segmentation, dict[int, int]]:
-        """Things and stuff: every pixel to one mask."""
-        if isinstance(output, MergedOutput):
-            return self._numbered(output.masks(settings.score, settings.overlap), view, name)
-        mask_logits, class_logits = output.mask_logits[0], output.class_logits[0]  # type: ignore[index]
-        stuff = list(self.engine.stuff)  # labels that have kernels of their own
-        if stuff:
-            scores, labels = panoptic_classes(class_logits, stuff, self.pairs)
-        else:
-            scores, labels = best_class(class_logits)
-        if self.merge == "sorted":
-            probabilities = enlarge(mask_logits, ENLARGED if self.engine.embeds else 2)
-            to_pixels = to_image(probabilities, view.padded, view.seen, view.size)
-            thresholds = settings.score, settings.overlap
-            merged = merge_sorted(probabilities, scores, labels, self._things, *thresholds, to_pixels)
-        else:
-            padded = None if self.stretches_padding else view.padded
-            merged = merge_panoptic(mask_logits, scores, labels, view.seen, settings.score, settings.overlap, padded)
-        return self._numbered(merged, view, name)
-
-    def _numbered(self, merged: MergedMasks, view: View, name: str) -> tuple[Segmentation, dict[int, int]]:
-        """A result from the owners of its pixels."""
-        if self.regions:
-            merged = as_regions(merged, self._things, self.regions)
-        numbers, rows = number_masks(merged, self._things)
-        # Algorithm 1 merges at the size the network saw; the nearest pixel takes it to the image's own.
-        device = merged.owner.device
-        id_map = nearest(backend(device).relabel(merged.owner, numbers.to(device)), view.size)
-        kernel_of = dict(zip(numbers[:-1].tolist(), merged.kernels.tolist(), strict=True))
-        return self._segmentation(id_map.cpu().numpy(), rows, name), kernel_of
-
-    def _objects(
-        self, output: Output, view: View, settings: Settings, name: str
-    ) -> tuple[Segmentation, dict[int, int]]:
-        """Objects with a mask each; those without a pixel are left out."""
-        mask_logits, class_logits = output.mask_logits[0], output.class_logits[0]  # type: ignore[index]
-        found = instances(mask_logits, class_logits, view.padded, view.seen, view.size, pack_mask, settings.score)
-        self.mark("merge")
-        segments, masks, kernel_of = list[Segment](), {}, {}
-        number_of = np.zeros(len(found.masks) + 1, np.int32)
-        rows = zip(found.masks, found.labels.tolist(), found.scores.tolist(), found.kernels.tolist(), strict=True)
-        for place, (rle, label, score, kernel) in enumerate(rows, start=1):
-            if rle is None:
-                continue
-            number_of[place] = number = len(segments) + 1
-            masks[number], kernel_of[number] = rle, kernel
-            left, top, width, height = map(int, mask_box(rle))
-            box = (left, top, left + width, top + height)
-            segments.append(self._segment(number, label, score, mask_area(rle), box))
-        return Segmentation(number_of[found.best], segments, self.categories, name, masks=masks), kernel_of
-
-    def _classes(self, image: np.ndarray, settings: Settings) -> tuple[Tensor, Rows]:
-        """A segment a class, from all looks at the image. -> (H,W) int32, rows"""
-        size = (image.shape[0], image.shape[1])
-        step = settings.step(seen_size(size, settings.size, self.preprocessing))
+    def _views(self, image: np.ndarray, settings: Settings) -> list[ViewLogits]:
+        """What a semantic network says of all views of an image."""
+        original = (image.shape[0], image.shape[1])
+        step = settings.step(network_size(original, settings.size, self.preprocessing))
         views = []
         for scale in settings.scales:
-            inputs, seen = self.prepare(image, settings.size, scale)
+            inputs, sizes = self.prepare(image, settings.size, scale)
             self.mark("prepare")
-            inputs = inputs[:, :, : seen[0], : seen[1]]  # padding would be looked at as if it were scenery
-            masks = look(
-                lambda part: self.engine(part)[-1].mask_logits, inputs, size, settings.flip, settings.window, step
+            inputs = unpadded(inputs, sizes)  # padding would be looked at as if it were scenery
+            views += look(
+                lambda part: self.engine(part)[-1].mask_logits, inputs, original, settings.flip, settings.window, step
             )
             self.mark("network")
-            views += masks
-        id_map, rows = class_segments(*best_classes(views))
-        kept = [row for row in rows if row[2] >= settings.score]
-        number_of = torch.zeros(len(rows) + 1, dtype=torch.int32, device=id_map.device)
-        number_of[[row[0] for row in kept]] = torch.arange(1, len(kept) + 1, dtype=torch.int32, device=id_map.device)
-        return number_of[id_map], [(number, *row[1:]) for number, row in enumerate(kept, start=1)]
+        return views
 
-    def prepare(self, image: np.ndarray, size: Size, scale: float = 1.0) -> tuple[Tensor, tuple[int, int]]:
-        """(H,W,3) uint8 -> (1,3,h,w) normalised and padded, and the size before padding."""
-        p = self.preprocessing
-        x = uploaded(image, self.device).permute(2, 0, 1)
-        seen = seen_size((image.shape[0], image.shape[1]), size, p, scale)
-        if seen != image.shape[:2]:
-            bilinear = TF.InterpolationMode.BILINEAR
-            x = TF.resize(x, list(seen), bilinear, antialias=True) if p.antialias else resize_as_opencv(x, seen)
-        return normalize_and_pad([x], p, memory_format=torch.channels_last), seen
+    def _objects(self, prediction: Prediction, settings: Settings) -> Segments:
+        """The segments of a model that tells objects apart."""
+        if self.task == "instance":
+            return instance_segments(prediction, settings.score)
+        rules = PanopticRules(self.merge, self.thing_candidates, self.regions, self.stretches_padding)
+        return panoptic_segments(self.engine, prediction, self._things, rules, settings)
 
-    def _segmentation(self, id_map: np.ndarray, rows: Rows, name: str) -> Segmentation:
+    def _result(self, segments: Segments, name: str) -> Segmentation:
         self.mark("merge")
-        areas, boxes = (found.tolist() for found in extents(id_map, len(rows)))
-        segments = [
-            self._segment(number, label, score, areas[number], tuple(boxes[number]))
-            for number, label, score in rows
-            if areas[number]  # else it was lost when the map was shrunk to the image's size
-        ]
-        return Segmentation(id_map, segments, self.categories, name)
-
-    def _segment(self, number: int, label: int, score: float, area: int, box: tuple[int, int, int, int]) -> Segment:
-        category = self.categories[label]
-        return Segment(number, category.id, category.name, category.thing, score, area, box)
+        result = segments.segmentation(self.categories, name)
+        self.mark("result")
+        return result
 
 
 def for_clips(model: str) -> ConfigError:
@@ -369,11 +297,3 @@ def for_clips(model: str) -> ConfigError:
         f"The model '{model}' looks at all frames of a clip at once, not at single images; give it to "
         "`knet predict`, call knet.inference.clip.segment_clip from Python, or choose a model of another task."
     )
-
-
-def nearest(id_map: Tensor, size: tuple[int, int]) -> Tensor:
-    """A map of whole numbers resized without mixing them. (H,W) integer -> (h,w), the same dtype"""
-    if tuple(id_map.shape) == size:
-        return id_map
-    # float64 holds every int32 id exactly.
-    return F.interpolate(id_map[None, None].double(), size, mode="nearest")[0, 0].to(id_map.dtype)

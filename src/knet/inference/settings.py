@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from knet.errors import ConfigError
 from knet.models.zoo import Task
-from knet.preprocess import Size, seen_size
+from knet.preprocess import Size, network_size
 from knet.structures import Preprocessing
 
 Pixels = int | tuple[int, int]
@@ -74,12 +74,12 @@ class Settings:
             if not given["scales"] or not all(0 < scale < 100 for scale in given["scales"]):
                 raise ConfigError(f"The scales {given['scales']} must be numbers above 0, such as (0.5, 1.0).")
         changed = replace(self, **given)
-        seen_size((100, 100), changed.size, Preprocessing(100, 100))  # is it a size at all?
+        network_size((100, 100), changed.size, Preprocessing(100, 100))  # is it a size at all?
         if changed.stride is not None and changed.window is None:
             raise ConfigError("The option stride moves a sliding window; give window, its size in pixels, as well.")
         return changed
 
-    def step(self, seen: tuple[int, int]) -> tuple[int, int] | None:
+    def step(self, resized: tuple[int, int]) -> tuple[int, int] | None:
         """From window to window, down and to the right, in an image that the network sees at this size.
 
         Raises:
@@ -88,10 +88,10 @@ class Settings:
         if self.window is None:
             return None
         height, width = self.window
-        if height > seen[0] and width > seen[1]:
+        if height > resized[0] and width > resized[1]:
             raise ConfigError(
                 f"The sliding window of {height}x{width} pixels is larger than the image, which the network sees at "
-                f"{seen[0]}x{seen[1]}; take a smaller window (--window), or a larger size (--size)."
+                f"{resized[0]}x{resized[1]}; take a smaller window (--window), or a larger size (--size)."
             )
         return self.stride or (max(2 * height // 3, 1), max(2 * width // 3, 1))
 

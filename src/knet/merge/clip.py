@@ -11,6 +11,7 @@ from torch import Tensor
 
 from knet.merge.pixels.backend import backend
 from knet.merge.sorted import best_instances, enlarge, to_image
+from knet.preprocess import ImageSizes
 
 
 @dataclass(slots=True)
@@ -30,9 +31,7 @@ class ClipObject:
 def clip_objects(
     class_logits: Tensor,
     mask_logits: Tensor,
-    padded: tuple[int, int],
-    seen: tuple[int, int],
-    size: tuple[int, int],
+    sizes: ImageSizes,
     pack: Callable[[np.ndarray], dict[str, Any]],
     score: float = 0.0,
     count: int = 10,
@@ -45,7 +44,7 @@ def clip_objects(
     Args:
         class_logits: of the last clip stage that judges classes.
         mask_logits: of the last clip stage.
-        padded, seen, size: of all frames, see `to_image`.
+        sizes: of all frames.
         pack: makes of a mask (H,W) bool what is kept, such as `knet.data.files.masks.pack_mask`.
         score: objects below are left out.
         count: the most objects; the official code gives 10 of the 100 x 40 pairs.
@@ -57,7 +56,7 @@ def clip_objects(
     tubes: dict[int, list[dict[str, Any] | None]] = {kernel: [] for kernel in used}
     for frame in mask_logits[used].unbind(1):
         probabilities = enlarge(frame)
-        found = backend(frame.device).masks_above_half(probabilities, to_image(probabilities, padded, seen, size))
+        found = backend(frame.device).masks_above_half(probabilities, to_image(probabilities, sizes))
         for kernel, on_device in zip(used, found, strict=True):
             mask = on_device.cpu().numpy()
             tubes[kernel].append(pack(mask) if mask.any() else None)

@@ -72,25 +72,22 @@ def merge_panoptic(
     return MergedMasks(merging.relabel(owner, numbers), won * survives, labels, scores, keep.nonzero()[:, 0])
 
 
-def number_segments(merged: MergedMasks, things: Tensor) -> tuple[Tensor, list[tuple[int, int, float]]]:
-    """Numbers the segments 1, 2, ... and joins all masks of one stuff class. MergedMasks, (K,) bool -> id map, rows
+def number_segments(merged: MergedMasks, things: Tensor) -> tuple[Tensor, list[tuple[int, int, float]], dict[int, int]]:
+    """Numbers the segments 1, 2, ...: a thing is one mask, a segment of stuff all masks of its class.
+
+    Args:
+        merged: its `owner` is lost: the id map takes the place.
+        things: (K,) bool, which classes are things.
 
     Returns:
-        The id map (H,W) int32, 0 = void, and for each segment, in order: its id, its label, its score (of a stuff
-        segment the highest of its masks' scores).
-    """
-    numbers, rows = number_masks(merged, things)
-    return backend(merged.owner.device).relabel(merged.owner.clone(), numbers.to(merged.owner.device)), rows
-
-
-def number_masks(merged: MergedMasks, things: Tensor) -> tuple[Tensor, list[tuple[int, int, float]]]:
-    """The segment that each mask is (part) of: (M+1,) int32, 0 = none, as for the last, which is void; and the rows of
-    `number_segments`. A thing is one mask, the segments of stuff may be several.
+        The id map (H,W) int32, 0 = void; for each segment, in order, its id, its label and its score (of stuff the
+        highest of its masks' scores); and by id the kernel that it comes from (of stuff the last one).
     """
     labels, scores, is_thing = merged.labels.tolist(), merged.scores.tolist(), things.tolist()
-    areas = merged.areas.tolist()
+    areas, kernels = merged.areas.tolist(), merged.kernels.tolist()
     segment_of_mask = torch.zeros(len(labels) + 1, dtype=torch.int32)  # the last entry serves the index -1: void
     rows: list[tuple[int, int, float]] = []
+    kernel_of: dict[int, int] = {}
     stuff_row: dict[int, int] = {}
     for mask, label in enumerate(labels):
         if not areas[mask]:
@@ -102,5 +99,6 @@ def number_masks(merged: MergedMasks, things: Tensor) -> tuple[Tensor, list[tupl
             if not is_thing[label]:
                 stuff_row[label] = row
         rows[row] = (row + 1, label, max(rows[row][2], scores[mask]))
-        segment_of_mask[mask] = row + 1
-    return segment_of_mask, rows
+        segment_of_mask[mask], kernel_of[row + 1] = row + 1, kernels[mask]
+    device = merged.owner.device
+    return backend(device).relabel(merged.owner, segment_of_mask.to(device)), rows, kernel_of

@@ -5,6 +5,7 @@ the image's own; several looks are averaged as probabilities there. Classes are 
 large photograph in 150 classes needs no more memory than a small one's.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,54 +23,54 @@ _VALUES_AT_ONCE = 2**25  # 128 MiB of float32
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """What a network said when it looked at an image in one way.
+class ViewLogits:
+    """The class logits of one view of an image: at one scale, mirrored or not.
 
-    `logits` (K,h,w) · `seen` height and width of what it saw · `size` height and width of the image itself ·
-    `flipped` whether it saw the mirror image.
+    `logits` (K,h,w) · `resized` height and width of the view, without padding · `original` those of the image itself ·
+    `flipped` whether the view is the mirror image.
     """
 
     logits: Tensor
-    seen: tuple[int, int]
-    size: tuple[int, int]
+    resized: tuple[int, int]
+    original: tuple[int, int]
     flipped: bool = False
 
     def parts(self) -> Iterator[Tensor]:
         """The logits on the image's own pixels, a few classes at a time in label order: (k,H,W) float32 each."""
-        pixels = max(self.size[0] * self.size[1], self.seen[0] * self.seen[1])
+        pixels = max(math.prod(self.original), math.prod(self.resized))
         for part in self.logits.split(max(_VALUES_AT_ONCE // pixels, 1)):
-            part = _stretch(part[None].float().contiguous(), self.seen)
-            yield _stretch(part.flip(3) if self.flipped else part, self.size)[0]
+            part = _stretch(part[None].float().contiguous(), self.resized)
+            yield _stretch(part.flip(3) if self.flipped else part, self.original)[0]
 
 
 def look(
     predict: Predict,
     inputs: Tensor,
-    size: tuple[int, int],
+    original: tuple[int, int],
     flip: bool = False,
     window: tuple[int, int] | None = None,
     stride: tuple[int, int] | None = None,
-) -> list[View]:
+) -> list[ViewLogits]:
     """One look at an image, or two: at its mirror image as well.
 
     Args:
         predict: the network, see `Predict`.
         inputs: (1,3,h,w), the normalised image without padding.
-        size: height and width of the image itself.
+        original: height and width of the image itself.
         flip: whether to look at the mirror image too.
         window, stride: see `sliding_logits`; None shows the network the whole image at once.
 
     Raises:
         ConfigError: a window or a stride that cannot be.
     """
-    seen = (inputs.shape[2], inputs.shape[3])
+    resized = (inputs.shape[2], inputs.shape[3])
 
     def see(images: Tensor) -> Tensor:
         return predict(images) if window is None else sliding_logits(predict, images, window, stride or window)
 
-    views = [View(see(inputs)[0], seen, size)]
+    views = [ViewLogits(see(inputs)[0], resized, original)]
     if flip:
-        views.append(View(see(inputs.flip(3))[0], seen, size, flipped=True))
+        views.append(ViewLogits(see(inputs.flip(3))[0], resized, original, flipped=True))
     return views
 
 
@@ -106,7 +107,7 @@ def sliding_logits(predict: Predict, images: Tensor, window: tuple[int, int], st
     return total / count
 
 
-def best_classes(views: Sequence[View]) -> tuple[Tensor, Tensor]:
+def best_classes(views: Sequence[ViewLogits]) -> tuple[Tensor, Tensor]:
     """The most probable class of every pixel, by the mean over all views of an image.
 
     -> labels (H,W) int64, its mean probability (H,W) float32. On a tie the class with the lower label wins.
@@ -116,12 +117,12 @@ def best_classes(views: Sequence[View]) -> tuple[Tensor, Tensor]:
     """
     if len(views) == 1:
         logits = views[0].logits.float()
-        to_image = stretch((logits.shape[1], logits.shape[2]), views[0].seen, views[0].size)
+        to_image = stretch((logits.shape[1], logits.shape[2]), views[0].resized, views[0].original)
         alike = torch.ones(len(logits), device=logits.device)
         share_pixels = backend(logits.device).share_pixels
         labels, _, _ = share_pixels(logits, alike, to_image, logits=False, count=False)
         return labels.long(), to_image(logits.softmax(dim=0).amax(dim=0)).float()
-    top = torch.full(views[0].size, -torch.inf, device=views[0].logits.device)
+    top = torch.full(views[0].original, -torch.inf, device=views[0].logits.device)
     labels, first = torch.zeros_like(top, dtype=torch.int64), 0
     for part in mean_probabilities(views):
         value, index = part.max(dim=0)
@@ -130,7 +131,7 @@ def best_classes(views: Sequence[View]) -> tuple[Tensor, Tensor]:
     return labels, top
 
 
-def mean_probabilities(views: Sequence[View]) -> Iterator[Tensor]:
+def mean_probabilities(views: Sequence[ViewLogits]) -> Iterator[Tensor]:
     """Class probabilities averaged over views of one image, a few classes at a time in label order: (k,H,W) each."""
     totals = [_log_total(view) for view in views]
     for parts in zip(*(view.parts() for view in views), strict=True):
@@ -140,24 +141,28 @@ def mean_probabilities(views: Sequence[View]) -> Iterator[Tensor]:
         yield mean / len(views)
 
 
-def class_segments(labels: Tensor, probabilities: Tensor) -> tuple[Tensor, list[tuple[int, int, float]]]:
+def class_segments(
+    labels: Tensor, probabilities: Tensor, score: float = 0.0
+) -> tuple[Tensor, list[tuple[int, int, float]]]:
     """One segment for each class in an image, numbered 1, 2, ... by label. (H,W) int64, (H,W) -> id map, rows
 
     Returns:
-        The id map (H,W) int32, without void, and for each segment its id, its label and its score: the mean
-        probability of its pixels.
+        The id map (H,W) int32, and for each segment its id, its label and its score: the mean probability of its
+        pixels. Those of classes with a lower one than `score` are void.
     """
     present, index, areas = labels.unique(return_inverse=True, return_counts=True)
     sums = torch.zeros(len(present), dtype=torch.float64, device=labels.device)
     sums.index_add_(0, index.flatten(), probabilities.flatten().double())
-    scores = (sums / areas).tolist()
-    rows = [(number, label, scores[number - 1]) for number, label in enumerate(present.tolist(), start=1)]
-    return (index + 1).int(), rows
+    scores = sums / areas
+    kept = scores >= score
+    numbers = (kept.cumsum(0) * kept).int()
+    rows = zip(numbers[kept].tolist(), present[kept].tolist(), scores[kept].tolist(), strict=True)
+    return numbers[index], list(rows)
 
 
-def _log_total(view: View) -> Tensor:
+def _log_total(view: ViewLogits) -> Tensor:
     """The logarithm of the softmax's denominator. -> (H,W)"""
-    total = torch.full(view.size, -torch.inf, device=view.logits.device)
+    total = torch.full(view.original, -torch.inf, device=view.logits.device)
     for part in view.parts():
         total = torch.logaddexp(total, part.logsumexp(dim=0))
     return total

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from knet.merge.panoptic import MergedMasks, best_class
 from knet.merge.pixels.backend import backend
 from knet.merge.pixels.stretch import Stretch, stretch
+from knet.preprocess import ImageSizes
 
 
 @dataclass(slots=True)
@@ -43,32 +44,29 @@ def enlarge(mask_logits: Tensor, times: int = 2) -> Tensor:
     return F.interpolate(mask_logits.float()[None], size, mode="bilinear", align_corners=False)[0].sigmoid()
 
 
-def to_image(probabilities: Tensor, padded: tuple[int, int], seen: tuple[int, int], size: tuple[int, int]) -> Stretch:
-    """From the grid of `enlarge` to an image's own pixels.
-
-    Args:
-        probabilities: (N,h,w)
-        padded: height and width of the batch that the network saw.
-        seen: height and width of the image in it, without padding.
-        size: height and width of the result, the original image's.
-    """
-    return stretch((probabilities.shape[1], probabilities.shape[2]), padded, size, crop=seen)
+def to_image(probabilities: Tensor, sizes: ImageSizes) -> Stretch:
+    """From the grid of `enlarge`, (N,h,w), to the original image's pixels."""
+    grid = (probabilities.shape[1], probabilities.shape[2])
+    return stretch(grid, sizes.padded, sizes.original, crop=sizes.resized)
 
 
-def panoptic_classes(class_logits: Tensor, stuff: Sequence[int], pairs: int | None = None) -> tuple[Tensor, Tensor]:
+def panoptic_classes(
+    class_logits: Tensor, stuff: Sequence[int], thing_candidates: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Every kernel's class where stuff has kernels of its own. (N,K) logits -> scores (N,) 0..1, labels (N,) int64
 
     The last kernels are those of the `stuff` labels, one each, in that order; the others take their best thing class.
-    pairs: things whose kernel is not in so many of the best pairs of kernel and class get the score 0, so that they win
-    no pixel (Video K-Net: 100 pairs of 100 kernels, and a kernel may be in several).
+    thing_candidates: a candidate is a kernel with one thing class; things whose kernel is not among so many of the best
+    candidates get the score 0, so that they win no pixel (Video K-Net: 100 candidates of 100 kernels, and a kernel may
+    be in several).
     """
     things = torch.tensor([label for label in range(class_logits.shape[1]) if label not in set(stuff)])
     things, stuff_labels = things.to(class_logits.device), torch.tensor(stuff, device=class_logits.device)
     count = len(class_logits) - len(stuff)
     thing_scores, best = best_class(class_logits[:count, things])
-    if pairs is not None:
+    if thing_candidates is not None:
         listed = torch.zeros_like(thing_scores, dtype=torch.bool)
-        listed[best_instances(class_logits[:count, things], pairs)[2]] = True
+        listed[best_instances(class_logits[:count, things], thing_candidates)[2]] = True
         thing_scores = thing_scores * listed
     stuff_scores = class_logits[count:].float().sigmoid().gather(1, stuff_labels[:, None])[:, 0]
     return torch.cat((thing_scores, stuff_scores)), torch.cat((things[best], stuff_labels))
@@ -119,21 +117,20 @@ def best_instances(class_logits: Tensor, count: int = 100) -> tuple[Tensor, Tens
 def instances(
     mask_logits: Tensor,
     class_logits: Tensor,
-    padded: tuple[int, int],
-    seen: tuple[int, int],
-    size: tuple[int, int],
+    sizes: ImageSizes,
     pack: Callable[[np.ndarray], Any],
     score: float = 0.0,
     count: int = 100,
 ) -> Instances:
-    """The objects of an image. (N,h,w), (N,K) logits -> Instances of `size`: where the probability is above 0.5
+    """The objects of an image. (N,h,w), (N,K) logits -> Instances of the original size: where the probability is
+    above 0.5
 
     There is never more than one mask at full size.
 
     Args:
         mask_logits: of the last stage, for one image.
         class_logits: of the last stage, for one image.
-        padded, seen, size: see `to_image`.
+        sizes: of the image.
         pack: makes of a mask (H,W) bool what is kept, such as `knet.data.files.masks.pack_mask`.
         score: objects below are left out.
         count: the most objects.
@@ -145,8 +142,8 @@ def instances(
     for place, kernel in enumerate(kernels.tolist()):
         first.setdefault(kernel, place)
     probabilities = enlarge(mask_logits[list(first)])
-    masks = backend(mask_logits.device).masks_above_half(probabilities, to_image(probabilities, padded, seen, size))
-    best, packed = np.zeros(size, np.int32), {}
+    masks = backend(mask_logits.device).masks_above_half(probabilities, to_image(probabilities, sizes))
+    best, packed = np.zeros(sizes.original, np.int32), {}
     for (kernel, place), mask in zip(first.items(), masks, strict=True):
         pixels = mask.cpu().numpy()
         packed[kernel] = pack(pixels) if pixels.any() else None

@@ -40,11 +40,12 @@ def stuff_labels(stuff: Sequence[int], classes: int) -> list[int]:
     return list(stuff)
 
 
-def class_kernels(classifier: nn.Module, logits: Tensor, labels: list[int]) -> tuple[Tensor, Tensor]:
+def class_kernels(classifier: nn.Module, logits: Tensor, labels: Sequence[int]) -> tuple[Tensor, Tensor]:
     """What a 1x1 classifier knows of some classes as kernels that join the learned ones: M labels, (B,K,H,W) its
     logits -> its weights (B,M,C) and their mask logits (B,M,H,W)
     """
     weights: Tensor = classifier.weight  # type: ignore[assignment]
+    labels = list(labels)  # a tuple would be an index for each axis
     return weights.flatten(1)[labels].expand(len(logits), -1, -1), logits[:, labels]
 
 

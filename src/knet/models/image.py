@@ -10,10 +10,11 @@ from knet.models.decoder import KernelDecoder, class_kernels, stuff_labels
 from knet.models.kernels import Pooling
 from knet.models.necks.fpn import FPN
 from knet.models.necks.semantic_fpn import SemanticFPN, conv_norm_relu
+from knet.models.network import Network
 from knet.structures import Output
 
 
-class KNet(nn.Module):
+class KNet(Network):
     """A backbone, two pyramids, and kernels that are refined on the feature map at 1/8 of the image.
 
     Learned kernels look for things. For stuff there is one kernel a class: the semantic branch's weights of that class,
@@ -33,9 +34,9 @@ class KNet(nn.Module):
         ConfigError: unknown backbone, or stuff labels that are not among the classes.
     """
 
-    stride = 8  # pixels of the image a cell of the feature map stands for
-    size_divisor = 32  # image sides are padded to multiples of this
-    kernel_layers = ("semantic",)  # layers whose weights are used as kernels, too
+    stride = 8
+    size_divisor = 32
+    kernel_layers = ("semantic",)
     tells_semantics = False  # whether the first output has the semantic logits outside of training, too
 
     def __init__(
@@ -52,7 +53,7 @@ class KNet(nn.Module):
         super().__init__()
         self.stuff = stuff_labels(stuff, classes)
         self.backbone = named_backbone(backbone, **({} if drop_path is None else {"drop_path": drop_path}))
-        self.neck = FPN(self.backbone.channels, channels)  # type: ignore[arg-type]
+        self.neck = FPN(self.backbone.channels, channels)
         self.pyramid = SemanticFPN(channels)
         self.to_localization, self.to_semantics = conv_norm_relu(channels), conv_norm_relu(channels)
         self.semantic = nn.Conv2d(channels, classes, 1)

@@ -9,10 +9,11 @@ from knet.models.backbones.rtformer import RTFormer, norm_relu_conv
 from knet.models.decoder import KernelDecoder, class_kernels, stuff_labels
 from knet.models.kernels import Pooling
 from knet.models.necks.dappm import FeatureHead
+from knet.models.network import Network
 from knet.structures import Output
 
 
-class RTKNet(nn.Module):
+class RTKNet(Network):
     """RTFormer, a feature head at 1/8 of the image, and kernels that are refined on it.
 
     Args:
@@ -34,8 +35,8 @@ class RTKNet(nn.Module):
         ConfigError: stuff labels that are not among the classes, or without the semantic head.
     """
 
-    stride = 8  # pixels of the image a cell of the feature map stands for
-    size_divisor = 32  # image sides are padded to multiples of this
+    stride = 8
+    size_divisor = 32
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class RTKNet(nn.Module):
                 "Kernels of stuff are weights of the auxiliary semantic head; set auxiliary to true or leave stuff out."
             )
         self.stuff = stuff_labels(stuff, classes)
-        self.kernel_layers = ("semantic",) if stuff else ()  # layers whose weights are used as kernels, too
+        self.kernel_layers = ("semantic",) if stuff else ()
         self.backbone = RTFormer(width, injection, drop_path)
         self.neck = FeatureHead(2 * width, 8 * width, head_width, channels)
         self.feature_transform = nn.Sequential(

@@ -10,12 +10,13 @@ from knet.models.necks.aspp import ASPPHead
 from knet.models.necks.fcn import FCNHead, classifier, conv_bn_relu
 from knet.models.necks.psp import PSPHead
 from knet.models.necks.uper import UPerHead
+from knet.models.network import Network
 from knet.structures import Output
 
 _HEADS = {"fcn": FCNHead, "pspnet": PSPHead, "deeplabv3": ASPPHead, "upernet": UPerHead}
 
 
-class KNetSemantic(nn.Module):
+class KNetSemantic(Network):
     """A backbone, the head of a known semantic network, and that network's class weights as kernels to be refined.
 
     Args:
@@ -33,7 +34,7 @@ class KNetSemantic(nn.Module):
     """
 
     size_divisor = 1  # images need no padding
-    kernel_layers = ("kernels",)  # layers whose weights are used as kernels, too
+    kernel_layers = ("kernels",)
 
     def __init__(
         self,
@@ -50,10 +51,9 @@ class KNetSemantic(nn.Module):
         if head not in _HEADS:
             raise ConfigError(f"There is no semantic head '{head}'; it is one of: {', '.join(_HEADS)}.")
         self.backbone = named_backbone(backbone, **({} if drop_path is None else {"drop_path": drop_path}))
-        inputs: tuple[int, ...] = self.backbone.channels  # type: ignore[assignment]
+        inputs = self.backbone.channels
         self.neck = _HEADS[head](inputs, channels)
-        # Pixels of the image a cell of the logits stands for: UPerNet answers on c2, the others on c5.
-        self.stride: int = 4 if head == "upernet" else getattr(self.backbone, "output_stride", 32)
+        self.stride = 4 if head == "upernet" else self.backbone.output_stride  # UPerNet answers on c2, the others on c5
         self.kernels = classifier(channels, classes)
         self.stages = nn.ModuleList(
             Stage(channels, None, "softmax", transform=True, hidden=hidden, update_channels=update_channels)

@@ -56,6 +56,7 @@ class VideoKNet(KNet):
         ConfigError: as `KNet`, or an unknown link.
     """
 
+    embeds = True
     tells_semantics = True  # which the tracker cuts boxes by
 
     def __init__(self, classes: int, link: LinkKind = "attention", fusion: bool = False, **image: Any):
@@ -71,10 +72,6 @@ class VideoKNet(KNet):
         frames -> the outputs of `KNet`, the last one with `linked` kernels (B,N,C).
         """
         return self.decode(*self.features(images), previous)
-
-    def embed(self, kernels: Tensor) -> Tensor:
-        """Linked kernels to the embeddings of their objects. (...,C) -> (...,C) float32"""
-        return self.embedding(kernels.float())
 
 
 class RTVideoKNet(RTKNet):
@@ -93,6 +90,8 @@ class RTVideoKNet(RTKNet):
     Raises:
         ConfigError: unknown link.
     """
+
+    embeds = True
 
     def __init__(self, classes: int, link: PriorKind = "attention", **image: Any):
         if link not in get_args(PriorKind):
@@ -117,7 +116,3 @@ class RTVideoKNet(RTKNet):
         outputs = self.decode(self.neck(*self.backbone(images)), previous)
         outputs[-1].linked = outputs[-1].kernels
         return outputs
-
-    def embed(self, kernels: Tensor) -> Tensor:
-        """Linked kernels to the embeddings of their objects. (...,C) -> (...,C) float32"""
-        return self.embedding(kernels.float())

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from torch import nn
-
 from knet.errors import ConfigError
 from knet.models.clip import ClipKNet
 from knet.models.image import KNet
+from knet.models.network import Network
 from knet.models.realtime import RTKNet
 from knet.models.semantic import KNetSemantic
 from knet.models.video import RTVideoKNet, VideoKNet
@@ -37,8 +36,9 @@ class ZooEntry:
 
     `build(**arguments)` makes the network · `categories` names the class table · `preprocessing`, `score` and
     `overlap` are the published test settings · `task` says what its results are: segments that share the pixels,
-    objects that may overlap, or classes; `merge` how masks share the pixels, for panoptic models, and `pairs` how many
-    of the best pairs of kernel and thing class take part (Video K-Net's code), None = every kernel · `regions`, if not
+    objects that may overlap, or classes; `merge` how masks share the pixels, for panoptic models, and
+    `thing_candidates` how many of the best pairs of kernel and thing class take part (Video K-Net's code), None = every
+    kernel · `regions`, if not
     0: objects of its data are connected regions of a class, so results are cut alike, and those of fewer pixels, at
     the size the network sees, are left out · `stretches_padding`: Algorithm 1 stretches masks with the padding on them
     over the image, which moves them; the official code does, and figures that were published contain it · `tracker`
@@ -48,7 +48,7 @@ class ZooEntry:
     `bundled` is the file of weights that comes with the package, None where there is none.
     """
 
-    build: Callable[..., nn.Module]
+    build: Callable[..., Network]
     arguments: dict[str, Any]
     categories: str
     preprocessing: Preprocessing
@@ -57,7 +57,7 @@ class ZooEntry:
     about: str
     task: Task = "panoptic"
     merge: Merge = "optimised"
-    pairs: int | None = None
+    thing_candidates: int | None = None
     regions: int = 0
     stretches_padding: bool = False
     tracker: Tracker = "embeddings"
@@ -97,7 +97,7 @@ def _coco_instance(backbone: str, title: str, published: dict[str, float]) -> Zo
 
 
 def _step(
-    build: Callable[..., nn.Module], arguments: dict[str, Any], about: str, frames: Preprocessing, **more: Any
+    build: Callable[..., Network], arguments: dict[str, Any], about: str, frames: Preprocessing, **more: Any
 ) -> ZooEntry:
     """Streets in KITTI-STEP's classes. The published threshold of certainty is lower for videos than for images."""
     score = 0.25 if frames is _KITTI_FRAMES else 0.3
@@ -120,7 +120,7 @@ def _vipseg(backbone: str, title: str, published: dict[str, float], **arguments:
         overlap=0.6,
         about=f"Video K-Net, {title}: video panoptic segmentation of everyday scenes",
         merge="sorted",
-        pairs=100,
+        thing_candidates=100,
         published=published,
         official=True,
     )
@@ -237,7 +237,7 @@ ZOO: dict[str, ZooEntry] = {
         "K-Net, ResNet-50, of which the video model starts: people, cars and 17 classes of stuff in streets",
         _CITYSCAPES_FRAMES,
         merge="sorted",
-        pairs=100,
+        thing_candidates=100,
         official=True,
     ),
     "knet-swinb-cityscapes-step": _step(
@@ -246,7 +246,7 @@ ZOO: dict[str, ZooEntry] = {
         "K-Net, Swin-B, of which the video model starts: people, cars and 17 classes of stuff in streets",
         _CITYSCAPES_FRAMES,
         merge="sorted",
-        pairs=100,
+        thing_candidates=100,
         official=True,
     ),
     "video-knet-r50-kitti-step": _step(
@@ -255,7 +255,7 @@ ZOO: dict[str, ZooEntry] = {
         "Video K-Net, ResNet-50: video panoptic segmentation of streets",
         _KITTI_FRAMES,
         merge="sorted",
-        pairs=100,
+        thing_candidates=100,
         # The paper's ablation without its last step, the fusion, which the published configuration lacks.
         published={"val STQ": 70.2, "val AQ": 71.2, "val SQ": 69.7, "val STQ (with fusion)": 70.9},
         official=True,
@@ -266,7 +266,7 @@ ZOO: dict[str, ZooEntry] = {
         "Video K-Net, Swin-B: video panoptic segmentation of streets",
         _KITTI_FRAMES,
         merge="sorted",
-        pairs=100,
+        thing_candidates=100,
         official=True,
     ),
     "video-knet-r50-vipseg": _vipseg("r50", "ResNet-50", {"val VPQ (1 frame)": 35.4, "val STQ": 33.7}),
@@ -298,7 +298,7 @@ def entry(name: str) -> ZooEntry:
     return ZOO[name]
 
 
-def create(name: str, **arguments: Any) -> nn.Module:
+def create(name: str, **arguments: Any) -> Network:
     """A network with random weights, in training mode.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from knet.errors import ConfigError
 from knet.inference.load import describe
 from knet.models.clip import ClipKNet
 from knet.models.image import KNet
+from knet.models.network import Network
 from knet.models.semantic import KNetSemantic
 from knet.models.video import RTVideoKNet, VideoKNet
 from knet.models.zoo import create, entry
@@ -112,7 +113,7 @@ def added_to_image_model(net: nn.Module, state: dict[str, Tensor]) -> dict[str, 
     return {key: state.get(key.replace("clip_stages", "decoder.stages"), own[key]) for key in lacking}
 
 
-def build_network(config: RunConfig, card: dict[str, Any], device: torch.device) -> tuple[nn.Module, nn.Module, str]:
+def build_network(config: RunConfig, card: dict[str, Any], device: torch.device) -> tuple[Network, nn.Module, str]:
     """The network with its first weights, the same as it is to be called (compiled, on several frames, shared by all
     processes), and the line of `load_first`.
     """
@@ -121,7 +122,7 @@ def build_network(config: RunConfig, card: dict[str, Any], device: torch.device)
     torch.manual_seed(config.seed)
     net = create(config.model, **card["arguments"])
     origin = load_first(net, config)
-    net = synchronize_norms(net, device).to(device)
+    net = cast(Network, synchronize_norms(net, device)).to(device)
     if config.parallel == "ddp" or world() == 1:  # FSDP wants its weights contiguous
         net = net.to(memory_format=torch.channels_last)
     if config.compile:
@@ -132,7 +133,7 @@ def build_network(config: RunConfig, card: dict[str, Any], device: torch.device)
     if config.parallel == "fsdp":
         for name, child in net.named_children():
             # Weights that the network reads itself are whole in its forward only if they are not a layer's share.
-            if name not in getattr(net, "kernel_layers", ()):
+            if name not in net.kernel_layers:
                 for part in child if isinstance(child, nn.ModuleList) else (child,):
                     fully_shard(part)
         fully_shard(called)
@@ -163,7 +164,7 @@ def delay_gradients(called: nn.Module, delay: bool) -> None:
         called.require_backward_grad_sync = not delay
 
 
-def build_criterion(config: RunConfig, net: nn.Module, card: dict[str, Any]) -> CriterionLike:
+def build_criterion(config: RunConfig, net: Network, card: dict[str, Any]) -> CriterionLike:
     """The losses of a network with the config's weights; the card tells things from stuff."""
     w = config.losses
     if isinstance(net, KNetSemantic):
@@ -176,7 +177,7 @@ def build_criterion(config: RunConfig, net: nn.Module, card: dict[str, Any]) -> 
         "semantic_weight": w.semantic,
     }
     instances: dict[str, Any] = {"instance_weight": w.instance, "pixels": w.pixels, "match_pixels": w.match_pixels}
-    stuff = tuple(getattr(net, "stuff", ()))
+    stuff = tuple(net.stuff)
     if isinstance(net, ClipKNet):
         return ClipCriterion(frames=CLIP, **shared)
     if isinstance(net, VideoKNet | RTVideoKNet):

@@ -16,6 +16,7 @@ from knet.errors import ConfigError
 from knet.inference import load as loading
 from knet.inference.engines.network import PerSize, TorchEngine, folded, in_half
 from knet.inference.load import choose_precision, fast_in_bf16
+from knet.models.network import Network
 from knet.models.realtime import RTKNet
 from knet.preprocess import normalize_and_pad, uploaded
 from knet.structures import Output, Preprocessing
@@ -31,7 +32,7 @@ SMALL: dict[str, dict[str, Any]] = {  # of every kind of network and backbone, a
 }
 
 
-def network(name: str) -> nn.Module:
+def network(name: str) -> Network:
     """With norms that do something."""
     torch.manual_seed(0)
     net = knet.create(name, **SMALL[name]).eval()

@@ -18,6 +18,7 @@ from knet.merge.pixels import plain
 from knet.merge.pixels.backend import backend
 from knet.merge.pixels.stretch import Stretch, stretch
 from knet.merge.sorted import enlarge, to_image
+from knet.preprocess import ImageSizes, unpadded
 
 streaming = pytest.importorskip("knet.merge.pixels.streaming", reason="Numba is not installed")
 tile = pytest.importorskip("knet.merge.pixels.tile", reason="Numba is not installed")
@@ -123,7 +124,7 @@ def plainly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def plain_backend(_device: torch.device) -> ModuleType:
         return plain
 
-    for module in ("knet.merge.panoptic", "knet.merge.sorted", "knet.inference.segmenter"):
+    for module in ("knet.merge.panoptic", "knet.merge.sorted"):
         monkeypatch.setattr(f"{module}.backend", plain_backend)
     yield
 
@@ -143,11 +144,11 @@ def test_real_predictions_of_the_bundled_model(merge: str, request: pytest.Fixtu
 def test_a_chain_of_resizes_is_one_table() -> None:
     """As torch resizes, one step after the other, to rounding."""
     logits = torch.randn(2, 25, 42, generator=torch.Generator().manual_seed(0)) * 5
-    grid, padded, seen, size = enlarge(logits), (200, 336), (200, 333), (120, 161)
-    one = F.interpolate(grid[None], padded, mode="bilinear", align_corners=False)[:, :, : seen[0], : seen[1]]
-    expected = F.interpolate(one, size, mode="bilinear", align_corners=False)[0]
-    to_pixels = to_image(grid, padded, seen, size)
-    assert to_pixels.size == size
+    grid, sizes = enlarge(logits), ImageSizes((200, 336), (200, 333), (120, 161))
+    one = unpadded(F.interpolate(grid[None], sizes.padded, mode="bilinear", align_corners=False), sizes)
+    expected = F.interpolate(one, sizes.original, mode="bilinear", align_corners=False)[0]
+    to_pixels = to_image(grid, sizes)
+    assert to_pixels.size == sizes.original
     ours = torch.stack([to_pixels(map_) for map_ in grid]).float()
     torch.testing.assert_close(ours, expected, rtol=0, atol=5e-7)
 

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from knet.errors import CheckpointError, ConfigError
 from knet.merge.panoptic import MergedMasks
+from knet.models.clip import clip_result
+from knet.models.network import Network
 from knet.structures import Output
 
 _PACKAGES = {  # optional ones, and what pip has to be told
@@ -43,20 +45,9 @@ def need(*modules: str) -> None:
 
 @dataclass(slots=True)
 class MergedOutput(Output):
-    """The output of a graph with the merge inside: `merged` of one image, by the thresholds `score` and `overlap`."""
+    """The output of a graph with the merge inside, for one image."""
 
     merged: MergedMasks | None = None
-    score: float = 0.0
-    overlap: float = 0.0
-
-    def masks(self, score: float, overlap: float) -> MergedMasks:
-        """The merged masks. Raises: ConfigError if other thresholds are wanted than those inside the graph."""
-        if (score, overlap) != (self.score, self.overlap) or self.merged is None:
-            raise ConfigError(
-                f"This file merges inside, with score {self.score} and overlap {self.overlap}, not {score} and "
-                f"{overlap}; leave the thresholds out, or export without --merge-inside."
-            )
-        return self.merged
 
 
 class GraphEngine(ABC):
@@ -68,7 +59,7 @@ class GraphEngine(ABC):
     """
 
     name: str
-    net: nn.Module | None = None
+    net: Network | None = None
 
     def __init__(self, path: Path, card: dict[str, Any], precision: str, device: str = "cpu"):
         graph = card["graph"]
@@ -78,60 +69,67 @@ class GraphEngine(ABC):
         self.embeds: bool = graph["embeds"]
         self.merges: bool = graph["merge_inside"]
         self._stride: int = graph["stride"]
-        self._size = None if graph["size"] is None else (int(graph["size"][0]), int(graph["size"][1]))
+        self.fixed_size = None if graph["size"] is None else (int(graph["size"][0]), int(graph["size"][1]))
         self._previous: list[int] | None = graph["previous"]
 
     @abstractmethod
     def run(self, inputs: dict[str, Tensor]) -> Mapping[str, Tensor]:
         """The graph's inputs by name -> its outputs by name. Contiguous tensors on the engine's device."""
 
-    def __call__(self, inputs: Tensor, previous: Tensor | None = None) -> list[Output]:
-        """See `Engine`; of one image at a time, and of a graph without the merge inside. Of models for clips the images
-        are the frames of one clip, (T,3,h,w), and the output is that of the clip.
+    def __call__(
+        self, inputs: Tensor, previous: Tensor | None = None, resized: tuple[int, int] | None = None
+    ) -> list[Output]:
+        """See `Engine`; of one image at a time. Of models for clips the images are the frames of one clip, (T,3,h,w),
+        and the output is that of the clip.
 
         Raises:
             ConfigError: an image that is larger than the fixed size of the file.
         """
-        out = self._run(inputs, previous)
+        if self.merges and resized is None:
+            resized = (inputs.shape[2], inputs.shape[3])
+        out = self._run(inputs, previous, resized if self.merges else None)
         none = torch.empty(0)
-        return [
-            Output(
-                kernels=out.get("kernels", none),
-                mask_logits=out["mask_logits"],
-                class_logits=out.get("class_logits"),
-                features=none,
-                semantic_logits=out.get("semantic_logits"),
-                linked=out.get("embeddings"),
-            )
-        ]
+        output = MergedOutput(
+            kernels=out.get("kernels", none),
+            mask_logits=out.get("mask_logits", none),
+            class_logits=out.get("class_logits"),
+            features=none,
+            semantic_logits=out.get("semantic_logits"),
+            linked=out.get("embeddings"),
+        )
+        if self.merges:
+            owner, scores, labels = (out[name][0] for name in ("owner", "scores", "labels"))
+            areas = torch.bincount(owner.flatten().long() + 1, minlength=len(scores) + 1)[1:]
+            output.merged = MergedMasks(owner, areas, labels.long(), scores, torch.arange(len(scores)))
+        return [output]
 
-    def merged(self, inputs: Tensor, seen: tuple[int, int], previous: Tensor | None = None) -> list[MergedOutput]:
-        """What a graph with the merge inside says of an image of the size `seen` without padding. Raises: see above."""
-        out = self._run(inputs, previous, seen)
-        owner, scores, labels = (out[name][0] for name in ("owner", "scores", "labels"))
-        areas = torch.bincount(owner.flatten().long() + 1, minlength=len(scores) + 1)[1:]
-        kernels, none = torch.arange(len(scores)), torch.empty(0)
-        return [
-            MergedOutput(
-                kernels=out["kernels"],
-                mask_logits=none,
-                class_logits=None,
-                features=none,
-                semantic_logits=out.get("semantic_logits"),
-                linked=out.get("embeddings"),
-                merged=MergedMasks(owner=owner, areas=areas, labels=labels.long(), scores=scores, kernels=kernels),
-                score=self.card["score"],
-                overlap=self.card["overlap"],
+    def merged(self, output: Output, score: float, overlap: float) -> MergedMasks | None:
+        """See `Engine`."""
+        own = self.card["score"], self.card["overlap"]
+        if self.merges and (score, overlap) != own:
+            raise ConfigError(
+                f"This file merges inside, with score {own[0]} and overlap {own[1]}, not {score} and {overlap}; leave "
+                "the thresholds out, or export without --merge-inside."
             )
-        ]
+        return output.merged if isinstance(output, MergedOutput) else None
 
-    def _run(self, inputs: Tensor, previous: Tensor | None, seen: tuple[int, int] | None = None) -> dict[str, Tensor]:
+    def look(self, frame: Tensor) -> tuple[Tensor, ...]:
+        """See `Engine`: the frame itself, since a graph sees all of them at once."""
+        return (frame,)
+
+    def link(self, frames: list[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
+        """See `Engine`."""
+        clip = torch.cat([frame for (frame,) in frames])
+        frames.clear()
+        return clip_result(self(clip))
+
+    def _run(self, inputs: Tensor, previous: Tensor | None, resized: tuple[int, int] | None) -> dict[str, Tensor]:
         fed = {"images": self.fitted(inputs).float().contiguous()}
         if self._previous is not None:
             zeros = torch.zeros(self._previous, device=self.device)
             fed["previous"] = zeros if previous is None else previous.float().contiguous()
-        if seen is not None:
-            fed["like"] = torch.zeros((1, *seen), dtype=torch.uint8, device=self.device)
+        if resized is not None:
+            fed["like"] = torch.zeros((1, *resized), dtype=torch.uint8, device=self.device)
         rows, columns = (-(-side // self._stride) for side in inputs.shape[2:])
         # Maps without what the fixed size added to the image.
         found = self.run(fed).items()
@@ -144,15 +142,16 @@ class GraphEngine(ABC):
     def fitted(self, inputs: Tensor) -> Tensor:
         """Padded to the fixed size, where the file has one."""
         height, width = inputs.shape[2:]
-        if self._size is None or self._size == (height, width):
+        if self.fixed_size is None:
             return inputs
-        if height > self._size[0] or width > self._size[1]:
+        rows, columns = self.fixed_size
+        if height > rows or width > columns:
             raise ConfigError(
-                f"'{self.path}' takes images of {self._size[0]}x{self._size[1]} pixels (height x width), and this one "
+                f"'{self.path}' takes images of {rows}x{columns} pixels (height x width), and this one "
                 f"is {height}x{width} when the network sees it; give a smaller --size, or export the model for this "
                 f"size (--size {height}x{width}) or for any (--dynamic)."
             )
-        return F.pad(inputs, (0, self._size[1] - width, 0, self._size[0] - height))
+        return F.pad(inputs, (0, columns - width, 0, rows - height))
 
 
 def existing(path: Path) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import fields
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from knet.errors import ConfigError
 from knet.inference.engines.engine import DTYPES
+from knet.models.clip import ClipKNet, clip_result
+from knet.models.network import Network
 from knet.structures import Output
 
 Run = Callable[[Tensor, Tensor | None], list[Output]]
@@ -36,10 +39,11 @@ class TorchEngine:
     """
 
     name = "torch"
+    fixed_size: tuple[int, int] | None = None
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Network,
         device: str | torch.device = "cpu",
         precision: str = "fp32",
         frozen: bool = False,
@@ -47,9 +51,8 @@ class TorchEngine:
     ):
         self.device, self.precision = torch.device(device), precision
         # Channels last is the faster layout for convolutions on a CPU and for half precision on a GPU.
-        self.net: nn.Module = net.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        self.stuff: Sequence[int] = getattr(net, "stuff", ())
-        self.embeds = hasattr(net, "embed")
+        self.net: Network = net.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.stuff, self.embeds = net.stuff, net.embeds
         faster = frozen and precision != "fp32"
         self._ready = in_half(folded(self.net), DTYPES[precision]) if faster else self.net
         self._compiled = compile
@@ -60,7 +63,9 @@ class TorchEngine:
         self._run: Run = PerSize(self._forward, record) if graphs else self._forward
 
     @torch.inference_mode()
-    def __call__(self, inputs: Tensor, previous: Tensor | None = None) -> list[Output]:
+    def __call__(
+        self, inputs: Tensor, previous: Tensor | None = None, resized: tuple[int, int] | None = None
+    ) -> list[Output]:
         """See `Engine`."""
         try:
             return self._run(inputs, previous)
@@ -74,10 +79,28 @@ class TorchEngine:
         with self.autocast():
             return self._ready(inputs) if previous is None else self._ready(inputs, previous)
 
+    def merged(self, output: Output, score: float, overlap: float) -> None:
+        """See `Engine`; a network leaves its masks to be merged."""
+
+    @torch.inference_mode()
+    def look(self, frame: Tensor) -> tuple[Tensor, ...]:
+        """See `Engine`: features, kernels and mask logits."""
+        with self.autocast():
+            outputs, features = cast(ClipKNet, self.net).look(frame)
+        return features, outputs[-1].kernels, outputs[-1].mask_logits
+
+    @torch.inference_mode()
+    def link(self, frames: list[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
+        """See `Engine`."""
+        tubes = [torch.stack(parts, dim=2) for parts in zip(*frames, strict=True)]
+        frames.clear()
+        with self.autocast():
+            return clip_result(cast(ClipKNet, self.net).link(*tubes))
+
     @torch.inference_mode()
     def embed(self, kernels: Tensor) -> Tensor:
         """See `Engine`."""
-        return self.net.embed(kernels)  # type: ignore[operator]
+        return self.net.embed(kernels)
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which parts of the network compute with its precision."""

@@ -10,7 +10,7 @@ from knet.models.backbones.swin import Swin
 
 # ResNets with a frozen beginning are for things and stuff; those with a deep stem ("v1c"), trained as a whole, for
 # semantic segmentation.
-_PUBLISHED: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
+_PUBLISHED: dict[str, tuple[type[ResNet | Swin], dict[str, Any]]] = {
     "r50": (ResNet, {"depth": 50, "frozen": True}),
     "r101": (ResNet, {"depth": 101, "frozen": True}),
     "r101dcn": (ResNet, {"depth": 101, "deformable": True, "frozen": True}),
@@ -28,6 +28,8 @@ class TimmBackbone(nn.Module):
     Raises:
         ConfigError: timm has no model of this name, or it lacks a map at one of the four scales.
     """
+
+    output_stride = 32
 
     def __init__(self, name: str):
         super().__init__()
@@ -53,8 +55,10 @@ class TimmBackbone(nn.Module):
         return [maps[pick].permute(0, 3, 1, 2) if self.channels_last else maps[pick] for pick in self.picks]
 
 
-def named_backbone(name: str, **arguments: Any) -> nn.Module:
-    """A backbone with random weights: (B,3,H,W) -> c2 .. c5, and their depths as its attribute `channels`.
+def named_backbone(name: str, **arguments: Any) -> ResNet | Swin | TimmBackbone:
+    """A backbone with random weights: (B,3,H,W) -> c2 .. c5.
+
+    Its attributes `channels` and `output_stride` are the depths of the maps and the pixels of a cell of c5.
 
     Args:
         name: "r50", "r101", "r101dcn", "r50-deep", "r50-dilated", "swint", "swinb", "swinl", or "timm/" and the name of

@@ -151,6 +151,8 @@ class Swin(nn.Module):
         drop_path: probability of skipping a residual branch in training, at the last block; it grows linearly from 0.
     """
 
+    output_stride = 32
+
     def __init__(
         self,
         embed_dim: int = 96,
