@@ -51,7 +51,7 @@ def compare(original: Segmenter, exported: Segmenter, images: Iterable[Item]) ->
     tally = _Tally(exported)
     previous: Tensor | None = None
     for item in images:
-        size = fitting_size(exported, _fixed(exported), item.image)
+        size = fitting_size(exported, item.image)
         differences, previous = _logits(original, exported, item.image, size, previous)
         expected, found = (segmenter.segment(item.image, item.name, size=size) for segmenter in (original, exported))
         tally.add(item.name, differences, [expected], [found])
@@ -68,7 +68,7 @@ def compare_clips(original: Segmenter, exported: Segmenter, frames: Iterable[Fra
         clip = list(islice(group, CLIP))
         name, images = clip[0].sequence, [frame.item.image for frame in clip]
         names = [f"{name}/{frame.item.name}" for frame in clip]
-        size = fitting_size(exported, _fixed(exported), images[0])
+        size = fitting_size(exported, images[0])
         results = []
         for segmenter in (original, exported):
             objects = segment_clip(segmenter, images, size=size)
@@ -113,13 +113,9 @@ class _Tally:
         return parity
 
 
-def _fixed(exported: Segmenter) -> Sequence[int] | None:
-    """The (H, W) that an exported model takes alone, if it does."""
-    return exported.engine.card["graph"]["size"] if isinstance(exported.engine, GraphEngine) else None
-
-
-def fitting_size(segmenter: Segmenter, fixed: Sequence[int] | None, image: np.ndarray) -> Size:
-    """The size at which the network sees an image by default; a smaller one where a `fixed` (H, W) asks for it."""
+def fitting_size(segmenter: Segmenter, image: np.ndarray) -> Size:
+    """The size at which the network sees an image by default; a smaller one where the graph's fixed (H, W) needs it."""
+    fixed = segmenter.card.graph.size if segmenter.card.graph else None
     shape = (image.shape[0], image.shape[1])
     seen = seen_size(shape, segmenter.size, segmenter.preprocessing)
     if fixed is None or (seen[0] <= fixed[0] and seen[1] <= fixed[1]):

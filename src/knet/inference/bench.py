@@ -20,7 +20,6 @@ from PIL import Image
 from knet.errors import ConfigError
 from knet.inference.clip import segment_clip
 from knet.inference.cost import count_flops, usual_size
-from knet.inference.engines.exported import GraphEngine
 from knet.inference.engines.network import TorchEngine
 from knet.inference.engines.open import ENDINGS
 from knet.inference.load import choose_device, choose_precision, describe_official, load, segmenter_for
@@ -74,13 +73,13 @@ def open_model(
     torch.manual_seed(0)
     net, place = create(model), choose_device(device)
     engine = TorchEngine(net, place, choose_precision(precision, place, net), frozen=True, compile=compile)
-    return segmenter_for(engine, describe_official(model), place), True
+    return segmenter_for(engine, describe_official(model)), True
 
 
 def default_size(segmenter: Segmenter) -> tuple[int, int]:
     """The size to measure a model at: the only one that an exported file takes, or the published one."""
-    fixed = segmenter.engine.card["graph"]["size"] if isinstance(segmenter.engine, GraphEngine) else None
-    return usual_size(segmenter.name) if fixed is None else (int(fixed[0]), int(fixed[1]))
+    fixed = segmenter.card.graph.size if segmenter.card.graph else None
+    return fixed or usual_size(segmenter.name)
 
 
 def photo(size: tuple[int, int]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
+from knet.data.categories import load_categories
 from knet.data.files.masks import mask_area, mask_box, pack_mask
 from knet.errors import ConfigError, DataError
 from knet.inference.engines.engine import Engine
 from knet.inference.engines.exported import GraphEngine, MergedOutput
-from knet.inference.engines.network import TorchEngine
 from knet.inference.identities import ENLARGED, VideoState, View, choose_tracker, identify, tracked_ids, void_as_lowest
 from knet.inference.pipeline import read_ahead
 from knet.inference.results.pixels import extents
@@ -32,10 +32,11 @@ from knet.merge.pixels.backend import backend
 from knet.merge.regions import as_regions
 from knet.merge.semantic import best_classes, class_segments, look
 from knet.merge.sorted import enlarge, instances, merge_sorted, panoptic_classes, to_image
-from knet.models.zoo import Merge, Task, Tracker
+from knet.models.zoo import Tracker, entry
 from knet.preprocess import Size, normalize_and_pad, resize_as_opencv, seen_size, uploaded
-from knet.structures import Category, Output, Preprocessing, Segment
+from knet.structures import Output, Segment
 from knet.track.settings import TrackerSettings
+from knet.weights.card import Card
 
 Rows = list[tuple[int, int, float]]  # id, label and score of each segment, numbered from 1
 
@@ -44,7 +45,8 @@ class Segmenter:
     """Segments images, one at a time: `segmenter("street.jpg")`. Made by `knet.load`.
 
     Attributes:
-        engine: what runs the network: torch, or an exported model. A network that is given runs by `TorchEngine`.
+        engine: what runs the network: torch, or an exported model.
+        card: what travels with its weights, of which most of the following are.
         name: the model's name in the zoo.
         categories: its class table; a category's position is the network's label.
         task: what results are: "panoptic" (every pixel in one segment), "instance" (objects, which may overlap) or
@@ -57,29 +59,16 @@ class Segmenter:
             but where time is measured.
     """
 
-    def __init__(
-        self,
-        network: nn.Module | Engine,
-        name: str,
-        categories: Sequence[Category],
-        preprocessing: Preprocessing,
-        device: str | torch.device = "cpu",
-        precision: str = "fp32",
-        task: Task = "panoptic",
-        merge: Merge = "optimised",
-        settings: Settings = Settings(),  # noqa: B008  # it cannot be changed
-        pairs: int | None = None,
-        regions: int = 0,
-        stretches_padding: bool = False,
-        tracker: Tracker = "embeddings",
-    ):
-        self.engine = TorchEngine(network, device, precision) if isinstance(network, nn.Module) else network
-        self.name, self.categories, self.preprocessing = name, tuple(categories), preprocessing
-        self.task, self.merge, self.settings, self.pairs, self.regions = task, merge, settings, pairs, regions
-        self.stretches_padding = stretches_padding
-        self.tracker: Tracker = tracker
+    def __init__(self, engine: Engine, card: Card, settings: Settings):
+        row = entry(card.model)
+        as_published = card.categories == load_categories(row.categories)  # else it was trained on other data
+        self.engine, self.card, self.settings = engine, card, settings
+        self.name, self.categories, self.preprocessing = card.model, card.categories, card.preprocessing
+        self.task, self.merge, self.pairs, self.tracker = card.task, card.merge, row.pairs, row.tracker
+        self.regions = row.regions if as_published else 0
+        self.stretches_padding = row.stretches_padding and as_published
         self.mark: Callable[[str], object] = lambda step: None
-        self._things = torch.tensor([category.thing for category in categories])
+        self._things = torch.tensor([category.thing for category in self.categories])
 
     @property
     def net(self) -> nn.Module | None:
