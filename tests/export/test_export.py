@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from hand_made import card
 from PIL import Image
 
 import knet
@@ -277,15 +278,10 @@ def test_clips_in_lower_precisions(precision: Any, tmp_path: Path) -> None:
 
 
 def test_engines_for_clips_know_how_long_these_are() -> None:
-    card = {
-        "task": "clip",
-        "graph": {"size": None, "divisor": 32},
-        "preprocessing": {"short_edge": 360, "max_edge": 640},
-    }
-    assert tensorrt.shapes(card) == [(1, 3, 64, 64), (8, 3, 384, 640), (36, 3, 1280, 1280)]
-    card["graph"] = {"size": [384, 640], "divisor": 32}
-    assert tensorrt.shapes(card) == [(count, 3, 384, 640) for count in (1, 8, 36)]
-    assert tensorrt.shapes({**card, "task": "panoptic"}) == [(1, 3, 384, 640)]
+    any_size, fixed = card("video-knet-r50-youtube-vis"), card("video-knet-r50-youtube-vis", size=(384, 640))
+    assert tensorrt.shapes(any_size) == [(1, 3, 64, 64), (8, 3, 64, 96), (36, 3, 192, 192)]
+    assert tensorrt.shapes(fixed) == [(count, 3, 384, 640) for count in (1, 8, 36)]
+    assert tensorrt.shapes(card(size=(384, 640))) == [(1, 3, 384, 640)]
 
 
 @pytest.mark.large

@@ -33,11 +33,11 @@ def test_every_config_builds(name: str) -> None:
     categories = load_categories(config.data.categories or row.categories)
     card = run_card(config, categories)
     with torch.device("meta"):
-        net = create(config.model, **card["arguments"])
+        net = create(config.model, **card.arguments)
     if "arguments" not in config.model_fields_set and "classes" in row.arguments:
         assert row.arguments["classes"] == len(categories)
         if "stuff" in row.arguments:
-            assert card["arguments"]["stuff"] == list(row.arguments["stuff"])
+            assert card.arguments["stuff"] == list(row.arguments["stuff"])
     o = config.optimizer
     optimizer = adamw(net, o.learning_rate, o.weight_decay, o.backbone_multiplier, o.undecayed)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == sum(
@@ -45,7 +45,7 @@ def test_every_config_builds(name: str) -> None:
     )
     assert learning_rate(config.iterations - 1, config.iterations, 1.0, o.warmup, o.warmup_start, o.power, o.steps) < 1
     assert augmentation_of(config).short_edges
-    assert build_criterion(config, net, {"categories": []}).invalid_costs == 0
+    assert build_criterion(config, net, card).invalid_costs == 0
     assert all(step < config.iterations for step in o.steps)
     assert config.output.name == name
 
@@ -54,7 +54,8 @@ def test_the_losses_of_tracks_have_the_weights_of_the_config() -> None:
     config = load_config("rt-video-knet-slim-kitti-step", ["losses.track=2", "losses.similarity=3"])
     with torch.device("meta"):
         net = create(config.model)
-    tracks = build_criterion(config, net, {"categories": []}).criterion  # type: ignore[attr-defined]
+    card = run_card(config, load_categories("kitti_step"))
+    tracks = build_criterion(config, net, card).criterion  # type: ignore[attr-defined]
     assert (tracks.track_weight, tracks.similarity_weight) == (2, 3)
 
 

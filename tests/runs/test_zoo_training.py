@@ -86,7 +86,7 @@ def test_two_iterations_on_clips(name: str, tmp_path: Path) -> None:
     reader = open_data(config.data, train)
     card = run_card(config, reader.categories)
     torch.manual_seed(0)
-    net = knet.create(name, **card["arguments"])
+    net = knet.create(name, **card.arguments)
     samples = training_set(config, reader, net)
     batches = load_batches(samples, BatchPlan(len(samples), 2, 0))
     take_steps(config, net, build_criterion(config, net, card), [next(batches), next(batches)])

@@ -25,6 +25,7 @@ FORMAT = 1  # of the card's JSON; to be raised when older versions of knet could
 
 _LARGEST = 2**20  # pixels; a side or a size above it is a mistake
 _Pixels = Annotated[int, Field(ge=1, le=_LARGEST)]
+_Kernels = Annotated[int, Field(ge=1, le=2**13)]
 _Stages = Annotated[int, Field(ge=1, le=64)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _ARGUMENTS: dict[Any, Any] = {  # types of constructor arguments, and what their values may be
@@ -76,7 +77,7 @@ class GraphCard(_Checked):
     merge_inside: bool
     stuff: tuple[int, ...]
     embeds: bool
-    previous: tuple[Literal[1], _Pixels, _Pixels] | None
+    previous: tuple[Literal[1], _Kernels, _Kernels] | None
     stride: Annotated[int, Field(ge=1, le=1024)]
     divisor: Annotated[int, Field(ge=1, le=1024)]
 
