@@ -120,7 +120,7 @@ def weights_file(folder: Path, model: str, size: tuple[int, int], kept: int | No
         net, card = create(NAMES[model]), describe_official(NAMES[model])
         settle(net)
         x = torch.from_numpy(photo(size)).permute(2, 0, 1)
-        keep_about(net, normalize_and_pad([x], entry(NAMES[model]).preprocessing), int(kept or 20), card["score"])
+        keep_about(net, normalize_and_pad([x], entry(NAMES[model]).preprocessing), int(kept or 20), card.score)
     save_weights(path, net.state_dict(), card)
     return path
 
@@ -130,12 +130,12 @@ def open_way(weights: Path, name: str, size: tuple[int, int]) -> Callable[[], np
     image, (backend, _, precision) = photo(size), name.partition("-")
     if name == "original":
         net, card = read_model(weights)
-        network, p = OriginalNetwork(net), card["preprocessing"]
-        things = torch.tensor([row["thing"] for row in card["categories"]])
+        network, p = OriginalNetwork(net), card.preprocessing
+        things = torch.tensor([category.thing for category in card.categories])
 
         def original() -> np.ndarray:
-            masks, classes = network(normalised(image, p["mean"], p["std"]))
-            ids = original_merge(masks, *best_class(classes), things, size, card["score"], card["overlap"])
+            masks, classes = network(normalised(image, p.mean, p.std))
+            ids = original_merge(masks, *best_class(classes), things, size, card.score, card.overlap)
             return torch.where(ids < 0, -1, ids // 1000).numpy()
 
         return original

@@ -56,16 +56,16 @@ def compare(size: tuple[int, int], device: torch.device, args: argparse.Namespac
     """All ways with the same weights, in turns."""
     torch.manual_seed(0)
     net, card, image = create(MODEL), describe_official(MODEL), photo(size)
-    p, score, overlap = card["preprocessing"], card["score"], card["overlap"]
+    p, score, overlap = card.preprocessing, card.score, card.overlap
     settle(net)
-    keep_about(net, normalised(image, p["mean"], p["std"]), args.kept, score)
-    things = torch.tensor([row["thing"] for row in card["categories"]])
+    keep_about(net, normalised(image, p.mean, p.std), args.kept, score)
+    things = torch.tensor([category.thing for category in card.categories])
     ways: dict[str, Callable[[], object]] = {}
     for precision in ("fp32", "fp16"):
         network = OriginalNetwork(copy.deepcopy(net).to(device))
 
         def original(network: OriginalNetwork = network, precision: str = precision) -> None:
-            x = normalised(image, p["mean"], p["std"]).to(device)
+            x = normalised(image, p.mean, p.std).to(device)
             with torch.autocast(device.type, DTYPES["fp16"], enabled=precision != "fp32"):
                 masks, classes = network(x)
             scores, labels = best_class(classes)
@@ -82,7 +82,7 @@ def compare(size: tuple[int, int], device: torch.device, args: argparse.Namespac
     for precision, compiled in kinds:
         engine = TorchEngine(copy.deepcopy(net), device, precision, frozen=True, compile=compiled)
         name = f"knet {precision}{', compiled' if compiled else ''}"
-        segmenter = segmenters[name] = segmenter_for(engine, card, device)
+        segmenter = segmenters[name] = segmenter_for(engine, card)
         inputs = segmenter.prepare(image, "image")[0]
 
         def alone(engine: TorchEngine = engine, inputs: torch.Tensor = inputs) -> None:

@@ -52,7 +52,7 @@ def main() -> None:
         settle(net)
         x = torch.from_numpy(photo((64, 96) if args.quick else (1024, 1536))).permute(2, 0, 1)
         keep_about(net, normalize_and_pad([x], row.preprocessing), args.kept, row.score)
-    segmenter = segmenter_for(TorchEngine(net, cpu, args.precision, frozen=True), card, cpu)
+    segmenter = segmenter_for(TorchEngine(net, cpu, args.precision, frozen=True), card)
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / "large.jpg"
         Image.fromarray(photo(size)).save(file, quality=92)

@@ -91,7 +91,7 @@ def ours(name: str, size: tuple[int, int], precision: str) -> Way:
     if name.startswith("rtknet"):
         settle(net)
     cpu = torch.device("cpu")
-    segmenter = segmenter_for(TorchEngine(net, cpu, precision, frozen=True), describe_official(name), cpu)
+    segmenter = segmenter_for(TorchEngine(net, cpu, precision, frozen=True), describe_official(name))
     image = photo(size)
     inputs, _ = segmenter.prepare(image, "image")
     return net, lambda: segmenter.engine(inputs), lambda: segmenter.segment(image, size="image")

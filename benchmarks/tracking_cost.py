@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 import knet
+from knet.inference.engines.network import TorchEngine
 from knet.inference.identities import VideoState
 from knet.inference.load import describe_official, segmenter_for
 from knet.inference.segmenter import Segmenter
@@ -45,7 +46,7 @@ def random_model(device: str, **arguments: int) -> Segmenter:
         last = net.decoder.stages[-1].to_class[-1]  # type: ignore[union-attr,index]
         last.weight.mul_(2)
         last.bias[:2] += 6  # things
-    return segmenter_for(net, describe_official(VIDEO_MODEL), torch.device(device), score=0.3, overlap=0.05)
+    return segmenter_for(TorchEngine(net, device), describe_official(VIDEO_MODEL), score=0.3, overlap=0.05)
 
 
 def timed(call: Callable[[], object], device: torch.device) -> float:

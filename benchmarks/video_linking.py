@@ -82,7 +82,7 @@ def first_weights(path: Path) -> Path:
     own = create("rtknet-slim-cityscapes", classes=CLASSES, kernels=KERNELS).state_dict()
     given = read_checkpoint(BUNDLED).state
     fitting = {key: value.float() for key, value in given.items() if key in own and own[key].shape == value.shape}
-    save_weights(path, own | fitting, {})
+    save_weights(path, own | fitting)
     return path
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import av
 import pytest
+from safetensors import safe_open
 
 import knet
 from knet.cli.main import main
@@ -37,6 +38,8 @@ def test_the_file_is_small_and_says_what_it_is(script: Any) -> None:
     segmenter = knet.load("rtknet-slim-camvid", device="cpu")
     things = [category.name for category in segmenter.categories if category.thing]
     assert (len(segmenter.categories), things) == (11, ["Car", "Pedestrian", "Bicyclist"])
+    with safe_open(script.ASSET, framework="pt") as file:
+        assert json.loads(file.metadata()["knet"]) == json.loads(segmenter.card.text())  # nothing is left to defaults
 
 
 def test_the_demo_makes_a_page_with_pictures_and_a_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,5 +51,5 @@ def tiny_file(task: str, folder: Path, **more: Any) -> Path:
     score, overlap = (0.0, 0.1) if task in ("panoptic", "video") else (0.0, 0.0)
     card = describe(model, arguments, load_categories(table), preprocessing, score, overlap, more.pop("merge", None))
     path = folder / f"{task}.safetensors"
-    save_weights(path, net.state_dict(), {**card, **more})
+    save_weights(path, net.state_dict(), card.model_copy(update=more))
     return path

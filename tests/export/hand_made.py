@@ -12,17 +12,18 @@ from onnx import TensorProto, helper, numpy_helper
 from knet.data.categories import load_categories
 from knet.export.onnx import save_onnx, write_card
 from knet.inference.load import describe
+from knet.models.zoo import entry
 from knet.structures import Preprocessing
+from knet.weights.card import Card
 
-MASKS, CLASSES, STRIDE = 4, 11, 8
+MASKS, STRIDE = 4, 8
 FILTERS = np.random.default_rng(0).normal(size=(MASKS, 3, 1, 1)).astype(np.float32) * 4
 
 
-def card(**graph: Any) -> dict[str, Any]:
-    """The card of a CamVid model, with other entries of `graph`."""
-    table, preprocessing = load_categories("camvid"), Preprocessing(short_edge=64, max_edge=96)
-    whole = describe("rtknet-slim-camvid", {}, table, preprocessing, score=0.0, overlap=0.1)
-    whole["graph"] = {
+def card(model: str = "rtknet-slim-camvid", overlap: float = 0.1, **graph: Any) -> Card:
+    """The card of a model, by default of CamVid's, with other entries of `graph`."""
+    table, preprocessing = load_categories(entry(model).categories), Preprocessing(short_edge=64, max_edge=96)
+    whole = {
         "precision": "fp32",
         "size": None,
         "merge_inside": False,
@@ -33,7 +34,7 @@ def card(**graph: Any) -> dict[str, Any]:
         "divisor": 32,
         **graph,
     }
-    return whole
+    return describe(model, {}, table, preprocessing, score=0.0, overlap=overlap, graph=whole)
 
 
 def hand_made(path: Path, **graph: Any) -> Path:
@@ -45,17 +46,16 @@ def hand_made(path: Path, **graph: Any) -> Path:
 
 def hand_made_clip(path: Path, **graph: Any) -> Path:
     """The same masks in every frame of a clip of any length."""
-    table, preprocessing = load_categories("youtube_vis"), Preprocessing(short_edge=64, max_edge=96)
-    whole = describe("video-knet-r50-youtube-vis", {}, table, preprocessing, score=0.0, overlap=0.0)
-    save_onnx(proto_of({**whole, "graph": card(**graph)["graph"]}), path)
+    save_onnx(proto_of(card("video-knet-r50-youtube-vis", overlap=0.0, **graph)), path)
     return path
 
 
-def proto_of(content: dict[str, Any]) -> onnx.ModelProto:
+def proto_of(content: Card) -> onnx.ModelProto:
     """The graph as ONNX, with this card."""
-    size = content["graph"]["size"] or ["height", "width"]
-    clip = content["task"] == "clip"
-    classes = np.full((1, MASKS, CLASSES), -4, np.float32)
+    assert content.graph is not None
+    size = content.graph.size or ("height", "width")
+    clip, count = content.task == "clip", len(content.categories)
+    classes = np.full((1, MASKS, count), -4, np.float32)
     classes[0, range(MASKS), [0, 3, 8, 9]] = [3, 2, 1, 2]
     constants: dict[str, np.ndarray] = {
         "filters": FILTERS,
@@ -67,7 +67,7 @@ def proto_of(content: dict[str, Any]) -> onnx.ModelProto:
         helper.make_node("Conv", ["cells", "filters"], ["frames" if clip else "mask_logits"]),
         helper.make_node("Identity", ["classes"], ["class_logits"]),
     ]
-    shapes: dict[str, list[int | str]] = {"mask_logits": [1, MASKS, "h", "w"], "class_logits": [1, MASKS, CLASSES]}
+    shapes: dict[str, list[int | str]] = {"mask_logits": [1, MASKS, "h", "w"], "class_logits": [1, MASKS, count]}
     if clip:
         constants["first"] = np.zeros(1, np.int64)
         nodes.append(helper.make_node("Unsqueeze", ["frames", "first"], ["batch"]))

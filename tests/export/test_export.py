@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from hand_made import card
 from PIL import Image
 
 import knet
@@ -28,7 +29,7 @@ from knet.inference.engines.exported import GraphEngine
 from knet.inference.engines.network import TorchEngine
 from knet.inference.engines.open import open_exported
 from knet.inference.identities import VideoState
-from knet.inference.load import describe, read_model
+from knet.inference.load import describe, read_model, segmenter_for
 from knet.models.backbones.swin import Swin
 from knet.models.clip import clip_result
 from knet.models.zoo import create, entry
@@ -185,7 +186,7 @@ def test_windows_are_filled_up_at_any_size() -> None:
     """Two scales of Swin; the whole of it is compared above."""
     torch.manual_seed(0)
     net = Swin(embed_dim=8, depths=(2, 1), heads=(1, 2)).eval()
-    proto = to_onnx(Part(net, windows=True), None, {})  # type: ignore[arg-type]
+    proto = to_onnx(Part(net, windows=True), None, card())  # type: ignore[arg-type]
     session = onnxruntime.InferenceSession(proto.SerializeToString())
     for size in ((64, 96), (61, 30), (1, 57), (225, 301)):
         images = torch.randn(1, 3, *size)
@@ -197,7 +198,7 @@ def test_windows_are_filled_up_at_any_size() -> None:
 
 def test_a_network_of_one_size_says_so() -> None:
     with pytest.raises(ConfigError, match=r"can be exported for a fixed size only; give --size HxW"):
-        to_onnx(Part(lambda x: [x + torch.ones(1, 3, 96, 160)], windows=False), None, {})  # type: ignore[arg-type]
+        to_onnx(Part(lambda x: [x + torch.ones(1, 3, 96, 160)], windows=False), None, card())  # type: ignore[arg-type]
 
 
 def drive(folder: Path, count: int, size: tuple[int, int]) -> list[np.ndarray]:
@@ -277,15 +278,10 @@ def test_clips_in_lower_precisions(precision: Any, tmp_path: Path) -> None:
 
 
 def test_engines_for_clips_know_how_long_these_are() -> None:
-    card = {
-        "task": "clip",
-        "graph": {"size": None, "divisor": 32},
-        "preprocessing": {"short_edge": 360, "max_edge": 640},
-    }
-    assert tensorrt.shapes(card) == [(1, 3, 64, 64), (8, 3, 384, 640), (36, 3, 1280, 1280)]
-    card["graph"] = {"size": [384, 640], "divisor": 32}
-    assert tensorrt.shapes(card) == [(count, 3, 384, 640) for count in (1, 8, 36)]
-    assert tensorrt.shapes({**card, "task": "panoptic"}) == [(1, 3, 384, 640)]
+    any_size, fixed = card("video-knet-r50-youtube-vis"), card("video-knet-r50-youtube-vis", size=(384, 640))
+    assert tensorrt.shapes(any_size) == [(1, 3, 64, 64), (8, 3, 64, 96), (36, 3, 192, 192)]
+    assert tensorrt.shapes(fixed) == [(count, 3, 384, 640) for count in (1, 8, 36)]
+    assert tensorrt.shapes(card(size=(384, 640))) == [(1, 3, 384, 640)]
 
 
 @pytest.mark.large
@@ -323,12 +319,15 @@ def test_the_merge_inside_gives_the_same_segments(size: tuple[int, int] | None, 
 
 def test_images_are_fitted_into_a_fixed_size_for_the_report() -> None:
     wide, high = np.zeros((60, 200, 3), np.uint8), np.zeros((200, 60, 3), np.uint8)
-    segmenter = knet.load("rtknet-slim-camvid", device="cpu")
-    assert fitting_size(segmenter, None, wide) == "model"
-    assert fitting_size(segmenter, (384, 768), wide) == "model"
+    any_size = knet.load("rtknet-slim-camvid", device="cpu")
+    large, small = (
+        segmenter_for(any_size.engine, any_size.card.model_copy(update={"graph": card(size=size).graph}))
+        for size in ((384, 768), (64, 128))
+    )
+    assert fitting_size(any_size, wide) == fitting_size(large, wide) == "model"
     for image in (wide, high):
-        size = fitting_size(segmenter, (64, 128), image)
-        inputs, _ = segmenter.prepare(image, size)
+        size = fitting_size(small, image)
+        inputs, _ = small.prepare(image, size)
         assert inputs.shape[2] <= 64 and inputs.shape[3] <= 128
 
 

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from knet.inference.load import describe, segmenter_for
 from knet.inference.segmenter import Segmenter
-from knet.inference.settings import Settings
 from knet.models.network import Network
 from knet.structures import Category, Output, Preprocessing
 
@@ -64,7 +64,9 @@ class Linked(Painted):
 
 def segmenter_of(net: Network, categories: Sequence[Category] = TABLE) -> Segmenter:
     preprocessing = Preprocessing(64, 128, mean=(0, 0, 0), std=(1, 1, 1), divisor=8)
-    return Segmenter(net, "painted", categories, preprocessing, settings=Settings(size="image", score=0.3, overlap=0.5))
+    arguments = {"classes": len(categories)}
+    card = describe("rtknet-slim-cityscapes", arguments, categories, preprocessing, score=0.3, overlap=0.5)
+    return segmenter_for(net, card, size="image")
 
 
 def painted(objects: dict[int, tuple[int, int]], size: tuple[int, int] = (48, 96), side: int = 12) -> np.ndarray:

@@ -141,8 +141,8 @@ def test_only_the_classes_that_are_asked_for_are_followed(net: type[Painted]) ->
             "There is no tracker 'byte'; it is 'embeddings' or 'overlap', or settings of knet.track.",
         ),
         ({"tracker": {"memory": 5}}, "There is no tracker {'memory': 5}; it is 'embeddings' or"),
-        ({"tracker": "embeddings"}, "trained on video, and 'painted' has no embeddings here; take 'overlap'"),
-        ({"tracker": EmbeddingSettings()}, "trained on video, and 'painted' has no embeddings here; take 'overlap'"),
+        ({"tracker": "embeddings"}, "'rtknet-slim-cityscapes' has no embeddings here; take 'overlap'"),
+        ({"tracker": EmbeddingSettings()}, "'rtknet-slim-cityscapes' has no embeddings here; take 'overlap'"),
         (
             {"classes": ["car", "Person"]},
             "The model has no class 'Person' to follow (--track-classes); did you mean 'pe",

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from knet.data.categories import load_categories
+from knet.inference.engines.network import TorchEngine
 from knet.inference.identities import VideoState
+from knet.inference.load import describe_official
 from knet.inference.segmenter import Segmenter
 from knet.inference.settings import Settings
 from knet.models.network import Network
-from knet.structures import Output, Preprocessing
+from knet.structures import Output
 
 CASES = {  # the others hold a part of the masks only
     "vk_r50_eval_seed1_128x384.npz": "kitti_step",
@@ -59,9 +61,7 @@ def test_official_maps(goldens: Any, name: str) -> None:
     stuff = [label for label, category in enumerate(categories) if not category.thing]
     net = Replay(golden, stuff)
     settings = Settings(size="image", score=0.25, overlap=0.6)
-    segmenter = Segmenter(
-        net, "video", categories, Preprocessing(384, 1248), merge="sorted", settings=settings, pairs=100
-    )
+    segmenter = Segmenter(TorchEngine(net), describe_official("video-knet-r50-kitti-step"), settings)
     frames = json.loads(bytes(golden["info"]))["frames"]
     state, ever_shifted = VideoState(), False
     for number, info in enumerate(frames):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
-import torch
 from fake_video import Painted, painted, segmenter_of
 from scipy import ndimage
 
@@ -28,8 +27,8 @@ def test_the_same_network_with_other_classes_does_not() -> None:
     row = entry("rtknet-slim-camvid")
     own = [replace(category, name="own") for category in knet.load("rtknet-slim-camvid", device="cpu").categories]
     card = describe("rtknet-slim-camvid", {}, own, row.preprocessing, 0.3, 0.6)
-    assert card["categories"] == [asdict(category) for category in own]
-    assert segmenter_for(create("rtknet-slim-camvid"), card, torch.device("cpu")).regions == 0
+    assert card.categories == tuple(own)
+    assert segmenter_for(create("rtknet-slim-camvid"), card).regions == 0
 
 
 def test_a_mask_in_two_places_becomes_two_objects() -> None:

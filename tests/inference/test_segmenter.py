@@ -125,8 +125,8 @@ class Halves(Network):
 
 @pytest.mark.parametrize("merge", ["optimised", "sorted"])
 def test_thresholds_drop_segments(street: Path, merge: Any) -> None:
-    card = describe_official("rtknet-slim-camvid") | {"merge": merge, "overlap": 0.01}
-    segmenter = segmenter_for(Halves(), card, torch.device("cpu"), size=64)
+    card = describe_official("rtknet-slim-camvid").model_copy(update={"merge": merge, "overlap": 0.01})
+    segmenter = segmenter_for(Halves(), card, size=64)
 
     def names(**options: float) -> list[str]:
         return [segment.name for segment in segmenter(street, **options).segments]

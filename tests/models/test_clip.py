@@ -46,7 +46,7 @@ def segmenter(goldens: Any, official_checkpoint: Any, golden: Any) -> Segmenter:
     seed = json.loads(bytes(golden["info"]))["seed"]
     checkpoint = official_checkpoint("manifest_vis_r50.json", seed, "video_knet")
     load_strict(net, read_checkpoint(checkpoint).state, str(checkpoint))
-    return segmenter_for(net, describe_official(MODEL), torch.device("cpu"))
+    return segmenter_for(net, describe_official(MODEL))
 
 
 def test_every_stage_is_the_originals(segmenter: Segmenter, golden: Any) -> None:
@@ -161,8 +161,7 @@ def test_objects_are_the_best_pairs_with_the_masks_of_their_kernels(
 
 @pytest.fixture(scope="module")
 def small() -> Segmenter:
-    card = {**describe_official(MODEL), "arguments": {}}
-    return segmenter_for(tiny(classes=40), card, torch.device("cpu"), size=64)
+    return segmenter_for(tiny(classes=40), describe_official(MODEL), size=64)
 
 
 def film(frames: int = 3, size: tuple[int, int] = (48, 80)) -> np.ndarray:

@@ -335,7 +335,7 @@ def test_weights_say_which_model_they_fit_and_convert_for_it(
     with pytest.raises(CheckpointError, match=r"They fit: knet-deeplabv3-r50-ade20k\."):
         knet.load("knet-pspnet-r50-ade20k", weights=path, device="cpu")
     card = knet.convert(path, tmp_path / "knet.safetensors", "knet-deeplabv3-r50-ade20k")
-    assert (card["model"], len(card["categories"])) == ("knet-deeplabv3-r50-ade20k", 150)
+    assert (card.model, len(card.categories)) == ("knet-deeplabv3-r50-ade20k", 150)
     ours, theirs = read_checkpoint(tmp_path / "knet.safetensors").state, read_checkpoint(path).state
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())

@@ -38,12 +38,12 @@ ROWS = [
 def test_builds_segments_a_photograph_and_comes_back_from_a_file(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     net, image = knet.create(name), np.array(Image.open(PHOTO).convert("RGB").resize((128, 96)))
-    expected = segmenter_for(net, describe_official(name), torch.device("cpu"), size=64)(image)
+    expected = segmenter_for(net, describe_official(name), size=64)(image)
     # As somebody's own training would save it: names of tensors alone.
     source, target = tmp_path / "weights.pth", tmp_path / "knet.safetensors"
     torch.save({"state_dict": net.state_dict()}, source)
     card = knet.convert(source, target, name)
-    assert (card["task"], card["merge"]) == (entry(name).task, entry(name).merge)
+    assert (card.task, card.merge) == (entry(name).task, entry(name).merge)
     source.unlink()
     segmenter = knet.load(target, device="cpu", precision="fp32", size=64)
     assert (segmenter.name, segmenter.task) == (name, entry(name).task)

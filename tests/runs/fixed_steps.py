@@ -18,6 +18,7 @@ from torch import nn
 from knet.config import RunConfig
 from knet.data.samples.batches import Batch
 from knet.distributed import joined, rank, world
+from knet.inference.load import describe_official
 from knet.runs.build import build_network
 from knet.runs.optimizer import adamw, learning_rate
 from knet.runs.state import whole_weights
@@ -64,7 +65,7 @@ def network(checkpoint: str, parallel: str = "ddp") -> tuple[nn.Module, nn.Modul
             "data": {"val": {"images": "a", "json": "b", "masks": "c"}},
         }
     )
-    card = {"arguments": {"drop_path": 0.0, "classes": 19}}
+    card = describe_official(config.model, {"drop_path": 0.0})
     net, called, _ = build_network(config, card, torch.device("cpu"))
     called.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(torch.get_default_dtype()),))
     return net, called

@@ -7,6 +7,7 @@ import torch
 
 from knet.config import config_names, load_config
 from knet.data.categories import load_categories
+from knet.inference.load import describe_official
 from knet.models.zoo import ZOO, create, entry
 from knet.runs.build import build_criterion, run_card
 from knet.runs.optimizer import adamw, learning_rate
@@ -33,11 +34,11 @@ def test_every_config_builds(name: str) -> None:
     categories = load_categories(config.data.categories or row.categories)
     card = run_card(config, categories)
     with torch.device("meta"):
-        net = create(config.model, **card["arguments"])
+        net = create(config.model, **card.arguments)
     if "arguments" not in config.model_fields_set and "classes" in row.arguments:
         assert row.arguments["classes"] == len(categories)
         if "stuff" in row.arguments:
-            assert card["arguments"]["stuff"] == list(row.arguments["stuff"])
+            assert card.arguments["stuff"] == list(row.arguments["stuff"])
     o = config.optimizer
     optimizer = adamw(net, o.learning_rate, o.weight_decay, o.backbone_multiplier, o.undecayed)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == sum(
@@ -45,7 +46,7 @@ def test_every_config_builds(name: str) -> None:
     )
     assert learning_rate(config.iterations - 1, config.iterations, 1.0, o.warmup, o.warmup_start, o.power, o.steps) < 1
     assert augmentation_of(config).short_edges
-    assert build_criterion(config, net, {"categories": []}).invalid_costs == 0
+    assert build_criterion(config, net, card).invalid_costs == 0
     assert all(step < config.iterations for step in o.steps)
     assert config.output.name == name
 
@@ -54,7 +55,7 @@ def test_the_losses_of_tracks_have_the_weights_of_the_config() -> None:
     config = load_config("rt-video-knet-slim-kitti-step", ["losses.track=2", "losses.similarity=3"])
     with torch.device("meta"):
         net = create(config.model)
-    tracks = build_criterion(config, net, {"categories": []}).criterion  # type: ignore[attr-defined]
+    tracks = build_criterion(config, net, describe_official(config.model)).criterion  # type: ignore[attr-defined]
     assert (tracks.track_weight, tracks.similarity_weight) == (2, 3)
 
 
@@ -65,7 +66,7 @@ def test_only_rt_video_knet_learns_from_objects_of_other_clips(name: str, across
     config = load_config(name)
     with torch.device("meta"):
         net = create(config.model)
-    assert build_criterion(config, net, {"categories": []}).criterion.across is across  # type: ignore[attr-defined]
+    assert build_criterion(config, net, describe_official(config.model)).criterion.across is across  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("link", "steady"), [("linear", True), ("attention", False)])
@@ -73,16 +74,17 @@ def test_kernels_that_are_linked_to_themselves_keep_their_objects(link: str, ste
     config = load_config("rt-video-knet-slim-kitti-step")
     with torch.device("meta"):
         net = create(config.model, link=link)
-    assert build_criterion(config, net, {"categories": []}).criterion.steady is steady  # type: ignore[attr-defined]
+    assert build_criterion(config, net, describe_official(config.model)).criterion.steady is steady  # type: ignore[attr-defined]
 
 
 def test_the_criterion_of_stuff_knows_the_networks_labels() -> None:
     config = load_config("knet-r50-coco-panoptic")
     with torch.device("meta"):
         net = create(config.model)
-    criterion = build_criterion(config, net, {"categories": []})
+    criterion = build_criterion(config, net, describe_official(config.model))
     assert criterion.stuff == tuple(range(80, 133))  # type: ignore[attr-defined]
     with torch.device("meta"):
         net = create("knet-fcn-r50-ade20k"), create("knet-upernet-swint-ade20k")
-    strides = [build_criterion(load_config("knet-fcn-r50-ade20k"), one, {"categories": []}).stride for one in net]  # type: ignore[attr-defined]
+    config = load_config("knet-fcn-r50-ade20k")
+    strides = [build_criterion(config, one, describe_official(config.model)).stride for one in net]  # type: ignore[attr-defined]
     assert strides == [8, 4]

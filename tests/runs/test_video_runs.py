@@ -58,7 +58,7 @@ def test_a_step_on_pairs_reaches_link_and_embedding_also_in_parts(tmp_path: Path
     reader = open_data(config.data, config.data.train)
     card = run_card(config, reader.categories)
     torch.manual_seed(0)
-    net = create(config.model, **card["arguments"])
+    net = create(config.model, **card.arguments)
     samples = training_set(config, reader, net)
     batch = next(load_batches(samples, BatchPlan(len(samples), 4, 0), 0, False))
     assert isinstance(batch, PairBatch) and any((matches >= 0).any() for matches in batch.matches)
@@ -132,14 +132,14 @@ def test_a_network_for_clips_trains_on_clips_and_is_judged(tmp_path: Path) -> No
 def test_a_video_network_starts_from_an_image_models_weights(tmp_path: Path, step: Path, link: str) -> None:
     torch.manual_seed(1)
     image = create("rtknet-slim-cityscapes", classes=19, **TINY).eval()
-    save_weights(tmp_path / "image.safetensors", image.state_dict(), {})
+    save_weights(tmp_path / "image.safetensors", image.state_dict())
     config = config_of(tmp_path, step, weights=str(tmp_path / "image.safetensors"), arguments={**TINY, "link": link})
     net = create(config.model, **config.arguments, classes=19).eval()
     assert load_first(net, config).endswith("that only videos need start anew")
     pictures = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(net(pictures)[-1].mask_logits, image(pictures)[-1].mask_logits)
     first = next(key for key in image.state_dict() if key.startswith("backbone"))
-    save_weights(tmp_path / "image.safetensors", {k: v for k, v in image.state_dict().items() if k != first}, {})
+    save_weights(tmp_path / "image.safetensors", {k: v for k, v in image.state_dict().items() if k != first})
     with pytest.raises(CheckpointError):  # not only what videos need is missing
         load_first(net, config)
 

@@ -13,6 +13,7 @@ from knet.config import RunConfig, config_names, load_config
 from knet.data.readers.open import open_data
 from knet.data.samples.batches import Batch, BatchPlan, load_batches
 from knet.data.synthetic.clip_layouts import synthesize_clips
+from knet.inference.load import describe_official
 from knet.models.clip import ClipKNet
 from knet.models.image import KNet
 from knet.models.realtime import RTKNet
@@ -55,7 +56,7 @@ def test_two_iterations(name: str) -> None:
     targets = [Target(ids[0], torch.tensor([0, classes - 1])), Target(ids[1], torch.tensor([classes - 1, 1]))]
     images = list(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
     batch = Batch(images, targets, [0, 1], {})
-    take_steps(config, net, build_criterion(config, net, {"categories": []}), [batch, batch])
+    take_steps(config, net, build_criterion(config, net, describe_official(config.model)), [batch, batch])
 
 
 def take_steps(config: RunConfig, net: torch.nn.Module, criterion: Any, batches: list[Any]) -> None:
@@ -86,7 +87,7 @@ def test_two_iterations_on_clips(name: str, tmp_path: Path) -> None:
     reader = open_data(config.data, train)
     card = run_card(config, reader.categories)
     torch.manual_seed(0)
-    net = knet.create(name, **card["arguments"])
+    net = knet.create(name, **card.arguments)
     samples = training_set(config, reader, net)
     batches = load_batches(samples, BatchPlan(len(samples), 2, 0))
     take_steps(config, net, build_criterion(config, net, card), [next(batches), next(batches)])

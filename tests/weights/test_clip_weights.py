@@ -42,8 +42,8 @@ def test_the_swin_model_differs_in_its_backbone_alone(goldens: Any) -> None:
 def test_converted_weights_are_the_same_model(official_checkpoint: Any, tmp_path: Path) -> None:
     official = official_checkpoint("manifest_vis_r50.json", 81, "video_knet")
     card = knet.convert(official, tmp_path / "clip.safetensors", MODEL)
-    assert (card["task"], len(card["categories"])) == ("clip", 40)
-    assert (card["preprocessing"]["short_edge"], card["preprocessing"]["max_edge"]) == (360, 640)
+    assert (card.task, len(card.categories)) == ("clip", 40)
+    assert (card.preprocessing.short_edge, card.preprocessing.max_edge) == (360, 640)
     segmenter = knet.load(tmp_path / "clip.safetensors", device="cpu")
     assert (segmenter.name, segmenter.task) == (MODEL, "clip")
     state = read_checkpoint(official).state

@@ -29,10 +29,9 @@ def official(official_checkpoint: Any) -> Path:
 def test_convert_keeps_the_function_and_says_what_it_is(official: Path, tmp_path: Path, street: Path) -> None:
     target = tmp_path / "slim.safetensors"
     card = knet.convert(official, target, MODEL)
-    assert card["model"] == MODEL
-    assert [row["name"] for row in card["categories"]][:2] == ["road", "sidewalk"]
-    metadata = read_checkpoint(target).metadata
-    assert metadata["preprocessing"]["short_edge"] == 1024
+    assert card.model == MODEL
+    assert [category.name for category in card.categories][:2] == ["road", "sidewalk"]
+    assert read_checkpoint(target).card == card and card.preprocessing.short_edge == 1024
     direct, converted = load(MODEL, weights=official), load(target)
     assert (direct(street, size=64).id_map == converted(street, size=64).id_map).all()
     assert converted.name == MODEL
@@ -67,7 +66,7 @@ def test_openmmlab_checkpoints_in_the_old_and_the_new_format(official_checkpoint
     knet.convert(old, tmp_path / "knet.safetensors", "knet-r50-coco-instance")
     converted = read_checkpoint(tmp_path / "knet.safetensors")
     assert converted.state.keys() == states[0].keys()
-    assert len(converted.metadata["categories"]) == 80
+    assert converted.card is not None and len(converted.card.categories) == 80
 
 
 def test_weights_of_another_task_are_refused(official_checkpoint: Any) -> None:
@@ -229,7 +228,7 @@ def test_devices_and_precisions_that_do_not_exist(official: Path) -> None:
 def test_weights_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="Cannot write"):
-        save_weights(tmp_path / "file" / "w.safetensors", {"a": torch.zeros(1)}, {})
+        save_weights(tmp_path / "file" / "w.safetensors", {"a": torch.zeros(1)})
 
 
 def test_half_the_size_and_still_float32_in_use(official: Path, tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ def official(official_checkpoint: Any) -> Path:
 def test_converting_keeps_every_tensor_and_says_what_it_is(official: Path, tmp_path: Path, street: Path) -> None:
     target = tmp_path / "video.safetensors"
     card = knet.convert(official, target, MODEL)
-    assert (card["task"], card["merge"], card["score"], card["overlap"]) == ("panoptic", "sorted", 0.25, 0.6)
-    assert [row["name"] for row in card["categories"]][:3] == ["person", "car", "road"]
+    assert (card.task, card.merge, card.score, card.overlap) == ("panoptic", "sorted", 0.25, 0.6)
+    assert [category.name for category in card.categories][:3] == ["person", "car", "road"]
     direct, converted = read_checkpoint(official), read_checkpoint(target)
     assert direct.state.keys() == converted.state.keys() == knet.create(MODEL).state_dict().keys()
     assert all(torch.equal(tensor, direct.state[key]) for key, tensor in converted.state.items())

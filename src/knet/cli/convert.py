@@ -35,6 +35,6 @@ def run(args: argparse.Namespace) -> int:
 
     card = convert(args.source, args.target, args.model, args.half, **read_overrides(args.overrides))
     size = Path(args.target).stat().st_size / 1e6
-    print(f"wrote {args.target} ({size:.1f} MB): {card['model']}, {len(card['categories'])} classes")
+    print(f"wrote {args.target} ({size:.1f} MB): {card.model}, {len(card.categories)} classes")
     print(f"use it with: knet predict {args.target} IMAGE")
     return 0

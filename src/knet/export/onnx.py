@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import re
 import warnings
@@ -19,7 +18,7 @@ from knet.errors import ConfigError, OutputError
 from knet.export.graph import Graph
 from knet.files import atomic_path
 from knet.inference.engines.exported import need
-from knet.weights.load import FORMAT_VERSION, METADATA_KEY
+from knet.weights.card import METADATA_KEY, Card
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -29,7 +28,7 @@ _QUANTIZED = re.compile(r"net\.(backbone|neck|pyramid)\.(?!.*attention\.)")  # n
 _ONE_FILE = 2**31 - 2**20  # bytes; protobuf holds no more
 
 
-def to_onnx(graph: Graph, size: tuple[int, int] | None, card: dict[str, Any]) -> ModelProto:
+def to_onnx(graph: Graph, size: tuple[int, int] | None, card: Card) -> ModelProto:
     """A graph as an ONNX model, for images of a fixed size or, with None, of any that the network takes.
 
     Clips may have any number of frames.
@@ -111,12 +110,12 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def write_card(model: ModelProto, card: dict[str, Any]) -> None:
+def write_card(model: ModelProto, card: Card) -> None:
     """Puts the card into the model, in place of one that it has."""
     kept = [row for row in model.metadata_props if row.key != METADATA_KEY]
     del model.metadata_props[:]
     model.metadata_props.extend(kept)
-    model.metadata_props.add(key=METADATA_KEY, value=json.dumps({"format": FORMAT_VERSION, **card}))
+    model.metadata_props.add(key=METADATA_KEY, value=card.text())
     model.producer_name = "knet"
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from knet.errors import ConfigError
 from knet.files import atomic_path
 from knet.inference.engines.exported import need
-from knet.weights.load import FORMAT_VERSION, METADATA_KEY
+from knet.weights.card import METADATA_KEY, Card
 
 if TYPE_CHECKING:
     import openvino
@@ -34,7 +33,7 @@ def to_openvino(model: ModelProto) -> openvino.Model:
         raise ConfigError(f"OpenVINO cannot run this model ({reason}); export it with --format onnx.") from error
 
 
-def save_openvino(model: openvino.Model, card: dict[str, Any], path: Path, half: bool = False) -> None:
+def save_openvino(model: openvino.Model, card: Card, path: Path, half: bool = False) -> None:
     """Writes `path`, an .xml file, and the .bin file beside it, with weights in float16 if `half`.
 
     Raises:
@@ -42,7 +41,7 @@ def save_openvino(model: openvino.Model, card: dict[str, Any], path: Path, half:
     """
     from openvino import save_model
 
-    model.set_rt_info(json.dumps({"format": FORMAT_VERSION, **card}), [METADATA_KEY])
+    model.set_rt_info(card.text(), [METADATA_KEY])
     # The weights come into place first, so that an .xml file is never without them.
     with atomic_path(path) as graph, atomic_path(path.with_suffix(".bin")):
         save_model(model, graph, compress_to_fp16=half)

@@ -51,7 +51,7 @@ def compare(original: Segmenter, exported: Segmenter, images: Iterable[Item]) ->
     tally = _Tally(exported)
     previous: Tensor | None = None
     for item in images:
-        size = fitting_size(exported, exported.engine.fixed_size, item.image)
+        size = fitting_size(exported, item.image)
         differences, previous = _logits(original, exported, item.image, size, previous)
         expected, found = (segmenter.segment(item.image, item.name, size=size) for segmenter in (original, exported))
         tally.add(item.name, differences, [expected], [found])
@@ -68,7 +68,7 @@ def compare_clips(original: Segmenter, exported: Segmenter, frames: Iterable[Fra
         clip = list(islice(group, CLIP))
         name, images = clip[0].sequence, [frame.item.image for frame in clip]
         names = [f"{name}/{frame.item.name}" for frame in clip]
-        size = fitting_size(exported, exported.engine.fixed_size, images[0])
+        size = fitting_size(exported, images[0])
         results = []
         for segmenter in (original, exported):
             objects = segment_clip(segmenter, images, size=size)
@@ -113,8 +113,9 @@ class _Tally:
         return parity
 
 
-def fitting_size(segmenter: Segmenter, fixed: Sequence[int] | None, image: np.ndarray) -> Size:
-    """The size at which the network sees an image by default; a smaller one where a `fixed` (H, W) asks for it."""
+def fitting_size(segmenter: Segmenter, image: np.ndarray) -> Size:
+    """The size at which the network sees an image by default; a smaller one where the graph's fixed (H, W) needs it."""
+    fixed = segmenter.card.graph.size if segmenter.card.graph else None
     shape = (image.shape[0], image.shape[1])
     resized = network_size(shape, segmenter.size, segmenter.preprocessing)
     if fixed is None or (resized[0] <= fixed[0] and resized[1] <= fixed[1]):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.util
 import shlex
 from pathlib import Path
-from typing import Any
 
 from knet.errors import ConfigError
 from knet.files import atomic_path
+from knet.weights.card import Card
 
 
 def installed() -> bool:
@@ -16,23 +16,24 @@ def installed() -> bool:
     return importlib.util.find_spec("tensorrt") is not None
 
 
-def shapes(card: dict[str, Any]) -> list[tuple[int, ...]]:
+def shapes(card: Card) -> list[tuple[int, ...]]:
     """The smallest, the usual and the largest shape of `images`, which an engine has to know; one if it is fixed.
 
     The longest clips are those of YouTube-VIS, whose videos have at most 36 frames.
     """
-    graph, p = card["graph"], card["preprocessing"]
-    counts = (1, 8, 36) if card["task"] == "clip" else (1, 1, 1)
-    sizes = [graph["size"]] * 3
-    if graph["size"] is None:
-        divisor = graph["divisor"]
-        short, long = (-(-side // divisor) * divisor for side in (p["short_edge"], p["max_edge"]))
+    assert card.graph is not None
+    counts = (1, 8, 36) if card.task == "clip" else (1, 1, 1)
+    if card.graph.size is not None:
+        sizes = [card.graph.size] * 3
+    else:
+        divisor, p = card.graph.divisor, card.preprocessing
+        short, long = (-(-side // divisor) * divisor for side in (p.short_edge, p.max_edge))
         sizes = [(max(divisor, 64),) * 2, (short, long), (2 * long, 2 * long)]
-    found = [(count, 3, *size) for count, size in zip(counts, sizes, strict=True)]
+    found: list[tuple[int, ...]] = [(count, 3, *size) for count, size in zip(counts, sizes, strict=True)]
     return found[:1] if len(set(found)) == 1 else found
 
 
-def trtexec(onnx_file: Path, card: dict[str, Any]) -> str:
+def trtexec(onnx_file: Path, card: Card) -> str:
     """The command that builds the engine. Types are those of the ONNX file: what has to be in float32 stays so."""
     words = ["trtexec", f"--onnx={onnx_file}", f"--saveEngine={onnx_file.with_suffix('.engine')}", "--stronglyTyped"]
     sizes = shapes(card)
@@ -42,7 +43,7 @@ def trtexec(onnx_file: Path, card: dict[str, Any]) -> str:
     return shlex.join(words)
 
 
-def build_engine(onnx_file: Path, card: dict[str, Any], path: Path) -> None:
+def build_engine(onnx_file: Path, card: Card, path: Path) -> None:
     """Builds the engine with the installed TensorRT, as `trtexec` would.
 
     Raises:

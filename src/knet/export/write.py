@@ -6,14 +6,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import resources
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 from torch import nn
 
 from knet.errors import ConfigError
@@ -29,8 +28,9 @@ from knet.inference.sources.paths import open_source
 from knet.inference.sources.streams import open_stream
 from knet.inference.sources.videos import Item
 from knet.models.network import Network
-from knet.models.zoo import Merge, entry
+from knet.models.zoo import Merge
 from knet.preprocess import unpadded
+from knet.weights.card import Card, GraphCard
 
 Format = Literal["onnx", "openvino", "tensorrt"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -78,20 +78,20 @@ def export(
     if form == "tensorrt" and merge_inside:
         raise ConfigError("The merge cannot be inside of TensorRT engines; leave --merge-inside out.")
     net, card = read_model(model, weights, merge)
-    path = path or Path(f"{card['model']}{'' if precision == 'fp32' else '-' + precision}{_ENDING[form]}")
-    card = _card(net, card, size, precision, merge_inside)
+    path = path or Path(f"{card.model}{'' if precision == 'fp32' else '-' + precision}{_ENDING[form]}")
+    card, asked = _card(net, card, size, precision, merge_inside)
     _needs(form, precision)
     for given in (calibrate, images):
         open_source(list(given))  # a missing file is told before any work
     start = time.perf_counter()
-    original = segmenter_for(net, card, torch.device("cpu"))
-    merging = _merging(original, card["graph"]) if merge_inside else None
+    original = segmenter_for(net, card)
+    merging = _merging(original, asked) if merge_inside else None
     half = precision == "fp16" and form != "openvino"  # which compresses weights by itself
     graph = Graph(net, half, merging)
-    say(f"tracing {card['model']}")
+    say(f"tracing {card.model}")
     proto = to_onnx(graph, size, card)
     if precision == "int8":
-        batches = _batches(original, card, calibrate, say)
+        batches = _batches(original, asked, calibrate, say)
         with tempfile.TemporaryDirectory() as folder:
             proto = quantize_onnx(proto, batches, Path(folder), symmetric=form == "tensorrt")
         write_card(proto, card)
@@ -105,12 +105,12 @@ def export(
     exported = load(path, device="cpu" if path.suffix != ".engine" else "auto")
     parity = _compared(original, exported, images)
     report = {
-        "model": card["model"],
+        "model": card.model,
         "task": original.task,
         "file": str(path),
         "bytes": sum(file.stat().st_size for file in (path, path.with_suffix(".bin")) if file.is_file()),
         "precision": precision,
-        "size": card["graph"]["size"],
+        "size": size and list(size),
         "merge_inside": merge_inside,
         "export_seconds": round(seconds, 1),
         **describe_run(exported),
@@ -143,76 +143,75 @@ def _needs(form: str, precision: str) -> None:
 
 
 def _card(
-    net: Network, card: dict[str, Any], size: tuple[int, int] | None, precision: str, merge_inside: bool
-) -> dict[str, Any]:
+    net: Network, card: Card, size: tuple[int, int] | None, precision: Precision, merge_inside: bool
+) -> tuple[Card, GraphCard]:
     """The model's card with what is asked of a graph. Raises: ConfigError for what cannot be exported."""
-    row, task = entry(card["model"]), card.get("task", entry(card["model"]).task)
-    card = {**card, "task": task, "merge": card.get("merge", row.merge)}  # files of version 0.1.0 do not say
-    if merge_inside and (task != "panoptic" or card["merge"] != "optimised"):
-        merges = f"merges the way '{card['merge']}'" if task == "panoptic" else f"is for {task} segmentation"
+    if merge_inside and (card.task != "panoptic" or card.merge != "optimised"):
+        panoptic = card.task == "panoptic"
+        merges = f"merges the way '{card.merge}'" if panoptic else f"is for {card.task} segmentation"
         raise ConfigError(
-            f"Only the merge 'optimised' can be put into the graph, and '{card['model']}' {merges}; leave "
-            f"--merge-inside out{', or give --merge optimised' if task == 'panoptic' else ''}."
+            f"Only the merge 'optimised' can be put into the graph, and '{card.model}' {merges}; leave "
+            f"--merge-inside out{', or give --merge optimised' if panoptic else ''}."
         )
+    preprocessing = card.preprocessing
     if size is not None:
         check_size(size, net.size_divisor)
-        if card["preprocessing"].get("resize", True):  # by default images fit
-            card["preprocessing"] = {**card["preprocessing"], "short_edge": min(size), "max_edge": max(size)}
-    previous = None
+        if preprocessing.resize:  # by default images fit
+            preprocessing = replace(preprocessing, short_edge=min(size), max_edge=max(size))
+    previous: tuple[Literal[1], int, int] | None = None
     if net.embeds:
         decoder: Any = net.decoder
-        previous = [1, decoder.kernels.shape[0] + len(net.stuff), decoder.kernels.shape[1]]
-    card["graph"] = {
-        "precision": precision,
-        "size": None if size is None else list(size),
-        "merge_inside": merge_inside,
-        "stuff": list(net.stuff),
-        "embeds": net.embeds,
-        "previous": previous,  # shape of the kernels of the frame before
-        "stride": net.stride,
-        "divisor": net.size_divisor,
-    }
-    return card
+        previous = (1, decoder.kernels.shape[0] + len(net.stuff), decoder.kernels.shape[1])
+    graph = GraphCard(
+        precision=precision,
+        size=size,
+        merge_inside=merge_inside,
+        stuff=tuple(net.stuff),
+        embeds=net.embeds,
+        previous=previous,
+        stride=net.stride,
+        divisor=net.size_divisor,
+    )
+    return card.model_copy(update={"preprocessing": preprocessing, "graph": graph}), graph
 
 
-def _merging(segmenter: Segmenter, graph: dict[str, Any]) -> Merging:
+def _merging(segmenter: Segmenter, graph: GraphCard) -> Merging:
     """The merge inside the graph, with the model's own thresholds."""
-    cut = None if graph["size"] is None else (graph["divisor"], graph["divisor"] // graph["stride"])
+    cut = None if graph.size is None else (graph.divisor, graph.divisor // graph.stride)
     s = segmenter
-    return Merging(s.score, s.overlap, graph["stuff"], s.thing_candidates, cut, s.stretches_padding)
+    return Merging(s.score, s.overlap, graph.stuff, s.thing_candidates, cut, s.stretches_padding)
 
 
 def _batches(
-    segmenter: Segmenter, card: dict[str, Any], calibrate: Sequence[str | Path], say: Callable[[str], None]
+    segmenter: Segmenter, graph: GraphCard, calibrate: Sequence[str | Path], say: Callable[[str], None]
 ) -> list[dict[str, np.ndarray]]:
     """The graph's inputs for images to calibrate on: through the same preprocessing as any image."""
     batches = []
     with _sources(calibrate, (*_PHOTOS, *_VIDEO)) as sources:
         for item in islice(open_source(sources), _CALIBRATION):
-            batches.append(graph_inputs(segmenter, card, item))
+            batches.append(graph_inputs(segmenter, graph, item))
     whose = "the given" if calibrate else "the bundled demo"
     say(f"calibrating int8 on {len(batches)} of {whose} images" + ("" if calibrate else "; --calibrate takes others"))
     return batches
 
 
-def graph_inputs(segmenter: Segmenter, card: dict[str, Any], item: Item) -> dict[str, np.ndarray]:
+def graph_inputs(segmenter: Segmenter, graph: GraphCard, item: Item) -> dict[str, np.ndarray]:
     """What an engine would feed the graph with for an image, as a first frame, or a clip of one."""
-    graph = card["graph"]
-    inputs, sizes = segmenter.prepare(item.image, fitting_size(segmenter, graph["size"], item.image))
-    if card["task"] == "semantic":
+    inputs, sizes = segmenter.prepare(item.image, fitting_size(segmenter, item.image))
+    if segmenter.task == "semantic":
         inputs = unpadded(inputs, sizes)
-    if graph["size"] is not None:
-        height, width = graph["size"]
+    if graph.size is not None:
+        height, width = graph.size
         inputs = nn.functional.pad(inputs, (0, width - inputs.shape[3], 0, height - inputs.shape[2]))
     fed = {"images": np.ascontiguousarray(inputs.numpy())}
-    if graph["previous"] is not None:
-        fed["previous"] = np.zeros(graph["previous"], np.float32)
-    if graph["merge_inside"]:
+    if graph.previous is not None:
+        fed["previous"] = np.zeros(graph.previous, np.float32)
+    if graph.merge_inside:
         fed["like"] = np.zeros((1, *sizes.resized), np.uint8)
     return fed
 
 
-def _engine(path: Path, card: dict[str, Any], say: Callable[[str], None]) -> Path:
+def _engine(path: Path, card: Card, say: Callable[[str], None]) -> Path:
     """The TensorRT engine from the ONNX file beside it, or that file where TensorRT is not installed."""
     source = path.with_suffix(".onnx")
     if not tensorrt.installed():

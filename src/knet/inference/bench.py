@@ -73,7 +73,7 @@ def open_model(
     torch.manual_seed(0)
     net, place = create(model), choose_device(device)
     engine = TorchEngine(net, place, choose_precision(precision, place, net), frozen=True, compile=compile)
-    return segmenter_for(engine, describe_official(model), place), True
+    return segmenter_for(engine, describe_official(model)), True
 
 
 def default_size(segmenter: Segmenter) -> tuple[int, int]:

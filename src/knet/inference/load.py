@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Unpack, get_args
 
@@ -21,6 +20,7 @@ from knet.models.network import Network
 from knet.models.realtime import RTKNet
 from knet.models.zoo import Merge, create, entry
 from knet.structures import Category, Preprocessing
+from knet.weights.card import Card
 from knet.weights.fitting import fitting
 from knet.weights.load import Checkpoint, load_strict, read_checkpoint, save_weights
 
@@ -64,13 +64,13 @@ def load(
     net, card = read_model(model, weights, merge)
     place = choose_device(device)
     engine = TorchEngine(net, place, choose_precision(precision, place, net), frozen=True, compile=compile)
-    return segmenter_for(engine, card, place, **options)
+    return segmenter_for(engine, card, **options)
 
 
 def read_model(
     model: str | Path, weights: str | Path | None = None, merge: Merge | None = None
-) -> tuple[Network, dict[str, Any]]:
-    """A network with its weights, and its metadata (see `describe`). Arguments and errors are those of `load`."""
+) -> tuple[Network, Card]:
+    """A network with its weights, and its card. Arguments and errors are those of `load`."""
     name: str | None = str(model)
     if weights is None and Path(model).suffix in _WEIGHT_FILES:
         name, weights = None, model
@@ -85,9 +85,7 @@ def read_model(
     checkpoint = read_checkpoint(weights)
     card = _card(name, checkpoint, str(weights))
     net = _network(card, checkpoint, str(weights))
-    if merge is not None:
-        card = {**card, "merge": choose_merge(card["model"], merge)}
-    return net, card
+    return net, _merging(card, merge)
 
 
 def _load_exported(
@@ -102,45 +100,26 @@ def _load_exported(
     if weights is not None:
         raise ConfigError(f"The exported file '{model}' holds its weights already; leave weights (--weights) out.")
     engine = open_exported(model, device, precision)
-    card = engine.card
-    if merge is not None:
-        card = {**card, "merge": choose_merge(card["model"], merge)}
-    if engine.merges and card["merge"] != engine.card["merge"]:
+    card = _merging(engine.card, merge)
+    if engine.merges and card.merge != engine.card.merge:
         raise ConfigError(
-            f"'{model}' merges inside, the {engine.card['merge']} way; leave merge (--merge) out, or export without "
+            f"'{model}' merges inside, the {engine.card.merge} way; leave merge (--merge) out, or export without "
             "--merge-inside."
         )
-    return segmenter_for(engine, card, engine.device, engine.precision, **options)
+    return segmenter_for(engine, card, **options)
 
 
-def segmenter_for(
-    net: Network | Engine,
-    card: dict[str, Any],
-    device: torch.device,
-    precision: str = "fp32",
-    **options: Unpack[Options],
-) -> Segmenter:
-    """A network with its metadata (see `describe`) as a `Segmenter`; options replace the card's."""
-    p, row = card["preprocessing"], entry(card["model"])
-    task = card.get("task", row.task)  # files of version 0.1.0 do not say
-    settings = Settings(score=card["score"], overlap=card["overlap"]).changed(task, options)
-    categories = tuple(Category(c["id"], c["name"], c["thing"], tuple(c["color"])) for c in card["categories"])
-    as_published = categories == load_categories(row.categories)  # else it was trained on other data
-    return Segmenter(
-        net,
-        card["model"],
-        categories,
-        Preprocessing(**{**p, "mean": tuple(p["mean"]), "std": tuple(p["std"])}),
-        device,
-        precision,
-        task,
-        card.get("merge", row.merge),
-        settings,
-        row.thing_candidates,
-        row.regions if as_published else 0,
-        row.stretches_padding and as_published,
-        row.tracker,
-    )
+def _merging(card: Card, merge: Merge | None) -> Card:
+    """The card with another way of merging, if one is asked for."""
+    return card if merge is None else card.model_copy(update={"merge": choose_merge(card.model, merge)})
+
+
+def segmenter_for(engine: Engine | Network, card: Card, **options: Unpack[Options]) -> Segmenter:
+    """What runs a network, with its card, as a `Segmenter`; options replace the card's. A network itself runs by torch,
+    on the CPU in float32.
+    """
+    settings = Settings(score=card.score, overlap=card.overlap).changed(card.task, options)
+    return Segmenter(TorchEngine(engine) if isinstance(engine, Network) else engine, card, settings)
 
 
 def describe(
@@ -152,29 +131,33 @@ def describe(
     overlap: float,
     merge: Merge | None = None,
     **more: Any,
-) -> dict[str, Any]:
-    """The metadata that makes a file of weights usable on its own: `load` reads it.
+) -> Card:
+    """The card that makes a file of weights usable on its own: `save_weights` writes it, and `load` reads it.
 
     Args:
         model, arguments: name in the zoo and constructor arguments that replace the model's own.
         categories, preprocessing, score, overlap: class table in label order and test settings.
         merge: see `load`; None is the model's own.
         more: anything else worth keeping beside the weights: the training config, figures, a licence.
+
+    Raises:
+        ConfigError: unknown model, or a value that does not fit it.
     """
-    return {
-        "model": model,
-        "arguments": arguments,
-        "categories": [asdict(category) for category in categories],
-        "preprocessing": asdict(preprocessing),
-        "score": score,
-        "overlap": overlap,
-        "task": entry(model).task,
-        "merge": entry(model).merge if merge is None else choose_merge(model, merge),
+    row = entry(model)
+    return Card.checked(
+        model=model,
+        arguments=arguments,
+        categories=list(categories),
+        preprocessing=preprocessing,
+        score=score,
+        overlap=overlap,
+        task=row.task,
+        merge=row.merge if merge is None else choose_merge(model, merge),
         **more,
-    }
+    )
 
 
-def describe_official(model: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
+def describe_official(model: str, arguments: dict[str, Any] | None = None) -> Card:
     """`describe` for a model as published: its own class table, preprocessing and thresholds.
 
     Raises: ConfigError if `arguments` change the number of classes, whose names nobody knows then.
@@ -188,7 +171,7 @@ def describe_official(model: str, arguments: dict[str, Any] | None = None) -> di
     return describe(model, arguments, load_categories(row.categories), row.preprocessing, row.score, row.overlap)
 
 
-def convert(source: str | Path, target: str | Path, model: str, half: bool = False, **arguments: Any) -> dict[str, Any]:
+def convert(source: str | Path, target: str | Path, model: str, half: bool = False, **arguments: Any) -> Card:
     """Any checkpoint that fits a model to a .safetensors file that carries its name, class table and preprocessing.
 
     Args:
@@ -201,7 +184,7 @@ def convert(source: str | Path, target: str | Path, model: str, half: bool = Fal
             channels=256.
 
     Returns:
-        The metadata that was written.
+        The card that was written.
 
     Raises:
         ConfigError: unknown model, or a target that is not a .safetensors file.
@@ -218,34 +201,48 @@ def convert(source: str | Path, target: str | Path, model: str, half: bool = Fal
     return card
 
 
-def _network(card: dict[str, Any], checkpoint: Checkpoint, origin: str) -> Network:
+def _network(card: Card, checkpoint: Checkpoint, origin: str) -> Network:
     """The network that a card describes, with the weights of the checkpoint."""
-    net = create(card["model"], **card["arguments"])
-    load_strict(net, checkpoint.state, origin, advice=lambda: fitting(checkpoint.state))
+    try:
+        with torch.device("meta"):  # its sizes alone: whatever a card says, it must not fill the memory
+            planned = create(card.model, **card.arguments)
+    except Exception as error:  # arguments of the right types that contradict each other fail in many ways
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"The model '{card.model}' cannot be built as the weights '{origin}' need it, with {card.arguments} "
+            f"({reason}); give the arguments that they were made with."
+        ) from error
+    load_strict(planned, checkpoint.state, origin, advice=lambda: fitting(checkpoint.state))
+    divisor: int = planned.size_divisor
+    if card.preprocessing.divisor % divisor:
+        raise CheckpointError(
+            f"The card of '{origin}' has a preprocessing.divisor that is no multiple of {divisor}, as '{card.model}' "
+            "needs it; write the file anew."
+        )
+    net = create(card.model, **card.arguments)
+    load_strict(net, checkpoint.state, origin)
     return net
 
 
-def _card(
-    model: str | None, checkpoint: Checkpoint, origin: str, arguments: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """The metadata in the file, or, where it has none, that of the named model as published but for `arguments`."""
-    made_for = checkpoint.metadata.get("model")
-    if made_for is None and model is None:
+def _card(model: str | None, checkpoint: Checkpoint, origin: str, arguments: dict[str, Any] | None = None) -> Card:
+    """The card in the file, or, where it has none, that of the named model as published but for `arguments`."""
+    card = checkpoint.card
+    if card is None and model is None:
         raise CheckpointError(
             f"The weights file '{origin}' does not say which model it is for; give the model's name and the file with "
             "weights= (--weights on the command line)."
         )
-    if made_for is None:
+    if card is None:
         return describe_official(str(model), arguments)
     if arguments:
         raise ConfigError(
             f"The weights in '{origin}' say themselves how their model was made; leave {', '.join(arguments)} out."
         )
-    if model is not None and made_for != model:
+    if model is not None and card.model != model:
         raise CheckpointError(
-            f"The weights in '{origin}' were made for '{made_for}', not for '{model}'; load that model."
+            f"The weights in '{origin}' were made for '{card.model}', not for '{model}'; load that model."
         )
-    return checkpoint.metadata
+    return card
 
 
 def choose_merge(model: str, merge: str) -> str:

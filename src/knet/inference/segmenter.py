@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from knet.data.categories import load_categories
 from knet.errors import ConfigError, DataError
 from knet.inference.engines.engine import Engine
-from knet.inference.engines.network import TorchEngine
 from knet.inference.identities import (
     Tracking,
     VideoState,
@@ -39,17 +39,18 @@ from knet.inference.sources.paths import open_source
 from knet.inference.sources.streams import open_stream
 from knet.merge.semantic import ViewLogits, look
 from knet.models.network import Network
-from knet.models.zoo import Merge, Task, Tracker
+from knet.models.zoo import Tracker, entry
 from knet.preprocess import ImageSizes, Size, network_size, prepare, unpadded
-from knet.structures import Category, Preprocessing
 from knet.track.settings import TrackerSettings
+from knet.weights.card import Card
 
 
 class Segmenter:
     """Segments images, one at a time: `segmenter("street.jpg")`. Made by `knet.load`.
 
     Attributes:
-        engine: what runs the network: torch, or an exported model. A network that is given runs by `TorchEngine`.
+        engine: what runs the network: torch, or an exported model.
+        card: what travels with its weights, of which most of the following are.
         name: the model's name in the zoo.
         categories: its class table; a category's position is the network's label.
         task: what results are: "panoptic" (every pixel in one segment), "instance" (objects, which may overlap) or
@@ -62,29 +63,17 @@ class Segmenter:
             but where time is measured.
     """
 
-    def __init__(
-        self,
-        network: Network | Engine,
-        name: str,
-        categories: Sequence[Category],
-        preprocessing: Preprocessing,
-        device: str | torch.device = "cpu",
-        precision: str = "fp32",
-        task: Task = "panoptic",
-        merge: Merge = "optimised",
-        settings: Settings = Settings(),  # noqa: B008  # it cannot be changed
-        pairs: int | None = None,
-        regions: int = 0,
-        stretches_padding: bool = False,
-        tracker: Tracker = "embeddings",
-    ):
-        self.engine = TorchEngine(network, device, precision) if isinstance(network, Network) else network
-        self.name, self.categories, self.preprocessing = name, tuple(categories), preprocessing
-        self.task, self.merge, self.settings = task, merge, settings
-        self.thing_candidates, self.regions, self.stretches_padding = pairs, regions, stretches_padding
-        self.tracker: Tracker = tracker
+    def __init__(self, engine: Engine, card: Card, settings: Settings):
+        row = entry(card.model)
+        as_published = card.categories == load_categories(row.categories)  # else it was trained on other data
+        self.engine, self.card, self.settings = engine, card, settings
+        self.name, self.categories, self.preprocessing = card.model, card.categories, card.preprocessing
+        self.task, self.merge, self.tracker = card.task, card.merge, row.tracker
+        self.thing_candidates = row.thing_candidates
+        self.regions = row.regions if as_published else 0
+        self.stretches_padding = row.stretches_padding and as_published
         self.mark: Callable[[str], object] = lambda step: None
-        self._things = torch.tensor([category.thing for category in categories])
+        self._things = torch.tensor([category.thing for category in self.categories])
 
     @property
     def net(self) -> Network | None:

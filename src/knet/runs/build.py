@@ -34,12 +34,13 @@ from knet.training.criterion_rtknet import Criterion
 from knet.training.criterion_semantic import SemanticCriterion
 from knet.training.criterion_video import FrameCriterion, VideoCriterion
 from knet.weights.backbone import load_backbone
+from knet.weights.card import Card
 from knet.weights.fitting import fitting
 from knet.weights.load import load_strict, read_checkpoint
 
 
-def run_card(config: RunConfig, categories: Sequence[Category]) -> dict[str, Any]:
-    """What weights of this run will say of themselves, see `describe`."""
+def run_card(config: RunConfig, categories: Sequence[Category]) -> Card:
+    """The card of the weights that this run will write."""
     row = entry(config.model)
     p = row.preprocessing
     arguments = {**config.arguments, "classes": len(categories)}
@@ -63,13 +64,13 @@ def run_card(config: RunConfig, categories: Sequence[Category]) -> dict[str, Any
     )
 
 
-def made_for(card: dict[str, Any], dataset: Reader) -> dict[str, Any]:
+def made_for(card: Card, dataset: Reader) -> dict[str, Any]:
     """What a run's state fits: a run can only go on with the same model, classes and training images."""
     names = [dataset.name(index) for index in range(len(dataset))]
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
     return {
-        "model": [card["model"], *(f"{key}={value}" for key, value in sorted(card["arguments"].items()))],
-        "class table": [row["name"] for row in card["categories"]],
+        "model": [card.model, *(f"{key}={value}" for key, value in sorted(card.arguments.items()))],
+        "class table": [category.name for category in card.categories],
         "data set": f"{len(names)} images, {names[0]} to {names[-1]}, {digest}",
     }
 
@@ -113,14 +114,14 @@ def added_to_image_model(net: nn.Module, state: dict[str, Tensor]) -> dict[str, 
     return {key: state.get(key.replace("clip_stages", "decoder.stages"), own[key]) for key in lacking}
 
 
-def build_network(config: RunConfig, card: dict[str, Any], device: torch.device) -> tuple[Network, nn.Module, str]:
+def build_network(config: RunConfig, card: Card, device: torch.device) -> tuple[Network, nn.Module, str]:
     """The network with its first weights, the same as it is to be called (compiled, on several frames, shared by all
     processes), and the line of `load_first`.
     """
     if config.parallel == "fsdp" and config.precision == "fp16":
         raise ConfigError("parallel=fsdp does not go with precision=fp16; train with precision=bf16 or fp32.")
     torch.manual_seed(config.seed)
-    net = create(config.model, **card["arguments"])
+    net = create(config.model, **card.arguments)
     origin = load_first(net, config)
     net = cast(Network, synchronize_norms(net, device)).to(device)
     if config.parallel == "ddp" or world() == 1:  # FSDP wants its weights contiguous
@@ -164,7 +165,7 @@ def delay_gradients(called: nn.Module, delay: bool) -> None:
         called.require_backward_grad_sync = not delay
 
 
-def build_criterion(config: RunConfig, net: Network, card: dict[str, Any]) -> CriterionLike:
+def build_criterion(config: RunConfig, net: Network, card: Card) -> CriterionLike:
     """The losses of a network with the config's weights; the card tells things from stuff."""
     w = config.losses
     if isinstance(net, KNetSemantic):
@@ -182,7 +183,7 @@ def build_criterion(config: RunConfig, net: Network, card: dict[str, Any]) -> Cr
         return ClipCriterion(frames=CLIP, **shared)
     if isinstance(net, VideoKNet | RTVideoKNet):
         own = FrameCriterion(stuff=stuff, **shared) if stuff else Criterion(**instances, **shared)
-        no_objects = tuple(label for label, row in enumerate(card["categories"]) if not row["thing"])
+        no_objects = tuple(label for label, category in enumerate(card.categories) if not category.thing)
         weights = {"track_weight": w.track, "similarity_weight": w.similarity}
         across, steady = isinstance(net, RTVideoKNet), net.decoder.carry is not None
         tracks = VideoCriterion(frame=own, stuff=no_objects, across=across, steady=steady, **weights)

@@ -27,6 +27,7 @@ from knet.data.samples.pairs import PairBatch
 from knet.distributed import gather_objects, joined, rank, world
 from knet.errors import ConfigError, DataError, OutputError, TrainingError
 from knet.files import atomic_path
+from knet.inference.engines.network import TorchEngine
 from knet.inference.load import choose_device, fast_in_bf16, segmenter_for
 from knet.inference.results.samples import draw_truth, side_by_side
 from knet.inference.segmenter import Segmenter
@@ -45,6 +46,7 @@ from knet.runs.record import RunRecord
 from knet.runs.samples import training_set
 from knet.runs.state import MovingAverage, Progress, load_state, save_state, whole_weights
 from knet.runs.step import StepResult, train_step
+from knet.weights.card import Card
 from knet.weights.load import save_weights
 
 _PICTURES = 4  # validation images that every validation draws
@@ -92,7 +94,7 @@ def _train(config: RunConfig, resume: bool, device: torch.device, interrupt: Int
         group["initial_lr"] = group["lr"]
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
     average = MovingAverage(net, config.ema) if config.ema is not None else None
-    judge = segmenter_for(create(config.model, **card["arguments"]), card, device, config.precision)
+    judge = segmenter_for(TorchEngine(create(config.model, **card.arguments), device, config.precision), card)
     if resume:
         progress = load_state(folder / "state.pt", net, optimizer, scaler, average, fits)
     else:
@@ -189,12 +191,12 @@ def _train(config: RunConfig, resume: bool, device: torch.device, interrupt: Int
                 raise interrupt.error
 
 
-def introduction(config: RunConfig, card: dict[str, Any], images: int, net: nn.Module, device: torch.device) -> str:
+def introduction(config: RunConfig, card: Card, images: int, net: nn.Module, device: torch.device) -> str:
     """What is about to happen, in a line."""
     millions = sum(parameter.numel() for parameter in net.parameters()) / 1e6
     processes = f" in {world()} processes" if world() > 1 else ""
     return (
-        f"{config.model} with {millions:.1f} M parameters, {len(card['categories'])} classes, {images} images, "
+        f"{config.model} with {millions:.1f} M parameters, {len(card.categories)} classes, {images} images, "
         f"batch {config.batch}, {config.iterations} iterations on {device.type} ({config.precision}){processes}"
     )
 
@@ -251,7 +253,7 @@ def note_loss(progress: Progress, step: StepResult, samples: Samples, config: Ru
 def validate(
     judge: Segmenter,
     weights: dict[str, torch.Tensor],
-    card: dict[str, Any],
+    card: Card,
     dataset: Reader,
     progress: Progress,
     config: RunConfig,
@@ -264,7 +266,8 @@ def validate(
     assert judge.net is not None
     judge.net.load_state_dict(weights)
     figures = figures_of(evaluate(judge, dataset))
-    card = {**card, "training": {"iteration": progress.iteration, "val": figures, "config": dump_config(config)}}
+    training = {"iteration": progress.iteration, "val": figures, "config": dump_config(config)}
+    card = card.model_copy(update={"more": {**card.more, "training": training}})
     if rank() == 0:
         save_weights(config.output / "last.safetensors", weights, card)
         if main_figure(figures) >= progress.best:

@@ -1,12 +1,10 @@
 """Weights files: read safely, matched strictly, written with everything that is needed to use them."""
 
-import json
 import pickle
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,17 +14,15 @@ from torch import Tensor, nn
 from knet.errors import CheckpointError
 from knet.files import atomic_path
 from knet.weights import openmmlab, openmmlab_semantic, rtknet, video_knet
-
-METADATA_KEY = "knet"
-FORMAT_VERSION = 1
+from knet.weights.card import METADATA_KEY, Card
 
 
 @dataclass(slots=True)
 class Checkpoint:
-    """A weights file in memory. `metadata` is what `knet` wrote beside the tensors, empty for files of other origin."""
+    """A weights file in memory: the tensors, and the card that `knet` wrote beside them, None in files of others."""
 
     state: dict[str, Tensor]
-    metadata: dict[str, Any]
+    card: Card | None = None
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -37,14 +33,15 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     ({"state_dict": {...}, ...}), whose keys are translated to ours.
 
     Raises:
-        CheckpointError: missing, empty, damaged, holding anything but tensors and plain values, or no state dict.
+        CheckpointError: missing, empty, damaged, holding anything but tensors and plain values, or no state dict; or a
+            card that is faulty.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"There is no weights file '{path}'; give the path of a .pth or .safetensors file.")
     if path.stat().st_size == 0:
         raise CheckpointError(f"The weights file '{path}' is empty; download or copy it again.")
-    checkpoint = _read_safetensors(path) if path.suffix == ".safetensors" else Checkpoint(_read_pickle(path), {})
+    checkpoint = _read_safetensors(path) if path.suffix == ".safetensors" else Checkpoint(_read_pickle(path))
     if rtknet.is_official(set(checkpoint.state)):
         checkpoint.state = rtknet.translate(checkpoint.state)
     elif video_knet.is_video(set(checkpoint.state)):
@@ -59,9 +56,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 def _read_safetensors(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-            return Checkpoint({key: file.get_tensor(key) for key in file.keys()}, metadata)  # noqa: SIM118
-    except (SafetensorError, json.JSONDecodeError) as error:
+            text = (file.metadata() or {}).get(METADATA_KEY)
+            card = None if text is None else Card.read(text, str(path))
+            return Checkpoint({key: file.get_tensor(key) for key in file.keys()}, card)  # noqa: SIM118
+    except SafetensorError as error:
         raise CheckpointError(
             f"The weights file '{path}' is not a whole .safetensors file ({error}); download or copy it again."
         ) from error
@@ -100,7 +98,7 @@ def load_strict(
     """Puts weights into a network; every tensor must fit.
 
     Args:
-        net: the network, changed in place.
+        net: the network, changed in place. On the device "meta", which has no memory, it is compared only.
         state: tensors under our names.
         origin: how errors call the weights: their file.
         advice: gives the sentence that says what to do; asked for only if they do not fit.
@@ -124,23 +122,26 @@ def load_strict(
         for title, names in (("missing", missing), ("unexpected", unexpected), ("shape", shapes)):
             lines += [f"  {title}: {name}" for name in names]
         raise CheckpointError("\n".join(lines))
-    net.load_state_dict(state)
+    if not any(tensor.is_meta for tensor in expected.values()):
+        net.load_state_dict(state)
 
 
 def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "scalar"
 
 
-def save_weights(path: str | Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+def save_weights(path: str | Path, state: dict[str, Tensor], card: Card | None = None) -> None:
     """Writes a .safetensors file, all or nothing.
 
-    `metadata` is any JSON-able table; `inference.load.describe` makes the one that `knet.load` understands.
+    Args:
+        path: the file.
+        state: tensors under our names.
+        card: what `knet.load` needs to use them, see `inference.load.describe`.
 
     Raises:
         OutputError: the folder cannot be made or written, or the disk is full.
     """
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
-    text = json.dumps({"format": FORMAT_VERSION, **metadata})
     with atomic_path(path) as temporary:
         # Not safetensors' own save_file: its files can be read by nobody but their owner.
-        temporary.write_bytes(save(tensors, metadata={METADATA_KEY: text}))
+        temporary.write_bytes(save(tensors, metadata=None if card is None else {METADATA_KEY: card.text()}))

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -168,6 +169,27 @@ def test_a_file_of_others(tmp_path: Path, xml: Path) -> None:
     other.write_text(other.read_text().replace("<knet ", "<somebody ").replace("</knet>", "</somebody>"))
     with pytest.raises(CheckpointError, match=r"not written by `knet export`"):
         knet.load(other)
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        ({"model": "rtknet-cityscapes"}, "The graph in '.*' knows 11 classes, its card 19; export the model again"),
+        ({"embeds": True, "previous": (1, MASKS, 2)}, r"The file '.*' cannot be run \(.*\); export or copy it again"),
+        ({"merge_inside": True}, r"The file '.*' cannot be run \(.*\); export or copy it again"),
+    ],
+)
+def test_a_card_of_another_graph(other: dict[str, Any], sentence: str, tmp_path: Path, image: np.ndarray) -> None:
+    from knet.export.onnx import write_card
+
+    proto = proto_of(card())
+    write_card(proto, card(**other))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(proto.SerializeToString())
+    save_openvino(to_openvino(proto), card(**other), tmp_path / "model.xml")
+    for file in (path, tmp_path / "model.xml"):
+        with pytest.raises(CheckpointError, match=sentence):
+            knet.load(file)(image)
 
 
 def test_the_card_is_in_the_file_once(tmp_path: Path) -> None:

@@ -1,28 +1,26 @@
 """Exported models: what the graphs that `knet export` wrote have in common, whichever runtime runs them.
 
-Each file carries the model's card (see `knet.inference.load.describe`) with one entry more, `graph`: what the file
-computes in (`precision`), the `size` that it takes (None for any), and what is asked of a network otherwise.
+Each file carries the model's `Card`, with its `graph`.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from knet.errors import CheckpointError, ConfigError
+from knet.errors import CheckpointError, ConfigError, KNetError
 from knet.merge.panoptic import MergedMasks
 from knet.models.clip import clip_result
 from knet.models.network import Network
 from knet.structures import Output
+from knet.weights.card import Card, GraphCard
 
 _PACKAGES = {  # optional ones, and what pip has to be told
     **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "'knet[export]'"),
@@ -54,23 +52,18 @@ class GraphEngine(ABC):
     """An exported graph as an `Engine`: what all formats share.
 
     Attributes:
-        card: the model's card, as in the file. merges: whether the merge is inside.
+        card: the model's card, as in the file. graph: its part about the file. merges: whether the merge is inside.
         Others as of `inference.engines.engine.Engine`.
     """
 
     name: str
     net: Network | None = None
 
-    def __init__(self, path: Path, card: dict[str, Any], precision: str, device: str = "cpu"):
-        graph = card["graph"]
-        self.path, self.card, self.precision = path, card, precision
+    def __init__(self, path: Path, card: Card, graph: GraphCard, precision: str, device: str = "cpu"):
+        self.path, self.card, self.graph, self.precision = path, card, graph, precision
         self.device = torch.device(device)
-        self.stuff: Sequence[int] = graph["stuff"]
-        self.embeds: bool = graph["embeds"]
-        self.merges: bool = graph["merge_inside"]
-        self._stride: int = graph["stride"]
-        self.fixed_size = None if graph["size"] is None else (int(graph["size"][0]), int(graph["size"][1]))
-        self._previous: list[int] | None = graph["previous"]
+        self.stuff: Sequence[int] = graph.stuff
+        self.embeds, self.merges, self.fixed_size = graph.embeds, graph.merge_inside, graph.size
 
     @abstractmethod
     def run(self, inputs: dict[str, Tensor]) -> Mapping[str, Tensor]:
@@ -89,23 +82,27 @@ class GraphEngine(ABC):
             resized = (inputs.shape[2], inputs.shape[3])
         out = self._run(inputs, previous, resized if self.merges else None)
         none = torch.empty(0)
+        classes = out.get("class_logits")
         output = MergedOutput(
             kernels=out.get("kernels", none),
             mask_logits=out.get("mask_logits", none),
-            class_logits=out.get("class_logits"),
+            class_logits=classes,
             features=none,
             semantic_logits=out.get("semantic_logits"),
             linked=out.get("embeddings"),
         )
         if self.merges:
             owner, scores, labels = (out[name][0] for name in ("owner", "scores", "labels"))
+            self._check_classes(int(labels.max()) + 1, at_most=True)
             areas = torch.bincount(owner.flatten().long() + 1, minlength=len(scores) + 1)[1:]
             output.merged = MergedMasks(owner, areas, labels.long(), scores, torch.arange(len(scores)))
+        else:
+            self._check_classes(output.mask_logits.shape[1] if classes is None else classes.shape[-1])
         return [output]
 
     def merged(self, output: Output, score: float, overlap: float) -> MergedMasks | None:
         """See `Engine`."""
-        own = self.card["score"], self.card["overlap"]
+        own = self.card.score, self.card.overlap
         if self.merges and (score, overlap) != own:
             raise ConfigError(
                 f"This file merges inside, with score {own[0]} and overlap {own[1]}, not {score} and {overlap}; leave "
@@ -125,15 +122,33 @@ class GraphEngine(ABC):
 
     def _run(self, inputs: Tensor, previous: Tensor | None, resized: tuple[int, int] | None) -> dict[str, Tensor]:
         fed = {"images": self.fitted(inputs).float().contiguous()}
-        if self._previous is not None:
-            zeros = torch.zeros(self._previous, device=self.device)
+        if self.graph.previous is not None:
+            zeros = torch.zeros(self.graph.previous, device=self.device)
             fed["previous"] = zeros if previous is None else previous.float().contiguous()
         if resized is not None:
             fed["like"] = torch.zeros((1, *resized), dtype=torch.uint8, device=self.device)
-        rows, columns = (-(-side // self._stride) for side in inputs.shape[2:])
+        rows, columns = (-(-side // self.graph.stride) for side in inputs.shape[2:])
+        try:
+            found = self.run(fed)
+        except KNetError:
+            raise
+        except Exception as error:  # runtimes' errors have no common class
+            raise damaged(self.path, error, "run") from error
+        expected = {"owner", "scores", "labels", "kernels"} if self.merges else {"mask_logits"}
+        if not expected <= found.keys():
+            raise CheckpointError(
+                f"The graph in '{self.path}' does not give {', '.join(sorted(expected - found.keys()))}, as its card "
+                "says; export the model again."
+            )
         # Maps without what the fixed size added to the image.
-        found = self.run(fed).items()
-        return {name: value[..., :rows, :columns] if value.ndim >= 4 else value for name, value in found}
+        return {name: value[..., :rows, :columns] if value.ndim >= 4 else value for name, value in found.items()}
+
+    def _check_classes(self, classes: int, at_most: bool = False) -> None:
+        known = len(self.card.categories)
+        if classes > known or (classes < known and not at_most):
+            raise CheckpointError(
+                f"The graph in '{self.path}' knows {classes} classes, its card {known}; export the model again."
+            )
 
     def embed(self, kernels: Tensor) -> Tensor:
         """The graph embeds by itself: what its outputs call linked kernels are embeddings. (n,C) -> (n,C) float32"""
@@ -141,17 +156,16 @@ class GraphEngine(ABC):
 
     def fitted(self, inputs: Tensor) -> Tensor:
         """Padded to the fixed size, where the file has one."""
-        height, width = inputs.shape[2:]
-        if self.fixed_size is None:
+        (height, width), size = inputs.shape[2:], self.graph.size
+        if size is None or size == (height, width):
             return inputs
-        rows, columns = self.fixed_size
-        if height > rows or width > columns:
+        if height > size[0] or width > size[1]:
             raise ConfigError(
-                f"'{self.path}' takes images of {rows}x{columns} pixels (height x width), and this one "
+                f"'{self.path}' takes images of {size[0]}x{size[1]} pixels (height x width), and this one "
                 f"is {height}x{width} when the network sees it; give a smaller --size, or export the model for this "
                 f"size (--size {height}x{width}) or for any (--dynamic)."
             )
-        return F.pad(inputs, (0, columns - width, 0, rows - height))
+        return F.pad(inputs, (0, size[1] - width, 0, size[0] - height))
 
 
 def existing(path: Path) -> str:
@@ -161,29 +175,28 @@ def existing(path: Path) -> str:
     return str(path)
 
 
-def damaged(path: Path, error: Exception) -> CheckpointError:
+def damaged(path: Path, error: Exception, verb: str = "opened") -> CheckpointError:
     """The error for a file that a runtime refuses."""
     reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-    return CheckpointError(f"The file '{path}' cannot be opened ({reason}); export or copy it again.")
+    return CheckpointError(f"The file '{path}' cannot be {verb} ({reason}); export or copy it again.")
 
 
-def read_card(path: Path, text: str | None) -> dict[str, Any]:
-    """The card from its JSON. Raises: CheckpointError if there is none."""
-    card = None if text is None else json.loads(text)
-    if not isinstance(card, dict) or "graph" not in card:
+def read_card(path: Path, text: str | None) -> tuple[Card, GraphCard]:
+    """The card from its JSON, and its part about the graph. Raises: CheckpointError if there is none."""
+    card = None if text is None else Card.read(text, str(path))
+    if card is None or card.graph is None:
         raise CheckpointError(
             f"'{path}' does not say which model and classes it holds, so it was not written by `knet export`; export "
             "the model with it."
         )
-    return card
+    return card, card.graph
 
 
-def own_precision(path: Path, card: dict[str, Any], precision: str) -> str:
+def own_precision(path: Path, graph: GraphCard, precision: str) -> str:
     """The precision of the file. Raises: ConfigError if another one is wanted."""
-    own: str = card["graph"]["precision"]
-    if precision not in ("auto", own):
+    if precision not in ("auto", graph.precision):
         raise ConfigError(
-            f"'{path}' computes in {own} and cannot in {precision}; leave --precision out, or export the model again "
-            "with another (knet export --precision)."
+            f"'{path}' computes in {graph.precision} and cannot in {precision}; leave --precision out, or export the "
+            "model again with another (knet export --precision)."
         )
-    return own
+    return graph.precision

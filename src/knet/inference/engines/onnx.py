@@ -10,7 +10,7 @@ from torch import Tensor
 
 from knet.errors import ConfigError
 from knet.inference.engines.exported import GraphEngine, damaged, existing, need, own_precision, read_card
-from knet.weights.load import METADATA_KEY
+from knet.weights.card import METADATA_KEY
 
 
 class OnnxEngine(GraphEngine):
@@ -36,8 +36,8 @@ class OnnxEngine(GraphEngine):
             raise
         except Exception as error:  # onnxruntime's errors have no common class
             raise damaged(path, error) from error
-        card = read_card(path, session.get_modelmeta().custom_metadata_map.get(METADATA_KEY))
-        super().__init__(path, card, own_precision(path, card, precision))
+        card, graph = read_card(path, session.get_modelmeta().custom_metadata_map.get(METADATA_KEY))
+        super().__init__(path, card, graph, own_precision(path, graph, precision))
         self._session = session
         self._names = [output.name for output in session.get_outputs()]
 

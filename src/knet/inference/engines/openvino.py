@@ -10,7 +10,7 @@ from torch import Tensor
 
 from knet.errors import ConfigError
 from knet.inference.engines.exported import GraphEngine, damaged, existing, need, own_precision, read_card
-from knet.weights.load import METADATA_KEY
+from knet.weights.card import METADATA_KEY
 
 
 class OpenVinoEngine(GraphEngine):
@@ -38,8 +38,8 @@ class OpenVinoEngine(GraphEngine):
             text = model.get_rt_info([METADATA_KEY]).astype(str) if model.has_rt_info([METADATA_KEY]) else None
         except (RuntimeError, ValueError) as error:
             raise damaged(path, error) from error
-        card = read_card(path, text)
-        own = card["graph"]["precision"]
+        card, graph = read_card(path, text)
+        own = graph.precision
         if precision in ("bf16", "fp16") and precision != own:
             able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
             if precision.upper() not in able:
@@ -49,14 +49,14 @@ class OpenVinoEngine(GraphEngine):
                     "leave --precision out."
                 )
         elif precision not in ("auto", own, "fp32") or (precision == "fp32" and own == "int8"):
-            own_precision(path, card, precision)  # raises
+            own_precision(path, graph, precision)  # raises
         hint = {"bf16": "bf16", "fp16": "f16" if precision != own else "f32"}.get(precision, "f32")
         config = {
             "INFERENCE_PRECISION_HINT": hint,
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
-        super().__init__(path, card, own if precision == "auto" else precision)
+        super().__init__(path, card, graph, own if precision == "auto" else precision)
         self._request = core.compile_model(model, "CPU", config).create_infer_request()
 
     def run(self, inputs: dict[str, Tensor]) -> Mapping[str, Tensor]:

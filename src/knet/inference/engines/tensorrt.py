@@ -13,7 +13,7 @@ from torch import Tensor
 
 from knet.errors import CheckpointError, ConfigError
 from knet.inference.engines.exported import GraphEngine, damaged, existing, need, own_precision, read_card
-from knet.weights.load import METADATA_KEY
+from knet.weights.card import METADATA_KEY
 
 
 class TensorRtEngine(GraphEngine):
@@ -42,8 +42,9 @@ class TensorRtEngine(GraphEngine):
                 "it beside the engine."
             )
         rows = onnx.load(str(source), load_external_data=False).metadata_props
-        card = read_card(source, next((row.value for row in rows if row.key == METADATA_KEY), None))
-        super().__init__(path, card, own_precision(path, card, precision), "cuda" if device == "auto" else device)
+        card, graph = read_card(source, next((row.value for row in rows if row.key == METADATA_KEY), None))
+        place = "cuda" if device == "auto" else device
+        super().__init__(path, card, graph, own_precision(path, graph, precision), place)
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))  # has to live as long as the engine
         engine = self._runtime.deserialize_cuda_engine(Path(existing(path)).read_bytes())
         if engine is None:

@@ -36,6 +36,8 @@ class TimmBackbone(nn.Module):
         import timm  # only who names one of its backbones waits for it
 
         try:
+            if not timm.is_model(name):  # timm would ask other computers for names of models that are there
+                raise ValueError("timm has no such model")
             self.net = timm.create_model(name, features_only=True)
             info: Any = self.net.feature_info
             strides = info.reduction()
