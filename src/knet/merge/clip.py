@@ -1,4 +1,4 @@
-"""From the kernels of a clip to its objects, with their masks in every frame, as the official code does it."""
+"""From the kernels of a clip to its objects, each with a mask in every frame, as the official code makes them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from knet.preprocess import ImageSizes
 
 @dataclass(slots=True)
 class ClipObject:
-    """An object of a clip.
+    """An object of a clip. Objects may overlap.
 
-    `score` 0..1 · `label` its class · `kernel` that it comes from; one kernel may give several, with other classes ·
-    `masks` a packed mask for each frame, None where the object has no pixel. Objects may overlap.
+    Attributes:
+        score: 0 to 1.
+        label: its class.
+        kernel: where it comes from; a kernel may give several objects, each of another class.
+        masks: a packed mask for each frame, None where the object has no pixel.
     """
 
     score: float
@@ -36,18 +39,18 @@ def clip_objects(
     score: float = 0.0,
     count: int = 10,
 ) -> list[ClipObject]:
-    """The best pairs of kernel and class of a clip, best first. (N,K), (N,T,h,w) logits -> at most `count` objects
+    """The best combinations of a kernel and a class. (N,K), (N,T,h,w) logits -> at most `count` objects, best first
 
-    An object's place in the list is its identity: there is nothing to track. A mask is where the probability is above
-    0.5. Only the masks of the chosen kernels are resized, a frame at a time.
+    An object's place in the list is its identity, so nothing has to be tracked. Its mask is where the probability
+    exceeds 0.5. Only the masks of the chosen kernels are resized, one frame at a time.
 
     Args:
-        class_logits: of the last clip stage that judges classes.
+        class_logits: of the last clip stage that predicts classes.
         mask_logits: of the last clip stage.
         sizes: of all frames.
-        pack: makes of a mask (H,W) bool what is kept, such as `knet.data.files.masks.pack_mask`.
-        score: objects below are left out.
-        count: the most objects; the official code gives 10 of the 100 x 40 pairs.
+        pack: turns a mask (H,W) bool into what is stored, such as `knet.data.files.masks.pack_mask`.
+        score: objects below it are left out.
+        count: the most objects; the official code gives 10 of 100 kernels x 40 classes.
     """
     scores, labels, kernels = best_instances(class_logits, count)
     good = scores >= score

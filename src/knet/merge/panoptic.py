@@ -11,11 +11,14 @@ from knet.merge.pixels.stretch import stretch
 
 @dataclass(slots=True)
 class MergedMasks:
-    """One owner for every pixel of an image.
+    """One owner for every pixel of an image, among the M masks that passed the score filter. A mask may own none.
 
-    `owner` (H,W) int32: index of the mask that has the pixel, -1 = void · `areas` (M,) int64: the pixels of each mask ·
-    `labels` (M,) int64 and `scores` (M,) float of the masks that passed the score filter · `kernels` (M,) int64, the
-    kernel that each mask comes from. A mask may own no pixel.
+    Attributes:
+        owner: (H,W) int32, index of the mask that owns the pixel, -1 = void.
+        areas: (M,) int64, how many pixels each mask owns.
+        labels: (M,) int64.
+        scores: (M,) float, 0 to 1.
+        kernels: (M,) int64, the kernel that each mask comes from.
     """
 
     owner: Tensor
@@ -28,7 +31,7 @@ class MergedMasks:
 def best_class(class_logits: Tensor) -> tuple[Tensor, Tensor]:
     """Every kernel's best class. (N,K) logits -> scores (N,) 0..1 float32, labels (N,) int64
 
-    Each class has its own sigmoid, so scores of different classes do not compete.
+    Each class has a sigmoid of its own, so the classes of a kernel do not compete.
     """
     scores, labels = class_logits.float().sigmoid().max(dim=1)
     return scores, labels
@@ -45,22 +48,22 @@ def merge_panoptic(
 ) -> MergedMasks:
     """Gives every pixel to one mask (Algorithm 1). (N,h,w) logits, (N,), (N,) -> MergedMasks of `size`
 
-    A pixel goes to the mask with the largest score x probability; on a tie to the first. A mask is kept if the pixels
-    it won are at least `overlap` of the pixels where its probability is 0.5 or more; the pixels of a mask that is not
-    kept become void. The two areas are compared, not their intersection, so a mask may win pixels below 0.5.
+    Each pixel goes to the mask with the largest score x probability, on a tie to the first. A mask is kept if it won
+    at least `overlap` times as many pixels as have a probability of 0.5 or more in it; the pixels of dropped masks
+    become void. The areas are compared, not intersected, so a mask may also win pixels below 0.5.
 
     Args:
         mask_logits: on the feature map's grid of the padded image.
         scores, labels: best class of every mask, see `best_class`.
         size: height and width of the result, without padding.
-        score: masks below are dropped. The best mask always stays, so there is never an empty result.
-        overlap: 0 makes every pixel void (a fault of the official code that published thresholds never meet).
-        padded: height and width of the padded image; the padding is cut away from the masks. None stretches them
-            straight to `size`, padding and all, as in the official code, whose figures include that.
+        score: masks below it are dropped, except the best one, so a result is never empty.
+        overlap: 0 makes every pixel void, as in the official code, whose published thresholds are never 0.
+        padded: height and width of the padded image; the padding is cut off the masks. None stretches them straight
+            to `size`, padding included, as the official code does; the published figures rest on that.
     """
-    # Filtering first changes nothing in the result and saves looking at masks that nobody will see.
+    # Filtering first does not change the result, and spares the work on masks that could not be in it.
     keep = scores >= min(score, scores.max().item())
-    if not keep.all():  # a copy of all masks of a large image would be what takes most memory
+    if not keep.all():  # otherwise a needless copy, the largest piece of memory for a large image
         mask_logits, scores, labels = mask_logits[keep], scores[keep], labels[keep]
 
     grid, merging = (mask_logits.shape[1], mask_logits.shape[2]), backend(mask_logits.device)
@@ -80,8 +83,8 @@ def number_segments(merged: MergedMasks, things: Tensor) -> tuple[Tensor, list[t
         things: (K,) bool, which classes are things.
 
     Returns:
-        The id map (H,W) int32, 0 = void; for each segment, in order, its id, its label and its score (of stuff the
-        highest of its masks' scores); and by id the kernel that it comes from (of stuff the last one).
+        The id map (H,W) int32, 0 = void; for each segment, in order, its id, label and score (of stuff the highest of
+        its masks' scores); and by id the kernel that it comes from (of stuff the last one).
     """
     labels, scores, is_thing = merged.labels.tolist(), merged.scores.tolist(), things.tolist()
     areas, kernels = merged.areas.tolist(), merged.kernels.tolist()
@@ -92,12 +95,9 @@ def number_segments(merged: MergedMasks, things: Tensor) -> tuple[Tensor, list[t
     for mask, label in enumerate(labels):
         if not areas[mask]:
             continue
-        row = None if is_thing[label] else stuff_row.get(label)
-        if row is None:
-            row = len(rows)
+        row = len(rows) if is_thing[label] else stuff_row.setdefault(label, len(rows))
+        if row == len(rows):
             rows.append((row + 1, label, scores[mask]))
-            if not is_thing[label]:
-                stuff_row[label] = row
         rows[row] = (row + 1, label, max(rows[row][2], scores[mask]))
         segment_of_mask[mask], kernel_of[row + 1] = row + 1, kernels[mask]
     device = merged.owner.device

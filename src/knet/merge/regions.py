@@ -1,4 +1,4 @@
-"""Objects as connected regions, for models whose training data has made them so."""
+"""Objects as connected regions, for models that learned them from data labelled in that way."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _CORNERS_TOUCH = np.ones((3, 3), bool)
 
 
 def as_regions(merged: MergedMasks, things: Tensor, smallest: int) -> MergedMasks:
-    """Each thing of an image as a connected region of its class. MergedMasks, (K,) bool -> MergedMasks
+    """Turns the things of an image into connected regions of their class. MergedMasks, (K,) bool -> MergedMasks
 
-    Masks of a class that touch, corners included, become one, and a mask in several places becomes several: the rule by
-    which `knet data from-labels` makes objects of class maps. Its kernel and score are those of the mask that owns most
-    of the region. Regions of less than `smallest` pixels become void. Stuff stays as it is and comes first.
+    Masks of one class that touch, corners included, become one, and a mask in several places becomes several: the rule
+    by which `knet data from-labels` makes objects of class maps. A region takes kernel and score from the mask that
+    owns most of it. Regions of fewer than `smallest` pixels become void. Stuff stays as it is and comes first.
     """
     owner, labels = merged.owner.cpu().numpy(), merged.labels.cpu()
     is_thing = things.cpu()[labels].numpy()
@@ -28,9 +28,9 @@ def as_regions(merged: MergedMasks, things: Tensor, smallest: int) -> MergedMask
         parts, count = ndimage.label(of_class, _CORNERS_TOUCH)
         if not count:
             continue
-        pairs = parts[of_class] * len(labels) + owner[of_class]
-        # The pixels of each region, by the masks that own them.
-        shares = np.bincount(pairs, minlength=(count + 1) * len(labels)).reshape(count + 1, -1)
+        cells = parts[of_class] * len(labels) + owner[of_class]
+        # How many pixels of each region each mask owns.
+        shares = np.bincount(cells, minlength=(count + 1) * len(labels)).reshape(count + 1, -1)
         kept = shares.sum(1) >= smallest
         kept[0] = False
         numbers = np.full(count + 1, -1, new.dtype)

@@ -1,8 +1,8 @@
-"""From class logits to one class for each pixel: whole images, sliding windows, and several looks at one image.
+"""From class logits to one class for each pixel: of whole images, sliding windows, and several views of one image.
 
-As in mmsegmentation: logits are stretched (bilinear, align_corners=False) to the size that the network saw, then to
-the image's own; several looks are averaged as probabilities there. Classes are stretched a few at a time, so that a
-large photograph in 150 classes needs no more memory than a small one's.
+As in mmsegmentation, logits are resized (bilinear, align_corners=False) to the network's input and then to the image
+itself, where the probabilities of several views are averaged. Only a few classes are resized at a time, so a large
+photograph in 150 classes needs no more memory than a small one.
 """
 
 import math
@@ -26,8 +26,11 @@ _VALUES_AT_ONCE = 2**25  # 128 MiB of float32
 class ViewLogits:
     """The class logits of one view of an image: at one scale, mirrored or not.
 
-    `logits` (K,h,w) · `resized` height and width of the view, without padding · `original` those of the image itself ·
-    `flipped` whether the view is the mirror image.
+    Attributes:
+        logits: (K,h,w) of the last stage.
+        resized: height and width of the view, without padding.
+        original: height and width of the image itself.
+        flipped: whether the view is the mirror image.
     """
 
     logits: Tensor
@@ -51,17 +54,17 @@ def look(
     window: tuple[int, int] | None = None,
     stride: tuple[int, int] | None = None,
 ) -> list[ViewLogits]:
-    """One look at an image, or two: at its mirror image as well.
+    """One view of an image, or two with that of its mirror image. (1,3,h,w) -> [ViewLogits, ...]
 
     Args:
         predict: the network, see `Predict`.
-        inputs: (1,3,h,w), the normalised image without padding.
+        inputs: the normalised image without padding.
         original: height and width of the image itself.
-        flip: whether to look at the mirror image too.
+        flip: whether to add the mirror image.
         window, stride: see `sliding_logits`; None shows the network the whole image at once.
 
     Raises:
-        ConfigError: a window or a stride that cannot be.
+        ConfigError: the window or the stride is impossible.
     """
     resized = (inputs.shape[2], inputs.shape[3])
 
@@ -75,19 +78,19 @@ def look(
 
 
 def sliding_logits(predict: Predict, images: Tensor, window: tuple[int, int], stride: tuple[int, int]) -> Tensor:
-    """Class logits from windows that slide over the images, averaged where they overlap. (B,3,H,W) -> (B,K,H,W)
+    """Class logits of windows that slide over the images, averaged where they overlap. (B,3,H,W) -> (B,K,H,W)
 
-    The last window of a row or column is moved back into the image, so all have the same size; one that is larger
+    All windows have the same size: the last one of a row or column is moved back into the image, and a window larger
     than the image is cut to it.
 
     Args:
         predict: the network, see `Predict`.
         images: normalised, without padding.
         window: height and width of a window, in pixels.
-        stride: from one window to the next, down and to the right: 1 to the window's own size.
+        stride: pixels from one window to the next, down and to the right; 1 to the window's own size.
 
     Raises:
-        ConfigError: a window below one pixel, or a stride that would skip pixels.
+        ConfigError: a window of less than one pixel, or a stride that would skip pixels.
     """
     if min(window) < 1 or any(not 1 <= step <= side for step, side in zip(stride, window, strict=True)):
         raise ConfigError(
@@ -100,7 +103,7 @@ def sliding_logits(predict: Predict, images: Tensor, window: tuple[int, int], st
         for columns in _windows(images.shape[3], window[1], stride[1]):
             part = images[:, :, rows, columns]
             logits = _stretch(predict(part).float(), (part.shape[2], part.shape[3]))
-            if total is count:  # the first window tells how many classes there are
+            if total is count:  # the first window shows how many classes there are
                 total = logits.new_zeros(*logits.shape[:2], *images.shape[2:])
             total[:, :, rows, columns] += logits
             count[rows, columns] += 1
@@ -108,12 +111,10 @@ def sliding_logits(predict: Predict, images: Tensor, window: tuple[int, int], st
 
 
 def best_classes(views: Sequence[ViewLogits]) -> tuple[Tensor, Tensor]:
-    """The most probable class of every pixel, by the mean over all views of an image.
+    """The most probable class of every pixel, by the mean over all views. -> labels (H,W) int64, probabilities (H,W)
 
-    -> labels (H,W) int64, its mean probability (H,W) float32. On a tie the class with the lower label wins.
-
-    One look needs no probabilities to compare its classes. There the probability is that of the best class on the
-    network's own grid, stretched.
+    On a tie the lower label wins. The probabilities are float32, 0 to 1. With one view the classes are compared by
+    their logits, and the probability is that of the best class on the network's own grid, resized.
     """
     if len(views) == 1:
         logits = views[0].logits.float()
@@ -132,7 +133,7 @@ def best_classes(views: Sequence[ViewLogits]) -> tuple[Tensor, Tensor]:
 
 
 def mean_probabilities(views: Sequence[ViewLogits]) -> Iterator[Tensor]:
-    """Class probabilities averaged over views of one image, a few classes at a time in label order: (k,H,W) each."""
+    """Class probabilities averaged over the views of an image, a few classes at a time in label order: (k,H,W) each."""
     totals = [_log_total(view) for view in views]
     for parts in zip(*(view.parts() for view in views), strict=True):
         mean = torch.zeros_like(parts[0])
@@ -147,8 +148,8 @@ def class_segments(
     """One segment for each class in an image, numbered 1, 2, ... by label. (H,W) int64, (H,W) -> id map, rows
 
     Returns:
-        The id map (H,W) int32, and for each segment its id, its label and its score: the mean probability of its
-        pixels. Those of classes with a lower one than `score` are void.
+        The id map (H,W) int32, and for each segment its id, label and score, the mean probability of its pixels.
+        Classes whose score is below `score` are void.
     """
     present, index, areas = labels.unique(return_inverse=True, return_counts=True)
     sums = torch.zeros(len(present), dtype=torch.float64, device=labels.device)
@@ -161,7 +162,7 @@ def class_segments(
 
 
 def _log_total(view: ViewLogits) -> Tensor:
-    """The logarithm of the softmax's denominator. -> (H,W)"""
+    """The logarithm of the softmax's denominator at each pixel. -> (H,W)"""
     total = torch.full(view.original, -torch.inf, device=view.logits.device)
     for part in view.parts():
         total = torch.logaddexp(total, part.logsumexp(dim=0))

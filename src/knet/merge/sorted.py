@@ -1,6 +1,4 @@
-"""From K-Net's masks and classes to results, as the official code does it (mmdet's chain of resizes, then K-Net's own
-merging).
-"""
+"""From K-Net's masks and classes to results as in the official code: mmdet's chain of resizes, then K-Net's merging."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,11 +17,14 @@ from knet.preprocess import ImageSizes
 
 @dataclass(slots=True)
 class Instances:
-    """Objects of an image; they may overlap. M objects, best first.
+    """The M objects of an image, best first. They may overlap.
 
-    `labels` (M,) int64 · `scores` (M,) float32 0..1 · `kernels` (M,) int64, the kernel that each comes from: one kernel
-    may give several, with other classes · `masks` M packed masks, None where an object has no pixel · `best` (H,W)
-    int32: 1 + the first object that has the pixel, 0 = none.
+    Attributes:
+        labels: (M,) int64.
+        scores: (M,) float32, 0 to 1.
+        kernels: (M,) int64, where each comes from; a kernel may give several objects, each of another class.
+        masks: M packed masks, None where an object has no pixel.
+        best: (H,W) int32, 1 + the first object that has the pixel, 0 = none.
     """
 
     labels: Tensor
@@ -34,11 +35,11 @@ class Instances:
 
 
 def enlarge(mask_logits: Tensor, times: int = 2) -> Tensor:
-    """Mask probabilities on a finer grid. (N,h,w) logits -> (N,times*h,times*w) 0..1 float32
+    """Mask probabilities on a grid `times` as fine: 2, or 4 in Video K-Net. (N,h,w) logits -> (N,...) 0..1 float32
 
-    times: 2, but 4 in Video K-Net; there logits become probabilities before they are resized further.
+    As in the official code the sigmoid comes here, between two resizes.
     """
-    if not len(mask_logits):  # which torch refuses to resize
+    if not len(mask_logits):  # torch refuses to resize nothing
         return mask_logits.new_zeros((0, times * mask_logits.shape[1], times * mask_logits.shape[2])).float()
     size = [times * side for side in mask_logits.shape[1:]]
     return F.interpolate(mask_logits.float()[None], size, mode="bilinear", align_corners=False)[0].sigmoid()
@@ -55,10 +56,13 @@ def panoptic_classes(
 ) -> tuple[Tensor, Tensor]:
     """Every kernel's class where stuff has kernels of its own. (N,K) logits -> scores (N,) 0..1, labels (N,) int64
 
-    The last kernels are those of the `stuff` labels, one each, in that order; the others take their best thing class.
-    thing_candidates: a candidate is a kernel with one thing class; things whose kernel is not among so many of the best
-    candidates get the score 0, so that they win no pixel (Video K-Net: 100 candidates of 100 kernels, and a kernel may
-    be in several).
+    The other kernels take their best thing class.
+
+    Args:
+        class_logits: of all kernels, those of stuff last.
+        stuff: the labels of stuff, in the order of their kernels.
+        thing_candidates: how many of the best combinations of a kernel and a thing class take part, see
+            `best_instances`. Kernels in none of them get the score 0 and win no pixel (Video K-Net: 100). None: all.
     """
     things = torch.tensor([label for label in range(class_logits.shape[1]) if label not in set(stuff)])
     things, stuff_labels = things.to(class_logits.device), torch.tensor(stuff, device=class_logits.device)
@@ -83,15 +87,14 @@ def merge_sorted(
 ) -> MergedMasks:
     """Gives every pixel to one mask (K-Net's panoptic merging). (N,h,w) 0..1, (N,), (N,), (K,) bool -> MergedMasks
 
-    A pixel goes to the mask with the largest score x probability, whether that mask is kept or not. A mask is kept if
-    the pixels it won are at least `overlap` of those where its probability is 0.5 or more, and if it is stuff or its
-    score is at least `score`. The pixels of all others become void.
+    Each pixel goes to the mask with the largest score x probability, whether that mask is kept or not. A mask is kept
+    if it won at least `overlap` times as many pixels as have a probability of 0.5 or more in it, and if it is stuff or
+    its score is at least `score`. The pixels of all others become void. `to_pixels` leads from the masks' grid to the
+    pixels, see `to_image`; without it they are the same.
 
-    `to_pixels` leads from the grid of the masks to the pixels, see `to_image`; without it they are the same.
-
-    The masks of the result are in order of falling score, so `number_segments` gives the best kept one the number 1.
-    The official numbers start at 0 instead, and category 0 x 1000 + number is then a map value equal to the one its
-    evaluation takes for void: a person that is the best segment counts as void there. Here it does not.
+    The masks of the result are in order of falling score, so `number_segments` gives the best one the number 1. The
+    official numbers start at 0, where category 0 x 1000 + number equals the value that the official evaluation takes
+    for void: a person that is the best segment counts as void there. Here it does not.
     """
     merging = backend(probabilities.device)
     to_pixels = to_pixels or stretch((probabilities.shape[1], probabilities.shape[2]))
@@ -104,9 +107,9 @@ def merge_sorted(
 
 
 def best_instances(class_logits: Tensor, count: int = 100) -> tuple[Tensor, Tensor, Tensor]:
-    """The best pairs of kernel and class of an image. (N,K) logits -> scores (M,) 0..1, labels (M,), kernels (M,)
+    """The best combinations of a kernel and a class. (N,K) logits -> scores (M,) 0..1, labels (M,), kernels (M,)
 
-    Best first, M = `count` or all there are.
+    Best first; M = `count`, or all there are.
     """
     scores = class_logits.float().sigmoid().flatten()
     scores, index = scores.topk(min(count, len(scores)))
@@ -122,23 +125,21 @@ def instances(
     score: float = 0.0,
     count: int = 100,
 ) -> Instances:
-    """The objects of an image. (N,h,w), (N,K) logits -> Instances of the original size: where the probability is
-    above 0.5
+    """The objects of an image, with masks where the probability exceeds 0.5. (N,h,w), (N,K) logits -> Instances
 
-    There is never more than one mask at full size.
+    Only one mask at a time exists at full size.
 
     Args:
-        mask_logits: of the last stage, for one image.
-        class_logits: of the last stage, for one image.
+        mask_logits, class_logits: of the last stage, for one image.
         sizes: of the image.
-        pack: makes of a mask (H,W) bool what is kept, such as `knet.data.files.masks.pack_mask`.
-        score: objects below are left out.
+        pack: turns a mask (H,W) bool into what is stored, such as `knet.data.files.masks.pack_mask`.
+        score: objects below it are left out.
         count: the most objects.
     """
     scores, labels, kernels = best_instances(class_logits, count)
     good = scores >= score
     scores, labels, kernels = scores[good], labels[good], kernels[good]
-    first: dict[int, int] = {}  # of a kernel's objects, the best: the others have the same mask and win no pixel
+    first: dict[int, int] = {}  # each kernel's best object: its others have the same mask and win no pixel
     for place, kernel in enumerate(kernels.tolist()):
         first.setdefault(kernel, place)
     probabilities = enlarge(mask_logits[list(first)])

@@ -1,4 +1,4 @@
-"""The fastest way to merge masks that is there: compiled for the processor, or for the GPU, or plain torch."""
+"""Chooses how masks are merged: by compiled code for the CPU or the GPU where that is possible, else by plain torch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 
 def backend(device: torch.device) -> ModuleType:
-    """The module with `share_pixels`, `masks_above_half` and `relabel` for tensors of a device; see `plain`.
+    """The module whose `share_pixels`, `masks_above_half` and `relabel` take tensors of a device, see `plain`.
 
-    `merge.pixels.streaming` needs Numba, `merge.pixels.gpu` Triton, which comes with torch for CUDA on Linux.
+    `streaming` needs Numba; `gpu` needs Triton, which comes with torch for CUDA on Linux. The results are equal.
     """
     return _first({"cpu": "streaming", "cuda": "gpu"}.get(device.type, "plain"))
 

@@ -1,7 +1,7 @@
-"""Which mask owns each pixel, without a single mask at full size: on a GPU, exactly what `merge.pixels.plain` gives.
+"""Which mask owns each pixel, on a GPU and without any mask at full size; the results equal those of `plain`.
 
-The idea is that of `streaming`, in Triton. Here torch bounds every mask on every tile of pixels, and one program a tile
-computes the masks that are left there. Nothing waits for the GPU.
+The idea is that of `streaming`, in Triton. Torch bounds every mask on every tile of pixels, and one program a tile
+computes the masks that these bounds leave there. Nothing waits for the GPU.
 """
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
@@ -23,13 +23,13 @@ __all__ = ["masks_above_half", "relabel", "share_pixels", "usable"]
 
 _TILE = (16, 32)  # pixels
 _SLACK, _TINY = 1e-6, 1e-30  # see `merge.pixels.streaming`
-_POSSIBLE, _MIXED = 1, 2  # what a tile has to ask of a mask: whether it wins pixels, how many of its pixels are large
+_POSSIBLE, _MIXED = 1, 2  # what bounds leave open for a mask on a tile: whether it wins pixels, how many are large
 
 
 def share_pixels(
     values: Tensor, scores: Tensor, stretch: Stretch, logits: bool, count: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """See `merge.pixels.plain.share_pixels`, whose results these are."""
+    """As `merge.pixels.plain.share_pixels`, with equal results."""
     grid, scores = values.float().contiguous(), scores.float().contiguous()
     bounds = grid.sigmoid() if logits else grid
     (height, width), tables, sources = stretch.size, list[Tensor](), list[Tensor]()
@@ -64,11 +64,11 @@ def share_pixels(
 
 @functools.cache
 def usable() -> bool:
-    """Whether Triton can build and run its program here; it needs a C compiler, for one. Warns if it cannot."""
+    """Whether Triton can build and run its program here, for which it needs a C compiler. Warns if it cannot."""
     try:
         one = torch.ones(1, 1, 1, device="cuda")
         share_pixels(one, one[0, 0], Stretch(*[Axis(np.zeros((1, 1), np.int32), np.ones((1, 1)))] * 2), logits=True)
-    except Exception as fault:  # of many kinds, from missing compilers to drivers
+    except Exception as fault:  # from missing compilers to drivers
         warnings.warn(f"Triton does not work here, so masks are merged the slow way: {fault}", stacklevel=2)
         return False
     return True
@@ -87,12 +87,12 @@ def _cached(axis_key: tuple[bytes, bytes, int], side: int, device: torch.device)
 
 
 def _on_device(axis: Axis, side: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """The table's indices and weights, and the source values of each tile, (tiles,span) int64, the last repeated."""
+    """The table's indices and weights, and the source values of each tile: (tiles,span) int64, the last repeated."""
     return _cached((axis.index.tobytes(), axis.weight.tobytes(), axis.index.shape[1]), side, device)
 
 
 def _over_tiles(bounds: Tensor, sources: Tensor, dim: int, most: bool) -> Tensor:
-    """Largest (or smallest) of the source values of each tile along an axis. (N,..) -> (N,..) with tiles there"""
+    """The largest (or smallest) source value of each tile along an axis. (N,...) -> (N,...), that axis now of tiles"""
     result = bounds.index_select(dim, sources[:, 0])
     for place in range(1, sources.shape[1]):
         other = bounds.index_select(dim, sources[:, place])
@@ -101,7 +101,7 @@ def _over_tiles(bounds: Tensor, sources: Tensor, dim: int, most: bool) -> Tensor
 
 
 def _lengths(side: int, tile: int) -> list[int]:
-    """The pixels of each tile along an axis."""
+    """How many pixels each tile has along an axis."""
     return [min(tile, side - start) for start in range(0, side, tile)]
 
 

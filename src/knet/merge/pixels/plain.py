@@ -1,7 +1,7 @@
-"""Which mask owns each pixel, written to be read: what the fast versions equal, and what runs without them.
+"""Which mask owns each pixel, written to be read: the reference of the fast versions, and what runs without them.
 
-Values of pixels are float64 (see `stretch`), what is compared is rounded to float32: masks that the original's float32
-would hardly tell apart are ties, which go to the first mask.
+Pixel values are computed in float64 (see `stretch`) and rounded to float32 before they are compared. So masks that the
+original's float32 could hardly distinguish are tied, and the first of them wins.
 """
 
 from collections.abc import Iterator
@@ -15,18 +15,18 @@ from knet.merge.pixels.stretch import Stretch
 def share_pixels(
     values: Tensor, scores: Tensor, stretch: Stretch, logits: bool, count: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gives every pixel to the mask with the largest score x probability there; on a tie to the first.
+    """Gives every pixel to the mask with the largest score x probability there, on a tie to the first.
 
     Args:
-        values: (N,h,w), N at least 1, finite: each mask's logits, or whatever is to be compared as it is.
+        values: (N,h,w), N at least 1, finite: each mask's logits, or values to be compared as they are.
         scores: (N,), 0 or more.
-        stretch: from the grid of (h,w) to pixels (H,W).
-        logits: whether the stretched values become probabilities by a sigmoid.
-        count: whether `large` is wanted; it is 0 otherwise.
+        stretch: from the grid (h,w) to the pixels (H,W).
+        logits: whether a sigmoid turns the resized values into probabilities.
+        count: whether to count `large`, which is 0 otherwise.
 
     Returns:
-        `owner` (H,W) int32, index of a mask · `won` (N,) int64, the pixels that each mask owns · `large` (N,) int64,
-        those where its probability is 0.5 or more.
+        `owner` (H,W) int32, the index of a mask; `won` (N,) int64, how many pixels each mask owns; `large` (N,) int64,
+        in how many its probability is 0.5 or more.
     """
     best, owner, large = torch.empty(0), torch.empty(0), list[Tensor]()
     for index, value in enumerate(values):
@@ -42,14 +42,14 @@ def share_pixels(
 
 
 def masks_above_half(probabilities: Tensor, stretch: Stretch) -> Iterator[Tensor]:
-    """Where each mask's stretched probability is above 0.5, one after the other. (N,h,w) -> (H,W) bool each"""
+    """Where the resized probability of each mask exceeds 0.5, one mask at a time. (N,h,w) -> (H,W) bool each"""
     for probability in probabilities:
         yield stretch(probability).float() > 0.5
 
 
 def relabel(owner: Tensor, numbers: Tensor) -> Tensor:
-    """Every pixel's new number, in the old one's place. (H,W) int32 -1 .. N-1, (N or more,) int32 -> (H,W) int32
+    """Replaces every number in `owner` by `numbers[it]`, in place. (H,W) int32 -1..N-1, (N or more,) int32 -> (H,W)
 
-    -1 takes the last number.
+    As an index, -1 takes the last of `numbers`.
     """
     return owner.copy_(numbers[owner])

@@ -1,12 +1,19 @@
-"""Which mask owns each pixel, without a single mask at full size: on the CPU, and exactly what `plain` gives.
+"""Which mask owns each pixel, on the CPU and without any mask at full size; the results equal those of `plain`.
 
-A bilinear resize never leaves the range of the values it mixes. So on a tile of pixels that mix the same few source
-values, a mask's largest and smallest of these bound it everywhere. A mask that stays below what another surely reaches
-owns no pixel of the tile; where one mask is left, no pixel has to be computed, and elsewhere only the masks that are
-left (see `merge.pixels.tile`). Numba compiles these loops at the first use and keeps the result on disk.
+A bilinear resize never leaves the range of the values that it mixes. So on a tile of pixels that mix the same few
+source values, the largest and the smallest of these bound a mask. A mask whose upper bound is below what another
+surely reaches owns no pixel of the tile. Where one mask is left, no pixel has to be computed; elsewhere only the masks
+that are left are (see `tile`). Numba compiles the loops at the first use and keeps the result on disk.
+
+For the owner of this code. It assumes finite float32 masks, weights of 0 to 1 that sum to 1 (bilinear, not bicubic),
+and that `_SLACK` covers the rounding of float32 bounds under Numba's fastmath flags (`compiled_any_order`). It pays:
+`benchmarks/merge.py` measured 29.7 ms and 13 MB for 100 masks at 1024x2048, the original's way 12.6 s and 3.8 GB
+(benchmarks/README.md, "From an image to its map"). When torch or Numba changes, tests/merge/pixels/test_streaming.py
+fails first: `test_positions_are_those_of_torch` if torch resizes in another way,
+`test_pixels_are_shared_as_by_the_plain_way` if a bound is too tight.
 """
 # mypy: disable-error-code="no-untyped-def"
-# (Numba's functions take arrays, whose kinds are told in the docstrings.)
+# (Numba's functions take arrays; their docstrings give shapes and dtypes.)
 
 from __future__ import annotations
 
@@ -21,30 +28,30 @@ from knet.compiled import compiled, compiled_any_order
 from knet.merge.pixels.stretch import Axis, Stretch
 from knet.merge.pixels.tile import contest, count_half, exact, mixing_weights
 
-_SLACK = np.float32(1e-6)  # relative: bounds are float32, so masks this close to each other are both computed
-_TINY = np.float32(1e-30)  # where bounds are smaller, rounding is no longer relative: all masks are computed
+_SLACK = np.float32(1e-6)  # relative: bounds are float32, so two masks this close are both computed
+_TINY = np.float32(1e-30)  # for smaller bounds rounding is no longer relative: all masks are computed
 _ABOVE, _BELOW = np.float32(0.5) + _SLACK, np.float32(0.5) - _SLACK
-_LONGEST = 32  # pixels of a tile in a row or column: what is computed for one stays in the processor's cache
-_PART = 2**17  # numbers of all masks that a thread looks at in one go
+_LONGEST = 32  # pixels along a side of a tile, so that its values fit the processor's cache
+_PART = 2**17  # values of all masks in a part, which one thread takes at a time
 
 
 def share_pixels(
     values: Tensor, scores: Tensor, stretch: Stretch, logits: bool, count: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """See `merge.pixels.plain.share_pixels`, whose results these are; with as many threads as torch has."""
+    """As `merge.pixels.plain.share_pixels`, with equal results and with as many threads as torch uses."""
     grid, scores = values.float().contiguous(), scores.float().contiguous()
     rows, columns = _tiles(stretch.rows), _tiles(stretch.columns)
     owner = np.empty(stretch.size, np.int32)
     tables = stretch.rows.index, stretch.rows.weight, stretch.columns.index, stretch.columns.weight
 
     def share(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        seen = grid[:, part[0, 2] : part[-1, 3]]  # a part at a time: all bounds would take as much memory as the masks
+        seen = grid[:, part[0, 2] : part[-1, 3]]  # a part at a time, as all bounds would be as large as the masks
         bounds = (seen.sigmoid() if logits else seen).permute(1, 2, 0).contiguous()
         arrays = grid.numpy(), bounds.numpy(), scores.numpy()
         return _share(*arrays, tables, part, columns, int(part[0, 2]), logits, count, owner)
 
-    threads = torch.get_num_threads()  # and several parts for each: a scene is busier in some rows than in others
-    smallest = -(-grid.numel() // _PART)  # 24 million pixels have masks of 150 MB
+    threads = torch.get_num_threads()  # with several parts each, as some rows of a scene are busier than others
+    smallest = -(-grid.numel() // _PART)  # an image of 24 million pixels has masks of 150 MB
     parts = np.array_split(rows, min(max(8 * threads, smallest), len(rows)))
     if threads == 1:
         counts = [share(part) for part in parts]
@@ -56,7 +63,7 @@ def share_pixels(
 
 
 def masks_above_half(probabilities: Tensor, stretch: Stretch) -> Iterator[Tensor]:
-    """See `merge.pixels.plain.masks_above_half`, whose results these are."""
+    """As `merge.pixels.plain.masks_above_half`, with equal results."""
     rows, columns = _tiles(stretch.rows), _tiles(stretch.columns)
     tables = stretch.rows.index, stretch.rows.weight, stretch.columns.index, stretch.columns.weight
     for map_ in probabilities.float().contiguous().numpy():
@@ -66,15 +73,18 @@ def masks_above_half(probabilities: Tensor, stretch: Stretch) -> Iterator[Tensor
 
 
 def relabel(owner: Tensor, numbers: Tensor) -> Tensor:
-    """See `merge.pixels.plain.relabel`."""
+    """As `merge.pixels.plain.relabel`."""
     _relabel(owner.numpy(), numbers.numpy())
     return owner
 
 
 def _tiles(axis: Axis) -> np.ndarray:
-    """Pixels cut where their source values change. -> (n,4) int64: first pixel, end, first source value, end"""
+    """Cuts an axis where the source values of its pixels change.
+
+    -> (n,4) int64: a tile's first pixel, its end, its first source value, their end
+    """
     first, end = axis.index.min(axis=1), axis.index.max(axis=1) + 1
-    # Much enlarged masks change their neighbours every few pixels; elsewhere pixels with up to five values are a tile.
+    # Masks enlarged four times or more keep two source values for several pixels; others get up to five to a tile.
     widest = max(int((end - first).max()), 2 if len(first) >= 4 * (end.max() - first.min()) else 5)
     tiles, start = list[tuple[int, int, int, int]](), 0
     for pixel in range(1, len(first) + 1):
@@ -86,17 +96,17 @@ def _tiles(axis: Axis) -> np.ndarray:
 
 @compiled
 def _share(values, bounds, scores, tables, rows, columns, offset, logits, count, owner):
-    """Writes the owners of the given rows of tiles; -> the pixels that each mask won, and where it is large.
+    """Writes the owners in the given rows of tiles. -> how many pixels each mask won, and in how many it is large
 
-    values (N,h,w), bounds (some rows from `offset`,w,N), scores (N,) float32 · tables of `Axis` · tiles of `_tiles` ·
-    owner (H,W) int32
+    values (N,h,w), bounds (rows from `offset`,w,N), scores (N,) float32; tables of `Axis`, tiles of `_tiles`; owner
+    (H,W) int32
     """
     masks, width = values.shape[0], values.shape[2]
     won, large = np.zeros(masks, np.int64), np.zeros(masks, np.int64)
     high, low = np.empty((width, masks), np.float32), np.empty((width, masks), np.float32)
     most, least, upper = np.empty(masks, np.float32), np.empty(masks, np.float32), np.empty(masks, np.float32)
     left = np.empty(masks, np.int64)
-    # Room for what is computed for one tile.
+    # Work space for one tile.
     pixels = _longest(rows[:, :2]) * _longest(columns[:, :2])
     cells = np.empty(_longest(rows[:, 2:]) * _longest(columns[:, 2:]), np.float32)
     weights, estimates = np.empty((len(cells), pixels), np.float32), np.empty((masks, pixels), np.float32)
@@ -132,7 +142,7 @@ def _share(values, bounds, scores, tables, rows, columns, offset, logits, count,
 
 @compiled
 def _above_half(map_, tables, rows, columns, mask):
-    """Writes where a map (h,w) float32 is above 0.5 on the pixels of mask (H,W) bool."""
+    """Writes into `mask` (H,W) bool where a map (h,w) float32 exceeds 0.5 on its pixels."""
     for row in rows:
         for column in columns:
             tile = map_[row[2] : row[3], column[2] : column[3]]
@@ -154,7 +164,7 @@ def _relabel(owner, numbers):
 
 @compiled
 def _extremes(bounds, high, low):
-    """Largest and smallest over a few rows. (rows,w,N) -> (w,N), (w,N)"""
+    """Largest and smallest over a few rows. (rows,w,N) -> (w,N), (w,N) in place"""
     for x in range(bounds.shape[1]):
         for n in range(bounds.shape[2]):
             high[x, n] = low[x, n] = bounds[0, x, n]
@@ -166,9 +176,12 @@ def _extremes(bounds, high, low):
                 low[x, n] = value if value < low[x, n] else low[x, n]
 
 
-@compiled_any_order  # without which a maximum is no vector operation
+@compiled_any_order  # otherwise a maximum is no vector operation
 def _bounds(high, low, scores, most, least, upper):
-    """Largest, smallest, largest x score over a few columns, (columns,N) -> (N,) each; -> what some mask reaches."""
+    """Largest, smallest and score x largest over a few columns, in place. (columns,N) -> (N,) each
+
+    -> the score x probability that some mask reaches in every pixel
+    """
     for n in range(len(scores)):
         most[n], least[n] = high[0, n], low[0, n]
     for x in range(1, len(high)):
@@ -185,7 +198,7 @@ def _bounds(high, low, scores, most, least, upper):
 
 @compiled
 def _possible(upper, reached, left):
-    """Puts the masks that may own a pixel into `left`, in order. -> their number"""
+    """Writes the masks that may own a pixel into `left`, in order. -> how many"""
     limit = reached - abs(reached) * _SLACK
     everything = abs(limit) < _TINY
     count = 0

@@ -1,9 +1,9 @@
-"""How maps on a small grid become maps on an image's pixels: bilinear resizing as a table for each axis.
+"""From maps on a small grid to maps on an image's pixels: bilinear resizing, as a table for each axis.
 
 The tables hold the positions of torch's bilinear resize (align_corners=False); a chain of resizes with crops between
-becomes one table. Everything that needs a pixel's value computes it from them in float64, in this order of operations,
-and so gets the same number, whether it does so for whole maps, for single pixels, on a processor or on a GPU. (torch's
-own float32 resize gives other last digits for other shapes and numbers of threads.)
+becomes one table. Whoever needs a pixel's value computes it from them in float64, in the same order of operations, and
+so gets the same number, for whole maps and for single pixels, on a CPU and on a GPU. (The last digits of torch's own
+float32 resize depend on the shape and the number of threads.)
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One axis: pixel o is the sum over t of `weight[o, t]` x source[`index[o, t]`]. (n,T) int32, (n,T) float64
+    """One axis: pixel i is the sum over t of `weight[i, t]` x source[`index[i, t]`].
 
-    Indices of a pixel ascend, those of weight 0 aside, which repeat another.
+    Attributes:
+        index: (n,T) int32, ascending for each pixel, except that an index of weight 0 repeats another.
+        weight: (n,T) float64.
     """
 
     index: np.ndarray
@@ -53,12 +55,12 @@ class Stretch:
 
 @functools.lru_cache(maxsize=16)  # the images of a run have few sizes
 def stretch(source: tuple[int, int], *steps: tuple[int, int], crop: tuple[int, int] | None = None) -> Stretch:
-    """Resizes from a size to the next and so on; with `crop`, only this left upper part goes into the last.
+    """A chain of resizes, with an optional crop before the last.
 
     Args:
-        source: height and width of the map that there is.
+        source: height and width of the map.
         steps: heights and widths to resize to, one after the other; none leaves the map as it is.
-        crop: what of the map before the last step is taken.
+        crop: height and width of the upper left part that goes into the last step; None takes all.
     """
     rows, columns = (
         _chain(source[axis], [step[axis] for step in steps], None if crop is None else crop[axis]) for axis in (0, 1)
@@ -79,7 +81,7 @@ def _chain(source: int, steps: list[int], crop: int | None) -> Axis:
 
 
 def _positions(source: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Both neighbours of each pixel and the share of the second, rounded to float32 where torch rounds."""
+    """Both source values of each pixel and the share of the second, rounded to float32 where torch rounds."""
     one, half = np.float32(1), np.float32(0.5)
     position = np.float32(source) / np.float32(size) * (np.arange(size, dtype=np.float32) + half) - half
     position = np.maximum(position, 0)
@@ -89,7 +91,7 @@ def _positions(source: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def _joined(index: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same with ascending indices, each once, and without columns that nobody needs."""
+    """The same table with ascending indices, each once, and without columns that no pixel needs."""
     index = np.where(weight == 0, index[:, :1], index)
     order = index.argsort(axis=1, kind="stable")
     index, weight = (np.take_along_axis(table, order, 1) for table in (index, weight))

@@ -1,7 +1,13 @@
-"""Who owns the pixels of one tile: pixels that mix the same few cells of every mask's grid.
+"""Which mask owns each pixel of one tile: pixels that mix the same few cells of every mask's grid.
 
-Most pixels are decided by estimates in float32, which are computed for many pixels at once and whose errors are known;
-the others, by values that are exactly those of `plain`. Functions are Numba's; docstrings tell what arrays are.
+Estimates in float32, computed for many pixels at once and with known bounds of their errors, decide most pixels; values
+equal to those of `plain` decide the rest. All functions are compiled by Numba; their docstrings give the arrays.
+
+For the owner of this code. `VALUE_ERROR`, `SIGMOID_ERROR` and `FLOOR` assume float32 with no more of Numba's fastmath
+flags than nnan, nsz and contract (`compiled_any_order`), the few cells of a bilinear resize, and the series in
+`estimate_sigmoid`. That it pays was measured together with `streaming` (see there). When Numba changes,
+`test_estimates_are_as_close_as_is_said` in tests/merge/pixels/test_streaming.py fails first: it allows a third of these
+errors. `test_pixels_are_shared_as_by_the_plain_way` fails if `exact` no longer equals `plain`.
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -11,20 +17,20 @@ import numpy as np
 
 from knet.compiled import compiled, compiled_any_order
 
-# Of values relative to the largest cell; of probabilities, beyond what the error of a logit does to them. Both are
-# three times what is found, or more.
+# The error of a value relative to the largest cell, and of a probability beyond what the error of its logit causes.
+# Both are at least three times what was measured.
 VALUE_ERROR, SIGMOID_ERROR = np.float32(4e-6), np.float32(1e-4)
-SMALLEST, LARGEST = np.float32(1e-30), np.float32(1e30)  # beyond them rounding is no longer relative, sums overflow
+SMALLEST, LARGEST = np.float32(1e-30), np.float32(1e30)  # below, rounding is not relative; above, sums may overflow
 _FLAT = np.float32(20)  # beyond it a sigmoid changes by less than FLOOR
 FLOOR = np.float32(1e-8)
-_HALF_LOGIT, _HALF = -(2.0**-24), 0.5 - 2.0**-26  # the least float64 whose probability, as float32, is 0.5
+_HALF_LOGIT, _HALF = -(2.0**-24), 0.5 - 2.0**-26  # the least logit and the least value that are 0.5 as float32
 
 
 @compiled
 def mixing_weights(row, column, tables, weights):
-    """How much each pixel has of each cell. Tiles as of `streaming._tiles`, tables of `Axis` -> (cells,pixels) in place
+    """The weight of each cell in each pixel. Tiles of `streaming._tiles`, tables of `Axis` -> (cells,pixels) in place
 
-    Pixels are counted row by row, as are cells.
+    Pixels and cells are counted row by row.
     """
     row_index, row_weight, column_index, column_weight = tables
     cells_wide, wide = column[3] - column[2], column[1] - column[0]
@@ -40,7 +46,7 @@ def mixing_weights(row, column, tables, weights):
 
 @compiled
 def gather(map_, row, column, cells):
-    """The cells of a map (h,w) in a tile, in place -> the largest magnitude among them"""
+    """Copies the cells of a map (h,w) that a tile mixes. -> the largest magnitude among them"""
     largest, place = np.float32(0), 0
     for y in range(row[2], row[3]):
         for x in range(column[2], column[3]):
@@ -52,7 +58,7 @@ def gather(map_, row, column, cells):
 
 @compiled_any_order
 def estimate(cells, weights, count, pixels, values):
-    """Values of pixels up to VALUE_ERROR x the largest cell. (count,) cells, (count,pixels) -> (pixels,) in place"""
+    """Pixel values, to VALUE_ERROR x the largest cell. (count,) cells, (count,pixels) -> (pixels,) in place"""
     for p in range(pixels):
         values[p] = cells[0] * weights[0, p]
     for c in range(1, count):
@@ -62,9 +68,9 @@ def estimate(cells, weights, count, pixels, values):
 
 @compiled_any_order
 def estimate_sigmoid(values, pixels):
-    """Logits become probabilities, up to SIGMOID_ERROR of theirs and FLOOR. (pixels,) in place
+    """Turns logits into probabilities, to a relative SIGMOID_ERROR plus FLOOR. (pixels,) in place
 
-    exp(-x) is (exp(-x / 256)) ** 256, and the inner one a short series.
+    exp(-x) is computed as exp(-x / 256) ** 256, the inner one by a short series.
     """
     for p in range(pixels):
         x = values[p]
@@ -87,7 +93,7 @@ def estimate_sigmoid(values, pixels):
 
 @compiled
 def exact(map_, tables, y, x):
-    """A pixel's value in the order of operations of `Stretch`. -> float64"""
+    """A pixel's value, in the order of operations of `Stretch`. -> float64"""
     row_index, row_weight, column_index, column_weight = tables
     value = 0.0
     for t in range(column_index.shape[1]):
@@ -101,7 +107,7 @@ def exact(map_, tables, y, x):
 
 @compiled_any_order
 def _surely_and_perhaps(values, pixels, limit, margin):
-    """How many values are above a limit for sure, and how many may be either above or below."""
+    """How many values surely exceed a limit, and how many may or may not."""
     surely = perhaps = 0
     for p in range(pixels):
         surely += values[p] > limit + margin
@@ -111,7 +117,7 @@ def _surely_and_perhaps(values, pixels, limit, margin):
 
 @compiled
 def count_half(map_, logits, row, column, tables, weights, cells, values):
-    """In how many pixels of a tile the probability of a map (h,w) is 0.5 or more, as float32."""
+    """In how many pixels of a tile the probability of a map (h,w), as float32, is 0.5 or more."""
     pixels = (row[1] - row[0]) * (column[1] - column[0])
     largest = gather(map_, row, column, cells)
     limit = _HALF_LOGIT if logits else _HALF
@@ -136,7 +142,7 @@ def _count_exactly(map_, limit, row, column, tables):
 
 @compiled_any_order
 def _highest(estimates, count, pixels, best):
-    """The best of several estimates. (count,pixels) -> (pixels,) in place"""
+    """The largest of several estimates. (count,pixels) -> (pixels,) in place"""
     for p in range(pixels):
         best[p] = estimates[0, p]
     for c in range(1, count):
@@ -146,7 +152,7 @@ def _highest(estimates, count, pixels, best):
 
 @compiled_any_order
 def _close(estimates, count, pixels, floor, close, winner):
-    """How many estimates are not below a floor, and the last such. (count,pixels), (pixels,) -> (pixels,) in place"""
+    """How many estimates reach a floor, and the last that does. (count,pixels), (pixels,) -> (pixels,) each in place"""
     for p in range(pixels):
         close[p] = 0
     for c in range(count):
@@ -158,10 +164,10 @@ def _close(estimates, count, pixels, floor, close, winner):
 
 @compiled
 def contest(values, scores, left, logits, row, column, tables, room, owner):
-    """Gives each pixel of a tile to one of the masks `left`: see `plain.share_pixels`. Writes into `owner`.
+    """Gives each pixel of a tile to one of the masks `left` by the rule of `plain.share_pixels`. Writes into `owner`.
 
-    values (N,h,w), scores (N,) · room: the weights of `mixing_weights`, and arrays to work in: cells, estimates
-    (N,pixels), floor, close and winner (pixels,).
+    values (N,h,w), scores (N,); room: the weights of `mixing_weights`, and work space: cells, estimates (N,pixels),
+    floor, close and winner (pixels,).
     """
     weights, cells, estimates, floor, close, winner = room
     wide, pixels = column[1] - column[0], (row[1] - row[0]) * (column[1] - column[0])
@@ -180,7 +186,7 @@ def contest(values, scores, left, logits, row, column, tables, room, owner):
             estimate_sigmoid(estimates[c], pixels)
         estimates[c, :pixels] *= scores[n]
     _highest(estimates, len(left), pixels, floor)
-    # Two estimates, each wrong by this much at the most: who is further below the best is not the best.
+    # Each estimate is wrong by at most this much, so one that is further below the best than twice that cannot win.
     relative = SIGMOID_ERROR + VALUE_ERROR * largest if logits else np.float32(0)
     margin = (FLOOR * top if logits else margin) + SMALLEST
     for p in range(pixels):
