@@ -18,7 +18,7 @@ from knet.inference.segmenter import normalize_and_pad
 from knet.models.video import RTVideoKNet, VideoKNet, track_embedding
 from knet.models.zoo import entry
 from knet.structures import Target
-from knet.training.criterion import pairs_of
+from knet.training.criterion import join_matches
 from knet.training.criterion_image import KNetCriterion
 from knet.training.criterion_rtknet import Criterion
 from knet.training.criterion_video import (
@@ -354,8 +354,8 @@ def test_held_segments_have_their_kernel_at_every_stage(kind: str) -> None:
         kernels, segments = own
         if kind == "video" and s > 1:  # the stuff class of the image has a kernel of its own, 4 the second of these
             kernels, segments = torch.cat([kernels, torch.tensor([6 + 1])]), torch.cat([segments, torch.tensor([0])])
-        pairs = pairs_of([Match(kernels, segments)], output.mask_logits.device)
-        for name, loss in frame.mask_losses(output, truth, pairs, len(kernels)).items():
+        matched = join_matches([Match(kernels, segments)], output.mask_logits.device)
+        for name, loss in frame.mask_losses(output, truth, matched, len(kernels)).items():
             torch.testing.assert_close(losses[f"s{s}_{name}"], loss)
 
 

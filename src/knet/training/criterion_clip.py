@@ -1,8 +1,9 @@
-"""The losses of Video K-Net for clips: K-Net's for every frame, and the same of the masks in all frames for the clip.
+"""The losses of Video K-Net for clips: K-Net's losses for each frame, and for the clip those of masks over all frames.
 
-From the official code (github.com/lxtGH/Video-K-Net, `knet_vis`); no paper describes them. A frame's stages are matched
-by what enters them, anew for each frame. The clip's stages are matched by what they make, over all frames at once, so
-that a kernel becomes one object; the last of them, which judges no classes, keeps the matches of the one before.
+They follow the official code (github.com/lxtGH/Video-K-Net, `knet_vis`); no paper describes them. The stages of a frame
+are matched by the masks that enter them, separately for each frame. The stages of the clip are matched by the masks
+that they make, over all frames at once, so that a kernel becomes one object; the last of them, which predicts no
+classes, keeps the matches of the one before.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ from torch import Tensor
 
 from knet.errors import DataError
 from knet.models.clip import is_clip
-from knet.structures import Output, Target
-from knet.training.criterion import Counts, Outputs, Pairs, Targets, Truth, on_grid, pairs_of, share_counts
+from knet.structures import Target
+from knet.training.criterion import Counts, Outputs, Targets, Truth, join_matches, on_grid, share_counts
 from knet.training.criterion_image import KNetCriterion
-from knet.training.losses import dice_loss, mask_loss
 from knet.training.match import Match, assign, matching_cost
 
 
@@ -29,21 +29,23 @@ class ClipCriterion(KNetCriterion):
     Keys: those of `KNetCriterion` for the frames; `clip1_loss_mask`, `clip1_loss_dice`, `clip1_loss_cls` and so on for
     every clip stage, the last one without classes.
 
-    There is a target for each frame, those of a clip one after the other. The targets of a clip have the same `labels`,
-    so that a number means the same object in all its frames; where no pixel has it, the object is not in the frame.
-    `frames` of them are a clip.
+    There is one target for each frame, and the targets of a clip follow each other. They have the same `labels`, so
+    that a number means the same object in the whole clip; an object without pixels is not in that frame.
+
+    Attributes:
+        frames: how many frames make a clip.
     """
 
     frames: int = 5
 
-    def __call__(
+    def __call__(  # type: ignore[override]  # no object of a clip is held
         self, outputs: Outputs, targets: Targets, noise: Tensor | None = None, counts: Counts | None = None
     ) -> dict[str, Tensor]:
-        """S outputs, B x T targets -> weighted scalar losses in float32. `counts` as of `count`.
+        """S outputs, B x T targets -> weighted scalar losses in float32. `counts` as from `count`.
 
         Raises:
-            DataError: clips of another length than `frames`, another number of targets, or several lists of labels in
-                a clip.
+            DataError: clips have another length than `frames`, the number of targets does not fit, or the targets of a
+                clip differ in their labels.
         """
         of_frames = [output for output in outputs if not is_clip(output)]
         of_clips = [output for output in outputs if is_clip(output)]
@@ -58,16 +60,18 @@ class ClipCriterion(KNetCriterion):
         losses = KNetCriterion.__call__(self, of_frames, visible, None, frame_counts)
         truth = self.tubes(of_frames, targets)
         for s, (output, match) in enumerate(zip(of_clips, self.match_clips(of_clips, truth), strict=True), start=1):
-            pairs = pairs_of(match, output.mask_logits.device)
-            stage = self._tube_losses(output, truth, pairs, counts.matched)
+            matched = join_matches(match, output.mask_logits.device)
+            stage = self.mask_losses(output, truth, matched, counts.matched)
+            if output.class_logits is not None:
+                stage["loss_cls"] = self.class_loss(output.class_logits, truth, matched, counts.matched)
             losses |= {f"clip{s}_{name}": loss for name, loss in stage.items()}
         return losses
 
     def count(self, targets: Targets, kernels: int, parts: int = 1) -> Counts:
-        """What the losses of a batch are divided by, of which every process has `targets`.
+        """What the losses of a batch are divided by; `targets` are the share of this process.
 
-        `segments`: objects in single frames that get one of `kernels` · `matched`: objects of clips that do. The
-        official code takes the mean over processes for class losses alone.
+        `segments` counts the objects of single frames that get one of `kernels`, `matched` those of clips. The official
+        code takes the mean over processes for class losses alone.
         """
         visible = [present(target) for target in targets]
         return share_counts(_matched(visible, kernels), _matched(self._firsts(targets), kernels), parts)
@@ -80,7 +84,7 @@ class ClipCriterion(KNetCriterion):
         return Truth(masks, whole.labels[:: self.frames], whole.semantic, [len(first.labels) for first in firsts])
 
     def match_clips(self, outputs: Outputs, truth: Truth) -> list[list[Match]]:
-        """Which kernel is given which object: [clip stage][clip], on the CPU. Outputs of clips, truth as of `tubes`."""
+        """Which kernel is matched to which object: [clip stage][clip], on the CPU. Truth as from `tubes`."""
         costs = [
             matching_cost(
                 tubes_on_grid(output.mask_logits.detach(), truth),
@@ -95,18 +99,6 @@ class ClipCriterion(KNetCriterion):
         matches, invalid = assign(costs, truth.counts)
         self.invalid_costs += invalid
         return matches + matches[-1:] * (len(outputs) - len(matches))
-
-    def _tube_losses(self, output: Output, truth: Truth, pairs: Pairs, count: float) -> dict[str, Tensor]:
-        """The losses of a clip stage."""
-        logits = tubes_on_grid(output.mask_logits[pairs.image, pairs.kernel][None], truth)[0]
-        masks = truth.masks[pairs.image, pairs.segment]
-        losses = {
-            "loss_mask": self.mask_weight * mask_loss(logits, masks, count),
-            "loss_dice": self.dice_weight * dice_loss(logits, masks, count),
-        }
-        if output.class_logits is not None:
-            losses["loss_cls"] = self.class_loss(output.class_logits, truth, pairs, count)
-        return losses
 
     def _firsts(self, targets: Targets) -> list[Target]:
         """The first frame's target of each clip."""
@@ -123,7 +115,7 @@ class ClipCriterion(KNetCriterion):
 
 
 def present(target: Target) -> Target:
-    """The target of a frame without the objects that have no pixel in it; the others are numbered anew."""
+    """The target of a frame without the objects that have no pixel in it; the others are renumbered."""
     ids = target.id_map.long()
     numbers = ids.unique()
     numbers = numbers[numbers > 0]
@@ -133,7 +125,7 @@ def present(target: Target) -> Target:
 
 
 def tubes_on_grid(mask_logits: Tensor, truth: Truth) -> Tensor:
-    """Masks resized frame by frame. (B,N,T,h,w) of any size -> (B,N,T,h,w) float32 on the losses' grid"""
+    """Resizes masks frame by frame to the losses' grid. (B,N,T,h,w) of any size -> (B,N,T,h,w) float32"""
     B = len(mask_logits)
     return on_grid(mask_logits.flatten(0, 1), truth).unflatten(0, (B, -1))
 

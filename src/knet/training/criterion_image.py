@@ -1,8 +1,8 @@
 """The losses of K-Net for images: panoptic and instance segmentation (Zhang et al., NeurIPS 2021, section 3.3).
 
-Things are matched with the learned kernels by the masks that *enter* a stage, not by those it makes: the stage is told
-what to make of the kernels it gets. Stuff is not matched: each of its kernels stands for one class from the start.
-Where paper and official code (github.com/ZwwWayne/K-Net) differ, this follows the code.
+Things are matched with the learned kernels by the masks that *enter* a stage, not by those that it makes, so the stage
+learns what to make of the kernels it gets. Stuff is not matched: each of its kernels stands for one class from the
+start. Where paper and official code (github.com/ZwwWayne/K-Net) differ, this follows the code.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from knet.structures import Output
 from knet.training.criterion import (
     Counts,
     MaskCriterion,
+    Matched,
     Outputs,
-    Pairs,
     Targets,
     Truth,
+    join_matches,
     on_grid,
     owned,
-    pairs_of,
     share_counts,
 )
 from knet.training.losses import IGNORE, focal_loss, rank_loss
@@ -34,11 +34,13 @@ from knet.training.match import Match, assign, last_owners, matching_cost
 
 @dataclass(slots=True)
 class Split:
-    """A batch's truth for K-Net.
+    """A batch's truth for K-Net, things and stuff apart.
 
-    `truth` holds the things, `counts` of them in each image of T; behind these come the S stuff classes, one column
-    each, empty where an image lacks the class. `numbers` has for each image the segments of its target that are things,
-    ascending, `present` the numbers (of S) of the classes in it.
+    Attributes:
+        truth: T columns for things, of which an image uses the first `counts`; then one for each of the S stuff
+            classes, empty where an image lacks the class.
+        numbers: for each image, which segments of its target are things, ascending.
+        present: for each image, which of the S stuff classes it has.
     """
 
     truth: Truth
@@ -47,11 +49,11 @@ class Split:
 
     @property
     def things(self) -> int:
-        """T, columns for things."""
+        """T, the number of columns for things."""
         return max(self.truth.counts, default=0)
 
     def joined(self, match: Sequence[Match], kernels: int, stuff_first: bool) -> list[Match]:
-        """The matches of things, and of every stuff class in an image with the kernel that stands for it."""
+        """The matches of things, and those of each stuff class in an image with the kernel that stands for it."""
         joined = []
         for things, stuff in zip(match, self.present, strict=True):
             both = [things, Match(kernels + stuff, self.things + stuff)]
@@ -67,44 +69,52 @@ class KNetCriterion(MaskCriterion):
     Keys: `loss_seg` of the semantic branch; `s1_loss_mask` and `s1_loss_dice` of the initial masks; `s2_loss_mask`,
     `s2_loss_dice`, `s2_loss_cls` and so on for every update; with stuff also `s1_loss_rank` and so on.
 
-    `stuff` are the labels of stuff in the order of their kernels, as the network has them. Several segments of one of
-    these classes count as one. Void and padding belong to nothing: every mask is taught to be empty there.
+    Void and padding belong to no segment: every mask learns to be empty there.
+
+    Attributes:
+        stuff: the labels of stuff in the order of the network's kernels. All segments of such a class count as one.
+        stage_rank: whether kernels compete for pixels after their updates, too.
+        floors: of probabilities in the matching costs, see `matching_cost`.
     """
 
     stuff: tuple[int, ...] = ()
-    stage_rank: bool = True  # whether kernels compete for pixels after their updates, too
-    floors: tuple[float, float] = (0.0, 0.0)  # of probabilities in the matching costs, see `matching_cost`
+    stage_rank: bool = True
+    floors: tuple[float, float] = (0.0, 0.0)
 
     def __call__(
-        self, outputs: Outputs, targets: Targets, noise: Tensor | None = None, counts: Counts | None = None
+        self,
+        outputs: Outputs,
+        targets: Targets,
+        noise: Tensor | None = None,
+        counts: Counts | None = None,
+        held: Sequence[Match] | None = None,
     ) -> dict[str, Tensor]:
         """S outputs, B targets -> weighted scalar losses in float32.
 
-        `counts` as of `count`; without them the targets are the whole batch. Nothing is drawn, so no `noise` is used.
+        Args:
+            outputs: of all stages, the initial masks first.
+            targets: of the same images.
+            noise: not used, as nothing is drawn.
+            counts: as from `count`; without them the targets are the whole batch.
+            held: things of each target whose kernel is fixed beforehand, at every stage.
         """
-        return self.compute(outputs, targets, counts)
-
-    def compute(
-        self, outputs: Outputs, targets: Targets, counts: Counts | None = None, held: Sequence[Match] | None = None
-    ) -> dict[str, Tensor]:
-        """The same. `held` are things of each target that have their kernel beforehand, at every stage."""
         split, kernels = self.split(self.prepare(outputs, targets)), outputs[0].mask_logits.shape[1]
         counts = _counts(split, kernels) if counts is None else counts
         matches = self.match(outputs, split, held)
         losses = self._initial(outputs[0], split, matches[0], counts)
         for s, (output, match) in enumerate(zip(outputs[1:], matches, strict=True), start=2):
-            pairs = pairs_of(split.joined(match, kernels, stuff_first=False), output.mask_logits.device)
-            stage = self._masks(output, split.truth, pairs, counts.segments, self.stage_rank)
+            matched = join_matches(split.joined(match, kernels, stuff_first=False), output.mask_logits.device)
+            stage = self._masks(output, split.truth, matched, counts.segments, self.stage_rank)
             assert output.class_logits is not None
             learned = self._learned(output.class_logits, kernels)
-            stage["loss_cls"] = self.class_loss(output.class_logits, split.truth, pairs, counts.segments, learned)
+            stage["loss_cls"] = self.class_loss(output.class_logits, split.truth, matched, counts.segments, learned)
             losses |= {f"s{s}_{name}": loss for name, loss in stage.items()}
         return losses
 
     def count(self, targets: Targets, kernels: int, parts: int = 1) -> Counts:
-        """What the losses of a batch are divided by, of which every process has `targets`.
+        """What the losses of a batch are divided by; `targets` are the share of this process.
 
-        `matched`: things that get one of `kernels` · `segments`: these and the stuff classes in the images. The
+        `matched` counts the things that get one of `kernels`, `segments` also the stuff classes in the images. The
         official code takes the mean over processes for class losses alone.
         """
         stuff, things, present = set(self.stuff), 0, 0
@@ -134,11 +144,11 @@ class KNetCriterion(MaskCriterion):
         return Split(Truth(masks, labels, truth.semantic, counts), own, present)
 
     def match(self, outputs: Outputs, split: Split, held: Sequence[Match] | None = None) -> list[list[Match]]:
-        """Which kernel is given which thing, judged by each output but the last: [output][image], on the CPU."""
+        """Which kernel is matched to which thing by each output but the last: [output][image], on the CPU."""
         return self._match(outputs[:-1], split, outputs[0].mask_logits.shape[1], held)
 
     def last_match(self, outputs: Outputs, targets: Targets) -> list[Match]:
-        """Which kernel of the last output is given which thing of its target, in each image."""
+        """Which kernel of the last output is matched to which thing of its target, for each image."""
         split = self.split(self.prepare(outputs, targets))
         matches = self._match(outputs[-1:], split, outputs[0].mask_logits.shape[1])[0]
         return [Match(match.kernels, own[match.segments]) for match, own in zip(matches, split.numbers, strict=True)]
@@ -146,7 +156,7 @@ class KNetCriterion(MaskCriterion):
     def _match(
         self, outputs: Outputs, split: Split, kernels: int, held: Sequence[Match] | None = None
     ) -> list[list[Match]]:
-        """Of the first `kernels` kernels, judged by each output."""
+        """Matches the first `kernels` kernels by each output."""
         truth, things = split.truth, split.things
         costs = []
         for output in outputs:
@@ -162,31 +172,31 @@ class KNetCriterion(MaskCriterion):
         return matches
 
     def _initial(self, output: Output, split: Split, match: Sequence[Match], counts: Counts) -> dict[str, Tensor]:
-        """The losses of the initial masks, among which is no stuff, and of the semantic branch."""
+        """The losses of the initial masks, none of which is of stuff, and of the semantic branch."""
         device = output.mask_logits.device
         losses = {}
         if output.semantic_logits is not None:
-            # Things come last, so where masks touch they own the pixel.
-            pairs = pairs_of(split.joined(match, output.mask_logits.shape[1], stuff_first=True), device)
-            labels = owned(last_owners, split.truth.labels[pairs.image, pairs.segment], split.truth, pairs)
+            # Things come last, so they own the pixels that they share with stuff.
+            matched = join_matches(split.joined(match, output.mask_logits.shape[1], stuff_first=True), device)
+            labels = owned(last_owners, split.truth.labels[matched.image, matched.segment], split.truth, matched)
             logits = on_grid(output.semantic_logits, split.truth)
             losses["loss_seg"] = self.semantic_weight * self.semantic_loss(logits, labels)
-        own = self._masks(output, split.truth, pairs_of(match, device), counts.matched, rank=True)
+        own = self._masks(output, split.truth, join_matches(match, device), counts.matched, rank=True)
         return losses | {f"s1_{name}": loss for name, loss in own.items()}
 
     def semantic_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The semantic branch's loss, unweighted. (B,K,h,w) logits, (B,h,w) int64 or IGNORE -> ()"""
         return labelled_focal_loss(logits, labels)
 
-    def _masks(self, output: Output, truth: Truth, pairs: Pairs, count: float, rank: bool) -> dict[str, Tensor]:
-        losses = self.mask_losses(output, truth, pairs, count)
+    def _masks(self, output: Output, truth: Truth, matched: Matched, count: float, rank: bool) -> dict[str, Tensor]:
+        losses = self.mask_losses(output, truth, matched, count)
         if rank and self.stuff:
-            owner = owned(last_owners, pairs.kernel, truth, pairs)
+            owner = owned(last_owners, matched.kernel, truth, matched)
             losses["loss_rank"] = self.rank_weight * rank_loss(on_grid(output.mask_logits, truth), owner)
         return losses
 
     def _learned(self, class_logits: Tensor, kernels: int) -> Tensor:
-        """Which classes a kernel is taught: things of things, a stuff kernel of its own alone. (N,K) bool"""
+        """Which classes each kernel learns: thing kernels all things, a stuff kernel its own class. -> (N,K) bool"""
         learned = torch.zeros(class_logits.shape[1:], dtype=torch.bool)
         learned[:kernels] = True
         learned[:kernels, list(self.stuff)] = False
@@ -195,10 +205,11 @@ class KNetCriterion(MaskCriterion):
 
 
 def labelled_focal_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """The semantic branch's loss: focal, all classes at all pixels. (B,K,h,w) logits, (B,h,w) int64 or IGNORE -> ()
+    """The semantic branch's focal loss, all classes at all pixels. (B,K,h,w) logits, (B,h,w) int64 or IGNORE -> ()
 
-    A pixel of no class is taught to be none of them. The sum is divided by the number of pixels with a class; those of
-    all processes count, whose values' mean is the loss of the whole (the official code's counts are each its own).
+    A pixel without a class learns to be none of them. The sum is divided by the mean over processes of the number of
+    pixels with a class, so that the mean of the processes' values is the loss of the whole batch. (In the official code
+    each process divides by its own number.)
     """
     K = logits.shape[1]
     classes = torch.where(labels == IGNORE, K, labels)
@@ -208,6 +219,6 @@ def labelled_focal_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _counts(split: Split, kernels: int) -> Counts:
-    """The counts of a batch that is not shared."""
+    """The counts of a batch that no other process shares."""
     things = sum(min(count, kernels) for count in split.truth.counts)
     return Counts(max(1, things + sum(map(len, split.present))), max(1, things))

@@ -1,8 +1,8 @@
-"""From what a network says and what it should find to the losses of RT-K-Net (Eqs. 6, 12).
+"""From a network's outputs and their targets to the losses of RT-K-Net (Eqs. 6, 12).
 
     targets --prepare--> truth on the losses' grid --match--> kernel <-> segment --compute--> {"s1_loss_mask": ..., ...}
 
-Each stage is matched anew, over all segments of an image. The losses live on a grid of a quarter of the padded image.
+Each stage is matched separately, with all segments of an image. The losses' grid is a quarter of the padded image.
 """
 
 from __future__ import annotations
@@ -20,16 +20,12 @@ from knet.training.criterion import (
     Outputs,
     Targets,
     Truth,
+    join_matches,
     on_grid,
     owned,
-    pairs_of,
     share_counts,
 )
-from knet.training.losses import (
-    instance_discrimination_loss,
-    rank_loss,
-    semantic_loss,
-)
+from knet.training.losses import instance_discrimination_loss, rank_loss, semantic_loss
 from knet.training.match import Match, assign, matching_cost, owners
 
 
@@ -41,9 +37,10 @@ class Criterion(MaskCriterion):
     first stage with classes on also `s2_loss_cls`; `loss_seg` from the first output, if it has semantic logits (a
     network gives them in training only), and `loss_inst_disc`, unless its weight is 0.
 
-    `pixels` is the number of pixels an image that the instance discrimination compares with each other; its cost grows
-    with the square. `match_pixels` limits the pixels that matching looks at, drawn for each image; None: all, as
-    official.
+    Attributes:
+        instance_weight: factor of `loss_inst_disc`.
+        pixels: how many pixels of an image the instance discrimination compares; its cost grows with the square.
+        match_pixels: how many pixels, drawn for each image, matching looks at; None takes all, as the official code.
     """
 
     instance_weight: float = 1.0
@@ -60,28 +57,32 @@ class Criterion(MaskCriterion):
     ) -> dict[str, Tensor]:
         """S outputs, B targets -> weighted scalar losses in float32.
 
-        `noise` (B, pixels of the grid) uniform in 0..1 decides which pixels are drawn; random when None. `counts` as
-        of `count`; without them the targets are the whole batch. `held` are segments of each target that have their
-        kernel beforehand, at every stage.
+        Args:
+            outputs: of all stages, the initial masks first.
+            targets: of the same images.
+            noise: (B, pixels of the grid) uniform in 0..1, decides which pixels are drawn; random if None.
+            counts: as from `count`; without them the targets are the whole batch.
+            held: segments of each target whose kernel is fixed beforehand, at every stage.
         """
         return self.compute(outputs, self.prepare(outputs, targets), noise, counts, held)
 
     def count(self, targets: Targets, kernels: int, parts: int = 1) -> Counts:
-        """The segments of a batch of which every process has `targets`, and how many of them get one of `kernels`.
+        """What the losses of a batch are divided by; `targets` are the share of this process.
 
-        The official code averages `segments` over processes too, but divides the mask and dice losses by the number of
-        matches in each process alone, so that its loss depends on how many share the batch.
+        `segments` counts all segments, `matched` those that get one of `kernels`. The official code averages `segments`
+        over processes too, but divides the mask and dice losses by the number of matches in each process alone, so its
+        loss depends on how many processes share the batch.
         """
         sizes = [len(target.labels) for target in targets]
         return share_counts(sum(sizes), sum(min(size, kernels) for size in sizes), parts)
 
     def last_match(self, outputs: Outputs, targets: Targets) -> list[Match]:
-        """Which kernel of the last output is given which segment of its target, in each image."""
+        """Which kernel of the last output is matched to which segment of its target, for each image."""
         return self.match(outputs[-1:], self.prepare(outputs, targets))[0]
 
     def match(self, outputs: Outputs, truth: Truth) -> list[list[Match]]:
-        """Which kernel is given which segment: [stage][image], on the CPU."""
-        return self._match([on_grid(o.mask_logits, truth) for o in outputs], outputs, truth, None)
+        """Which kernel is matched to which segment: [stage][image], on the CPU."""
+        return self._match([on_grid(output.mask_logits, truth) for output in outputs], outputs, truth, None)
 
     def compute(
         self,
@@ -91,7 +92,7 @@ class Criterion(MaskCriterion):
         counts: Counts | None = None,
         held: Sequence[Match] | None = None,
     ) -> dict[str, Tensor]:
-        """The same losses from truth that is already on the grid; predictions are resized to that grid."""
+        """The same losses from truth that is already on the grid, to which predictions are resized."""
         if counts is None:
             kernels = outputs[0].mask_logits.shape[1]
             matched = sum(min(count, kernels) for count in truth.counts)
@@ -130,7 +131,7 @@ class Criterion(MaskCriterion):
         if output.semantic_logits is not None:
             semantic = semantic_loss(on_grid(output.semantic_logits, truth), truth.semantic)
             losses["loss_seg"] = self.semantic_weight * semantic
-        if self.instance_weight:  # the one loss whose cost is felt
+        if self.instance_weight:  # the only loss that takes noticeable time
             features = on_grid(output.features, truth)
             instance = instance_discrimination_loss(features, truth.masks, noise, pixels=self.pixels)
             losses["loss_inst_disc"] = self.instance_weight * instance
@@ -140,14 +141,14 @@ class Criterion(MaskCriterion):
         self, output: Output, logits: Tensor, truth: Truth, match: Sequence[Match], counts: Counts
     ) -> dict[str, Tensor]:
         """The losses of one stage. `logits` (B,N,h,w) are the output's mask logits on the grid."""
-        pairs = pairs_of(match, logits.device)
-        # The official code ignores the largest number in the batch instead of "nobody". Where segments cover every
-        # pixel of the batch, that is a real kernel, which then learns no rank: a slip not repeated here.
-        owner = owned(owners, pairs.kernel, truth, pairs)
-        losses = self.mask_losses(output, truth, pairs, counts.matched)
+        matched = join_matches(match, logits.device)
+        # The official code ignores the largest owner in the batch instead of "nobody". Where segments cover all pixels
+        # of the batch, that is a real kernel, which then learns no rank: a slip that is not repeated here.
+        owner = owned(owners, matched.kernel, truth, matched)
+        losses = self.mask_losses(output, truth, matched, counts.matched)
         losses["loss_rank"] = self.rank_weight * rank_loss(logits, owner)
         if output.class_logits is not None:
-            losses["loss_cls"] = self.class_loss(output.class_logits, truth, pairs, counts.segments)
+            losses["loss_cls"] = self.class_loss(output.class_logits, truth, matched, counts.segments)
         return losses
 
 

@@ -17,9 +17,12 @@ class SemanticCriterion:
     """All losses of a training step of `KNetSemantic`, weighted; the loss to minimise is their plain sum.
 
     Keys: `s1_loss_seg` and so on for every stage (s1 = the class weights themselves), and `loss_seg` of the auxiliary
-    head. Logits are resized to the padded images; the mean runs over all their pixels, void and padding as zeros.
+    head. Logits are resized to the padded images. The mean is over all their pixels; void and padding count as zeros.
 
-    `stride` is that of the logits. `invalid_costs` stays 0: nothing is matched.
+    Attributes:
+        semantic_weight: factor of the auxiliary head's loss.
+        stride: image pixels to a pixel of the logits.
+        invalid_costs: always 0, as nothing is matched.
     """
 
     semantic_weight: float = 0.4
@@ -38,13 +41,14 @@ class SemanticCriterion:
         return losses
 
     def count(self, targets: Targets, kernels: int, parts: int = 1) -> Counts:
-        """Means over pixels need no counts: parts of a batch have equal shapes."""
+        """Ones: means over pixels need no counts, as the parts of a batch have equal shapes."""
         return Counts(1.0, 1.0)
 
     def label_maps(self, targets: Targets, size: tuple[int, int], device: torch.device) -> Tensor:
-        """(B,H,W) int64 labels of the padded images of `size`, or IGNORE.
+        """The labels of the padded images of `size`. -> (B,H,W) int64 or IGNORE
 
-        Raises: DataError if an image is larger than `size`.
+        Raises:
+            DataError: an image is larger than `size`.
         """
         maps = []
         for b, target in enumerate(targets):

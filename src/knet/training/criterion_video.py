@@ -1,9 +1,10 @@
-"""The losses of video networks: those of the image model on two frames, and those of the embeddings that tell objects
-apart (Video K-Net, Li et al., CVPR 2022, after QDTrack, Pang et al., CVPR 2021).
+"""The losses of video networks: those of the image model on two frames, and those of the embeddings by which objects
+are recognised (Video K-Net, Li et al., CVPR 2022, after QDTrack, Pang et al., CVPR 2021).
 
-A pair is a key frame, linked to a reference frame near it, and that reference frame as a first frame. Where paper and
-official code (github.com/lxtGH/Video-K-Net) differ, this follows the code. Shapes: B pairs, T segments of a key frame,
-R objects found in the key frame, S in the reference frame, C channels, E of embeddings.
+A pair is a key frame and a reference frame near it. The network sees the reference frame as a clip's first frame, and
+the key frame linked to it. Where paper and official code (github.com/lxtGH/Video-K-Net) differ, this follows the code.
+Shapes: B pairs, T segments of a key frame, R objects found in the key frame, S in the reference frame, C channels, E of
+embeddings.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from knet.training.criterion_rtknet import Criterion
 from knet.training.losses import in_float32, rank_loss
 from knet.training.match import Match
 
-_NEVER = -1e9  # a logit that no sum of exponentials notices
+_NEVER = -1e9  # a logit that adds nothing to a sum of exponentials
 
 
 @dataclass(slots=True, kw_only=True)
 class FrameCriterion(KNetCriterion):
-    """The losses of one frame of `VideoKNet`, which differ from the image model's: a finer grid, cross entropy over the
+    """The losses of one frame of `VideoKNet`. Unlike the image model's they have a finer grid, cross entropy over the
     classes for the semantic branch, and no rank loss after the updates.
     """
 
@@ -35,19 +36,8 @@ class FrameCriterion(KNetCriterion):
     stage_rank: bool = False
     floors: tuple[float, float] = (0.001, 0.01)
 
-    def __call__(
-        self,
-        outputs: Outputs,
-        targets: Targets,
-        noise: Tensor | None = None,
-        counts: Counts | None = None,
-        held: Sequence[Match] | None = None,
-    ) -> dict[str, Tensor]:
-        """As `KNetCriterion`. `held` are things of each target that have their kernel beforehand, at every stage."""
-        return self.compute(outputs, targets, counts, held)
-
     def semantic_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Softmax cross entropy. The mean runs over all pixels; those without a class count as zeros."""
+        """Softmax cross entropy, mean over all pixels; those without a class count as zeros."""
         return rank_loss(logits, labels)
 
 
@@ -55,17 +45,19 @@ class FrameCriterion(KNetCriterion):
 class VideoCriterion:
     """All losses of a training step of a video network, weighted; the loss to minimise is their plain sum.
 
-    Keys: those of `frame`, the losses of a single frame, for the key frame as they are and for the reference frame with
-    `ref_` in front; `loss_track` and `loss_track_aux`. `frame` is a `FrameCriterion` for networks with kernels of stuff
-    (`VideoKNet`), a `Criterion` for others (`RTVideoKNet`, unless it is given such kernels).
+    Keys: those of `frame`, for the key frame as they are and for the reference frame with the prefix `ref_`;
+    `loss_track` and `loss_track_aux`. The official code has neither `across` nor `steady`.
 
-    `stuff` are the labels of classes that have no objects: they get no embeddings. With `across`, objects of the other
-    pairs of a batch are others, too, if these are of other clips: so embeddings learn to tell an object from those that
-    are never seen beside it (those that are in another part or process are not known).
-
-    With `steady`, the kernel that an object has in the reference frame has it in the key frame, too, and only what
-    remains is matched: so a kernel that is linked to itself learns to follow its object (as the track queries of
-    TrackFormer do, Meinhardt et al., CVPR 2022). Official is without both.
+    Attributes:
+        frame: the losses of a single frame: a `FrameCriterion` for networks with kernels of stuff (`VideoKNet`), a
+            `Criterion` for others (`RTVideoKNet`, unless it is given such kernels).
+        stuff: the labels of classes without objects, which get no embeddings.
+        track_weight, similarity_weight: factors of `loss_track` and `loss_track_aux`.
+        across: whether an object is also contrasted with the objects of the batch's other clips, so that embeddings
+            learn to distinguish it from objects never seen beside it. Other parts and processes do not take part.
+        steady: whether an object keeps in the key frame the kernel it had in the reference frame, and only the rest is
+            matched. So a kernel that is linked to itself learns to follow its object, like the track queries of
+            TrackFormer (Meinhardt et al., CVPR 2022).
     """
 
     frame: FrameCriterion | Criterion
@@ -91,13 +83,14 @@ class VideoCriterion:
         """Outputs and targets of B pairs -> weighted scalar losses in float32.
 
         Args:
-            key_outputs: of the key frames, linked to the kernels of `reference_outputs[-1]`; not detached, as official.
+            key_outputs: of the key frames, linked to the kernels of `reference_outputs[-1]`, which are not detached, as
+                in the official code.
             reference_outputs: of the reference frames, as first frames.
             key_targets, reference_targets: B targets each.
             matches: for each pair (T,) int64, the segment of the reference target that is the same object, or -1.
-            clips: for each pair the number of its clip.
-            noise: as of `Criterion`.
-            counts: as of `count`; without them the targets are the whole batch.
+            clips: the number of each pair's clip.
+            noise: as for `Criterion`.
+            counts: as from `count`; without them the targets are the whole batch.
             embed: (...,C) linked kernels -> (...,E), the network's `embed`.
         """
         key_counts, reference_counts = (None, None) if counts is None else counts
@@ -111,13 +104,13 @@ class VideoCriterion:
 
     @property
     def invalid_costs(self) -> int:
-        """Matching costs that were not finite since the criterion was made."""
+        """How many matching costs were not finite since the criterion was made."""
         return self.frame.invalid_costs
 
     def count(
         self, key_targets: Targets, reference_targets: Targets, kernels: int, parts: int = 1
     ) -> tuple[Counts, Counts]:
-        """What the losses of the frames are divided by, see `frame.count`. Those of tracks are means over the pairs."""
+        """What the frames' losses are divided by, see `frame.count`; the losses of tracks are means over the pairs."""
         key, reference = (self.frame.count(targets, kernels, parts) for targets in (key_targets, reference_targets))
         return key, reference
 
@@ -129,9 +122,12 @@ class VideoCriterion:
         clips: Sequence[int],
         embed: Callable[[Tensor], Tensor],
     ) -> dict[str, Tensor]:
-        """The losses of embeddings, see `__call__`: of the kernels that the last outputs give to objects.
+        """The losses of the embeddings of matched kernels, see `__call__`.
 
-        last, objects: of the key frames, then of the reference frames; see `objects`.
+        Args:
+            last: the last outputs of the key frames and of the reference frames.
+            objects: the `objects` of both.
+            matches, clips, embed: as for `__call__`.
         """
         keys, references = (_embed(output, found, embed) for output, found in zip(last, objects, strict=True))
         losses = []
@@ -145,7 +141,7 @@ class VideoCriterion:
         return {"loss_track": self.track_weight * association, "loss_track_aux": self.similarity_weight * similarity}
 
     def objects(self, outputs: Outputs, targets: Targets) -> list[Match]:
-        """Which kernel of the last output is given which object of its target, in each image; stuff is left out."""
+        """Which kernel of the last output is matched to which object of its target, for each image, without stuff."""
         stuff = torch.tensor(self.stuff, dtype=torch.int64)
 
         def without_stuff(match: Match, target: Target) -> Match:
@@ -162,8 +158,8 @@ def _detached(output: Output) -> Output:
 
 
 def _embed(output: Output, objects: Sequence[Match], embed: Callable[[Tensor], Tensor]) -> Sequence[Tensor]:
-    """Embeddings of the objects of each image, (R,E) each. All go through the layers at once, also when there are none:
-    then the layers still get a gradient, of zeros, which distributed training waits for.
+    """Embeddings of the objects of each image, (R,E) each. All pass the layers at once, even if there are none: the
+    layers then get a gradient of zeros, for which distributed training waits.
     """
     assert output.linked is not None
     kernels = [linked[match.kernels.to(linked.device)] for linked, match in zip(output.linked, objects, strict=True)]
@@ -171,22 +167,22 @@ def _embed(output: Output, objects: Sequence[Match], embed: Callable[[Tensor], T
 
 
 def still_there(before: Match, matches: Tensor) -> Match:
-    """The objects of a reference frame that the key frame has, with the kernels they had. `matches` (T,) as above"""
+    """The objects of a key frame that the reference frame has too, with their kernels there. `matches` (T,) as above"""
     place, segments = (before.segments[:, None] == matches.cpu()).nonzero(as_tuple=True)
     return Match(before.kernels[place], segments)
 
 
 def same_object(key: Match, reference: Match, matches: Tensor) -> Tensor:
-    """Which objects found in the key frame are which of the reference frame's. `matches` as above -> (R,S) bool"""
+    """Which objects found in the key frame are which found in the reference frame. `matches` as above -> (R,S) bool"""
     return matches.cpu()[key.segments][:, None] == reference.segments
 
 
 @in_float32
 def association_loss(key: Tensor, reference: Tensor, same: Tensor) -> Tensor:
-    """An object should be nearer to itself in the other frame than to any other. (R,E), (S,E), (R,S) bool -> ()
+    """An object should be closer to itself in the other frame than to any other. (R,E), (S,E), (R,S) bool -> ()
 
-    log(1 + sum over p, n of exp(s_n - s_p)) for every object in the key frame that the reference frame has too, where s
-    are its dot products with all of that frame: p with the same object, n with others. The mean over such objects.
+    The mean, over the objects of the key frame that the reference frame has too, of log(1 + sum over p, n of
+    exp(s_n - s_p)), where s_p are an object's dot products with itself in the reference frame, s_n with all others.
     """
     products = key @ reference.T
     found = same.any(1)
@@ -201,8 +197,8 @@ def association_loss(key: Tensor, reference: Tensor, same: Tensor) -> Tensor:
 def similarity_loss(key: Tensor, reference: Tensor, same: Tensor, *, margin: float = 0.1, most: float = 3.0) -> Tensor:
     """Cosines should be 1 for the same object, at most `margin` for others. (R,E), (S,E), (R,S) bool -> ()
 
-    Squared error, mean over pairs. Where there are more than `most` times as many pairs of others as of the same, only
-    the worst of the others count.
+    Squared error, mean over all combinations. If more than `most` times as many are of different objects as of the
+    same, only the worst of the different ones count.
     """
     cosines = F.normalize(key, dim=1) @ F.normalize(reference, dim=1).T
     errors = ((cosines - margin * ~same).clamp(0, 1) - same.to(cosines.dtype)).square()

@@ -4,8 +4,8 @@
 
 Equation numbers are those of RT-K-Net (Schoen et al., IV 2023, section III), whose first four losses are K-Net's
 (Zhang et al., NeurIPS 2021); they apply to every stage, L_seg and L_inst once. Where paper and official code differ,
-the value is the code's. Everything is computed in float32 also under autocast. A loss of nothing (no matched mask,
-no labelled pixel) is a zero that still has a graph, so no image can stop a training run.
+the value is the code's. Everything is computed in float32, also under autocast. A loss of nothing (no matched mask, no
+labelled pixel) is a zero that still has a graph, so that no image can stop a training run.
 
 Shapes: B images, N kernels, M matched masks, T segments, K classes, C channels, h x w the pixels the losses look at.
 """
@@ -25,14 +25,14 @@ from knet.distributed import gather, mean_over_processes, world
 
 P = ParamSpec("P")
 
-IGNORE = -100  # no class, no kernel: torch's own default for "leave this pixel out"
-VOID_PENALTY = -99999.0  # the official code's sampling logit for void pixels: taken only when nothing else is left
+IGNORE = -100  # no class or no kernel: the `ignore_index` that is torch's default
+VOID_PENALTY = -99999.0  # the official code's sampling logit of void pixels, drawn only when nothing else is left
 
 
 def in_float32(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """The same function without autocast, on half-precision arguments lifted to float32 (float64 stays).
+    """The same function without autocast, its half-precision arguments converted to float32 (float64 stays).
 
-    Sums over the pixels of an image overflow float16 and lose small masks in bfloat16.
+    Sums over the pixels of an image overflow in float16, and lose small masks in bfloat16.
     """
 
     def lift(value: object) -> object:
@@ -65,8 +65,8 @@ def focal_loss(logits: Tensor, targets: Tensor, *, alpha: float = 0.25, gamma: f
 def mask_loss(logits: Tensor, masks: Tensor, count: float | None = None) -> Tensor:
     """Mask loss L_mask: binary cross entropy, mean over masks and pixels. (M,h,w) logits, (M,h,w) in 0..1 -> ()
 
-    Masks may be soft: at the edge of a segment a low-resolution pixel belongs to it only in part. `count` is the
-    number of masks to divide by where M is not it: a part of a batch divides by what its parts have on average.
+    Masks may be soft, as a low-resolution pixel at the edge of a segment belongs to it only in part. `count` replaces M
+    as the number of masks to divide by: a part of a batch divides by the mean number of its parts, see `Counts`.
     """
     total = F.binary_cross_entropy_with_logits(logits, masks.to(logits.dtype), reduction="sum")
     return total / (max(1, len(logits)) if count is None else count) / logits.shape[1:].numel()
@@ -76,8 +76,8 @@ def mask_loss(logits: Tensor, masks: Tensor, count: float | None = None) -> Tens
 def dice_loss(logits: Tensor, masks: Tensor, count: float | None = None, *, eps: float = 1e-3) -> Tensor:
     """Dice loss L_dice (V-Net form, squares below), mean over masks. (M,h,w) logits, (M,h,w) in 0..1 -> () in 0..1
 
-    Every mask counts the same whatever its size, which the mask loss does not give. `eps` is added once for each of
-    the two sums. `count`: see `mask_loss`.
+    Unlike in the mask loss, every mask counts the same whatever its size. `eps` is added to each of the two sums.
+    `count`: see `mask_loss`.
     """
     p, t = logits.sigmoid().flatten(1), masks.to(logits.dtype).flatten(1)
     overlap = 2 * (p * t).sum(1)
@@ -89,8 +89,8 @@ def dice_loss(logits: Tensor, masks: Tensor, count: float | None = None, *, eps:
 def rank_loss(logits: Tensor, owners: Tensor) -> Tensor:
     """Rank loss L_rank: the kernels compete for each pixel. (B,N,h,w) logits, (B,h,w) int64 kernel or IGNORE -> ()
 
-    N-way cross entropy: the kernel that owns a pixel should have the highest logit there. The mean runs over all
-    pixels; ignored ones count as zeros. Where kernels are classes it is K-Net's semantic loss.
+    Cross entropy over the N kernels: the one that owns a pixel should have the highest logit there. The mean is over
+    all pixels; ignored ones count as zeros. Where kernels are classes it is K-Net's semantic loss.
     """
     return F.cross_entropy(logits, owners, ignore_index=IGNORE, reduction="sum") / max(1, owners.numel())
 
@@ -99,12 +99,12 @@ def rank_loss(logits: Tensor, owners: Tensor) -> Tensor:
 def semantic_loss(logits: Tensor, labels: Tensor, *, share: float = 0.2) -> Tensor:
     """Auxiliary semantic loss L_seg: bootstrapped cross entropy. (B,K,h,w) logits, (B,h,w) int64 or IGNORE -> ()
 
-    Only the hardest `share` of the pixels of the batch counts. The paper calls the loss weighted, as in DeeperLab
-    (Yang et al., 2019); the official code weighs nothing, and divides the sum of the chosen by the number of all
-    labelled pixels, so the value is about `share` of a mean over the chosen.
+    Only the hardest `share` of the batch's pixels counts. The paper calls the loss weighted, as in DeeperLab (Yang et
+    al., 2019); the official code has no weights, and divides the sum over the chosen pixels by the number of all
+    labelled ones, so the value is about `share` times a mean over the chosen.
 
-    The batch is that of all processes, whose parts have equal shapes; the mean of their values is the loss of the
-    whole. (The official code chooses in each process by itself: its loss depends on how many share the batch.)
+    The pixels are chosen among those of all processes, whose parts have equal shapes; the mean of their values is the
+    loss of the whole batch. (The official code chooses in each process alone, so its loss depends on their number.)
     """
     losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none").flatten()
     chosen = int(share * losses.numel() * world())
@@ -119,13 +119,18 @@ def semantic_loss(logits: Tensor, labels: Tensor, *, share: float = 0.2) -> Tens
 def instance_discrimination_loss(
     features: Tensor, masks: Tensor, noise: Tensor | None = None, *, pixels: int = 4096, temperature: float = 0.3
 ) -> Tensor:
-    """Instance discrimination loss L_inst: pixels of one segment should look alike, others not (Eq. 11).
+    """Instance discrimination loss L_inst: pixels of one segment should look alike, others not (Eq. 11). -> ()
 
-    (B,C,h,w) features, (B,T,h,w) masks in 0..1 of which at most one exceeds 0.5 at a pixel, (B,h*w) uniform in 0..1
-    -> (). For `pixels` pixels an image (all, if there are fewer): cross entropy between softmax(similarity to all
-    chosen pixels / temperature) and "the same segment", the pixel itself included. As in the official code, similarity
-    is the cosine (paper: the product), the mean over pixels is taken (paper: sum), and stuff counts as well. `noise`
-    decides which pixels are drawn; random when None.
+    For each of `pixels` drawn pixels an image, the cross entropy between softmax(similarity to all drawn pixels /
+    temperature) and "the same segment", the pixel itself included. As in the official code, the similarity is the
+    cosine (paper: the product), the mean over pixels is taken (paper: the sum), and stuff takes part as well.
+
+    Args:
+        features: (B,C,h,w)
+        masks: (B,T,h,w) in 0..1, of which at most one exceeds 0.5 at a pixel.
+        noise: (B,h*w) uniform in 0..1, decides which pixels are drawn; random if None.
+        pixels: how many are drawn from an image; all, if it has fewer.
+        temperature: divides the similarities.
     """
     segments = segment_index(masks).flatten(1)
     chosen = sample_pixels(segments, noise, masks.shape[1], pixels, temperature)
@@ -137,9 +142,9 @@ def instance_discrimination_loss(
 
 
 def segment_index(masks: Tensor) -> Tensor:
-    """Which segment a pixel belongs to for more than a half: (B,T,h,w) in 0..1 -> (B,h,w) int64, 0 none, else t + 1.
+    """The segment that has more than half of a pixel. (B,T,h,w) in 0..1 -> (B,h,w) int64, t + 1, or 0 for none
 
-    As the official code rounds its masks half to even, exactly a half is none.
+    Exactly a half is none, as the official code rounds its masks half to even.
     """
     half = masks.new_full((len(masks), 1, *masks.shape[2:]), 0.5)
     return torch.cat([half, masks], dim=1).argmax(1)  # the first of equals wins
@@ -148,8 +153,8 @@ def segment_index(masks: Tensor) -> Tensor:
 def sample_pixels(segments: Tensor, noise: Tensor | None, count: int, pixels: int, temperature: float) -> Tensor:
     """Pixels drawn without replacement, small segments favoured. (B,P) int64 0..count -> (B, min(pixels, P)) int64
 
-    Gumbel top-k: adding -log(-log(u)) to log weights and taking the largest k draws k times without replacement. The
-    weights are (P / area of the pixel's segment) ** temperature. Void pixels come only when nothing else is left.
+    Gumbel top-k: the largest k of log weight - log(-log(u)) are k draws without replacement. A pixel's weight is
+    (P / area of its segment) ** temperature. Void pixels are drawn only when nothing else is left.
     """
     B, P = segments.shape
     area = torch.zeros(B, count + 1, device=segments.device)
@@ -162,7 +167,7 @@ def sample_pixels(segments: Tensor, noise: Tensor | None, count: int, pixels: in
 def _contrast(features: Tensor, segments: Tensor, count: int, temperature: float) -> Tensor:
     """Cross entropy of one image's pixels against "same segment". (P,C), (P,) int64 0..count -> ()
 
-    The sum over a pixel's positives is its product with the mean of its segment: no (P,P) target matrix is needed.
+    A pixel's mean similarity to its segment is its product with the segment's mean, so no (P,P) target is needed.
     """
     features = F.normalize(features, dim=1) * temperature**-0.5  # so that products are similarity / temperature
     sums = features.new_zeros(count + 1, features.shape[1]).index_add(0, segments, features)
@@ -174,10 +179,10 @@ def _contrast(features: Tensor, segments: Tensor, count: int, temperature: float
 
 
 class _LogPartition(torch.autograd.Function):
-    """log sum_j exp(x_i . x_j) for every row i: (P,C) -> (P,). Twice as fast as logsumexp, in a third of its memory.
+    """log sum_j exp(x_i . x_j) for every row i. (P,C) -> (P,). Twice as fast as logsumexp, in a third of its memory.
 
-    The rows are short (length temperature ** -0.5, products at most 1 / temperature), so exp needs no shift against
-    overflow; and exp(x x^T) is symmetric, so the backward pass needs no other (P,P) matrix.
+    All products are at most 1 / temperature, so exp needs no shift against overflow; and exp(x x^T) is symmetric, so
+    the backward pass needs no second (P,P) matrix.
     """
 
     @staticmethod

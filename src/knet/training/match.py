@@ -1,8 +1,8 @@
-"""Who should become what: matching kernels to ground-truth segments by the Hungarian method.
+"""Matches kernels to ground-truth segments by the Hungarian method: which kernel should become which segment.
 
 RT-K-Net's code matches things and stuff alike; K-Net matches things and gives every stuff class a kernel of its own.
-Costs of all images and stages are computed on the device and travel to the host in one copy, because each copy waits
-for the device. Nothing here needs a gradient.
+The costs of all images and stages are computed on the device and reach the CPU in one copy, because each copy waits for
+the device. Nothing here needs a gradient.
 
 Shapes: B images, N kernels, T segments (padded to the largest number in the batch), K classes, h x w pixels.
 """
@@ -21,12 +21,12 @@ from torch.nn import functional as F
 from knet.training.losses import in_float32
 
 CLASS_WEIGHT, MASK_WEIGHT, DICE_WEIGHT = 2.0, 1.0, 4.0
-INVALID_COST = 100.0  # what the official code puts in the place of NaN; any finite cost is below 60
-HELD_COST = -1000.0  # of a pair that is not up for decision: no other pairs can make up for it
+INVALID_COST = 100.0  # replaces NaN, as in the official code; any finite cost is below 60
+HELD_COST = -1000.0  # of a match that is fixed beforehand, so low that no other choice can be cheaper
 
 
 class Match(NamedTuple):
-    """Which kernel was given which segment in one image: `kernels` (M,) int64 ascending, `segments` (M,) int64."""
+    """Which kernel is matched to which segment in one image: `kernels` (M,) int64 ascending, `segments` (M,) int64."""
 
     kernels: Tensor
     segments: Tensor
@@ -34,7 +34,7 @@ class Match(NamedTuple):
 
 @in_float32
 def class_cost(class_logits: Tensor, labels: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """What the focal loss would change if the kernel took the class. (B,N,K) logits, (B,T) int64 -> (B,N,T)"""
+    """How the focal loss would change if a kernel took a segment's class. (B,N,K) logits, (B,T) int64 -> (B,N,T)"""
     eps = 1e-12
     p = class_logits.sigmoid()
     positive = -(p + eps).log() * alpha * (1 - p) ** gamma
@@ -46,7 +46,7 @@ def class_cost(class_logits: Tensor, labels: Tensor, *, alpha: float = 0.25, gam
 def mask_cost(probabilities: Tensor, masks: Tensor) -> Tensor:
     """Minus the share of pixels on which both agree. (B,N,h,w) in 0..1, (B,T,h,w) in 0..1 -> (B,N,T) in -1..0
 
-    Agreement p*t + (1 - p)*(1 - t) is multiplied out, so that one matrix product gives it for all pairs.
+    The agreement p*t + (1 - p)*(1 - t) is expanded, so that one matrix product gives it for all N x T.
     """
     p, t = probabilities.flatten(2), masks.flatten(2)
     agreement = 2 * (p @ t.transpose(1, 2)) - p.sum(2)[:, :, None] - t.sum(2)[:, None] + p.shape[2]
@@ -55,7 +55,7 @@ def mask_cost(probabilities: Tensor, masks: Tensor) -> Tensor:
 
 @in_float32
 def dice_cost(probabilities: Tensor, masks: Tensor, *, eps: float = 1e-3) -> Tensor:
-    """Minus the dice coefficient of every pair. (B,N,h,w) in 0..1, (B,T,h,w) in 0..1 -> (B,N,T) in -1..0"""
+    """Minus the dice coefficient. (B,N,h,w) in 0..1, (B,T,h,w) in 0..1 -> (B,N,T) in -1..0"""
     p, t = probabilities.flatten(2), masks.flatten(2)
     overlap = 2 * (p @ t.transpose(1, 2))
     sizes = p.square().sum(2)[:, :, None] + t.square().sum(2)[:, None] + 2 * eps
@@ -71,11 +71,14 @@ def matching_cost(
     labels: Tensor,
     floors: tuple[float, float] = (0.001, 0.01),
 ) -> Tensor:
-    """Weighted cost of giving segment t to kernel n. (B,N,h,w), (B,N,K) or None, (B,T,h,w), (B,T) int64 -> (B,N,T)
+    """Weighted cost of matching kernel n to segment t. (B,N,h,w), (B,N,K) or None, (B,T,h,w), (B,T) int64 -> (B,N,T)
 
-    Masks and their logits lie on the same grid. Without class logits (a stage that predicts none) the class costs
-    nothing. RT-K-Net's official code lifts probabilities to at least 0.001 for the dice cost and 0.01 for the mask
-    cost, K-Net's does not: `floors`, ascending.
+    Args:
+        mask_logits, masks: on the same grid.
+        class_logits: None of a stage without classes, where they cost nothing.
+        labels: of the segments.
+        floors: raise the probabilities for the dice cost and for the mask cost, ascending. The default is that of
+            RT-K-Net's official code; K-Net's has none.
     """
     p = mask_logits.sigmoid()
     cost = DICE_WEIGHT * dice_cost(p.clamp_(min=floors[0]), masks)
@@ -88,12 +91,18 @@ def matching_cost(
 def assign(
     costs: Sequence[Tensor], counts: Sequence[int], held: Sequence[Match] | None = None
 ) -> tuple[list[list[Match]], int]:
-    """The cheapest one-to-one assignment for every stage and image, and how many costs were not finite.
+    """The cheapest one-to-one assignment of every stage and image, and how many costs were not finite.
 
-    S stages of (B,N,T) costs on any device, B numbers of segments (the rest of T is padding) -> [stage][image] on
-    the CPU. With more segments than kernels the most expensive segments stay without a kernel. A cost that is not
-    finite becomes 100, so that the assignment avoids it; a matrix of nothing else gives no matches. The pairs that are
-    `held` in an image, one-to-one, are part of its assignment whatever they cost.
+    If there are more segments than kernels, the most expensive segments stay without one. A cost that is not finite
+    becomes 100, so that the assignment avoids it; a matrix of nothing else gives no matches.
+
+    Args:
+        costs: for each stage (B,N,T), on any device.
+        counts: how many segments each image has; the rest of T is padding.
+        held: for each image one-to-one matches that are part of its assignment, whatever they cost.
+
+    Returns:
+        The matches by stage and image, on the CPU, and the number of costs that were not finite.
     """
     host = torch.stack(list(costs)).cpu().numpy()
     matches: list[list[Match]] = []
@@ -114,16 +123,16 @@ def assign(
 
 
 def owners(kernels: Tensor, masks: Tensor, nobody: int) -> Tensor:
-    """Which kernel owns a pixel. (M,) int64 ascending, (M,h,w) in 0..1, kernel i was given mask i -> (h,w) int64
+    """Which kernel owns each pixel. (M,) int64 ascending, (M,h,w) in 0..1, the masks matched to them -> (h,w) int64
 
-    The kernel of the largest mask value, the lower kernel on ties, `nobody` where no mask reaches a half.
+    It is the kernel of the largest mask value, on a tie the lower one, and `nobody` where no mask reaches a half.
     """
     candidates = F.pad(masks, (0, 0, 0, 0, 0, 1), value=0.5)
     return F.pad(kernels, (0, 1), value=nobody)[candidates.argmax(0)]
 
 
 def last_owners(values: Tensor, masks: Tensor, nobody: int) -> Tensor:
-    """The value of the last mask that touches a pixel, `nobody` where none does. (M,) int64, (M,h,w) in 0..1 -> (h,w)
+    """The value of the last mask that covers a pixel, `nobody` if none does. (M,) int64, (M,h,w) in 0..1 -> (h,w)
 
     K-Net's rule: one mask after the other writes its value wherever it is above 0.
     """
