@@ -1,16 +1,16 @@
-"""The networks, and the zoo that knows them by name. `knet.models("*coco*")` lists the names."""
+"""The networks, and the zoo that builds them by name. `knet.models("*coco*")` lists the names."""
 
 import sys
 from types import ModuleType
 
 
 class _Models(ModuleType):
-    """Python puts a subpackage under its name into its parent, whatever else is there, once anybody imports it. So
-    `knet.models` is this package wherever it comes from, and answers when it is called.
+    """Makes the package callable. As soon as anybody imports `knet.models`, Python puts it into `knet` under that name,
+    whatever else had it, so the function of the face has to be the package itself.
     """
 
     def __call__(self, pattern: str = "*") -> list[str]:
-        """`knet.models.zoo.models`, which says more."""
+        """See `knet.models.zoo.models`."""
         from knet.models.zoo import models
 
         return models(pattern)

@@ -2,8 +2,8 @@
 
     frames --K-Net--> kernels of every frame --mean--> one set of kernels a clip --clip stages--> one tube of masks each
 
-A kernel that is refined on all frames at once is one object in all of them: nothing has to be tracked afterwards. This
-is the program that the authors use for YouTube-VIS (`knet_vis`, `KNetTrack`); no paper describes it.
+A kernel that is refined on all frames at once is one object in all of them, so nothing has to be tracked afterwards.
+The authors use this program for YouTube-VIS (`knet_vis`, `KNetTrack`); no paper describes it.
 
 Shapes: B clips, T frames each, N kernels, C channels, H x W the images, h x w the feature map, K classes.
 """
@@ -20,15 +20,15 @@ from knet.structures import Output
 
 
 class ClipStage(Stage):
-    """A round of refinement that looks at all frames of a clip: shapes as of `Stage`, with T x h x w for h x w.
+    """A stage that sees all frames of a clip: shapes as for `Stage`, with T x h x w for h x w.
 
-    The group feature of a kernel is the mean over frames of what lies under its mask in each.
+    The group feature of a kernel is the mean over the frames of its group features in each.
     """
 
     def forward(
         self, features: Tensor, kernels: Tensor, mask_logits: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-        """(B,C,T,h,w), (B,N,C), (B,N,T,h,w) -> kernels, mask logits, class logits (B,N,K), transformed features."""
+        """(B,C,T,h,w), (B,N,C), (B,N,T,h,w) -> kernels, mask logits, class logits (B,N,K), transformed features"""
         features = self.transform(features.flatten(2, 3)).view(features.shape)  # a 1x1 convolution sees no borders
         group = group_features(mask_logits, features, self.pooling) / features.shape[2]
         return self.renew(group, kernels, features)
@@ -37,8 +37,8 @@ class ClipStage(Stage):
 class ClipKNet(KNet):
     """K-Net on every frame, then stages over the whole clip.
 
-    All clip stages but the last refine one set of kernels for the clip and judge its classes. The last one copies it
-    to every frame, where each kernel adapts to what it sees there, and judges no classes: masks are its, classes those
+    All clip stages but the last refine one set of kernels for the clip and predict its classes. The last one copies
+    the kernels to every frame, where each adapts to what it finds there, and predicts masks only; the classes are those
     of the stage before.
 
     Args:
@@ -67,10 +67,10 @@ class ClipKNet(KNet):
         self.clip_stages = nn.ModuleList([*clip, Stage(channels, None, "sum", transform=True)])
 
     def forward(self, images: Tensor) -> list[Output]:
-        """Segments clips. (B,T,3,H,W) or, of one clip, (T,3,H,W) normalised RGB, H and W multiples of 32
+        """Segments clips. (B,T,3,H,W), or (T,3,H,W) for one, normalised RGB, H and W multiples of 32 -> [Output, ...]
 
-        First what K-Net says of the frames: the initial output and one Output a stage, as `KNet.forward`, with a row
-        for each frame of the first clip, then of the next. Then what `link` says of the clips.
+        Returns:
+            The outputs of `KNet.forward` for all frames, those of the first clip first; then those of `link`.
         """
         clips = images if images.ndim == 5 else images[None]
         B, T = clips.shape[:2]
@@ -80,16 +80,16 @@ class ClipKNet(KNet):
         return [*outputs, *self.link(*tubes)]
 
     def look(self, images: Tensor) -> tuple[list[Output], Tensor]:
-        """Single frames: (B,3,H,W) -> what `KNet.forward` gives, and the features (B,C,h,w) for `link`."""
+        """Segments single frames. (B,3,H,W) -> the outputs of `KNet.forward`, and the features (B,C,h,w) for `link`"""
         localization, semantics = self.features(images)
         return self.decode(localization, semantics), localization + semantics
 
     def link(self, features: Tensor, kernels: Tensor, mask_logits: Tensor) -> Iterator[Output]:
-        """From what `look` says of the frames, in its last output, to the objects of the clip.
+        """From the last output of `look` to the clip's. (B,C,T,h,w), (B,N,T,C), (B,N,T,h,w) -> one Output at a time
 
-        (B,C,T,h,w), (B,N,T,C), (B,N,T,h,w) -> one Output a clip stage, one after the other: kernels (B,N,C), mask
-        logits (B,N,T,h,w), class logits (B,N,K), features (B,C,T,h,w). The last one has kernels (B,N,T,C) and no class
-        logits.
+        Yields:
+            One Output a clip stage: kernels (B,N,C), mask logits (B,N,T,h,w), class logits (B,N,K), features
+            (B,C,T,h,w). The last one has kernels (B,N,T,C) and no class logits.
         """
         T = features.shape[2]
         kernels = kernels.mean(2)
@@ -105,7 +105,7 @@ class ClipKNet(KNet):
 
 
 def clip_result(outputs: Iterable[Output]) -> tuple[Tensor, Tensor]:
-    """What a clip network means in the end: outputs of clips -> class logits (B,N,K), mask logits (B,N,T,h,w)"""
+    """The result among the outputs of clips. -> class logits (B,N,K), mask logits (B,N,T,h,w)"""
     classes = masks = torch.empty(0)
     for output in outputs:
         masks = output.mask_logits
@@ -114,5 +114,5 @@ def clip_result(outputs: Iterable[Output]) -> tuple[Tensor, Tensor]:
 
 
 def is_clip(output: Output) -> bool:
-    """Whether an output is about clips, with an axis of frames, and not about single frames."""
+    """Whether an output is that of clips, with an axis of frames, and not that of single frames."""
     return output.mask_logits.ndim == 5

@@ -1,4 +1,4 @@
-"""From a feature map to segments: initial kernels, then one refinement after the other."""
+"""From a feature map to segments: initial kernels, then stage after stage."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ def refine(
 ) -> list[Output]:
     """The loop over stages. (B,C,H,W), (B,N,C), (B,N,H,W) that enter the first stage -> one Output a stage
 
-    `previous` (B,N,C), the kernels of the frame before, is for linked stages alone.
+    `previous` (B,N,C), the kernels of the frame before, reaches linked stages only.
     """
     outputs = []
     for stage in stages:
@@ -31,7 +31,11 @@ def refine(
 
 
 def stuff_labels(stuff: Sequence[int], classes: int) -> list[int]:
-    """The labels of classes that have kernels of their own. Raises ConfigError if they are not among the classes."""
+    """The labels of classes that have kernels of their own, as a list.
+
+    Raises:
+        ConfigError: a label is not among the classes.
+    """
     if not set(stuff) <= set(range(classes)):
         raise ConfigError(
             f"The stuff labels {list(stuff)} are not all among the {classes} classes; give stuff= the labels "
@@ -41,18 +45,16 @@ def stuff_labels(stuff: Sequence[int], classes: int) -> list[int]:
 
 
 def class_kernels(classifier: nn.Module, logits: Tensor, labels: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """What a 1x1 classifier knows of some classes as kernels that join the learned ones: M labels, (B,K,H,W) its
-    logits -> its weights (B,M,C) and their mask logits (B,M,H,W)
-    """
+    """Makes kernels of the weights of a 1x1 classifier. (B,K,H,W) its logits, M labels -> (B,M,C), (B,M,H,W) logits"""
     weights: Tensor = classifier.weight  # type: ignore[assignment]
     labels = list(labels)  # a tuple would be an index for each axis
     return weights.flatten(1)[labels].expand(len(logits), -1, -1), logits[:, labels]
 
 
 class PriorLink(nn.Module):
-    """Kernels that have gathered their group features look at those of the frame before. (B,N,C), (B,N,C) -> (B,N,C)
+    """Kernels that have their group features attend to those of the frame before. (B,N,C), (B,N,C) -> (B,N,C)
 
-    What they see comes through a gate that is closed at the start: a trained image model is a video model at once.
+    The result passes a gate that is closed at first, so that the video model starts as the trained image model.
     """
 
     def __init__(self, channels: int, hidden: int = 2048):
@@ -67,8 +69,10 @@ class PriorLink(nn.Module):
 class KernelDecoder(nn.Module):
     """Learned initial kernels and their refinement: one Output for the initial masks and one a stage.
 
-    The kernels that enter the first stage are the learned ones plus the group features of the initial masks: no
-    paper says so, all official code does it.
+    The kernels that enter the first stage are the learned ones plus the group features of the initial masks: no paper
+    mentions this, but all official code does it. Video networks link the kernels to the frame before in front of the
+    stages. Their `carry` (B,N,C) -> (B,N,C) adds a function of the previous kernels to the learned ones, before the
+    initial masks, so that kernel n can follow an object; their `link` is a `PriorLink`.
 
     Args:
         channels: C, of kernels and features.
@@ -76,10 +80,6 @@ class KernelDecoder(nn.Module):
         classes: K.
         stages: number of kernel updates.
         pooling, transform, hidden: see `Stage`.
-
-    Video networks put a link to the frame before in front of the stages: `carry` (B,N,C) -> (B,N,C) adds something of
-    the previous kernels to the learned ones, before the initial masks, so that kernel n can follow an object; `link`
-    lets kernels that have gathered their group features look at the previous ones.
     """
 
     def __init__(

@@ -17,18 +17,18 @@ from knet.structures import Output
 class KNet(Network):
     """A backbone, two pyramids, and kernels that are refined on the feature map at 1/8 of the image.
 
-    Learned kernels look for things. For stuff there is one kernel a class: the semantic branch's weights of that class,
-    which join before the first stage. After it all kernels are treated alike, but stuff kernel i means stuff[i].
+    Learned kernels find things. Each stuff class has one kernel, its weights in the semantic branch, which joins before
+    the first stage. From there on all kernels are treated alike, except that stuff kernel i means the class stuff[i].
 
     Args:
         classes: K, things and stuff.
-        stuff: labels of the stuff classes, in ascending order. None at all: instance segmentation.
+        stuff: labels of the stuff classes, in ascending order; none for instance segmentation.
         backbone: see `named_backbone`.
         kernels: N, the largest number of things in an image.
         stages: number of kernel updates.
         channels: C, of kernels and features; a multiple of 32.
-        pooling: "mean" is RT-K-Net's mask normalisation (its Eq. 8), with which half precision keeps in range.
-        drop_path: of a Swin backbone, None for its default.
+        pooling: "mean" is RT-K-Net's mask normalisation (its Eq. 8), which stays in the range of half precision.
+        drop_path: of a Swin backbone; None for its default.
 
     Raises:
         ConfigError: unknown backbone, or stuff labels that are not among the classes.
@@ -63,21 +63,21 @@ class KNet(Network):
         nn.init.normal_(self.decoder.kernels)
 
     def forward(self, images: Tensor) -> list[Output]:
-        """Segments an image batch.
+        """Segments a batch of images. (B,3,H,W) normalised RGB, H and W multiples of 32 -> [Output, ...]
 
-        (B,3,H,W) normalised RGB, H and W multiples of 32 -> the initial output (things alone, no classes; in training
-        with the semantic logits (B,K,H/8,W/8)), then one Output an update: N kernels for things, then one for each
-        stuff class. The last one is the result.
+        Returns:
+            The initial output (things only, no classes; in training with the semantic logits (B,K,H/8,W/8)), then one
+            Output an update: N kernels for things, then one for each stuff class. The last one is the result.
         """
         return self.decode(*self.features(images))
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What an image is segmented by: (B,3,H,W) -> localisation and semantics, (B,C,H/8,W/8) each."""
+        """The two feature maps of an image. (B,3,H,W) -> localisation and semantics, (B,C,H/8,W/8) each"""
         localization, semantics = self.pyramid(self.neck(self.backbone(images)))
         return self.to_localization(localization), self.to_semantics(semantics)
 
     def decode(self, localization: Tensor, semantics: Tensor, previous: Tensor | None = None) -> list[Output]:
-        """From `features` to what `forward` gives; `previous` is for networks that are linked to the frame before."""
+        """From `features` to the outputs of `forward`; `previous` is for networks linked to the frame before."""
         semantic_logits = self.semantic(semantics)
         fixed = None
         if self.stuff:

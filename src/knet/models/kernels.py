@@ -25,19 +25,21 @@ LinkKind = Literal["attention", "update"]
 
 def predict_masks(kernels: Tensor, features: Tensor) -> Tensor:
     """Mask logits: the dot product of every kernel with every pixel (Eq. 1). (B,N,C), (B,C,H,W) -> (B,N,H,W)"""
-    # A batched matmul leaves the masks contiguous; a 1x1 convolution would leave them channels-last, in which the
-    # resize that follows is several times slower on a CPU.
+    # A batched matmul leaves the masks contiguous; a 1x1 convolution would leave them channels-last, and the resize
+    # that follows several times slower on a CPU.
     return (kernels @ features.flatten(2)).unflatten(2, features.shape[2:])
 
 
 def group_features(mask_logits: Tensor, features: Tensor, pooling: Pooling) -> Tensor:
-    """What lies under each mask (Eq. 2). (B,N,H,W), (B,C,H,W) -> (B,N,C) float32
-
-    pooling: "sum" adds up the pixels whose mask probability is above 0.5 (K-Net); "mean" divides by their number
-    (RT-K-Net's mask normalisation, Eq. 8; an empty mask gives 0); "softmax" shares every pixel among the kernels
-    (K-Net for semantic segmentation). Hard masks pass no gradient to the mask logits, as in the original.
+    """The features under each mask (Eq. 2). (B,N,H,W), (B,C,H,W) -> (B,N,C) float32
 
     Always computed in float32: a sum over a whole image overflows half precision, and 1 / area falls below its range.
+
+    Args:
+        mask_logits, features: of the same size.
+        pooling: "sum" adds up the pixels whose mask probability is above 0.5 (K-Net); "mean" divides by their number
+            (RT-K-Net's mask normalisation, Eq. 8; an empty mask gives 0); "softmax" shares every pixel among the
+            kernels (K-Net for semantic segmentation). Hard masks pass no gradient to the logits, as in the original.
     """
     with torch.autocast(features.device.type, enabled=False):
         mask_logits, features = mask_logits.float(), features.float()
@@ -56,8 +58,8 @@ def _pixel_sums(weights: Tensor, features: Tensor) -> Tensor:
 class AdaptiveUpdate(nn.Module):
     """Mixes each kernel with its group feature through two learned gates (Eq. 3). (B,N,C), (B,N,C) -> (B,N,C)
 
-    Kernels wider than the update's own `channels` are taken apart: each part of that width is updated as if it were a
-    kernel. No paper says so, but the official semantic models have kernels of 512 and an update of 256.
+    Kernels wider than the update's own `channels` are split, and each part of that width is updated as if it were a
+    kernel. No paper mentions it, but the official semantic models have kernels of 512 and an update of 256.
     """
 
     def __init__(self, channels: int = 256):
@@ -82,9 +84,9 @@ class AdaptiveUpdate(nn.Module):
 
 
 class Interaction(nn.Module):
-    """Kernels look at kernels: multi-head attention, then a feed-forward network (Eq. 4). (B,N,C) -> (B,N,C)
+    """Kernels attend to kernels, then pass a feed-forward network (Eq. 4). (B,N,C), (B,M,C) or None -> (B,N,C)
 
-    With `memory` (B,M,C) they look at those instead: Video K-Net links a frame to the one before in this way.
+    With `memory` they attend to that instead of each other, which is how Video K-Net links a frame to the one before.
     """
 
     def __init__(self, channels: int = 256, heads: int = 8, hidden: int = 2048):
@@ -102,7 +104,7 @@ class Interaction(nn.Module):
 
 
 def mlp(channels: int, out: int) -> nn.Sequential:
-    """The small head in front of masks and of classes. (...,channels) -> (...,out)"""
+    """The small head that precedes masks and classes. (...,channels) -> (...,out)"""
     return nn.Sequential(
         nn.Linear(channels, channels, bias=False), nn.LayerNorm(channels), nn.ReLU(), nn.Linear(channels, out)
     )
@@ -113,9 +115,9 @@ class Stage(nn.Module):
 
     Args:
         channels: C, of kernels and features.
-        classes: K; each class has its own sigmoid, so there is no "nothing" class. None leaves the classes out.
+        classes: K; each class has its own sigmoid, so there is no "nothing" class. None: no classes.
         pooling: how pixels are gathered, see `group_features`.
-        transform: whether the stage passes the features through a 1x1 convolution of its own first (K-Net).
+        transform: whether the features first pass a 1x1 convolution of the stage's own (K-Net).
         hidden: width of the feed-forward network.
         update_channels: width of the adaptive update, a divisor of C; None is C itself.
     """
@@ -141,7 +143,7 @@ class Stage(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """As the originals: Xavier-uniform linears; classes start at a probability of 0.01."""
+        """Initialises as the originals: Xavier-uniform linear layers, and classes at a probability of 0.01."""
         ends = [module.out_proj for module in self.modules() if isinstance(module, nn.MultiheadAttention)]
         for module in self.modules():
             if isinstance(module, nn.Linear) and module not in ends:
@@ -153,16 +155,17 @@ class Stage(nn.Module):
     def forward(
         self, features: Tensor, kernels: Tensor, mask_logits: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-        """One refinement.
+        """One refinement. (B,C,H,W), (B,N,C), (B,N,H,W) -> four tensors
 
-        (B,C,H,W), (B,N,C), (B,N,H,W) -> kernels (B,N,C), mask logits (B,N,H,W), class logits (B,N,K) or None, and
-        the features (B,C,H,W) that the masks were predicted from.
+        Returns:
+            Kernels (B,N,C), mask logits (B,N,H,W), class logits (B,N,K) or None, and the features (B,C,H,W) that the
+            masks were predicted from.
         """
         features = self.transform(features)
         return self.renew(group_features(mask_logits, features, self.pooling), kernels, features)
 
     def renew(self, group: Tensor, kernels: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-        """What follows the group features: (B,N,C), (B,N,C), (B,C,H,W) -> as `forward`, see there."""
+        """The refinement from the group features on. (B,N,C), (B,N,C), (B,C,H,W) -> as `forward`"""
         kernels = self.interaction(self.update(group, kernels))
         mask_logits = predict_masks(self.to_mask(kernels), features)
         class_logits = None if self.to_class is None else self.to_class(kernels)
@@ -170,9 +173,9 @@ class Stage(nn.Module):
 
 
 class Link(nn.Module):
-    """Kernels look at those of the frame before (Video K-Net, Li et al., CVPR 2022). (B,N,C) three times -> (B,N,C)
+    """Kernels attend to those of the frame before (Video K-Net, Li et al., CVPR 2022). (B,N,C) three times -> (B,N,C)
 
-    With `update` the previous kernels first adapt to what lies under this frame's masks, the group features.
+    With `update` the previous kernels first adapt to this frame's group features.
     """
 
     def __init__(self, channels: int, hidden: int = 2048, update: bool = False):
@@ -185,14 +188,14 @@ class Link(nn.Module):
 
 
 class LinkedStage(Stage):
-    """A stage that is told the kernels of the frame before.
+    """A stage that also gets the kernels of the frame before.
 
     Args:
         channels, classes, pooling, transform, hidden: see `Stage`.
-        link: how the kernels that the stage makes look at the previous ones, for the embeddings of tracks: at once
+        link: how the kernels that the stage makes attend to the previous ones, for the embeddings of tracks: directly
             ("attention"), or after these have adapted to the frame ("update").
-        fusion: whether the kernels that enter the stage look at the previous ones too, so that masks and classes
-            depend on these.
+        fusion: whether the kernels that enter the stage also attend to the previous ones, so that masks and classes
+            depend on them.
     """
 
     def __init__(self, channels: int, *stage: Any, link: LinkKind = "attention", fusion: bool = False, **more: Any):
@@ -207,8 +210,8 @@ class LinkedStage(Stage):
     def forward(  # type: ignore[override]
         self, features: Tensor, kernels: Tensor, mask_logits: Tensor, previous: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]:
-        """As `Stage`, from the previous kernels (B,N,C) too, None in a first frame; last come the linked kernels
-        (B,N,C), in a first frame those that the stage makes.
+        """As `Stage`, with the previous kernels (B,N,C), None in a first frame, and with the linked kernels (B,N,C) as
+        fifth result: in a first frame those that the stage makes.
         """
         features = self.transform(features)
         group = group_features(mask_logits, features, self.pooling)

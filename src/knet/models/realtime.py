@@ -25,14 +25,14 @@ class RTKNet(Network):
         injection: see `RTFormer`.
         channels: C, of kernels and features.
         drop_path: probability of skipping a residual branch in training.
-        pooling: "mean" is the paper's mask normalisation (Eq. 8), "sum" goes without, as K-Net does.
+        pooling: "mean" is the paper's mask normalisation (Eq. 8); "sum" does without it, like K-Net.
         auxiliary: whether a semantic head helps to train the feature map.
-        stuff: labels of the classes that have kernels of their own, as in K-Net: the semantic head's weights of the
-            class, which join before the first stage. None at all is the paper's merging of kernels (section III-B):
-            learned kernels look for stuff as well. Its Table I measures both.
+        stuff: labels of the classes with a kernel of their own, as in K-Net: the semantic head's weights of the class,
+            which join before the first stage. Without any, learned kernels find stuff as well: the paper's merging of
+            kernels (section III-B), whose Table I measures both.
 
     Raises:
-        ConfigError: stuff labels that are not among the classes, or without the semantic head.
+        ConfigError: stuff labels are not among the classes, or there is no semantic head for them.
     """
 
     stride = 8
@@ -68,25 +68,23 @@ class RTKNet(Network):
         )
         self.decoder = KernelDecoder(channels, kernels, classes, stages, pooling=pooling)
         self.semantic: nn.Sequential | None = None
-        if auxiliary:  # trains the feature map, answers nothing: left out in evaluation, but in official checkpoints
+        if auxiliary:  # only helps to train the feature map: not run in evaluation, but part of official checkpoints
             self.semantic = nn.Sequential(*norm_relu_conv(channels, channels), *norm_relu_conv(channels, classes))
             self.semantic.apply(_kaiming)
         for module in (self.neck, self.feature_transform):
             module.apply(_kaiming)
 
     def forward(self, images: Tensor) -> list[Output]:
-        """Segments an image batch.
+        """Segments a batch of images. (B,3,H,W) normalised RGB, H and W multiples of 32 -> [Output, ...]
 
-        (B,3,H,W) normalised RGB, H and W multiples of 32 -> the initial output (no classes; in training with the
-        auxiliary semantic logits (B,K,H/8,W/8)), then one Output an update, in which the kernels of `stuff` come last.
-        The last one is the result.
+        Returns:
+            The initial output (no classes; in training with the auxiliary semantic logits (B,K,H/8,W/8)), then one
+            Output an update, in which the kernels of `stuff` come last. The last one is the result.
         """
         return self.decode(self.neck(*self.backbone(images)))
 
     def decode(self, neck: Tensor, previous: Tensor | None = None) -> list[Output]:
-        """From the neck's map (B,C,H/8,W/8) to what `forward` gives; `previous` is for networks that are linked to the
-        frame before.
-        """
+        """From the neck's map (B,C,H/8,W/8) to the outputs of `forward`; `previous` is for linked networks."""
         semantic_logits = self.semantic(neck) if self.semantic is not None and (self.training or self.stuff) else None
         fixed = None
         if self.stuff and self.semantic is not None and semantic_logits is not None:

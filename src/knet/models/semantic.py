@@ -22,8 +22,8 @@ class KNetSemantic(Network):
     Args:
         classes: K, and the number of kernels.
         head: "fcn", "pspnet", "deeplabv3" or "upernet".
-        backbone: see `named_backbone`; the first three heads want one with c5 at 1/8 of the image.
-        drop_path: of a Swin backbone, None for its default.
+        backbone: see `named_backbone`; the first three heads need one with c5 at 1/8 of the image.
+        drop_path: of a Swin backbone; None for its default.
         channels: C, of kernels and features.
         update_channels: width of the adaptive update; C is a multiple of it.
         stages: number of kernel updates.
@@ -60,19 +60,22 @@ class KNetSemantic(Network):
             for _ in range(stages)
         )
         self.stages.apply(_reset)
-        # Trains the backbone, answers nothing: left out in evaluation, but part of official checkpoints.
+        # Only helps to train the backbone: not run in evaluation, but part of official checkpoints.
         self.auxiliary = nn.Sequential(conv_bn_relu(inputs[2], 256, 3), classifier(256, classes))
 
     def forward(self, images: Tensor) -> list[Output]:
-        """Classifies the pixels of an image batch.
+        """Classifies the pixels of a batch of images. (B,3,H,W) normalised RGB of any size -> [Output, ...]
 
-        (B,3,H,W) normalised RGB of any size -> the initial output (in training with the auxiliary semantic logits
-        (B,K,H/16,W/16), at 1/8 with a dilated backbone), then one Output an update. Kernel k means class k, so there
-        are no class logits: the mask logits are the classes', to be compared by softmax. The last one is the result.
+        Kernel k means class k, so there are no class logits: the mask logits are those of the classes, to be compared
+        by softmax.
+
+        Returns:
+            The initial output (in training with the auxiliary semantic logits (B,K,H/16,W/16), at 1/8 with a dilated
+            backbone), then one Output an update. The last one is the result.
         """
         maps = self.backbone(images)
         features = self.neck(maps)
-        # The class weights are the kernels, without bias; they see features with dropout, the stages without.
+        # The kernels are the class weights without bias. The initial logits see features with dropout, the stages not.
         kernels = self.kernels[-1].weight.flatten(1).expand(len(images), -1, -1)  # type: ignore[operator]
         first = Output(kernels, self.kernels(features), None, features)
         if self.training:
@@ -81,7 +84,7 @@ class KNetSemantic(Network):
 
 
 def _reset(module: nn.Module) -> None:
-    """The official code never calls its own initialisation of the stages here: linears start as PyTorch makes them."""
+    """Initialises the stages as PyTorch would: the official code never calls its own initialisation of them here."""
     if isinstance(module, nn.Linear):
         module.reset_parameters()
     elif isinstance(module, nn.Conv2d):

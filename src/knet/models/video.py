@@ -1,8 +1,8 @@
-"""Video K-Net (Li et al., CVPR 2022) and its real-time form: an image model that is linked to the frame before, and
-embeddings by which objects are found again.
+"""Video K-Net (Li et al., CVPR 2022) and its real-time form: an image model linked to the frame before, and embeddings
+by which objects are recognised.
 
-The state of a video is a value that goes in and comes out: the kernels of the last frame's last output. Embeddings are
-made from the last output's `linked` kernels, by `embed`.
+A video's state is a value that goes in and comes out: the kernels of the last frame's last output. `embed` turns the
+last output's `linked` kernels into embeddings.
 """
 
 from typing import Any, Literal, get_args
@@ -20,9 +20,9 @@ PriorKind = Literal["attention", "linear"]
 
 
 def track_embedding(channels: int) -> nn.Sequential:
-    """Kernels to what tells one object from another, to be compared by dot products. (...,C) -> (...,C)
+    """The layers that turn kernels into embeddings, to be compared by dot products. (...,C) -> (...,C)
 
-    Layer 0 is the official code's `embed_fcs` with its `fc_embed`, the others are its track head.
+    Layer 0 is the official code's `embed_fcs` with its `fc_embed`; the others are its track head.
     """
     layers = nn.Sequential(
         mlp(channels, channels),
@@ -43,13 +43,13 @@ def track_embedding(channels: int) -> nn.Sequential:
 class VideoKNet(KNet):
     """K-Net whose last stage is linked to the frame before.
 
-    The link has a depth of one frame: what a frame hands on are the kernels of its last stage, not the linked ones.
+    The link is one frame deep: a frame hands on the kernels of its last stage, not the linked ones.
 
     Args:
         classes: K, things and stuff.
-        link: how kernels look at the previous ones for embeddings: "attention" (official `ffn`) or "update" (official
+        link: how kernels attend to the previous ones for embeddings: "attention" (official `ffn`) or "update" (official
             `update`), see `LinkedStage`.
-        fusion: whether the previous kernels change masks and classes, too (official `update_dynamic_cov`).
+        fusion: whether the previous kernels also change masks and classes (official `update_dynamic_cov`).
         image: the other arguments of `KNet`.
 
     Raises:
@@ -57,7 +57,7 @@ class VideoKNet(KNet):
     """
 
     embeds = True
-    tells_semantics = True  # which the tracker cuts boxes by
+    tells_semantics = True  # by which the tracker cuts boxes
 
     def __init__(self, classes: int, link: LinkKind = "attention", fusion: bool = False, **image: Any):
         super().__init__(classes, **image)
@@ -66,10 +66,10 @@ class VideoKNet(KNet):
         self.embedding = track_embedding(C)
 
     def forward(self, images: Tensor, previous: Tensor | None = None) -> list[Output]:
-        """Segments a batch of frames.
+        """Segments a batch of frames. (B,3,H,W) as `KNet`, (B,N,C) or None -> [Output, ...]
 
-        (B,3,H,W) as `KNet`, and the kernels (B,N,C) of the last output for the frame before each, None for first
-        frames -> the outputs of `KNet`, the last one with `linked` kernels (B,N,C).
+        `previous` are the kernels of the last output for the frames before, None for first frames. The outputs are
+        those of `KNet`, the last one with `linked` kernels (B,N,C).
         """
         return self.decode(*self.features(images), previous)
 
@@ -77,14 +77,14 @@ class VideoKNet(KNet):
 class RTVideoKNet(RTKNet):
     """RT-K-Net linked to the frame before in front of all its kernel updates, at next to no cost.
 
-    What the kernels took from the previous frame goes through all updates and on to the next frame. A new link is
-    closed: with the weights of an `RTKNet` the network starts as that one.
+    What the kernels take from the previous frame passes all updates and reaches the next frame. A new link is closed:
+    with the weights of an `RTKNet` the network starts as that `RTKNet`.
 
     Args:
         classes: K.
-        link: "attention": kernels that have seen what lies under their initial masks look at all previous ones, as
-            Video K-Net's do. "linear": a linear function of the previous kernels is added to the learned ones, kernel
-            by kernel; each is trained to follow its object from frame to frame.
+        link: "attention": kernels that have their group features attend to all previous ones, as in Video K-Net.
+            "linear": a linear function of each previous kernel is added to the learned one, which is trained to follow
+            its object from frame to frame.
         image: the other arguments of `RTKNet`.
 
     Raises:
@@ -108,10 +108,10 @@ class RTVideoKNet(RTKNet):
         self.embedding = track_embedding(C)
 
     def forward(self, images: Tensor, previous: Tensor | None = None) -> list[Output]:
-        """Segments a batch of frames.
+        """Segments a batch of frames. (B,3,H,W) as `RTKNet`, (B,N,C) or None -> [Output, ...]
 
-        (B,3,H,W) as `RTKNet`, and the kernels (B,N,C) of the last output for the frame before each, None for first
-        frames -> the outputs of `RTKNet`; the last one's `linked` kernels are its kernels: the link came before.
+        `previous` are the kernels of the last output for the frames before, None for first frames. The outputs are
+        those of `RTKNet`; the `linked` kernels of the last one are its kernels, as the link came before.
         """
         outputs = self.decode(self.neck(*self.backbone(images)), previous)
         outputs[-1].linked = outputs[-1].kernels

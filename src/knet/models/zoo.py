@@ -1,4 +1,4 @@
-"""Every model by name: how it is built, and what its official weights need to be used rightly."""
+"""Every model by name: how it is built, and the settings that its official weights need."""
 
 import difflib
 import fnmatch
@@ -16,8 +16,8 @@ from knet.models.video import RTVideoKNet, VideoKNet
 from knet.structures import Preprocessing
 
 Task = Literal["panoptic", "instance", "semantic", "clip"]  # clip: objects of whole videos
-# How masks share the pixels in panoptic models: RT-K-Net's optimised post-processing (Algorithm 1), which works at the
-# size that the network saw, or K-Net's, which goes through the masks by score, at the size of the image.
+# How the masks of a panoptic model share the pixels: by RT-K-Net's optimised post-processing (Algorithm 1), at the size
+# of the network's input, or by K-Net's, which goes through the masks by score at the size of the image.
 Merge = Literal["optimised", "sorted"]
 Tracker = Literal["embeddings", "overlap"]
 
@@ -34,18 +34,24 @@ _STEP = {"classes": 19, "stuff": tuple(range(2, 19))}  # person, car, then stuff
 class ZooEntry:
     """A model's row in the zoo.
 
-    `build(**arguments)` makes the network · `categories` names the class table · `preprocessing`, `score` and
-    `overlap` are the published test settings · `task` says what its results are: segments that share the pixels,
-    objects that may overlap, or classes; `merge` how masks share the pixels, for panoptic models, and
-    `thing_candidates` how many of the best pairs of kernel and thing class take part (Video K-Net's code), None = every
-    kernel · `regions`, if not
-    0: objects of its data are connected regions of a class, so results are cut alike, and those of fewer pixels, at
-    the size the network sees, are left out · `stretches_padding`: Algorithm 1 stretches masks with the padding on them
-    over the image, which moves them; the official code does, and figures that were published contain it · `tracker`
-    of a model with embeddings: Video K-Net's, which compares embeddings alone, or overlap, where embeddings decide what
-    is unclear and find again what does not overlap ·
-    `published` holds figures from the paper, as stated there · `official` says whether its authors published weights ·
-    `bundled` is the file of weights that comes with the package, None where there is none.
+    Attributes:
+        build, arguments: `build(**arguments)` makes the network.
+        categories: name of the class table.
+        preprocessing, score, overlap: the published test settings.
+        about: a line for `knet models`.
+        task: whether results are segments that share the pixels, objects that may overlap, or classes.
+        merge: how the masks of a panoptic model share the pixels.
+        thing_candidates: how many of the best combinations of a kernel and a thing class take part (Video K-Net's
+            code); None: all.
+        regions: if not 0, the objects of its training data are connected regions, so results are cut into such too,
+            and regions of fewer pixels than this, at the size of the network's input, are left out.
+        stretches_padding: whether Algorithm 1 stretches masks over the image together with their padding, which moves
+            them. The official code does, and published figures include it.
+        tracker: of a model with embeddings: Video K-Net's, which compares embeddings alone, or overlap, where
+            embeddings decide what is unclear and recognise what does not overlap.
+        published: figures as the paper states them.
+        official: whether the authors published weights.
+        bundled: the file of weights that comes with the package, None if there is none.
     """
 
     build: Callable[..., Network]
@@ -99,7 +105,7 @@ def _coco_instance(backbone: str, title: str, published: dict[str, float]) -> Zo
 def _step(
     build: Callable[..., Network], arguments: dict[str, Any], about: str, frames: Preprocessing, **more: Any
 ) -> ZooEntry:
-    """Streets in KITTI-STEP's classes. The published threshold of certainty is lower for videos than for images."""
+    """Streets in KITTI-STEP's classes. The published score threshold is lower for videos than for images."""
     score = 0.25 if frames is _KITTI_FRAMES else 0.3
     return ZooEntry(build, arguments, "kitti_step", frames, score=score, overlap=0.6, about=about, **more)
 
@@ -129,7 +135,7 @@ def _vipseg(backbone: str, title: str, published: dict[str, float], **arguments:
 def _ade20k(
     head: str, backbone: str, title: str, paper: float, retrained: tuple[float, float], short: int = 512, **more: Any
 ) -> ZooEntry:
-    """`paper`: K-Net's own table · `retrained`: mmsegmentation's, whose weights are the published ones."""
+    """`paper` is from K-Net's own table, `retrained` from mmsegmentation's, whose weights are the published ones."""
     single, flipped = retrained
     return ZooEntry(
         KNetSemantic,
@@ -200,7 +206,7 @@ ZOO: dict[str, ZooEntry] = {
         Preprocessing(short_edge=384, max_edge=768),
         score=0.3,
         overlap=0.6,
-        regions=100,  # its data has smaller ones, but what it finds of them is more often wrong than right
+        regions=100,  # its data has smaller ones, but those it finds are more often wrong than right
         about="small street model trained by this project on CamVid; comes with the package (non-commercial data)",
         bundled="rtknet-slim-camvid.safetensors",
     ),
@@ -234,7 +240,7 @@ ZOO: dict[str, ZooEntry] = {
     "knet-r50-cityscapes-step": _step(
         KNet,
         {**_STEP, "backbone": "r50"},
-        "K-Net, ResNet-50, of which the video model starts: people, cars and 17 classes of stuff in streets",
+        "K-Net, ResNet-50, from which the video model starts: people, cars and 17 classes of stuff in streets",
         _CITYSCAPES_FRAMES,
         merge="sorted",
         thing_candidates=100,
@@ -243,7 +249,7 @@ ZOO: dict[str, ZooEntry] = {
     "knet-swinb-cityscapes-step": _step(
         KNet,
         {**_STEP, "backbone": "swinb", "drop_path": 0.3},
-        "K-Net, Swin-B, of which the video model starts: people, cars and 17 classes of stuff in streets",
+        "K-Net, Swin-B, from which the video model starts: people, cars and 17 classes of stuff in streets",
         _CITYSCAPES_FRAMES,
         merge="sorted",
         thing_candidates=100,
@@ -256,7 +262,7 @@ ZOO: dict[str, ZooEntry] = {
         _KITTI_FRAMES,
         merge="sorted",
         thing_candidates=100,
-        # The paper's ablation without its last step, the fusion, which the published configuration lacks.
+        # From the paper's ablation, without its last step, the fusion, which the published configuration lacks.
         published={"val STQ": 70.2, "val AQ": 71.2, "val SQ": 69.7, "val STQ (with fusion)": 70.9},
         official=True,
     ),
@@ -289,7 +295,7 @@ def entry(name: str) -> ZooEntry:
     """The zoo's row of a model.
 
     Raises:
-        ConfigError: no model has this name; says which is nearest.
+        ConfigError: no model has this name; the message gives the nearest.
     """
     if name not in ZOO:
         near = difflib.get_close_matches(name, ZOO, n=1)
@@ -306,7 +312,7 @@ def create(name: str, **arguments: Any) -> Network:
         arguments: constructor arguments that replace the model's own, such as `classes=3` or `kernels=50`.
 
     Raises:
-        ConfigError: unknown model, or an argument that the network does not have.
+        ConfigError: there is no such model, or its network lacks one of the arguments.
     """
     row = entry(name)
     try:

@@ -1,4 +1,4 @@
-"""Backbones by name: those of the published K-Nets, and any of timm's that gives maps at 1/4 to 1/32 of the image."""
+"""Backbones by name: those of the published K-Nets, and any of timm's with maps at 1/4 to 1/32 of the image."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from knet.errors import ConfigError
 from knet.models.backbones.resnet import ResNet
 from knet.models.backbones.swin import Swin
 
-# ResNets with a frozen beginning are for things and stuff; those with a deep stem ("v1c"), trained as a whole, for
+# ResNets with frozen first layers are for things and stuff; those with a deep stem ("v1c"), trained in all layers, for
 # semantic segmentation.
 _PUBLISHED: dict[str, tuple[type[ResNet | Swin], dict[str, Any]]] = {
     "r50": (ResNet, {"depth": 50, "frozen": True}),
@@ -23,7 +23,7 @@ _PUBLISHED: dict[str, tuple[type[ResNet | Swin], dict[str, Any]]] = {
 
 
 class TimmBackbone(nn.Module):
-    """A backbone of timm. (B,3,H,W) -> four maps (B,C,h,w) at 1/4, 1/8, 1/16, 1/32, C of them in `channels`
+    """A backbone of timm. (B,3,H,W) -> four maps (B,C,h,w) at 1/4, 1/8, 1/16, 1/32; `channels` has the C of each
 
     Raises:
         ConfigError: timm has no model of this name, or it lacks a map at one of the four scales.
@@ -33,7 +33,7 @@ class TimmBackbone(nn.Module):
 
     def __init__(self, name: str):
         super().__init__()
-        import timm  # only who names one of its backbones waits for it
+        import timm  # slow to import, so only where one of its backbones is used
 
         try:
             if not timm.is_model(name):  # timm would ask other computers for names of models that are there
@@ -58,14 +58,14 @@ class TimmBackbone(nn.Module):
 
 
 def named_backbone(name: str, **arguments: Any) -> ResNet | Swin | TimmBackbone:
-    """A backbone with random weights: (B,3,H,W) -> c2 .. c5.
+    """A backbone with random weights. (B,3,H,W) -> c2..c5
 
-    Its attributes `channels` and `output_stride` are the depths of the maps and the pixels of a cell of c5.
+    Its attribute `channels` has their depths, `output_stride` the image pixels to a cell of c5.
 
     Args:
         name: "r50", "r101", "r101dcn", "r50-deep", "r50-dilated", "swint", "swinb", "swinl", or "timm/" and the name of
             a model of timm.
-        arguments: constructor arguments beside those of the name, such as `drop_path` of Swin.
+        arguments: further constructor arguments, such as `drop_path` of Swin.
 
     Raises:
         ConfigError: there is no such backbone.

@@ -1,7 +1,7 @@
-"""ResNet (He et al., CVPR 2016) as K-Net uses it: torchvision's layers, without the classifier, to a list of maps.
+"""ResNet (He et al., CVPR 2016) as K-Net uses it: torchvision's layers without the classifier, giving a list of maps.
 
-torchvision's layers hold all official weights: the stride of a stage sits on the 3x3 convolution of its first block,
-and where a stage trades its stride for dilation, its first block keeps the dilation of the stage before.
+torchvision's layers fit all official weights: a stage has its stride in the 3x3 convolution of its first block, and
+where it trades the stride for dilation, its first block keeps the dilation of the stage before.
 """
 
 from typing import Literal
@@ -13,9 +13,9 @@ from torchvision.ops import DeformConv2d
 
 
 class OffsetConv(DeformConv2d):
-    """Deformable 3x3 convolution (Dai et al., ICCV 2017): every tap looks where a plain convolution sends it.
+    """Deformable 3x3 convolution (Dai et al., ICCV 2017). (B,C,H,W) -> (B,C,H/stride,W/stride)
 
-    Offsets are (dy, dx) per tap, start at zero, and read zeros outside the map. (B,C,H,W) -> (B,C,H/stride,W/stride)
+    A plain convolution predicts an offset (dy, dx) for each tap, zero at first. Taps outside the map read zeros.
     """
 
     def __init__(self, channels: int, stride: int):
@@ -27,7 +27,7 @@ class OffsetConv(DeformConv2d):
     def forward(self, x: Tensor) -> Tensor:
         offsets = self.offset(x)
         dtype = self.weight.dtype
-        with torch.autocast(x.device.type, enabled=False):  # on a CPU the operator is not made for half precision
+        with torch.autocast(x.device.type, enabled=False):  # the CPU's operator knows no half precision
             return super().forward(x.to(dtype), offsets.to(dtype))
 
 
@@ -43,16 +43,16 @@ def _deep_stem() -> nn.Sequential:
 class ResNet(nn.Module):
     """The backbone. (B,3,H,W) -> c2 (B,256,H/4,W/4), c3 (B,512,..), c4 (B,1024,..), c5 (B,2048,..)
 
-    c3, c4 and c5 have 1/8, 1/16 and 1/32 of the image's sides, or 1/8 all three with an output stride of 8. Names of
-    parameters are torchvision's, so weights from ImageNet fit after their classifier is left out.
+    c3, c4 and c5 have 1/8, 1/16 and 1/32 of the image's sides, or all of them 1/8 with an output stride of 8. The names
+    of parameters are torchvision's, so ImageNet weights fit once their classifier is left out.
 
     Args:
         depth: 50 or 101 layers.
-        deformable: 3x3 convolutions of c3 to c5 are deformable.
-        deep_stem: three small convolutions as stem.
+        deformable: whether the 3x3 convolutions of c3 to c5 are deformable.
+        deep_stem: whether the stem is three small convolutions.
         output_stride: 8 keeps the size from c3 on and dilates the convolutions instead.
-        frozen: fine-tuning with small batches (detection): stem and c2 are not trained, and batch norm always uses its
-            running statistics; the norms' weights and biases of c3 to c5 are trained.
+        frozen: for fine-tuning with small batches (detection): stem and c2 are not trained, and batch norms always use
+            their running statistics, although their weights and biases in c3 to c5 are trained.
     """
 
     channels = (256, 512, 1024, 2048)
@@ -81,7 +81,7 @@ class ResNet(nn.Module):
                 module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "ResNet":
-        """As of every module, but a frozen backbone's batch norms stay in evaluation mode."""
+        """As in every module, but the batch norms of a frozen backbone stay in evaluation mode."""
         super().train(mode)
         for module in self.modules():
             if self.frozen and isinstance(module, nn.BatchNorm2d):

@@ -1,10 +1,10 @@
-"""RTFormer (Wang et al., NeurIPS 2022) as RT-K-Net uses it: a fine and a coarse stream that tell each other what they
-see, with attention whose cost is linear in the number of pixels.
+"""RTFormer (Wang et al., NeurIPS 2022) as RT-K-Net uses it: a fine and a coarse stream that exchange features, with
+attention whose cost is linear in the number of pixels.
 
     image --stem--> 1/4 --stage1--> 1/4 --stage2--> 1/8 ---------------> high 1/8  --stage4,5--> high 1/8  (2 x width)
                                                      `--stage3--> low 1/16 ---------stage4,5--> low 1/32   (8 x width)
 
-Every bilinear resize has align_corners=False. Streams are passed on before their ReLU; who reads one applies it.
+Every bilinear resize has align_corners=False. Streams are passed on before their ReLU, which their reader applies.
 """
 
 import torch
@@ -25,7 +25,7 @@ def resize_like(x: Tensor, other: Tensor) -> Tensor:
 
 
 class BasicBlock(nn.Module):
-    """Residual block of two 3x3 convolutions; `final_relu` is off for the last block of a longer stage."""
+    """Residual block of two 3x3 convolutions. `final_relu` is False in the last block of a longer stage."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1, final_relu: bool = True):
         super().__init__()
@@ -44,10 +44,10 @@ class BasicBlock(nn.Module):
 
 
 class ExternalAttention(nn.Module):
-    """GPU-friendly attention of the low stream: learned keys and values instead of the image's own.
+    """The low stream's attention to learned keys and values. (B,inputs,H,W) -> (B,outputs,H/stride,W/stride)
 
-    (B,in,H,W) -> (B,out,H/stride,W/stride). Each of the `out` keys is a 1x1 filter; its response is normalised over
-    the pixels, then over the keys of its group (double normalisation), and mixed by the values.
+    The paper's GPU-friendly attention: each key is a 1x1 filter, whose response is normalised over the pixels, then
+    over the keys of its group (double normalisation), and mixed by the values.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1, groups: int = 8):
@@ -65,7 +65,7 @@ class ExternalAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """The high stream looks at a 12 x 12 summary of the low one, with one head. (B,C,H,W), (B,L,h,w) -> (B,C,H,W)
+    """The high stream attends to a 12 x 12 summary of the low one, with one head. (B,C,H,W), (B,L,h,w) -> (B,C,H,W)
 
     Scores are scaled by the number of summary cells (144), not of channels, as in the original.
     """
@@ -139,8 +139,7 @@ class RTFormer(nn.Module):
 
     Args:
         width: w; 64 is the base variant, 32 the slim one.
-        injection: whether stage 4 and stage 5 feed their high stream back: (True, False) for base, (True, True)
-            for slim.
+        injection: whether stages 4 and 5 add their high stream to the low one: (True, False) base, (True, True) slim.
         drop_path: 0.2 in RT-K-Net for both variants.
     """
 

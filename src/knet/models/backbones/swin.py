@@ -1,9 +1,9 @@
 """Swin Transformer (Liu et al., ICCV 2021): attention inside windows of 7 x 7 cells, which every second block moves by
 half a window so that neighbours meet.
 
-Written here and not taken from a library, because the official K-Net weights were trained with the OpenMMLab variant:
-windows are filled up with zeros after the layer norm and before the shift, every block of odd number shifts (also on
-maps smaller than a window), and patch merging orders its inputs by channel. Maps are (B,H,W,C) inside.
+It is written here because the official K-Net weights were trained with the OpenMMLab variant, which libraries lack:
+maps are padded with zeros after the layer norm and before the shift, every block of odd number shifts (even on maps
+smaller than a window), and patch merging orders its inputs by channel. Maps are (B,H,W,C) inside.
 """
 
 from collections.abc import Sequence
@@ -16,33 +16,33 @@ from torchvision.ops import StochasticDepth
 
 
 def split_windows(x: Tensor, window: int) -> Tensor:
-    """(B,H,W,C), H and W multiples of the window's side w -> (B*M, w*w, C) for M windows, row by row"""
+    """Cuts a map into M windows, row by row. (B,H,W,C), H and W multiples of their side w -> (B*M,w*w,C)"""
     x = x.unflatten(2, (-1, window)).unflatten(1, (-1, window))  # (B, rows, w, columns, w, C)
     return x.transpose(2, 3).flatten(3, 4).flatten(0, 2)
 
 
 def join_windows(windows: Tensor, window: int, size: tuple[int, int]) -> Tensor:
-    """The inverse of `split_windows` for a map of `size`. (B*M, w*w, C) -> (B,H,W,C)"""
+    """The inverse of `split_windows` for a map of `size`. (B*M,w*w,C) -> (B,H,W,C)"""
     height, width = size
     x = windows.unflatten(0, (-1, height // window, width // window)).unflatten(3, (window, window))
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
 def pad_to_multiple(x: Tensor, divisor: int) -> Tensor:
-    """Zeros at the right and the bottom, up to multiples of the divisor. (B,H,W,C) -> (B,H',W',C)"""
+    """Pads with zeros at the right and the bottom to multiples of the divisor. (B,H,W,C) -> (B,H',W',C)"""
     height, width = x.shape[1:3]
     return F.pad(x, (0, 0, 0, rounded_up(width, divisor) - width, 0, rounded_up(height, divisor) - height))
 
 
 def rounded_up(side: int, divisor: int) -> int:
-    """The next multiple, in a form that torch's exporter can reason with where a side is a symbol."""
+    """The next multiple of the divisor, in a form that torch's exporter understands for symbolic sides."""
     return (side + divisor - 1) // divisor * divisor
 
 
 def shift_mask(height: int, width: int, window: int, shift: int) -> Tensor:
-    """What cells of a window may not see after a shift: others that came in from the opposite side. -> (M,w*w,w*w)
+    """Keeps cells of a shifted window from attending to cells of the map's opposite side. -> (M,w*w,w*w)
 
-    Added to attention scores: 0, or -100 between cells that are no neighbours in the image.
+    It is added to attention scores: 0, or -100 between cells that are not neighbours in the image.
     """
     rows, columns = torch.arange(height), torch.arange(width)
     row_part = (rows >= height - window).long() + (rows >= height - shift)
@@ -52,9 +52,9 @@ def shift_mask(height: int, width: int, window: int, shift: int) -> Tensor:
 
 
 class WindowAttention(nn.Module):
-    """Multi-head attention among the cells of a window, with a learned bias for every offset between two cells.
+    """Multi-head attention among a window's cells, with a learned bias for every offset. (B*M,w*w,C) -> (B*M,w*w,C)
 
-    (B*M,w*w,C), additive mask (M,w*w,w*w) or None -> (B*M,w*w,C)
+    `mask` (M,w*w,w*w), or None, is added to the scores, see `shift_mask`.
     """
 
     offsets: Tensor
@@ -80,7 +80,7 @@ class WindowAttention(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """Window attention, then a feed-forward network, both residual. (B,H,W,C), see `shift_mask` -> (B,H,W,C)"""
+    """Window attention, then a feed-forward network, both residual. (B,H,W,C), mask of `shift_mask` -> (B,H,W,C)"""
 
     def __init__(self, channels: int, heads: int, window: int, shift: int, drop_path: float):
         super().__init__()
@@ -105,8 +105,8 @@ class SwinBlock(nn.Module):
 class PatchMerging(nn.Module):
     """Four neighbours become one cell of twice the channels. (B,H,W,C) -> (B,ceil(H/2),ceil(W/2),2C)
 
-    Its 4C inputs go channel by channel, and by row and column within a channel: the OpenMMLab order. The first Swin
-    code has another, see `knet.weights.swin`.
+    Its 4C inputs are ordered by channel, then by row and column: the OpenMMLab order. The original Swin code has
+    another, see `knet.weights.swin`.
     """
 
     def __init__(self, channels: int):
@@ -120,7 +120,7 @@ class PatchMerging(nn.Module):
 
 
 class SwinStage(nn.Module):
-    """Blocks on one scale, each second one with shifted windows. (B,H,W,C) -> (B,H,W,C)"""
+    """Blocks on one scale, every second one with shifted windows. (B,H,W,C) -> (B,H,W,C)"""
 
     def __init__(self, channels: int, heads: int, window: int, drop_paths: Sequence[float]):
         super().__init__()
@@ -141,14 +141,14 @@ class SwinStage(nn.Module):
 class Swin(nn.Module):
     """The backbone. (B,3,H,W) of any size -> four maps (B,C,h,w) at 1/4, 1/8, 1/16, 1/32 (rounded up)
 
-    Each map leaves through a layer norm of its own; the next stage reads it before that norm.
+    Each map has a layer norm of its own; the next stage gets the map before that norm.
 
     Args:
         embed_dim: channels of the first stage; each stage doubles them.
         depths: blocks of each stage.
         heads: attention heads of each stage.
         window: side of a window, in cells.
-        drop_path: probability of skipping a residual branch in training, at the last block; it grows linearly from 0.
+        drop_path: probability of skipping a residual branch of the last block in training; it grows linearly from 0.
     """
 
     output_stride = 32
@@ -187,7 +187,7 @@ class Swin(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """As the original, whose normal distribution is cut off at 100 standard deviations."""
+    """Initialises as the original, whose normal distribution is cut off at 100 standard deviations."""
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -10,9 +10,9 @@ from knet.models.necks.fcn import conv_bn_relu
 
 
 class ASPPHead(nn.Module):
-    """The mean of c5, a 1x1 and dilated 3x3 convolutions of c5. [c2,c3,c4,c5] -> (B,channels,h5,w5)
+    """Joins the mean of c5 with a 1x1 and dilated 3x3 convolutions of it. [c2,c3,c4,c5] -> (B,channels,h5,w5)
 
-    The dilations are those for a c5 at 1/8 of the image.
+    The default dilations suit a c5 at 1/8 of the image.
     """
 
     def __init__(self, inputs: Sequence[int], channels: int = 512, dilations: Sequence[int] = (12, 24, 36)):

@@ -1,5 +1,5 @@
-"""Joining RTFormer's two streams into one feature map: deep aggregation pyramid pooling (DAPPM, Hong et al. 2021) on
-the low stream, then a small head."""
+"""Joins RTFormer's two streams into one feature map: deep aggregation pyramid pooling (DAPPM, Hong et al., 2021) on the
+low stream, then a small head."""
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ class DAPPM(nn.Module):
 
 
 class FeatureHead(nn.Module):
-    """DAPPM on the low stream, beside the high stream, to one map. (B,high,H,W), (B,low,h,w) -> (B,outputs,H,W)"""
+    """Joins the high stream and the DAPPM of the low one. (B,high,H,W), (B,low,h,w) -> (B,outputs,H,W)"""
 
     def __init__(self, high: int, low: int, hidden: int, outputs: int, pyramid: int = 128):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Units that all semantic heads are made of, and the plainest head (FCN, Long et al., CVPR 2015)."""
+"""The units of all semantic heads, and the plainest head (FCN, Long et al., CVPR 2015)."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ def classifier(inputs: int, classes: int, dropout: float = 0.1) -> nn.Sequential
 
 
 class FCNHead(nn.Module):
-    """Two convolutions on c5, seen beside c5 itself. [c2,c3,c4,c5] -> (B,channels,h5,w5)"""
+    """Joins c5 and two convolutions of it. [c2,c3,c4,c5] -> (B,channels,h5,w5)"""
 
     def __init__(self, inputs: Sequence[int], channels: int = 512):
         super().__init__()

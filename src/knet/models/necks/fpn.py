@@ -1,4 +1,4 @@
-"""Feature pyramid network (Lin et al., CVPR 2017): coarse maps, which know what, help fine ones, which know where."""
+"""Feature pyramid network (Lin et al., CVPR 2017): the meaning in coarse maps is added to the detail of fine ones."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 
 class FPN(nn.Module):
-    """Four maps of any depth to four of one depth. (B,inputs[i],h,w) each -> (B,channels,h,w) each, finest first
+    """Turns maps of several depths into maps of one depth, finest first. (B,inputs[i],h,w) -> (B,channels,h,w) each
 
     No norm, no activation; coarse maps are enlarged by repeating pixels.
     """

@@ -10,7 +10,7 @@ from knet.models.necks.fcn import conv_bn_relu
 
 
 class PSPHead(nn.Module):
-    """Means of c5 over a grid of 1, 2, 3 and 6 cells a side, beside c5 itself. [c2,c3,c4,c5] -> (B,channels,h5,w5)"""
+    """Joins c5 and its means over grids of 1, 2, 3 and 6 cells a side. [c2,c3,c4,c5] -> (B,channels,h5,w5)"""
 
     def __init__(self, inputs: Sequence[int], channels: int = 512, cells: Sequence[int] = (1, 2, 3, 6)):
         super().__init__()

@@ -1,5 +1,5 @@
-"""The localisation FPN of K-Net: all levels of a pyramid summed at 1/8 of the image, seen once for where things are and
-once for what they are (after Panoptic FPN's semantic branch, Kirillov et al., CVPR 2019)."""
+"""The localisation FPN of K-Net: all levels of a pyramid, summed at 1/8 of the image, give one map for where things are
+and one for what they are (after the semantic branch of Panoptic FPN, Kirillov et al., CVPR 2019)."""
 
 import math
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ def conv_norm_relu(channels: int, size: int = 1, stride: int = 1) -> nn.Sequenti
 
 
 def sine_positions(height: int, width: int, channels: int, device: torch.device) -> Tensor:
-    """DETR's encoding of where a cell is: half of the channels for its row, half for its column. -> (channels,h,w)
+    """DETR's encoding of a cell's place: half of the channels for its row, half for its column. -> (channels,h,w)
 
-    Rows count from 1 to `height` and are scaled to 2 pi; a channel pair is the sine and cosine of the row divided by
-    one of channels / 4 wavelengths between 1 and 10000. All cells count, those of padding too.
+    Rows are counted from 1 to `height` and scaled to 2 pi; two channels each are the sine and the cosine of the row
+    divided by one of channels / 4 wavelengths from 1 to 10000. Cells of the padding count as well.
     """
-    pairs = channels // 4
-    wavelengths = 10_000 ** (torch.arange(pairs, device=device) / pairs)
+    count = channels // 4
+    wavelengths = 10_000 ** (torch.arange(count, device=device) / count)
 
     def encode(cells: int) -> Tensor:
         places = torch.arange(1, cells + 1, device=device) / (cells + 1e-6) * (2 * math.pi)
@@ -34,10 +34,10 @@ def sine_positions(height: int, width: int, channels: int, device: torch.device)
 
 
 class SemanticFPN(nn.Module):
-    """p2 .. p5 at 1/4 .. 1/32 of the image -> localisation and semantic features, both (B,channels,H/8,W/8)
+    """Sums a pyramid. p2..p5 at 1/4..1/32 of the image -> localisation and semantics, (B,channels,H/8,W/8) each
 
-    A convolution with stride 2 brings p2 to 1/8, bilinear resizes (align_corners=False) between convolutions the
-    coarse maps. p5 is told its positions first.
+    A convolution with stride 2 brings p2 to 1/8; bilinear resizes (align_corners=False) between convolutions bring the
+    coarse maps there. The encoding of positions is added to p5 first.
     """
 
     def __init__(self, channels: int = 256):

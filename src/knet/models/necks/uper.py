@@ -11,7 +11,7 @@ from knet.models.necks.psp import PSPHead
 
 
 class UPerHead(nn.Module):
-    """All four maps, joined at the size of the finest. [c2,c3,c4,c5] -> (B,channels,h2,w2)"""
+    """Joins all four maps at the size of the finest. [c2,c3,c4,c5] -> (B,channels,h2,w2)"""
 
     def __init__(self, inputs: Sequence[int], channels: int = 512):
         super().__init__()
