@@ -1,7 +1,7 @@
-"""Weights of a backbone alone, as others trained it on ImageNet, to the backbone of a network.
+"""Loads weights of a backbone alone, as others trained it on ImageNet, into the backbone of a network.
 
-Read are torchvision's and timm's ResNets, OpenMMLab's with a deep stem, Swin of timm and of its first code, RTFormer of
-the official RT-K-Net, any of timm's for a backbone of timm, and the backbone out of a whole network's weights.
+It reads torchvision's and timm's ResNets, OpenMMLab's with a deep stem, Swin of timm and of the original code, RTFormer
+of the official RT-K-Net, any backbone of timm for the same one, and the backbone of a whole network's weights.
 """
 
 import re
@@ -17,25 +17,25 @@ from knet.models.backbones.swin import Swin
 from knet.weights import openmmlab, rtknet, swin
 
 _PREFIX = "backbone."
-# What files of classifiers cannot have: norms of the maps, offsets of deformable convolutions (they start at zero), and
-# a counter that old versions of PyTorch did not keep.
+# What classifiers' files cannot have: the norms of the maps, the offsets of deformable convolutions (which start at
+# zero), and a counter that old versions of PyTorch did not keep.
 _MAY_MISS = re.compile(r"norms\.|.*\.conv2\.offset\.|.*\.num_batches_tracked$")
 _SHOWN = 3  # tensors that an error names
 
 
 def load_backbone(net: nn.Module, state: dict[str, Tensor], origin: str) -> str:
-    """Puts weights into a network's backbone, and says in a sentence what was done.
+    """Loads weights into a network's backbone. -> a sentence about what was loaded
 
-    What is no part of the backbone, such as a classifier, is left out; of the backbone every tensor must fit, but those
-    that no classifier has.
+    Tensors outside the backbone, such as a classifier's, are left out. All tensors of the backbone must fit, except
+    those that no classifier has.
 
     Args:
         net: a network with a `backbone`, changed in place.
-        state: the tensors of the file, under the names that it has.
-        origin: how errors call the weights: their file.
+        state: the tensors of the file, under the file's own names.
+        origin: the file, for errors.
 
     Raises:
-        CheckpointError: tensors of the backbone are missing, or have other shapes, or the file has more of them.
+        CheckpointError: the file lacks tensors of the backbone, has too many, or some of another shape.
     """
     backbone: nn.Module = net.backbone  # type: ignore[assignment]
     expected = backbone.state_dict()
@@ -47,10 +47,10 @@ def load_backbone(net: nn.Module, state: dict[str, Tensor], origin: str) -> str:
     shapes = [key for key in expected if key in ours and ours[key].shape != expected[key].shape]
     faults = {"missing": missing, "too many": unexpected, "of another shape": shapes}
     if any(faults.values()):
-        said = ", ".join(f"{len(keys)} {fault} ({_some(keys)})" for fault, keys in faults.items() if keys)
+        listed = ", ".join(f"{len(keys)} {fault} ({_some(keys)})" for fault, keys in faults.items() if keys)
         raise CheckpointError(
             f"The weights in '{origin}' do not fit the backbone of this model, which has {len(expected)} tensors: "
-            f"{said}; give weights of the same backbone, or choose another with arguments.backbone=NAME."
+            f"{listed}; give weights of the same backbone, or choose another with arguments.backbone=NAME."
         )
     fitting = {key: tensor for key, tensor in ours.items() if key in expected}
     backbone.load_state_dict(expected | fitting)
@@ -64,7 +64,7 @@ def _translated(state: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tens
     """The state dict under the names of our backbone; unknown keys pass unchanged."""
     if isinstance(backbone, Swin):
         return swin.translate(state)
-    if isinstance(backbone, TimmBackbone):  # with `features_only`, timm joins the first names of a key by a line
+    if isinstance(backbone, TimmBackbone):  # with `features_only`, timm joins the first names of a key by underscores
         names = {_plain(key.removeprefix("net.")): key for key in backbone.state_dict()}
         return {names.get(_plain(key), key): tensor for key, tensor in state.items()}
     rename: Callable[[str], str] = {ResNet: openmmlab.rename_image, RTFormer: rtknet.rename}[type(backbone)]

@@ -1,4 +1,4 @@
-"""Which models a file of weights fits, for the sentence that refuses it elsewhere."""
+"""Finds the models that a file of weights fits, for the error of a model that it does not fit."""
 
 import inspect
 import re
@@ -12,10 +12,10 @@ from knet.models.zoo import ZOO, ZooEntry, create
 
 
 def fitting(state: dict[str, Tensor]) -> str:
-    """A sentence that names the models which these weights, under our names, fit; first those as published.
+    """A sentence that names the models which these weights fit. `state` has our names of the tensors.
 
-    Where there is none, those that fit with other constructor arguments, such as the 256 channels of K-Net's own
-    UPerNets.
+    Where no model fits as published, it names those that fit with other constructor arguments, such as the 256 channels
+    of K-Net's own UPerNets.
     """
     shapes = {key: tensor.shape for key, tensor in state.items()}
     names = [name for name in ZOO if _fits(shapes, name, {})]
@@ -26,16 +26,16 @@ def fitting(state: dict[str, Tensor]) -> str:
     if not close:
         return "They fit none of `knet models`."
     fewest = min(map(len, close.values()))
-    said = [
+    listed = [
         f"{name} with {' '.join(f'{key}={value}' for key, value in arguments.items())}"
         for name, arguments in close.items()
         if len(arguments) == fewest
     ]
-    return f"They fit: {', '.join(said)}."
+    return f"They fit: {', '.join(listed)}."
 
 
 def _fits(shapes: dict[str, torch.Size], name: str, arguments: dict[str, Any]) -> bool:
-    if "classes" in arguments and "stuff" in ZOO[name].arguments:  # which of them are stuff shows in no shape
+    if "classes" in arguments and "stuff" in ZOO[name].arguments:  # no shape shows which classes are stuff
         arguments = {**arguments, "stuff": ()}
     try:
         with torch.device("meta"):  # shapes alone, no memory
@@ -45,7 +45,7 @@ def _fits(shapes: dict[str, torch.Size], name: str, arguments: dict[str, Any]) -
 
 
 def _implied(shapes: dict[str, torch.Size], row: ZooEntry) -> dict[str, int]:
-    """The sizes that the shapes tell of, where a model of this row has an argument for it and another value."""
+    """The sizes that follow from the shapes, where this row's model has an argument for them and another value."""
     stages = {key[1] for key in (re.match(r"(?:decoder\.)?stages\.(\d+)\.", key) for key in shapes) if key}
     found = {
         "kernels": _size(shapes, "decoder.kernels", 0),
@@ -60,6 +60,6 @@ def _implied(shapes: dict[str, torch.Size], row: ZooEntry) -> dict[str, int]:
 
 
 def _size(shapes: dict[str, torch.Size], key: str, axis: int) -> int:
-    """0 where there is no such tensor or axis."""
+    """The length of a tensor's axis, 0 where there is none."""
     shape = shapes.get(key, ())
     return shape[axis] if axis < len(shape) else 0

@@ -1,21 +1,21 @@
-"""What the files of renames have in common: how they are applied, and the one tensor that also changes its shape."""
+"""What all renamings share: how they are applied, and the one tensor whose shape changes as well."""
 
 import re
 
 from torch import Tensor
 
-Renames = tuple[tuple[str, str], ...]  # a regular expression and what it becomes, one applied after the other
+Renames = tuple[tuple[str, str], ...]  # regular expressions and their replacements, applied in order to the whole key
 
 
 def renamed(key: str, renames: Renames) -> str:
-    """The key after all renames; one that is not known passes unchanged, for the strict check."""
+    """The key after all renames. Unknown keys pass unchanged, to be reported by the strict check."""
     for pattern, replacement in renames:
         key = re.sub(pattern, replacement, key)
     return key
 
 
 def flatten_kernels(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict whose initial kernels have lost the two 1x1 axes of a convolution. (N,C,1,1) -> (N,C)"""
+    """The state dict with initial kernels that have lost a convolution's two 1x1 axes. (N,C,1,1) -> (N,C)"""
     kernels = state.get("decoder.kernels")
     if kernels is None or kernels.ndim != 4:
         return state

@@ -1,4 +1,4 @@
-"""Key names of the official K-Net checkpoints in the OpenMMLab form (github.com/ZwwWayne/K-Net), to ours.
+"""From the key names of the official K-Net checkpoints in the OpenMMLab form (github.com/ZwwWayne/K-Net) to ours.
 
 Such a file is `torch.save` of {"meta": {...}, "state_dict": {key: tensor}}. Keys of the networks for panoptic and
 instance segmentation start with `backbone.`, `neck.`, `rpn_head.` (initial kernels) or `roi_head.mask_head.` (stages).
@@ -15,13 +15,12 @@ from knet.weights.rtknet import UPDATE_RENAMES
 _BACKBONE = "backbone."
 _UNREAD_LEVEL = r"neck\.fpn_convs\.(?![0-3]\.)\d+\."
 
-# Applied in order to the whole key; the first field is a regular expression.
 RESNET_RENAMES: Renames = (
     (r"^backbone\.stem\.([0-6])\.", r"backbone.conv1.\1."),
     (r"^backbone\.stem\.7\.", "backbone.bn1."),
     (r"^(backbone\..*)\.conv2\.conv_offset\.", r"\1.conv2.offset."),
 )
-# Of a stage, whose own name is `decoder.stages.` and its number already.
+# Of a stage whose own prefix is already ours, such as `decoder.stages.0.`.
 STAGE_RENAMES: Renames = (
     (r"\.kernel_update_conv\.", ".update."),
     *UPDATE_RENAMES,
@@ -39,7 +38,7 @@ STAGE_RENAMES: Renames = (
 _IMAGE_RENAMES: Renames = (
     (r"^neck\.lateral_convs\.(\d+)\.conv\.", r"neck.laterals.\1."),
     (r"^neck\.fpn_convs\.(\d+)\.conv\.", r"neck.outputs.\1."),
-    # Units are convolution, norm, ReLU; between the units of a level lies the resize: 0, 2, 4.
+    # A level's units (convolution, norm, ReLU) have the numbers 0, 2 and 4, as a resize lies between two.
     (r"^rpn_head\.localization_fpn\.convs_all_levels\.(\d)\.conv0\.", r"pyramid.levels.\1.0."),
     (r"^rpn_head\.localization_fpn\.convs_all_levels\.(\d)\.conv1\.", r"pyramid.levels.\1.2."),
     (r"^rpn_head\.localization_fpn\.convs_all_levels\.(\d)\.conv2\.", r"pyramid.levels.\1.4."),
@@ -63,25 +62,21 @@ def is_image(keys: set[str]) -> bool:
 
 
 def rename_image(key: str) -> str:
-    """The name that an official key has in `KNet`; a key that is not known passes unchanged, for the strict check.
-
-    Keys of a Swin backbone are not for this function: `swin.translate` changes some of their values too.
-    """
-    renames = RESNET_RENAMES if key.startswith(_BACKBONE) else _IMAGE_RENAMES
-    return renamed(key, renames)
+    """The name of an official key in `KNet`. Keys of a Swin backbone go to `swin.translate`, see there."""
+    return renamed(key, RESNET_RENAMES if key.startswith(_BACKBONE) else _IMAGE_RENAMES)
 
 
 def translate_image(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """An official state dict under `KNet`'s names. Initial kernels lose their two 1x1 axes: (N,C,1,1) -> (N,C).
+    """An official state dict under `KNet`'s names.
 
-    Some trained with more than four levels of the pyramid: what lies beyond c5 was never read, and is left out.
+    Some were trained with more than four levels of the pyramid; those beyond c5 were never read and are left out.
     """
     ours = {rename_image(k): tensor for k, tensor in rename_swin(state).items() if not re.match(_UNREAD_LEVEL, k)}
     return flatten_kernels(ours)
 
 
 def rename_swin(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict with the keys of a Swin backbone under our names, all others as they are."""
+    """The state dict with the keys of a Swin backbone under our names and all others unchanged."""
     if not any(key.startswith(f"{_BACKBONE}patch_embed.") for key in state):
         return state
     inside = {k.removeprefix(_BACKBONE): tensor for k, tensor in state.items() if k.startswith(_BACKBONE)}

@@ -1,4 +1,4 @@
-"""Key names of the official semantic K-Nets, to ours. mmsegmentation 1.x and K-Net's repository name them alike.
+"""From the key names of the official semantic K-Nets, the same in mmsegmentation 1.x and K-Net's repository, to ours.
 
 Keys start with `backbone.`, `decode_head.kernel_generate_head.` (initial kernels), `decode_head.kernel_update_head.`
 (stages) or `auxiliary_head.`.
@@ -13,7 +13,6 @@ from knet.weights.openmmlab import RESNET_RENAMES, STAGE_RENAMES, rename_swin
 
 _GENERATE = r"^decode_head\.kernel_generate_head\."
 
-# Applied in order to the whole key; the first field is a regular expression.
 _UPERNET_RENAMES: Renames = (
     (_GENERATE + r"psp_modules\.(\d)\.1\.", r"neck.context.scales.\1."),
     (_GENERATE + r"bottleneck\.", "neck.context.fuse."),
@@ -41,10 +40,9 @@ def is_semantic(keys: set[str]) -> bool:
 
 
 def rename_semantic(key: str, upernet: bool) -> str:
-    """The name that an official key has in `KNetSemantic`; an unknown one passes unchanged, for the strict check.
+    """The name of an official key in `KNetSemantic`. Keys of a Swin backbone go to `swin.translate`, see there.
 
-    `upernet`: whether the head is UPerNet, which means other layers by some names of PSPNet's. Keys of a Swin backbone
-    are not for this function: `swin.translate` changes some of their values too.
+    `upernet` is whether the head is UPerNet, which uses some of PSPNet's names for other layers.
     """
     renames = RESNET_RENAMES if key.startswith("backbone.") else _SEMANTIC_RENAMES + STAGE_RENAMES
     return renamed(key, (*(_UPERNET_RENAMES if upernet else ()), *renames))

@@ -1,4 +1,4 @@
-"""Key names of the official RT-K-Net checkpoints (github.com/markusschoen/RT-K-Net), to ours. Pure renaming.
+"""From the key names of the official RT-K-Net checkpoints (github.com/markusschoen/RT-K-Net) to ours.
 
 The official file is `torch.save` of {"model": {key: tensor}, ...}; keys start with `backbone.` or `sem_seg_head.`.
 """
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from knet.weights.names import Renames, flatten_kernels, renamed
 
-# Of the adaptive kernel update, which all official code names alike.
+# Of the adaptive kernel update, whose names are the same in all official code.
 UPDATE_RENAMES: Renames = (
     (r"\.update\.dynamic_layer\.", ".update.from_group."),
     (r"\.update\.input_layer\.", ".update.from_kernel."),
@@ -21,7 +21,6 @@ UPDATE_RENAMES: Renames = (
     (r"\.update\.fc_norm\.", ".update.out_norm."),
 )
 
-# Applied in order to the whole key; the first field is a regular expression.
 _RENAMES: Renames = (
     (r"^backbone\.conv1\.", "backbone.stem."),
     (r"^backbone\.layer([12])\.", r"backbone.stage\1."),
@@ -48,7 +47,7 @@ _RENAMES: Renames = (
     (r"^neck\.context\.process3\.", "neck.context.merges.2."),
     (r"^neck\.context\.process4\.", "neck.context.merges.3."),
     (r"^neck\.context\.compression\.", "neck.context.compress."),
-    # The official pooled scales keep their pooling layer at index 0 of the unit.
+    # The official units of pooled scales have their pooling layer at index 0.
     (r"^neck\.context\.scale([1-4])\.1\.", r"neck.context.scales.\1.0."),
     (r"^neck\.context\.scale([1-4])\.3\.", r"neck.context.scales.\1.2."),
     (r"^sem_seg_head\.feat_transform\.", "feature_transform."),
@@ -72,10 +71,10 @@ def is_official(keys: set[str]) -> bool:
 
 
 def rename(key: str) -> str:
-    """The name that an official key has here; a key that is not known passes unchanged, for the strict check."""
+    """The name of an official key in `RTKNet`."""
     return renamed(key, _RENAMES)
 
 
 def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """An official state dict under our names. The initial kernels lose their two 1x1 axes: (N,C,1,1) -> (N,C)."""
+    """An official state dict under `RTKNet`'s names."""
     return flatten_kernels({rename(key): tensor for key, tensor in state.items()})

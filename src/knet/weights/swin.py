@@ -1,9 +1,9 @@
-"""Names of Swin weights of other code bases, to those of `knet.models.backbones.swin`.
+"""From the key names of Swin weights of other code bases to those of `knet.models.backbones.swin`.
 
-Two are in use: OpenMMLab's (K-Net, Video K-Net, mmsegmentation) and those of the first Swin code (microsoft/
+There are OpenMMLab's names (K-Net, Video K-Net, mmsegmentation) and those of the first Swin code (microsoft/
 Swin-Transformer: its ImageNet weights, and K-Net's own semantic training code). The latter also orders the inputs of
-patch merging by position first, which `translate` undoes; so does timm, which counts a merging to the stage after it.
-All names here are without a prefix such as `backbone.`.
+patch merging by position first, which `translate` undoes; so does timm, where a merging belongs to the stage after it.
+No name here has a prefix such as `backbone.`.
 """
 
 import re
@@ -12,8 +12,7 @@ from torch import Tensor
 
 from knet.weights.names import Renames, renamed
 
-# Applied in order to the whole key; the first field is a regular expression. The first three lead from the first
-# Swin code's names to OpenMMLab's.
+# The first four turn the first Swin code's names into OpenMMLab's.
 _RENAMES: Renames = (
     (r"^layers\.", "stages."),
     (r"\.attn\.(?!w_msa\.)", ".attn.w_msa."),
@@ -32,22 +31,22 @@ _RENAMES: Renames = (
     (r"\.ffn\.layers\.0\.0\.", ".expand."),
     (r"\.ffn\.layers\.1\.", ".contract."),
 )
-# Tables that follow from the window's side alone: the network makes its own.
+# Tables that depend on the window's side only, so the network makes its own.
 _COMPUTED = ("relative_position_index", "attn_mask")
 
 
 def is_first_swin(keys: set[str]) -> bool:
-    """Whether these look like the keys of the first Swin code, not of OpenMMLab's."""
+    """Whether these look like the keys of the first Swin code, not OpenMMLab's."""
     return any(key.startswith("layers.0.blocks.") for key in keys)
 
 
 def rename(key: str) -> str:
-    """The name that a Swin key has here; a key that is not known passes unchanged, for the strict check."""
+    """The name of a key of either code in `Swin`."""
     return renamed(key, _RENAMES)
 
 
 def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A Swin state dict of any of these code bases under our names, patch merging in our order.
+    """A Swin state dict of any of these code bases under our names, with patch merging in our order.
 
     Computed tables are left out. The classifier of ImageNet weights (`norm.*`, `head.*`) passes unchanged.
     """
@@ -66,9 +65,9 @@ def _before(number: re.Match[str]) -> str:
 
 
 def by_channel(merging: Tensor) -> Tensor:
-    """Patch merging's inputs from position-major (the first Swin code) to channel-major. (...,4C) -> (...,4C)
+    """Reorders patch merging's inputs from position-major (the first Swin code) to channel-major. (...,4C) -> (...,4C)
 
-    The first code concatenates the cells at (row, column) (0,0), (1,0), (0,1), (1,1); ours has row before column.
+    The first code concatenates the cells at (row, column) (0,0), (1,0), (0,1), (1,1); ours orders by row first.
     """
     # (column, row, C) -> (C, row, column)
     return merging.unflatten(-1, (2, 2, -1)).transpose(-1, -3).flatten(-3)

@@ -1,7 +1,7 @@
-"""Key names of the official Video K-Net checkpoints (github.com/lxtGH/Video-K-Net) with a track head, to ours.
+"""From the key names of the official Video K-Net checkpoints with a track head (github.com/lxtGH/Video-K-Net) to ours.
 
-They are K-Net's in the OpenMMLab form, see `knet.weights.openmmlab`, with the links to the frame before in every stage
-and the layers of the track embedding beside them.
+They are K-Net's in the OpenMMLab form, see `knet.weights.openmmlab`, plus the links to the frame before in every stage
+and the layers of the track embedding.
 """
 
 import re
@@ -13,8 +13,7 @@ from knet.weights.openmmlab import translate_image
 from knet.weights.rtknet import UPDATE_RENAMES
 
 _LINK = r"(attention_previous(?:_norm|_update)?|link_ffn(?:_norm)?)"
-# Applied in order to the keys that K-Net's renames leave; the first field is a regular expression.
-_RENAMES: Renames = (
+_RENAMES: Renames = (  # after K-Net's
     (rf"^(decoder\.stages\.\d+)\.{_LINK}_link\.", r"\1.fusion.\2."),
     (rf"^(decoder\.stages\.\d+)\.{_LINK}(?:_track)?\.", r"\1.link.\2."),
     (r"\.attention_previous\.attn\.", ".interaction.attention."),
@@ -33,19 +32,19 @@ _RENAMES: Renames = (
 
 
 def is_video(keys: set[str]) -> bool:
-    """Whether these look like the keys of an official Video K-Net that finds objects again by embeddings."""
+    """Whether these look like the keys of an official Video K-Net that recognises objects by embeddings."""
     return any(key.startswith("track_head.fc_embed.") for key in keys)
 
 
 def rename_video(key: str) -> str:
-    """The name that a key left by K-Net's renames has in `VideoKNet`; others pass unchanged, for the strict check."""
+    """The name in `VideoKNet` of a key to which K-Net's renames were applied."""
     return renamed(key, _RENAMES)
 
 
 def translate_video(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """An official state dict under `VideoKNet`'s names.
 
-    The official network makes links for every stage and uses those of the last one; the others, which nothing ever
+    The official network has links in every stage but uses those of the last one only. The others, which were never
     trained, are left out.
     """
     stages = [int(match[1]) for key in state if (match := re.match(r"roi_head\.mask_head\.(\d+)\.", key))]
