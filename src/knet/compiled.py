@@ -1,4 +1,4 @@
-"""Loops over pixels, compiled by Numba. Where it is missing importing this fails, and callers have another way."""
+"""Loops over pixels, compiled by Numba. Without Numba the import of this file fails, and callers do without it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ Function = Callable[..., Any]
 
 
 def compiled(function: Function) -> Function:
-    """Compiled when it is first called, and kept on disk for later processes where a folder for that can be written.
+    """The function, compiled at its first call and kept on disk for later processes where that is possible.
 
-    Other threads run meanwhile. Floating point is IEEE's, in the order that is written.
+    It releases the GIL. Floating point follows IEEE 754, in the order that is written.
     """
     return _compiled(function)
 
 
 def compiled_any_order(function: Function) -> Function:
-    """The same for loops over finite numbers that may be vectors' operations: largest and smallest in any order, a
-    product and a sum rounded once, nothing divided by zero.
+    """As `compiled`, for loops over finite numbers that may become vector instructions: maxima in any order, a product
+    and a sum rounded together, no check for division by zero.
     """
     return _compiled(function, fastmath={"nnan", "nsz", "contract"}, error_model="numpy")
 

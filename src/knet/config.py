@@ -1,6 +1,6 @@
-"""Every option of a training or evaluation run, typed and checked: YAML file + `key=value` from the command line.
+"""Every option of a training or evaluation run, typed and checked: from a YAML file and `key=value` options.
 
-This file is the reference of the options. A config is flat and complete in itself: no inheritance, no class names.
+This file is the reference of all options. A config is complete in itself: it inherits nothing and names no classes.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class _Options(BaseModel):
 class Files(_Options):
     """A labelled data set: a folder of images, and their truth in one of four forms.
 
-    COCO panoptic: `json` and `masks`, a folder of id PNGs · COCO instances: `json` alone · label PNGs: `labels`, a
-    folder of them, whose values are those of the class table · clips of one's own: `labels` and `instances`, folders
-    with a folder of PNGs for each clip. Or the `split` of a video data set in the `format` it comes in.
+    These are COCO panoptic (`json`, and the id PNGs in `masks`), COCO instances (`json` alone), label PNGs with the ids
+    of the class table (`labels`), and your own clips (`labels` and `instances`, each with a folder of PNGs for each
+    clip). A video data set is named by its `format` and `split` instead.
     """
 
     images: Path | None = None
@@ -46,36 +46,36 @@ class Data(_Options):
     val: Files
     # A table's name (cityscapes, coco_panoptic, ...) or a JSON file; without it the classes of the data set's JSON.
     categories: str | None = None
-    # A folder that keeps decoded panoptic PNGs as runs, a few hundred KB each: they are read 20 times as fast after the
-    # first epoch.
+    # A folder for decoded panoptic PNGs, a few hundred KB each; from the second epoch on reading is 20 times as fast.
     cache: Path | None = None
-    # Of clips: how many frames the other frames that are learned from may be away from a key frame.
+    # Of videos: where frames that are learned from together with a key frame may be, in frames from it.
     offsets: tuple[int, ...] = (-2, -1, 1, 2)
-    # With what Video K-Net's code does by mistake, and its published figures contain: one offset for each frame, drawn
-    # for the whole run, and crowds of KITTI-STEP that count as objects.
+    # Repeats two mistakes of Video K-Net's code that its published figures include: each frame's offset is drawn once
+    # for the whole run, and crowds of KITTI-STEP count as objects.
     compatible: bool = False
 
 
 class Augment(_Options):
-    """Training augmentation: random size, crop around an object, colours, mirror image."""
+    """Training augmentation: a random size, a crop, changed colours and mirroring."""
 
-    short_edges: tuple[int, ...]  # one is drawn for each image
-    between: bool = False  # every whole number from the first to the last short edge may be drawn
+    short_edges: tuple[int, ...]  # the short edge of each image is drawn from these
+    between: bool = False  # also draw whole numbers between the first and the last of them
     max_edge: int = 4096
-    ratio: tuple[float, float] = (1.0, 1.0)  # short edge and largest edge are multiplied by a number drawn from here
-    antialias: bool = True  # smooth what shrinks, as Pillow; false: as OpenCV, which K-Net was trained with
-    crop: tuple[int, int] | None = None  # height, width; without it the whole image
-    instance_crop: bool = True  # the crop holds the centre of an object where ten tries find one
-    # Share of a crop's labelled pixels that a class may have, where one of ten tries is such; instead of instance_crop.
+    ratio: tuple[float, float] = (1.0, 1.0)  # both edges are multiplied by a number drawn from this range
+    antialias: bool = True  # smooth shrunk images, as Pillow does; false: as OpenCV, with which K-Net was trained
+    crop: tuple[int, int] | None = None  # height, width; null: the whole image
+    instance_crop: bool = True  # choose, from up to ten crops, one that contains the centre of an object
+    # Instead of instance_crop: choose, from up to ten crops, one in which no class has more than this share of the
+    # labelled pixels.
     largest_class: float | None = None
     color: bool = True
     flip: bool = True
-    pad: tuple[int, int] | None = None  # height, width that smaller images are padded to
+    pad: tuple[int, int] | None = None  # height, width to which smaller images are padded
     pad_color: tuple[int, int, int] = (128, 128, 128)  # RGB
 
 
 class Losses(_Options):
-    """Weights of the losses; 0 leaves one out."""
+    """Weights of the losses; a weight of 0 switches a loss off."""
 
     classes: float = 2.0
     mask: float = 1.0
@@ -83,28 +83,29 @@ class Losses(_Options):
     rank: float = 0.1
     semantic: float = 1.0
     instance: float = 1.0
-    track: float = 0.25  # of video models: that an object's embedding is nearer to its own in the other frame ...
-    similarity: float = 1.0  # ... and that embeddings of one object are alike, of two not
-    pixels: int = Field(4096, ge=1)  # of each image that the instance loss compares; its cost grows with the square
-    match_pixels: int | None = Field(None, ge=1)  # of each image that matching looks at; without it all
+    track: float = 0.25  # of video models: an object's embedding is closest to its own in the other frame
+    similarity: float = 1.0  # of video models: embeddings of one object are alike, those of two objects are not
+    pixels: int = Field(4096, ge=1)  # how many of an image the instance loss compares; its cost grows with the square
+    match_pixels: int | None = Field(None, ge=1)  # how many of an image matching looks at; null: all
 
 
 class Optimizer(_Options):
-    """AdamW, and how the rate of learning changes.
+    """AdamW and its schedule.
 
-    base x warm-up x (1 - iteration / iterations) ** power, and a tenth from each of `steps` on.
+    The learning rate is learning_rate x warm-up x (1 - iteration / iterations) ** power, a tenth of it after each of
+    `steps`.
     """
 
     learning_rate: float = Field(2e-4, gt=0)
-    for_batch: int | None = Field(None, ge=1)  # the batch that learning_rate is meant for; another batch scales it
+    for_batch: int | None = Field(None, ge=1)  # the batch that learning_rate is meant for; it is scaled to `batch`
     weight_decay: float = Field(0.05, ge=0)
-    # What it leaves alone: "norms" are normalisation layers; else a regular expression of names; null: nothing.
+    # Parameters without weight decay: "norms" for normalisation layers, or a regular expression of names; null: none.
     undecayed: str | None = "norms"
     backbone_multiplier: float = Field(1.0, ge=0)
     clip: float = Field(1.0, gt=0)  # largest norm of the whole gradient
     warmup: int = Field(1000, ge=0)  # iterations
     warmup_start: float = Field(0.001, ge=0, le=1)  # factor at the first iteration
-    power: float = Field(0.9, ge=0)  # 0: no such fall
+    power: float = Field(0.9, ge=0)  # 0: no polynomial decay
     steps: tuple[int, ...] = ()  # iterations
 
 
@@ -113,36 +114,36 @@ class RunConfig(_Options):
 
     model: str
     arguments: dict[str, Any] = {}  # constructor arguments that replace the model's own, such as kernels: 50
-    # Whether each stuff class has a kernel of its own, as in K-Net, or learned kernels look for stuff too, as in
-    # RT-K-Net; without it the model's own way.
+    # Whether each stuff class has a kernel of its own, as in K-Net, or learned kernels find stuff too, as in RT-K-Net;
+    # null: the model's own way.
     stuff_kernels: bool | None = None
     weights: Path | None = None  # start from these instead of random ones
-    backbone_weights: Path | None = None  # or only the backbone, as torchvision, timm and others publish it
+    backbone_weights: Path | None = None  # start the backbone alone from these, as torchvision, timm and others publish
     data: Data
     augment: Augment | None = None
     losses: Losses = Losses()
     optimizer: Optimizer = Optimizer()
-    short_edge: int | None = None  # test-time size; without it the model's own
+    short_edge: int | None = None  # test-time size; null: the model's own
     max_edge: int | None = None
-    score: float | None = None  # thresholds of the panoptic merge; without them the model's own
+    score: float | None = None  # thresholds of the panoptic merge; null: the model's own
     overlap: float | None = None
-    merge: Literal["optimised", "sorted"] | None = None  # RT-K-Net's or K-Net's; without it the model's own
+    merge: Literal["optimised", "sorted"] | None = None  # RT-K-Net's or K-Net's; null: the model's own
     iterations: int = Field(90_000, ge=1)
     batch: int = Field(32, ge=1)  # images an iteration, over all processes
-    accumulate: int = Field(1, ge=1)  # parts that each process goes through its images in, to save memory
+    accumulate: int = Field(1, ge=1)  # split the images of each process into so many parts, to save memory
     workers: int = Field(4, ge=0)  # processes that read images, for each training process
     precision: Precision = "fp32"
-    compile: bool = False  # torch.compile the network: slow to start, faster after
-    parallel: Literal["ddp", "fsdp"] = "ddp"  # several processes: a copy of the weights each, or a share (FSDP2)
-    ema: float | None = Field(None, gt=0, lt=1)  # judge and save an exponential mean of the weights, such as 0.9998
-    skip_images: int = Field(10, ge=0)  # training images that cannot be read and are left out before the run stops
-    skip_losses: int = Field(0, ge=0)  # iterations with a loss that is not finite, left out before the run stops
+    compile: bool = False  # torch.compile the network: slow to start, faster afterwards
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # each process holds a copy of the weights, or a share of them (FSDP2)
+    ema: float | None = Field(None, gt=0, lt=1)  # evaluate and save an exponential mean of the weights, such as 0.9998
+    skip_images: int = Field(10, ge=0)  # how many unreadable training images are left out before the run stops
+    skip_losses: int = Field(0, ge=0)  # how many iterations with a loss that is not finite are left out before it stops
     device: str = "auto"
     seed: int = 0
     validate_every: int = Field(5000, ge=1)
     save_every: int = Field(1000, ge=1)
     log_every: int = Field(20, ge=1)
-    wandb: str | None = None  # project of Weights & Biases to log to as well
+    wandb: str | None = None  # also log to this project of Weights & Biases
     output: Path = Path("runs/run")
 
 
@@ -150,17 +151,19 @@ _PUBLISHED = Path(__file__).parent / "configs"
 
 
 def config_names() -> list[str]:
-    """Names of the configs that come with the package: one for each published run."""
+    """The names of the configs that come with the package, one for each published run."""
     return sorted(path.stem for path in _PUBLISHED.glob("*.yaml"))
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
-    """Reads a YAML config and applies `key=value` overrides such as `optimizer.learning_rate=1e-4`.
+    """Reads a YAML config and applies overrides.
 
-    path: a file, or the name of a config that comes with the package, such as "rtknet-cityscapes".
+    Args:
+        path: a file, or the name of a config that comes with the package, such as "rtknet-cityscapes".
+        overrides: `key=value` options such as `optimizer.learning_rate=1e-4`.
 
     Raises:
-        ConfigError: no such file, no valid YAML, an unknown key (says which is nearest), a value of the wrong type.
+        ConfigError: there is no such file, it is not valid YAML, a key is unknown, or a value has the wrong type.
     """
     path = _find(path)
     try:
@@ -179,7 +182,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConf
 
 
 def data_config(overrides: list[str]) -> Data:
-    """The `data` part alone, from `key=value` options such as `data.val.images=DIR`.
+    """The `data` part alone, from options such as `data.val.images=DIR`.
 
     Raises:
         ConfigError: as `load_config`.
@@ -191,7 +194,7 @@ def read_overrides(overrides: list[str]) -> dict[str, Any]:
     """`key=value` options as a table, such as {"channels": 256} from ["channels=256"].
 
     Raises:
-        ConfigError: an option that is not of this form.
+        ConfigError: an option does not have this form.
     """
     table: dict[str, Any] = {}
     for override in overrides:
@@ -200,10 +203,10 @@ def read_overrides(overrides: list[str]) -> dict[str, Any]:
 
 
 def validate_config(table: dict[str, Any], origin: str) -> RunConfig:
-    """A table of options, as YAML gives it, to a checked config.
+    """Checks a table of options, as read from YAML; `origin` names it in errors.
 
     Raises:
-        ConfigError: one sentence for each unknown key and each wrong value.
+        ConfigError: with a sentence for each unknown key and each wrong value.
     """
     try:
         return RunConfig.model_validate(table)
@@ -212,7 +215,7 @@ def validate_config(table: dict[str, Any], origin: str) -> RunConfig:
 
 
 def dump_config(config: RunConfig) -> dict[str, Any]:
-    """The config as plain YAML-able values; `validate_config` gives it back."""
+    """The config as plain values for YAML, which `validate_config` turns into the same config."""
     return config.model_dump(mode="json", by_alias=True)
 
 
@@ -235,7 +238,7 @@ def _apply(table: dict[str, Any], override: str) -> None:
     for parent in parents:
         if not isinstance(table.setdefault(parent, {}), dict):
             raise ConfigError(f"The option '{override}' cannot be set: '{parent}' is a value, not a table of options.")
-        table[parent] = dict(table[parent])  # a YAML alias may stand for it in other places, which keep their values
+        table[parent] = dict(table[parent])  # other places may share it by a YAML alias, and keep their values
         table = table[parent]
     try:
         table[last] = yaml.safe_load(text)

@@ -1,6 +1,6 @@
-"""Several processes that train as one: torchrun or Slurm starts them, NCCL or gloo carries what they share.
+"""Several processes that train as one: torchrun or Slurm starts them, NCCL or gloo carries what they exchange.
 
-Every function gives in one process what it gives in many with everything on one of them, so nobody has to ask.
+Every function also works in a single process, as if that held everything, so no caller has to distinguish the two.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PATIENCE = timedelta(minutes=30)  # for the slowest process, such as one that w
 
 
 class Place(NamedTuple):
-    """Which process of how many this is, and its number on its own machine."""
+    """Which process this is (`rank`), of how many (`world`), and its number on its own machine (`local_rank`)."""
 
     rank: int
     world: int
@@ -31,15 +31,15 @@ class Place(NamedTuple):
 
 
 def place_of(environment: dict[str, str]) -> Place:
-    """Reads what torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or Slurm's srun says; a process without either is alone.
+    """Reads the variables of torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or of Slurm's srun; without both it is alone.
 
     Raises:
-        ConfigError: torchrun's variables are there only in part, or are no numbers.
+        ConfigError: some of torchrun's variables are missing, or are not numbers.
     """
     try:
         if "RANK" in environment or "WORLD_SIZE" in environment:
             return Place(*(int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
-        # Only a process of a job step has this one: in the batch script itself nothing waits to be met.
+        # Only processes of a job step have this one; the batch script itself has no other process to meet.
         if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
             names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
             return Place(*(int(environment[name]) for name in names))
@@ -52,7 +52,7 @@ def place_of(environment: dict[str, str]) -> Place:
 
 
 def meeting_point(environment: dict[str, str]) -> tuple[str, str]:
-    """Address and port at which the processes meet: those given, else Slurm's first machine and the job's number."""
+    """Address and port at which the processes meet: as given, or Slurm's first machine and a port from the job's id."""
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or "127.0.0.1"
     # node[003-005,9],other -> node003
     first = re.sub(r"\[(\w+).*", r"\1", re.split(r",(?![^\[]*\])", nodes)[0])
@@ -62,10 +62,13 @@ def meeting_point(environment: dict[str, str]) -> tuple[str, str]:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[torch.device]:
-    """Meets the other processes, if there are any, for as long as the context lasts.
+    """Joins the other processes, if there are any, for as long as the context lasts.
 
     Yields:
-        The device of this process: with several GPUs a machine, each process has its own.
+        The device of this process; on a machine with several GPUs each process has its own.
+
+    Raises:
+        ConfigError: the machine has more processes than GPUs.
     """
     place = place_of(dict(os.environ))
     if place.world == 1:
@@ -82,7 +85,7 @@ def joined(device: torch.device) -> Iterator[torch.device]:
             )
         device = torch.device("cuda", place.local_rank)
         torch.cuda.set_device(device)
-    # Numbers that the host has anyway go over gloo, so that no process waits for its GPU to exchange them.
+    # What is on the CPU goes over gloo, so that no process waits for its GPU to exchange it.
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     dist.init_process_group(backend, rank=place.rank, world_size=place.world, timeout=_PATIENCE)
     try:
@@ -92,12 +95,12 @@ def joined(device: torch.device) -> Iterator[torch.device]:
 
 
 def world() -> int:
-    """Number of processes."""
+    """The number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Number of this process, from 0; process 0 writes and speaks for all."""
+    """The number of this process, from 0; process 0 writes files and logs for all."""
     return dist.get_rank() if world() > 1 else 0
 
 
@@ -111,7 +114,7 @@ def mean_over_processes(values: Tensor) -> Tensor:
 
 
 def gather(values: Tensor) -> Tensor:
-    """The tensors (n, ...) of all processes in their order: (world * n, ...), without a gradient."""
+    """The tensors of all processes in their order, without a gradient. (n,...) -> (world * n,...)"""
     if world() == 1:
         return values
     parts = [torch.empty_like(values) for _ in range(world())]
@@ -120,21 +123,21 @@ def gather(values: Tensor) -> Tensor:
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """What each process has to say, in their order; for small things that are rarely exchanged."""
+    """The values of all processes in their order, for small things that are rarely exchanged."""
     if world() == 1:
         return [value]
-    said: list[Any] = [None] * world()
-    dist.all_gather_object(said, value)
-    return said
+    values: list[Any] = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def gather_numbers(numbers: Sequence[int]) -> Tensor:
-    """(world, n) int64 on the host: the n whole numbers of each process."""
+    """The n integers of each process. -> (world,n) int64 on the CPU"""
     return gather(torch.tensor([list(numbers)], dtype=torch.int64))
 
 
 def synchronize_norms(net: nn.Module, device: torch.device) -> nn.Module:
-    """The network with batch norms that look at the batches of all processes, as the official training has them."""
+    """The network with batch norms over the batches of all processes, as in the official training."""
     if world() == 1:
         return net
     if device.type == "cuda":
@@ -149,14 +152,14 @@ def synchronize_norms(net: nn.Module, device: torch.device) -> nn.Module:
 
 
 class SynchronizedBatchNorm(nn.BatchNorm2d):
-    """Batch norm over the batches of all processes, which have equal shapes. torch's own works on GPUs alone.
+    """Batch norm over the batches of all processes, which have equal shapes. torch's own works on GPUs only.
 
-    timm's norms (BatchNormAct2d) drop and activate what they give: so does one that is made `like` them.
+    timm's norms (BatchNormAct2d) include dropout and activation; one made `like` them has these too.
     """
 
     @classmethod
     def like(cls, norm: nn.BatchNorm2d) -> SynchronizedBatchNorm:
-        """One with the weights, statistics and activation of another norm, and the same names in a state dict."""
+        """A norm with the weights, statistics and activation of another, and the same names in a state dict."""
         made = cls(norm.num_features, norm.eps, norm.momentum).train(norm.training)
         made.drop, made.act = (getattr(norm, name, None) for name in ("drop", "act"))
         made.load_state_dict(norm.state_dict())
@@ -176,7 +179,7 @@ class SynchronizedBatchNorm(nn.BatchNorm2d):
         return x if self.act is None else self.act(x)
 
     def normalize(self, input: Tensor) -> Tensor:
-        """By the mean and variance of all processes' batches. (B,C,H,W) -> (B,C,H,W)"""
+        """Normalises by the mean and variance over all processes' batches. (B,C,H,W) -> (B,C,H,W)"""
         x = input.float()
         mean: Tensor = _Mean.apply(x.mean((0, 2, 3)))
         centered = x - mean[:, None, None]
@@ -191,7 +194,7 @@ class SynchronizedBatchNorm(nn.BatchNorm2d):
 
 
 class _Mean(torch.autograd.Function):
-    """Mean over the processes, through which gradients flow back to all of them."""
+    """The mean over the processes, with a gradient that flows back to all of them."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:

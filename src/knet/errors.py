@@ -1,12 +1,12 @@
-"""Errors that a caller can cause. Each carries one sentence: what was wrong, the value, what is allowed, the next step.
+"""Errors that a caller can cause. Each has one sentence: what is wrong, the value, what is allowed, what to do.
 
-The command line prints the sentence and exits with status 2 (1 for OutputError and TrainingError, which are failures
-rather than bad input), so none ever reaches a user as a traceback.
+The command line prints the sentence and exits with status 2, or 1 for OutputError and TrainingError, which are failures
+rather than bad input. So no user sees a traceback.
 """
 
 
 class KNetError(Exception):
-    """Something that the caller can put right."""
+    """Something that the caller can correct."""
 
 
 class ConfigError(KNetError):
@@ -14,7 +14,7 @@ class ConfigError(KNetError):
 
 
 class DataError(KNetError):
-    """An image, a video, a label file or a data set that cannot be read or contradicts itself."""
+    """An image, video, label file or data set that cannot be read or contradicts itself."""
 
 
 class CheckpointError(KNetError):
@@ -30,4 +30,4 @@ class TrainingError(KNetError):
 
 
 class StoppedError(KNetError):
-    """A run was asked to stop (SIGTERM) and did, with its state saved. The command line ends with status 143."""
+    """A run that was asked to stop (SIGTERM) and saved its state. The command line exits with status 143."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Writes files that are complete or not there at all."""
 
 import os
 import re
@@ -11,12 +11,12 @@ from knet.errors import OutputError
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; it takes the place of `path` when the block ends well.
+    """A temporary path beside `path` to write to, which replaces `path` when the block ends without an error.
 
-    The temporary name keeps the ending, by which many libraries choose a format. Nothing is left behind on an error.
+    It keeps the suffix, by which many libraries choose a format. After an error nothing is left behind.
 
     Raises:
-        OutputError: the folder cannot be made or written, or the disk is full.
+        OutputError: the folder cannot be made or written to, or the disk is full.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.part{os.getpid()}{path.suffix}")
@@ -27,7 +27,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise cannot_write(path, error.strerror or error) from error
     finally:
-        with suppress(OSError):  # the folder itself may be what is wrong
+        with suppress(OSError):  # as when the folder itself is the problem
             temporary.unlink(missing_ok=True)
 
 
@@ -37,6 +37,6 @@ def cannot_write(path: Path, reason: object) -> OutputError:
 
 
 def safe_name(name: str) -> str:
-    """A name that every file system takes: no folders, no reserved characters, at most 150 bytes."""
+    """A name for any file system: without folders or reserved characters, at most 150 bytes long."""
     cleaned = re.sub(r'[\x00-\x1f<>:"/\\|?*]+', "_", name).strip(" .") or "image"
     return cleaned.encode("utf-8", "replace")[:150].decode("utf-8", "ignore")

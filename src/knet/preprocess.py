@@ -1,7 +1,7 @@
-"""What is done to images before a network sees them: sizes, resizing, normalisation and padding, in training and after.
+"""What happens to images before a network sees them: sizes, resizing, normalisation and padding, in training and after.
 
-Resizing is to the bit as the originals': Pillow's way (torch's own), and OpenCV's for K-Net; networks notice the last
-bit.
+Resizing equals that of the originals to the last bit, which networks notice: Pillow's (torch's own), or OpenCV's for
+K-Net.
 """
 
 from __future__ import annotations
@@ -22,18 +22,20 @@ from knet.errors import ConfigError
 from knet.structures import Preprocessing
 
 Size = Literal["model", "image"] | int | tuple[int, int]
-"""What a network sees of an image: "model" = the published test size, "image" = the image as it is, a number = the
-short side in pixels, a pair = (short, long) side at most."""
+"""The size at which a network sees an image: "model" = the published test size, "image" = the image as it is, a number
+= the short side in pixels, a pair = the largest (short, long) side."""
 
-_ONE = 2048  # OpenCV's weights are whole numbers of this part
+_ONE = 2048  # OpenCV's weights are integers, multiples of 1 / 2048
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSizes:
     """The sizes of an image on its way through a network, (height, width) each.
 
-    `original`: as it came in, and as its result will be · `resized`: as the network sees it · `padded`: with the
-    padding of its batch.
+    Attributes:
+        padded: with the padding of its batch.
+        resized: as the network sees it, without padding.
+        original: as it came in, and as its result will be.
     """
 
     padded: tuple[int, int]
@@ -44,17 +46,17 @@ class ImageSizes:
 def network_size(
     shape: tuple[int, int], size: Size, preprocessing: Preprocessing, scale: float = 1.0
 ) -> tuple[int, int]:
-    """Height and width at which the network sees an image of this shape, without padding.
+    """The size, without padding, at which the network sees an image of a shape (height, width), times `scale`.
 
     Raises:
-        ConfigError: no such size.
+        ConfigError: `size` is none of the allowed values.
     """
     if size == "image" or (size == "model" and not preprocessing.resize):
         return max(int(shape[0] * scale + 0.5), 1), max(int(shape[1] * scale + 0.5), 1)
     if size == "model":
         short, long = preprocessing.short_edge, preprocessing.max_edge
     elif isinstance(size, int) and size > 0:
-        # The longest side keeps the model's proportion, so that a panorama does not become a giant.
+        # The limit of the long side keeps the model's proportion, so that a panorama does not become enormous.
         short, long = size, size * preprocessing.max_edge // preprocessing.short_edge
     elif isinstance(size, tuple) and len(size) == 2 and 0 < size[0] <= size[1]:
         short, long = size
@@ -64,7 +66,7 @@ def network_size(
 
 
 def resized_size(size: tuple[int, int], short_edge: int, max_size: int) -> tuple[int, int]:
-    """(height, width) after making the shorter edge `short_edge`; the longer one is at most `max_size`."""
+    """Height and width with a shorter edge of `short_edge`, or less where the longer one would exceed `max_size`."""
     height, width = size
     scale = short_edge / min(height, width)
     new_height, new_width = (
@@ -77,7 +79,7 @@ def resized_size(size: tuple[int, int], short_edge: int, max_size: int) -> tuple
 
 
 class Window(NamedTuple):
-    """A part of an image in pixels; bottom and right are exclusive."""
+    """A part of an image, in pixels; bottom and right are exclusive."""
 
     top: int
     left: int
@@ -86,9 +88,13 @@ class Window(NamedTuple):
 
 
 def resize_image(image: Tensor, size: tuple[int, int], window: Window | None = None, antialias: bool = True) -> Tensor:
-    """Bilinear, smoothed when it shrinks, as PIL resizes; or never smoothed, as OpenCV. (3,H,W) uint8 -> (3,h,w) uint8
+    """Resizes an image (bilinear) and crops it. (3,H,W) uint8 -> (3,h,w) uint8
 
-    Of the image at `size` only the part in `window` is made, with the pixels that it has in the whole one.
+    Args:
+        image: RGB.
+        size: height and width of the whole result.
+        window: the part of it that is computed, with the same pixels as in the whole; None for all.
+        antialias: whether a shrunk image is smoothed, as by Pillow, or not.
     """
     window = window or Window(0, 0, *size)
     before = tuple(image.shape[-2:])
@@ -97,10 +103,10 @@ def resize_image(image: Tensor, size: tuple[int, int], window: Window | None = N
     rows = _needed(window.top, window.bottom, before[0], size[0])
     columns = _needed(window.left, window.right, before[1], size[1])
     part = image[:, rows.start : rows.stop, columns.start : columns.stop]
-    # The batch gets its dimension where an image of a file has its rows: torch sees that colours lie side by side, and
-    # is twice as fast, only with a stride for the batch that fits.
+    # torch is twice as fast if it sees that colours lie side by side, for which the batch's stride has to fit as well:
+    # so the batch's dimension is added in the layout of files.
     part = part.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
-    # The number of pixels is cut down to a whole one: what rounding takes from an exact product must not cost a pixel.
+    # torch rounds the number of pixels down: a rounding error in the product must not cost a pixel.
     factors = [after / edge * (1 + 1e-12) for after, edge in zip(size, before, strict=True)]
     part = F.interpolate(part, scale_factor=factors, mode="bilinear", antialias=antialias)[0]
     top, left = window.top - rows.skipped, window.left - columns.skipped
@@ -108,9 +114,9 @@ def resize_image(image: Tensor, size: tuple[int, int], window: Window | None = N
 
 
 def resize_ids(id_map: Tensor, size: tuple[int, int], window: Window | None = None) -> Tensor:
-    """Each pixel takes the id of the one it falls on: row floor(y H / h), likewise columns. (...,H,W) -> (...,h,w)
+    """Resizes ids to the nearest and crops them: pixel y takes row floor(y H / h). (...,H,W) -> (...,h,w)
 
-    Of the map at `size` only the part in `window` is made.
+    Of the map at `size` only the part in `window` is computed.
     """
     window = window or Window(0, 0, *size)
     if tuple(id_map.shape[-2:]) == size:
@@ -118,17 +124,17 @@ def resize_ids(id_map: Tensor, size: tuple[int, int], window: Window | None = No
     rows, columns = (nearest_places(before, after) for before, after in zip(id_map.shape[-2:], size, strict=True))
     rows, columns = rows[window.top : window.bottom], columns[window.left : window.right]
     first, last = int(rows[0]), int(rows[-1])
-    # Whole rows last: they are copied in one piece.
+    # Rows last, because whole rows are copied in one piece.
     return id_map[..., first : last + 1, :].index_select(-1, columns).index_select(-2, rows - first)
 
 
 def nearest_places(before: int, after: int) -> Tensor:
-    """Index of the source pixel of each of `after` pixels; torch's own rule, its float32 rounding included."""
+    """Which of `before` pixels each of `after` pixels takes, by torch's own rule, including its float32 rounding."""
     return F.interpolate(torch.arange(before).float()[None, None], size=after, mode="nearest")[0, 0].long()
 
 
 class _Range(NamedTuple):
-    """Source pixels start .. stop - 1, from which resizing makes those from number `skipped` on."""
+    """Source pixels start .. stop - 1, of which resizing makes the pixels from number `skipped` on."""
 
     start: int
     stop: int
@@ -136,10 +142,10 @@ class _Range(NamedTuple):
 
 
 def _needed(start: int, stop: int, before: int, after: int) -> _Range:
-    """What of `before` pixels in a row must be resized for pixels start .. stop - 1 of `after`.
+    """Which of `before` pixels in a row must be resized to get the pixels start .. stop - 1 of `after`.
 
-    torch lays the first pixel it makes against the edge of what it gets, so the part has to begin where an edge between
-    pixels of the result falls on one of the source. The triangle filter reaches one pixel of the coarser grid.
+    torch aligns its first pixel with the edge of what it gets, so the part has to begin where an edge between pixels of
+    the result falls on one of the source. The triangle filter reaches one pixel of the coarser grid.
     """
     reach = max(before, after) / before  # in pixels of the result
     common = math.gcd(before, after)
@@ -147,20 +153,20 @@ def _needed(start: int, stop: int, before: int, after: int) -> _Range:
     first, skipped = steps * (before // common), steps * (after // common)
     last = min(math.ceil((stop + reach) * before / after) + 1, before)
     if before != after and (last - first) * after // before == last - first:
-        return _Range(0, before, 0)  # torch leaves alone an axis whose number of pixels stays
+        return _Range(0, before, 0)  # torch does not resize an axis whose number of pixels stays
     return _Range(first, last, skipped)
 
 
 def resize_as_opencv(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """cv2.resize, INTER_LINEAR, of 8-bit images. (3,H,W) uint8 -> (3,h,w) uint8
+    """Resizes as cv2.resize with INTER_LINEAR does for 8-bit images. (3,H,W) uint8 -> (3,h,w) uint8
 
-    Fixed-point arithmetic as there: first along rows, then along columns, where products lose their last bits one by
-    one. Nothing is smoothed when the image shrinks.
+    The fixed-point arithmetic is OpenCV's: first along rows, then along columns, where each product loses its last
+    bits. Shrunk images are not smoothed.
     """
     top, bottom, upper, lower = _taps(image.shape[1], size[0], image.device)
     left, right, near, far = _taps(image.shape[2], size[1], image.device)
-    # Along rows OpenCV gives a pixel beyond the edge no weight, along columns that of the edge's own: all the same
-    # but for rounding, which only the columns' shorter numbers show.
+    # Along rows OpenCV gives a pixel beyond the edge no weight, along columns that of the edge's pixel. The difference
+    # is one of rounding, which only the shorter numbers of columns show.
     pixels = image.permute(1, 2, 0).int()  # colours side by side, as in files: whole pixels are copied
     rows = pixels.index_select(1, left).mul_(near[:, None])
     rows += pixels.index_select(1, right).mul_(far[:, None])
@@ -173,7 +179,7 @@ def resize_as_opencv(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _taps(before: int, after: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The two pixels that each new one lies between, and their weights. -> (after,) int64, int64, int32, int32"""
+    """The two pixels between which each new one lies, and their weights. -> (after,) int64, int64, int32, int32"""
     place = ((torch.arange(after, dtype=torch.float64) + 0.5) * (before / after) - 0.5).float()
     first = place.floor()
     share = place - first
@@ -189,7 +195,7 @@ def prepare(
     """An image as a batch of one for a network, and its sizes. (H,W,3) uint8 -> (1,3,h,w) float32, normalised, padded
 
     Raises:
-        ConfigError: no such size.
+        ConfigError: `size` is none of the allowed values.
     """
     original, p = (image.shape[0], image.shape[1]), preprocessing
     resized = network_size(original, size, p, scale)
@@ -207,7 +213,7 @@ def unpadded(inputs: Tensor, sizes: ImageSizes) -> Tensor:
 
 
 def uploaded(image: np.ndarray, device: torch.device) -> Tensor:
-    """An image on a device, as bytes; a GPU takes it while the computer goes on. (H,W,3) uint8 -> the same
+    """Copies an image to a device, without waiting for a GPU. (H,W,3) uint8 -> (H,W,3) uint8
 
     On the CPU it may share the array's memory.
     """
@@ -222,10 +228,10 @@ def normalize_and_pad(
     least: tuple[int, int] = (1, 1),
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Tensor:
-    """A batch for a network. B tensors (3,H,W) uint8 or 0..255 -> (B,3,h,w) float32
+    """A batch for a network. B images (3,H,W) uint8 or 0..255 -> (B,3,h,w) float32
 
-    h and w are the largest of the batch and of `least`, rounded up to the divisor; zeros fill the right and the
-    bottom, after the normalisation, so that padding is the mean colour.
+    h and w are the largest of the batch and of `least`, rounded up to the divisor. The right and the bottom are filled
+    with zeros after the normalisation, so the padding has the mean colour.
     """
     d = preprocessing.divisor
     sizes = [*((image.shape[1], image.shape[2]) for image in images), least]
@@ -233,7 +239,7 @@ def normalize_and_pad(
     batch = images[0].new_empty(len(images), height, width, 3, dtype=torch.float32)
     for row, image in zip(batch, images, strict=True):
         H, W = image.shape[1:]
-        # Colours side by side: a row of pixels is one run of numbers, an eighth of the time of three planes.
+        # With colours side by side a row of pixels is one run of numbers, which takes an eighth of the time of planes.
         mean, std = _of_row(preprocessing.mean, W, image.device), _of_row(preprocessing.std, W, image.device)
         pixels = row[:H, :W].flatten(1)
         torch.sub(image.permute(1, 2, 0).flatten(1), mean, out=pixels)
@@ -244,6 +250,6 @@ def normalize_and_pad(
 
 @lru_cache(maxsize=8)
 def _of_row(colour: tuple[float, float, float], width: int, device: torch.device) -> Tensor:
-    """A colour, again and again for each pixel of a row; kept on the device, since a copy to a GPU waits for it."""
+    """A colour repeated for each pixel of a row; kept on the device, since a copy to a GPU waits for the GPU."""
     with torch.inference_mode(False):
         return torch.tensor(colour, device=device).repeat(width)

@@ -1,7 +1,7 @@
-"""What travels between the rooms of the package. Nothing here computes; everything else may import it.
+"""What travels between the rooms of the package. Nothing here computes, and everything may import it.
 
-Classes are called by two numbers, never mixed up: a *label* is the index of a category in a model's class table
-(0 .. K-1, the training order); a *category id* is the number that the data set itself uses (Cityscapes car: 26).
+Classes have two numbers, which must not be mixed up: a *label* is the index of a category in a model's class table
+(0 to K-1, the training order); a *category id* is the number that the data set itself uses (Cityscapes car: 26).
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """One row of a class table. The position in the table is the label; `id` is the data set's own number.
+    """One row of a class table; its place in the table is the label.
 
-    `color` is RGB, 0..255.
+    Attributes:
+        id: the category id, the data set's own number.
+        name: for people.
+        thing: whether its objects can be counted.
+        color: RGB, 0 to 255.
     """
 
     id: int
@@ -29,9 +33,12 @@ class Category:
 
 @dataclass(frozen=True, slots=True)
 class SegmentInfo:
-    """One segment of a ground-truth image: its value in the id map, its class and whether it is a crowd region.
+    """One segment of a ground-truth image.
 
-    `label` is the index in the class table. A crowd region covers several objects that nobody told apart.
+    Attributes:
+        id: its value in the id map.
+        label: index in the class table.
+        crowd: whether it covers several objects that were not labelled separately.
     """
 
     id: int
@@ -41,11 +48,14 @@ class SegmentInfo:
 
 @dataclass(slots=True)
 class Sample:
-    """A labelled image as a data set reads it, before any augmentation.
+    """A labelled image as read from a data set, before any augmentation.
 
-    `image` (H,W,3) uint8 RGB · `id_map` (H,W) int32, 0 = void, other values are the `id` of one of `segments`; or
-    (L,H,W), layers of which each holds other segments, where segments may overlap.
-    `name` is unique in the data set and is what results, logs and errors call the image.
+    Attributes:
+        name: unique in the data set; names the image in results, logs and errors.
+        image: (H,W,3) uint8 RGB.
+        id_map: (H,W) int32, 0 = void, other values are the `id` of one of `segments`. Where segments may overlap,
+            (L,H,W): layers, each with other segments.
+        segments: in any order.
     """
 
     name: str
@@ -56,17 +66,19 @@ class Sample:
 
 @dataclass(slots=True)
 class Target:
-    """What a network should find in one training image.
+    """What a network should find in one training image with T segments.
 
-    `id_map` (H,W) integer tensor: 0 = void, value t + 1 = the t-th segment · `labels` (T,) int64, its class. Segments
-    that may overlap come in layers: (L,H,W), each segment in one of them.
+    Attributes:
+        id_map: (H,W) integers, 0 = void, t + 1 = segment t. Where segments may overlap, (L,H,W): layers, each segment
+            in one of them.
+        labels: (T,) int64.
     """
 
     id_map: Tensor
     labels: Tensor
 
     def to(self, device: object) -> Target:
-        """The same target on another device, copied without waiting where the memory is pinned."""
+        """The same target on another device; copied without waiting if its memory is pinned."""
         return Target(
             self.id_map.to(device, non_blocking=True),  # type: ignore[call-overload]
             self.labels.to(device, non_blocking=True),  # type: ignore[call-overload]
@@ -79,12 +91,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """What is done to an image before a network sees it.
+    """What happens to an image before a network sees it: resizing, (image - mean) / std, zeros at the right and bottom.
 
-    Resized so that its short side is `short_edge` pixels, but its long side at most `max_edge`; `antialias` as Pillow
-    does when shrinking (True) or as OpenCV (False); then `(image - mean) / std` on RGB values 0..255; then padded with
-    zeros at the right and bottom to a multiple of `divisor`. Without `resize` the image is taken as it is, and the two
-    sides are those that images usually have.
+    Attributes:
+        short_edge, max_edge: its short side in pixels, but the long side is at most `max_edge`.
+        mean, std: of RGB values 0 to 255.
+        antialias: whether shrunk images are smoothed, as by Pillow, or not, as by OpenCV.
+        divisor: sides are padded to a multiple of this.
+        resize: if False the image keeps its size, and the two edges are those that images usually have.
     """
 
     short_edge: int
@@ -98,18 +112,20 @@ class Preprocessing:
 
 @dataclass(slots=True)
 class Output:
-    """What a network says after one stage, for a batch of B images, N kernels, C channels, K classes.
+    """What a network predicts after one stage, for a batch of B images, N kernels, C channels, K classes.
 
-    `kernels` (B,N,C) · `mask_logits` (B,N,h,w) on the feature map's grid of the padded images ·
-    `class_logits` (B,N,K), None where no class was predicted yet (the initial masks) ·
-    `features` (B,C,h,w), the map the masks were predicted from ·
-    `semantic_logits` (B,K,h,w), the auxiliary semantic prediction: only on a network's first output, in training; of
-    `VideoKNet` always ·
-    `linked` (B,N,C), of video networks: the last stage's kernels after they looked at those of the frame before, which
-    the embeddings of tracks are made from.
+    Networks for clips (`ClipKNet`) also have outputs for T frames at once: kernels (B,N,C) or (B,N,T,C), mask logits
+    (B,N,T,h,w), features (B,C,T,h,w).
 
-    Networks for clips (`ClipKNet`) also give outputs that are about T frames at once: `kernels` (B,N,C) as ever or
-    (B,N,T,C), `mask_logits` (B,N,T,h,w), `features` (B,C,T,h,w).
+    Attributes:
+        kernels: (B,N,C)
+        mask_logits: (B,N,h,w), on the feature map's grid of the padded images.
+        class_logits: (B,N,K), or None where no class was predicted (the initial masks).
+        features: (B,C,h,w), the map that the masks were predicted from.
+        semantic_logits: (B,K,h,w), the auxiliary semantic prediction, in a network's first output: in training, and
+            always of `VideoKNet`.
+        linked: (B,N,C), of video networks: the last stage's kernels, linked to those of the frame before, from which
+            the embeddings of tracks are made.
     """
 
     kernels: Tensor
@@ -122,11 +138,16 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One segment of a result.
+    """One segment of a result, in pixels of the original image.
 
-    `id` is its value in the id map (1, 2, ...) · `category` the data set's category id, `name` and `thing` from the
-    same table row · `score` 0..1 · `area` in pixels of the original image · `box` (left, top, right, bottom) in
-    pixels, right and bottom exclusive · `track` the object's identity over frames, None for single images.
+    Attributes:
+        id: its value in the id map: 1, 2, ...
+        category: the data set's category id.
+        name, thing: from the same row of the class table.
+        score: 0 to 1.
+        area: in pixels.
+        box: left, top, right, bottom in pixels; right and bottom are exclusive.
+        track: the object's identity over frames, None for single images.
     """
 
     id: int
