@@ -19,8 +19,7 @@ class Category:
     """One row of a class table; its place in the table is the label.
 
     Attributes:
-        id: the category id, the data set's own number.
-        name: for people.
+        id: the category id.
         thing: whether its objects can be counted.
         color: RGB, 0 to 255.
     """
@@ -55,7 +54,6 @@ class Sample:
         image: (H,W,3) uint8 RGB.
         id_map: (H,W) int32, 0 = void, other values are the `id` of one of `segments`. Where segments may overlap,
             (L,H,W): layers, each with other segments.
-        segments: in any order.
     """
 
     name: str

@@ -24,20 +24,13 @@ def track_embedding(channels: int) -> nn.Sequential:
 
     Layer 0 is the official code's `embed_fcs` with its `fc_embed`; the others are its track head.
     """
-    layers = nn.Sequential(
-        mlp(channels, channels),
-        nn.Linear(channels, channels),
-        nn.ReLU(),
-        nn.Linear(channels, channels),
-        nn.ReLU(),
-        nn.Linear(channels, channels),
-    )
-    for layer in (layers[1], layers[3]):
-        nn.init.xavier_uniform_(layer.weight)  # type: ignore[arg-type]
-    nn.init.normal_(layers[5].weight, std=0.01)  # type: ignore[arg-type]
-    for layer in (layers[1], layers[3], layers[5]):
-        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-    return layers
+    head, first, second, last = mlp(channels, channels), *(nn.Linear(channels, channels) for _ in range(3))
+    for layer in (first, second):
+        nn.init.xavier_uniform_(layer.weight)
+    nn.init.normal_(last.weight, std=0.01)
+    for layer in (first, second, last):
+        nn.init.zeros_(layer.bias)
+    return nn.Sequential(head, first, nn.ReLU(), second, nn.ReLU(), last)
 
 
 class VideoKNet(KNet):

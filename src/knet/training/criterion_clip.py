@@ -54,8 +54,7 @@ class ClipCriterion(KNetCriterion):
             seen = of_clips[0].mask_logits.shape[2]
             raise DataError(f"The network saw clips of {seen} frames, the losses are for {self.frames}; give as many.")
         visible = [present(target) for target in targets]
-        if counts is None:
-            counts = Counts(_least(_matched(visible, kernels)), _least(_matched(self._firsts(targets), kernels)))
+        counts = self.count(targets, kernels) if counts is None else counts
         frame_counts = Counts(counts.segments, counts.segments)
         losses = KNetCriterion.__call__(self, of_frames, visible, None, frame_counts)
         truth = self.tubes(of_frames, targets)
@@ -133,7 +132,3 @@ def tubes_on_grid(mask_logits: Tensor, truth: Truth) -> Tensor:
 def _matched(targets: Sequence[Target], kernels: int) -> int:
     """How many of the objects get a kernel."""
     return sum(min(len(target.labels), kernels) for target in targets)
-
-
-def _least(count: int) -> int:
-    return max(1, count)

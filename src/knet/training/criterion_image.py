@@ -99,7 +99,7 @@ class KNetCriterion(MaskCriterion):
             held: things of each target whose kernel is fixed beforehand, at every stage.
         """
         split, kernels = self.split(self.prepare(outputs, targets)), outputs[0].mask_logits.shape[1]
-        counts = _counts(split, kernels) if counts is None else counts
+        counts = self.count(targets, kernels) if counts is None else counts
         matches = self.match(outputs, split, held)
         losses = self._initial(outputs[0], split, matches[0], counts)
         for s, (output, match) in enumerate(zip(outputs[1:], matches, strict=True), start=2):
@@ -185,8 +185,18 @@ class KNetCriterion(MaskCriterion):
         return losses | {f"s1_{name}": loss for name, loss in own.items()}
 
     def semantic_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The semantic branch's loss, unweighted. (B,K,h,w) logits, (B,h,w) int64 or IGNORE -> ()"""
-        return labelled_focal_loss(logits, labels)
+        """The semantic branch's focal loss, unweighted, all classes at all pixels. (B,K,h,w), (B,h,w) int64 -> ()
+
+        A pixel without a class (IGNORE) learns to be none of them. The sum is divided by the mean over processes of the
+        number of pixels with a class, so that the mean of the processes' values is the loss of the whole batch. (In the
+        official code each process divides by its own number.)
+        """
+        K = logits.shape[1]
+        classes = torch.where(labels == IGNORE, K, labels)
+        wanted = torch.zeros(len(logits), K + 1, *logits.shape[2:], device=logits.device)
+        wanted.scatter_(1, classes[:, None], 1)
+        labelled = mean_over_processes((labels != IGNORE).sum().float())
+        return focal_loss(logits, wanted[:, :K]) / labelled.clamp(min=1 / world())
 
     def _masks(self, output: Output, truth: Truth, matched: Matched, count: float, rank: bool) -> dict[str, Tensor]:
         losses = self.mask_losses(output, truth, matched, count)
@@ -202,23 +212,3 @@ class KNetCriterion(MaskCriterion):
         learned[:kernels, list(self.stuff)] = False
         learned[range(kernels, len(learned)), list(self.stuff)] = True
         return learned.to(class_logits.device)
-
-
-def labelled_focal_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """The semantic branch's focal loss, all classes at all pixels. (B,K,h,w) logits, (B,h,w) int64 or IGNORE -> ()
-
-    A pixel without a class learns to be none of them. The sum is divided by the mean over processes of the number of
-    pixels with a class, so that the mean of the processes' values is the loss of the whole batch. (In the official code
-    each process divides by its own number.)
-    """
-    K = logits.shape[1]
-    classes = torch.where(labels == IGNORE, K, labels)
-    wanted = torch.zeros(len(logits), K + 1, *logits.shape[2:], device=logits.device).scatter_(1, classes[:, None], 1)
-    labelled = mean_over_processes((labels != IGNORE).sum().float())
-    return focal_loss(logits, wanted[:, :K]) / labelled.clamp(min=1 / world())
-
-
-def _counts(split: Split, kernels: int) -> Counts:
-    """The counts of a batch that no other process shares."""
-    things = sum(min(count, kernels) for count in split.truth.counts)
-    return Counts(max(1, things + sum(map(len, split.present))), max(1, things))

@@ -73,8 +73,7 @@ class Criterion(MaskCriterion):
         over processes too, but divides the mask and dice losses by the number of matches in each process alone, so its
         loss depends on how many processes share the batch.
         """
-        sizes = [len(target.labels) for target in targets]
-        return share_counts(sum(sizes), sum(min(size, kernels) for size in sizes), parts)
+        return _counts([len(target.labels) for target in targets], kernels, parts)
 
     def last_match(self, outputs: Outputs, targets: Targets) -> list[Match]:
         """Which kernel of the last output is matched to which segment of its target, for each image."""
@@ -93,10 +92,7 @@ class Criterion(MaskCriterion):
         held: Sequence[Match] | None = None,
     ) -> dict[str, Tensor]:
         """The same losses from truth that is already on the grid, to which predictions are resized."""
-        if counts is None:
-            kernels = outputs[0].mask_logits.shape[1]
-            matched = sum(min(count, kernels) for count in truth.counts)
-            counts = Counts(max(1, sum(truth.counts)), max(1, matched))
+        counts = _counts(truth.counts, outputs[0].mask_logits.shape[1]) if counts is None else counts
         losses = self._auxiliary(outputs[0], truth, noise)
         resized = [on_grid(output.mask_logits, truth) for output in outputs]
         matches = self._match(resized, outputs, truth, noise, held)
@@ -150,6 +146,10 @@ class Criterion(MaskCriterion):
         if output.class_logits is not None:
             losses["loss_cls"] = self.class_loss(output.class_logits, truth, matched, counts.segments)
         return losses
+
+
+def _counts(sizes: Sequence[int], kernels: int, parts: int = 1) -> Counts:
+    return share_counts(sum(sizes), sum(min(size, kernels) for size in sizes), parts)
 
 
 def _pick(maps: Tensor, places: Tensor) -> Tensor:

@@ -49,14 +49,8 @@ class SemanticFPN(nn.Module):
         def twice() -> nn.Upsample:
             return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
 
-        self.levels = nn.ModuleList(
-            (
-                nn.Sequential(unit(stride=2)),
-                nn.Sequential(unit()),
-                nn.Sequential(unit(), twice(), unit()),
-                nn.Sequential(unit(), twice(), unit(), twice(), unit()),
-            )
-        )
+        levels = [unit(stride=2)], [unit()], [unit(), twice(), unit()], [unit(), twice(), unit(), twice(), unit()]
+        self.levels = nn.ModuleList(nn.Sequential(*level) for level in levels)
         self.localization = conv_norm_relu(channels)
         self.semantic = conv_norm_relu(channels)
 
@@ -64,7 +58,5 @@ class SemanticFPN(nn.Module):
         *fine, p5 = pyramid
         p5 = p5 + sine_positions(p5.shape[2], p5.shape[3], p5.shape[1], p5.device).to(p5.dtype)
         p2, *others = (level(x) for level, x in zip(self.levels, (*fine, p5), strict=True))
-        total = p2
-        for other in others:
-            total = total + other
+        total = sum(others, p2)
         return self.localization(total), self.semantic(total)
