@@ -1,4 +1,4 @@
-"""Cameras: webcams by number, and what begins with rtsp://."""
+"""Cameras: webcams by their number, and network cameras by an rtsp:// address."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from knet.inference.sources.videos import Item, VideoInfo
 
 _DEVICES = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}")}
 
-_PATIENCE = 10.0  # seconds that a camera in the network may be silent
+_PATIENCE = 10.0  # seconds that a network camera may be silent
 
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """A source that has no end: `address` is the number of a webcam, or what begins with rtsp://."""
+    """A source without an end. `address` is the number of a webcam or an rtsp:// address."""
 
     address: str
 
     @property
     def name(self) -> str:
-        """What its results are called; without the password that an address may hold."""
+        """The name of its results, without the password that an address may contain."""
         if self.address.isdecimal():
             return f"camera_{self.address}"
         place = urlsplit(self.address)
@@ -39,7 +39,7 @@ class Camera:
 
 
 def camera(source: Any) -> Camera | None:
-    """The camera that a source stands for: a number that is no file, or an rtsp:// address; None for anything else."""
+    """The camera that a source stands for: a number that is not a file, or an rtsp:// address; else None."""
     if isinstance(source, int) and not isinstance(source, bool) and source >= 0:
         return Camera(str(source))
     if isinstance(source, str):
@@ -54,7 +54,7 @@ def read_camera(device: Camera) -> Iterator[Item]:
     """The frames of a camera as they come, named `<name>_000000` and so on, until it ends.
 
     Raises:
-        DataError: the camera cannot be opened; or, after its frames, that it has ended: a camera never says so itself.
+        DataError: the camera cannot be opened; or, after the last frame, it has ended, as cameras never announce that.
     """
     what = f"The camera '{device.name}'"
     container = _open_camera(device, what)
@@ -81,7 +81,7 @@ def _open_camera(device: Camera, what: str) -> Any:
         form, file = _DEVICES[sys.platform]
         return _with_pictures(av.open(file.format(device.address), format=form), what)
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or type(error).__name__  # the whole text may show a password
+        why = getattr(error, "strerror", None) or type(error).__name__  # the full text may contain a password
         raise DataError(f"{what} cannot be opened ({why}); is it connected, and used by no other program?") from None
 
 

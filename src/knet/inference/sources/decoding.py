@@ -1,4 +1,4 @@
-"""The pictures of an open video, up to where it breaks off."""
+"""Decodes the frames of an open video, up to where it breaks off."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ import numpy as np
 
 from knet.errors import DataError
 
-_EBML, _SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")  # a Matroska file, and what is all of it
-_SYNC, _PACKET = b"G", 188  # MPEG-TS: each packet's first byte, and its length
+_EBML, _SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")  # Matroska: its first element, and its content
+_SYNC, _PACKET = b"G", 188  # MPEG-TS: the first byte of each packet, and its length
 _BOXES = (b"ftyp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide")  # the parts of MP4 and MOV
-_REORDERED = 4  # frames that may come after the last one of a file, because they are shown later
+_REORDERED = 4  # how many frames may be decoded before a frame that is stored earlier but shown later
 
 
 def decode_frames(container: Any, what: str, advice: str = "copy it again") -> Iterator[np.ndarray]:
-    """The frames of an open video as (H,W,3) uint8 RGB, turned as the camera noted. They may differ in size.
+    """The frames of an open video, (H,W,3) uint8 RGB, rotated as the camera noted. They may differ in size.
 
     Raises:
-        DataError: the video breaks off; after the frames that are whole. `what` begins the sentence, `advice` ends it.
+        DataError: the video breaks off, after its last whole frame. The message begins with `what` and ends with
+            `advice`.
     """
     done, cut, held = 0, "", list[Any]()
     try:
@@ -31,7 +32,7 @@ def decode_frames(container: Any, what: str, advice: str = "copy it again") -> I
             if isinstance(frame, Exception):
                 cut = str(getattr(frame, "strerror", None) or frame)
             elif held or frame.is_corrupt:
-                held.append(frame)  # in the middle of a video it is shown; at the end it is where the file breaks off
+                held.append(frame)  # in the middle of a video it is a frame; at the end, where the file breaks off
             else:
                 held = [frame]
             while held and not (held[0].is_corrupt and len(held) <= _REORDERED):
@@ -49,12 +50,12 @@ def decode_frames(container: Any, what: str, advice: str = "copy it again") -> I
 
 def _picture(frame: Any) -> np.ndarray:
     image = frame.to_ndarray(format="rgb24", threads=1)  # more take longer
-    turns = round(getattr(frame, "rotation", 0) / 90) % 4  # PyAV tells it from version 14.1 on
+    turns = round(getattr(frame, "rotation", 0) / 90) % 4  # known from PyAV 14.1 on
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
 def _until_cut(container: Any) -> Iterator[Any]:
-    """Decoded frames; where the file breaks off an error is the last thing, after all that the decoder held."""
+    """Decoded frames; where the file breaks off, the last item is an error, after all frames of the decoder."""
     stream, partial = container.streams.video[0], False
     try:
         for packet in container.demux(stream):
@@ -70,10 +71,9 @@ def _until_cut(container: Any) -> Iterator[Any]:
 
 
 def _lacks_its_end(path: Path) -> bool:
-    """Whether a file is shorter than it says at its beginning, or ends inside a packet: Matroska and WebM, AVI, MP4 and
-    MOV, MPEG-TS; False for others and for what is no file.
+    """Whether a file is shorter than its header states, or ends inside a packet. Other formats than these give False.
 
-    Of a file that was cut, what is left can end with a whole picture, or with a sound.
+    A decoder need not notice that a file was cut, as what is left can end with a whole frame, or with sound.
     """
     if not path.is_file():
         return False
@@ -81,13 +81,13 @@ def _lacks_its_end(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(12)
         if start[:4] == b"RIFF":
-            told = int.from_bytes(start[4:8], "little")
-            return told not in (0, 2**32 - 1) and told + 8 > length
+            size = int.from_bytes(start[4:8], "little")
+            return size not in (0, 2**32 - 1) and size + 8 > length
         if start[:4] == _EBML:
             file.seek(4)
             file.seek(_ebml_size(file) or 0, os.SEEK_CUR)
-            told_from_here = _ebml_size(file) if file.read(4) == _SEGMENT else None
-            return told_from_here is not None and file.tell() + told_from_here > length
+            rest = _ebml_size(file) if file.read(4) == _SEGMENT else None
+            return rest is not None and file.tell() + rest > length
         if start[:1] == _SYNC and file.seek(_PACKET) and file.read(1) == _SYNC:
             return length % _PACKET > 0
         if start[4:8] not in _BOXES:
@@ -96,16 +96,16 @@ def _lacks_its_end(path: Path) -> bool:
         while place < length:
             file.seek(place)
             head = file.read(16)
-            told = int.from_bytes(head[:4], "big")
-            told = int.from_bytes(head[8:], "big") if told == 1 else told
-            if told < 8:  # 0: up to the end
+            size = int.from_bytes(head[:4], "big")
+            size = int.from_bytes(head[8:], "big") if size == 1 else size
+            if size < 8:  # 0: up to the end
                 return False
-            place += told
+            place += size
         return head[4:8] in _BOXES and place > length
 
 
 def _ebml_size(file: IO[bytes]) -> int | None:
-    """A number of Matroska's, whose first byte tells by its leading zeros how long it is; None where it is unknown."""
+    """A size in Matroska's form, where the leading zeros of the first byte give its length; None for unknown."""
     first = file.read(1)
     if not first or not first[0]:
         return None

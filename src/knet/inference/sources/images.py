@@ -1,6 +1,6 @@
-"""One image from wherever it is: a file, bytes, an array, a tensor, a Pillow image.
+"""Reads one image from a file, bytes, an array, a tensor or a Pillow image.
 
-It leaves this file as (H,W,3) uint8 RGB, turned upright as its camera noted (EXIF).
+The result is always (H,W,3) uint8 RGB, turned upright as the camera noted (EXIF).
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ _pillow_limit = threading.Lock()
 
 
 def load_image(source: Any) -> np.ndarray:
-    """One image from wherever it is. -> (H,W,3) uint8 RGB, contiguous; an array that is already so is not copied
+    """Reads an image. -> (H,W,3) uint8 RGB, contiguous; an array that is so already is not copied
 
-    source: a path; the bytes of an image file; a Pillow image; a numpy array (H,W) or (H,W,1|3|4), grey, RGB or
-    RGBA; a torch tensor (H,W) or (1|3|4,H,W). Arrays and tensors are uint8, uint16 or float from 0 to 1.
-    Sixteen bits are divided by 257, an alpha channel is dropped, of several pages the first is read.
+    Sixteen bits are divided by 257, an alpha channel is dropped, and of several pages the first is read.
+
+    Args:
+        source: a path; the bytes of an image file; a Pillow image; a numpy array (H,W) or (H,W,1|3|4), grey, RGB or
+            RGBA; or a torch tensor (H,W) or (1|3|4,H,W). Arrays and tensors are uint8, uint16 or float from 0 to 1.
 
     Raises:
-        DataError: missing, empty, damaged or cut off, no image, more than 400 million pixels, a wrong shape or type.
+        DataError: the source is missing, empty, damaged, cut off or not an image, has more than 400 million pixels, or
+            an array has a wrong shape or type.
     """
     if isinstance(source, str | os.PathLike):
         path = existing_file(Path(source).expanduser())
@@ -63,7 +66,11 @@ def load_image(source: Any) -> np.ndarray:
 
 
 def existing_file(path: Path) -> Path:
-    """The path, if a file with content is there."""
+    """The path of a file that is not empty.
+
+    Raises:
+        DataError: there is no such file, or it is empty.
+    """
     try:
         if path.is_file():
             if path.stat().st_size:
@@ -77,12 +84,12 @@ def existing_file(path: Path) -> Path:
 
 
 def why_not(error: Exception) -> str:
-    """What the system says of a file that it does not open."""
+    """The system's reason for not opening a file."""
     return str(getattr(error, "strerror", None) or error)
 
 
 def no_such_path(path: Path) -> str:
-    """The sentence for a path that is not there, with the nearest name that is."""
+    """The error message for a path that does not exist, with the most similar name that does."""
     text = str(path)
     if re.match(r"^[a-z]{2,}:/", text):
         return f"'{text}' looks like a web address, which is not fetched; download the file and pass its path."
@@ -94,7 +101,7 @@ def no_such_path(path: Path) -> str:
 
 
 def _open_picture(file: IO[bytes]) -> Image.Image:
-    with _pillow_limit:  # Pillow's global limit would refuse large photos; the lock keeps our threads from mixing it up
+    with _pillow_limit:  # Pillow's global limit would refuse large photos; the lock guards it among our threads
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             return Image.open(file)
@@ -103,7 +110,7 @@ def _open_picture(file: IO[bytes]) -> Image.Image:
 
 
 def _decode(source: IO[bytes] | Image.Image, what: str) -> np.ndarray:
-    """An open file or a picture -> (H,W,3) uint8 RGB. Whatever goes wrong becomes a DataError about `what`."""
+    """Decodes an open file or a picture. -> (H,W,3) uint8 RGB. Any failure becomes a DataError about `what`."""
     try:
         picture = source if isinstance(source, Image.Image) else _open_picture(source)
         width, height = picture.size
@@ -113,7 +120,7 @@ def _decode(source: IO[bytes] | Image.Image, what: str) -> np.ndarray:
             limit = f"at most {MAX_PIXELS // 10**6} million are read: cut it into tiles or make it smaller"
             raise DataError(f"{what} has {width} x {height} = {width * height / 1e6:.0f} million pixels; {limit}.")
         picture.load()
-        # A photo with unreadable notes about itself is still a photo: it is taken as it lies.
+        # A photo whose EXIF data is unreadable is taken as it is stored.
         with suppress(Exception):
             picture = ImageOps.exif_transpose(picture)
         return _to_rgb(picture, what)
@@ -128,11 +135,11 @@ def _decode(source: IO[bytes] | Image.Image, what: str) -> np.ndarray:
 
 
 def _to_rgb(picture: Image.Image, what: str) -> np.ndarray:
-    """A decoded picture of any mode -> (H,W,3) uint8 RGB"""
+    """Converts a decoded picture of any mode. -> (H,W,3) uint8 RGB"""
     if picture.mode.startswith("I") or picture.mode == "F":
         values = np.asarray(picture)
         if picture.mode == "I" and values.min() >= 0 and values.max() <= 65535:
-            values = values.astype(np.uint16)  # how older versions of Pillow read 16 bits
+            values = values.astype(np.uint16)  # older versions of Pillow read 16 bits as 32
         return _from_array(values, what, values.shape)
     if picture.mode == "P" and "transparency" in picture.info:
         picture = picture.convert("RGBA")

@@ -1,4 +1,4 @@
-"""Which images and videos paths, folders and patterns stand for, and all of their images one at a time."""
+"""Finds the images and videos that paths, folders and patterns stand for, and reads their images one at a time."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ KNOWN = f"images: {' '.join(IMAGE_SUFFIXES)}; videos: {' '.join(VIDEO_SUFFIXES)}
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file to be read later: an image, or a video if `video` is true."""
+    """A file to be read later: an image, or if `video` is true a video."""
 
     path: Path
     video: bool
 
 
 def natural_order(path: Path) -> tuple[Any, ...]:
-    """A sorting key by which frame_2 comes before frame_10."""
+    """A sorting key that puts frame_2 before frame_10."""
     parts = re.split(r"(\d+)", str(path))
     return [int(part) if part.isdecimal() else part.casefold() for part in parts], str(path)
 
@@ -35,11 +35,11 @@ def natural_order(path: Path) -> tuple[Any, ...]:
 def expand_sources(sources: Iterable[str | Path]) -> list[SourceFile]:
     """The image and video files that paths, folders and patterns stand for. Nothing is opened.
 
-    A folder stands for the images directly in it, a pattern (`drive/*.png`, `**` for any depth) for the images,
-    videos and folders it matches, both in natural order and without hidden files. A file named twice counts once.
+    A folder stands for the images directly in it, a pattern (`drive/*.png`, `**` for any depth) for the images, videos
+    and folders that it matches, both in natural order and without hidden files. A file named twice counts once.
 
     Raises:
-        DataError: no such path, a file with an unknown ending, a folder without images, a pattern without matches.
+        DataError: a path does not exist, a file has an unknown ending, a folder no images, or a pattern no matches.
     """
     found: dict[Path, SourceFile] = {}
     for source in sources:
@@ -59,7 +59,7 @@ def _expand(path: Path) -> list[Path]:
     if not glob.has_magic(str(path)):
         raise DataError(no_such_path(path))
     files: list[Path] = []
-    # pathlib's glob takes no absolute pattern.
+    # pathlib's glob does not take absolute patterns.
     for match in sorted(map(Path, glob.glob(str(path), recursive=True)), key=natural_order):  # noqa: PTH207
         if match.is_dir():
             with suppress(DataError):  # a folder without images is no match
@@ -86,14 +86,15 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def open_source(source: Any, on_error: Callable[[DataError], None] | None = None) -> Iterator[Item]:
-    """Every image of a source, one at a time and in order; memory does not grow with their number.
+    """The images of a source, one at a time and in order; memory does not grow with their number.
 
-    source: a path, folder, pattern or video file (see expand_sources), anything that load_image takes, or a list of
-    such things. Images without a file are called `image_000000` by their place in the list.
-    on_error: called for a file that cannot be read, which is then left out. Without it the error is raised.
+    Args:
+        source: a path, folder, pattern or video file (see `expand_sources`), anything that `load_image` takes, or a
+            list of these. Images without a file are named `image_000000` by their place in the list.
+        on_error: called for a file that cannot be read, which is then left out. Without it the error is raised.
 
     Raises:
-        DataError: a source that does not exist (at once, for paths), or one that cannot be read (when its turn comes).
+        DataError: a path does not exist (at once), or a source cannot be read (when its turn comes).
     """
     members = list(source) if isinstance(source, list | tuple) else [source]
     plan: list[SourceFile | tuple[int, Any]] = []

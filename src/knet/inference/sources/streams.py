@@ -1,4 +1,4 @@
-"""Videos as trackers need them: every frame with its number and the sequence it belongs to, from files and cameras."""
+"""Videos as trackers need them, from files and cameras: every frame with its number and the sequence it belongs to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from knet.inference.sources.paths import SourceFile, expand_sources
 from knet.inference.sources.videos import Item, read_video
 
 Report = Callable[[DataError], None] | None
-
 Note = Callable[[str], None]
 
 
@@ -28,8 +27,12 @@ Note = Callable[[str], None]
 class Frame:
     """One frame of a video.
 
-    `sequence` the video's name · `number` as the file is numbered, else counted from 0 · `time` frames since the first,
-    those that are missing counted as well · `first` whether a sequence begins here.
+    Attributes:
+        item: its image.
+        sequence: the video's name.
+        number: that of its file, else counted from 0.
+        time: frames since the first, counting those that are missing.
+        first: whether a sequence begins here.
     """
 
     item: Item
@@ -40,20 +43,21 @@ class Frame:
 
 
 def open_stream(source: Any, on_error: Report = None, on_note: Note | None = None) -> Iterator[Frame]:
-    """Every frame of a source, one at a time and in order; memory does not grow with their number.
+    """The frames of a source, one at a time and in order; memory does not grow with their number.
 
-    A video file is a sequence. So is a folder of images, in the order of their numbers; names such as
-    000002_000017_leftImg8bit make one of each first number. Images that are not files, in a list, are one together.
+    A video file is a sequence. So is a folder of images, in the order of their numbers, or if they have names such as
+    000002_000017_leftImg8bit, all images with the same first number. The images of a list, unless they are files, form
+    one sequence.
 
     Args:
         source: a video file, a folder, a pattern, a webcam's number, an rtsp:// address, arrays or Pillow images, or a
             list of these.
-        on_error: called with the error of a file that cannot be read or breaks off and of a camera that ends, after
-            the frames before it; the next source follows. Without it the error is raised.
+        on_error: called when a file cannot be read or breaks off and when a camera ends, after the frames before; the
+            next source follows. Without it the error is raised.
         on_note: called with a sentence about frames that a numbered folder lacks. Default: a Python warning.
 
     Raises:
-        DataError: a source that does not exist (at once), cannot be read, breaks off or ends (when its turn comes).
+        DataError: a source does not exist (at once), cannot be read, breaks off or ends (when its turn comes).
     """
     members = list(source) if isinstance(source, list | tuple) else [source]
     plan: list[Camera | SourceFile | tuple[int, Any]] = []
@@ -73,7 +77,7 @@ def open_stream(source: Any, on_error: Report = None, on_note: Note | None = Non
 
 def _frames(plan: Sequence[Any], on_error: Report, note: Note) -> Iterator[Frame]:
     def kind(entry: Camera | SourceFile | tuple[int, Any]) -> object:
-        """Neighbours of the same kind are frames of a sequence, or of several in a folder."""
+        """Neighbours of the same kind form a sequence, or several if they are images of a folder."""
         if isinstance(entry, SourceFile) and not entry.video:
             return entry.path.parent
         return entry if isinstance(entry, Camera | SourceFile) else None
@@ -107,13 +111,13 @@ def _guarded(frames: Iterator[Frame], on_error: Report) -> Iterator[Frame]:
 
 
 def _images(paths: list[Path], on_error: Report, note: Note) -> Iterator[Frame]:
-    """The images of a folder; one that cannot be read is left out like one that is missing."""
+    """The frames of a folder of images. One that cannot be read is treated like one that is missing."""
     for name, members in _sequences(paths):
         numbers, step = frame_times([number for _, number in members])
         for (before, after), (earlier, later) in zip(pairwise(members), pairwise(numbers), strict=True):
             if later - earlier > 1:
-                told = f"{later - earlier - 1} frames are missing" if later - earlier > 2 else "a frame is missing"
-                note(f"'{name}': {told} between '{before[0].name}' and '{after[0].name}'; tracking goes on.")
+                gap = f"{later - earlier - 1} frames are missing" if later - earlier > 2 else "a frame is missing"
+                note(f"'{name}': {gap} between '{before[0].name}' and '{after[0].name}'; tracking goes on.")
         first = True
         for (path, number), time in zip(members, numbers, strict=True):
             try:
@@ -128,8 +132,8 @@ def _images(paths: list[Path], on_error: Report, note: Note) -> Iterator[Frame]:
 
 
 def _sequences(paths: list[Path]) -> Iterator[tuple[str, list[tuple[Path, int]]]]:
-    """The sequences that a folder's images make: a name, and each image with the number in its name."""
-    # Of a video of Cityscapes-VPS one frame has another ending than the others.
+    """The sequences among a folder's images: a name, and each image with the number in its name."""
+    # In each video of Cityscapes-VPS one frame has another ending than the others.
     split = [re.split(r"(\d+)", frame_stem(path.name)) for path in paths]
     patterns = Counter(tuple(parts[::2]) for parts in split)
     plain = [(path, index) for index, path in enumerate(paths)]
@@ -142,7 +146,7 @@ def _sequences(paths: list[Path]) -> Iterator[tuple[str, list[tuple[Path, int]]]
         members = list(group)
         columns = list(zip(*(parts for _, parts in members), strict=True))
         varying = [i for i, column in enumerate(columns) if i % 2 and len(set(column)) > 1]
-        # The digits that count frames: the first which, with those before them, no two files share.
+        # Frames are counted by the first digits which, together with those before, differ in any two files.
         unique = (i for i in varying if len({tuple(parts[: i + 1]) for _, parts in members}) == len(members))
         place = next(unique, len(columns) - 2)
         for start, part in groupby(members, key=lambda pair: pair[1][:place]):
@@ -152,14 +156,16 @@ def _sequences(paths: list[Path]) -> Iterator[tuple[str, list[tuple[Path, int]]]
 
 
 def frame_times(numbers: Sequence[int]) -> tuple[list[int], int | None]:
-    """Frames since the first, by numbers that grow by the same step but where frames are missing; and that step, None
-    where the numbers do not grow.
+    """Times of frames whose numbers grow by a constant step, and by more where frames are missing.
+
+    Returns:
+        The time of each in frames since the first; and the step, or None if the numbers do not grow.
     """
     steps = [after - before for before, after in pairwise(numbers)]
     if any(step <= 0 for step in steps):
         return list(range(len(numbers))), None
     counts = Counter(steps)
-    step = min(counts, key=lambda step: (-counts[step], step)) if steps else 1  # of as many, the smaller
+    step = min(counts, key=lambda step: (-counts[step], step)) if steps else 1  # the most frequent, else the smallest
     times = [0]
     for grown in steps:
         times.append(times[-1] + max(round(grown / step), 1))

@@ -1,4 +1,4 @@
-"""Video files: what they say of themselves, and their frames one after the other."""
+"""Video files: their rate, length and size, and their frames one by one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".gif", ".mpg
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What a video says: frames a second, their number (None: not told; it may be an estimate), upright size."""
+    """What a video's header states.
+
+    Attributes:
+        path: of the file.
+        rate: frames a second.
+        frames: their number, which may be an estimate; None if unknown.
+        height, width: of an upright frame, in pixels.
+    """
 
     path: Path
     rate: Fraction
@@ -36,7 +43,7 @@ class VideoInfo:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image to work on: (H,W,3) uint8 RGB. `video` and `index` (0, 1, ...) are set for the frames of a video."""
+    """One image of a source, (H,W,3) uint8 RGB. `video` and `index` (0, 1, ...) are set for frames of videos."""
 
     image: np.ndarray
     name: str
@@ -46,10 +53,10 @@ class Item:
 
 
 def probe_video(path: str | Path) -> VideoInfo:
-    """Frame rate, length and size of a video; its first frame is decoded to be sure that it can be.
+    """Frame rate, length and size of a video, whose first frame is decoded as a check.
 
     Raises:
-        DataError: missing, empty, no video, or not one frame can be decoded.
+        DataError: the file is missing, empty or not a video, or no frame of it can be decoded.
     """
     path = existing_file(Path(path).expanduser())
     with _container(path) as container:
@@ -68,7 +75,7 @@ def read_video(path: str | Path) -> Iterator[Item]:
     """The frames of a video one by one, upright, named `<file>_000000` and so on; memory stays constant.
 
     Raises:
-        DataError: as probe_video at the first frame, or later where the file breaks off.
+        DataError: as `probe_video` at the first frame, or later where the file breaks off.
     """
     info = probe_video(path)
     with _container(info.path) as container:
@@ -78,7 +85,7 @@ def read_video(path: str | Path) -> Iterator[Item]:
 
 def _container(path: Path) -> Any:
     try:
-        # The absolute path keeps a name like "concat:a" from being taken for one of FFmpeg's protocols.
+        # As an absolute path a name like "concat:a" is not mistaken for one of FFmpeg's protocols.
         container = av.open(str(path.resolve()), metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise DataError(f"'{path}' is not a video that can be read ({why_not(error)}); convert it again.") from error
