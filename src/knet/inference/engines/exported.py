@@ -1,4 +1,4 @@
-"""Exported models: what the graphs that `knet export` wrote have in common, whichever runtime runs them.
+"""Exported models: what the graphs that `knet export` writes have in common, whichever runtime runs them.
 
 Each file carries the model's `Card`, with its `graph`.
 """
@@ -22,7 +22,7 @@ from knet.models.network import Network
 from knet.structures import Output
 from knet.weights.card import Card, GraphCard
 
-_PACKAGES = {  # optional ones, and what pip has to be told
+_PACKAGES = {  # optional ones, and pip's argument for each
     **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "'knet[export]'"),
     "openvino": "'knet[openvino]'",
     "tensorrt": "tensorrt",
@@ -30,7 +30,11 @@ _PACKAGES = {  # optional ones, and what pip has to be told
 
 
 def need(*modules: str) -> None:
-    """Raises: ConfigError that says what to install if one of these optional packages is missing."""
+    """Checks that optional packages are installed.
+
+    Raises:
+        ConfigError: one is missing; the message says what to install.
+    """
     for module in modules:
         try:
             importlib.import_module(module)
@@ -49,11 +53,12 @@ class MergedOutput(Output):
 
 
 class GraphEngine(ABC):
-    """An exported graph as an `Engine`: what all formats share.
+    """An exported graph as an `Engine`: what all formats share. The other attributes are those of `Engine`.
 
     Attributes:
-        card: the model's card, as in the file. graph: its part about the file. merges: whether the merge is inside.
-        Others as of `inference.engines.engine.Engine`.
+        card: the model's card, as in the file.
+        graph: its part about the file.
+        merges: whether the merge is inside.
     """
 
     name: str
@@ -67,16 +72,16 @@ class GraphEngine(ABC):
 
     @abstractmethod
     def run(self, inputs: dict[str, Tensor]) -> Mapping[str, Tensor]:
-        """The graph's inputs by name -> its outputs by name. Contiguous tensors on the engine's device."""
+        """Runs the graph: inputs by name -> outputs by name, contiguous tensors on the engine's device."""
 
     def __call__(
         self, inputs: Tensor, previous: Tensor | None = None, resized: tuple[int, int] | None = None
     ) -> list[Output]:
-        """See `Engine`; of one image at a time. Of models for clips the images are the frames of one clip, (T,3,h,w),
-        and the output is that of the clip.
+        """As `Engine`, for one image. A model for clips takes the frames of one clip (T,3,h,w) and gives the output of
+        the clip.
 
         Raises:
-            ConfigError: an image that is larger than the fixed size of the file.
+            ConfigError: the image is larger than the fixed size of the file.
         """
         if self.merges and resized is None:
             resized = (inputs.shape[2], inputs.shape[3])
@@ -111,7 +116,7 @@ class GraphEngine(ABC):
         return output.merged if isinstance(output, MergedOutput) else None
 
     def look(self, frame: Tensor) -> tuple[Tensor, ...]:
-        """See `Engine`: the frame itself, since a graph sees all of them at once."""
+        """See `Engine`. The frame itself, since a graph sees all of them at once."""
         return (frame,)
 
     def link(self, frames: list[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
@@ -140,7 +145,7 @@ class GraphEngine(ABC):
                 f"The graph in '{self.path}' does not give {', '.join(sorted(expected - found.keys()))}, as its card "
                 "says; export the model again."
             )
-        # Maps without what the fixed size added to the image.
+        # Maps are cut to what they cover of the image without the fixed size's padding.
         return {name: value[..., :rows, :columns] if value.ndim >= 4 else value for name, value in found.items()}
 
     def _check_classes(self, classes: int, at_most: bool = False) -> None:
@@ -151,11 +156,11 @@ class GraphEngine(ABC):
             )
 
     def embed(self, kernels: Tensor) -> Tensor:
-        """The graph embeds by itself: what its outputs call linked kernels are embeddings. (n,C) -> (n,C) float32"""
+        """The kernels themselves, as the graph's linked kernels are embeddings already. (n,C) -> (n,C) float32"""
         return kernels
 
     def fitted(self, inputs: Tensor) -> Tensor:
-        """Padded to the fixed size, where the file has one."""
+        """The images, padded to the file's fixed size if it has one."""
         (height, width), size = inputs.shape[2:], self.graph.size
         if size is None or size == (height, width):
             return inputs
@@ -169,20 +174,20 @@ class GraphEngine(ABC):
 
 
 def existing(path: Path) -> str:
-    """The path, if there is a file. Raises: CheckpointError."""
+    """The path of a file that exists. Raises `CheckpointError` for others."""
     if not path.is_file():
         raise CheckpointError(f"There is no file '{path}'; give the path of a file that `knet export` wrote.")
     return str(path)
 
 
 def damaged(path: Path, error: Exception, verb: str = "opened") -> CheckpointError:
-    """The error for a file that a runtime refuses."""
+    """The error for a file that its runtime cannot open or run."""
     reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
     return CheckpointError(f"The file '{path}' cannot be {verb} ({reason}); export or copy it again.")
 
 
 def read_card(path: Path, text: str | None) -> tuple[Card, GraphCard]:
-    """The card from its JSON, and its part about the graph. Raises: CheckpointError if there is none."""
+    """The card from its JSON, and its part about the graph. Raises `CheckpointError` if one is missing."""
     card = None if text is None else Card.read(text, str(path))
     if card is None or card.graph is None:
         raise CheckpointError(
@@ -193,7 +198,7 @@ def read_card(path: Path, text: str | None) -> tuple[Card, GraphCard]:
 
 
 def own_precision(path: Path, graph: GraphCard, precision: str) -> str:
-    """The precision of the file. Raises: ConfigError if another one is wanted."""
+    """The precision of the file. Raises `ConfigError` if another one is asked for."""
     if precision not in ("auto", graph.precision):
         raise ConfigError(
             f"'{path}' computes in {graph.precision} and cannot in {precision}; leave --precision out, or export the "

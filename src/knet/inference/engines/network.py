@@ -1,4 +1,4 @@
-"""A network as torch runs it: laid out, folded and recorded for speed."""
+"""Networks run by torch: laid out, folded and recorded for speed."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ Run = Callable[[Tensor, Tensor | None], list[Output]]
 
 
 class TorchEngine:
-    """A network as torch runs it.
+    """A network run by torch.
 
     Args:
-        net: the network; it is moved to the device, in the layout that is the fastest there, and set to evaluation.
-        device, precision: fp32 is computed as the network is written, the others by autocast.
-        frozen: the weights will not change any more. Then half precision runs a copy in which convolutions have taken
-            up the batch norms that follow them and weights are stored in half precision; and a GPU runs sizes that come
-            again as a recorded graph, without the launch of every operator by itself.
-        compile: whether torch compiles the network, for each size by itself: minutes at the first image, faster then.
+        net: moved to the device, in the layout that is fastest there, and set to evaluation.
+        device: where it runs.
+        precision: "fp32" runs the network as it is, others by autocast.
+        frozen: whether the weights will not change any more. Then half precision runs a copy with batch norms folded
+            into convolutions and weights stored in half precision, and a GPU runs sizes that recur as a recorded graph,
+            without launching each operator.
+        compile: whether torch compiles the network, separately for each size: slow for the first image, then faster.
 
     Raises:
-        ConfigError: at the first image, that nothing can be compiled here.
+        ConfigError: at the first image, if nothing can be compiled here.
     """
 
     name = "torch"
@@ -57,7 +58,7 @@ class TorchEngine:
         self._ready = in_half(folded(self.net), DTYPES[precision]) if faster else self.net
         self._compiled = compile
         if compile:
-            # Freezing lets the compiler lay out weights for the processor.
+            # Freezing lets the compiler choose the layout of the weights for the processor.
             self._ready = torch.compile(self._ready, dynamic=False, options={"freezing": frozen})
         graphs = frozen and self.device.type == "cuda"
         self._run: Run = PerSize(self._forward, record) if graphs else self._forward
@@ -70,7 +71,7 @@ class TorchEngine:
         try:
             return self._run(inputs, previous)
         except Exception as error:
-            if self._compiled and type(error).__module__.startswith("torch._"):  # the compiler's own, of many kinds
+            if self._compiled and type(error).__module__.startswith("torch._"):  # one of the compiler's own
                 reason = next(iter(str(error).splitlines()), type(error).__name__)
                 raise ConfigError(f"torch.compile does not work here ({reason}); leave compile out.") from error
             raise
@@ -103,21 +104,21 @@ class TorchEngine:
         return self.net.embed(kernels)
 
     def autocast(self) -> AbstractContextManager[object]:
-        """The context in which parts of the network compute with its precision."""
+        """The context in which parts of the network compute in its precision."""
         half = self.precision != "fp32"
         contexts = ExitStack()
-        # Weights are cast once, in front: a cache would hold them twice and cannot be recorded.
+        # Weights were cast in advance: a cache would hold them twice, and cannot be recorded.
         contexts.enter_context(torch.autocast(self.device.type, DTYPES[self.precision], half, cache_enabled=False))
-        if self.device.type == "cuda":  # fp32 is fp32: convolutions would take TF32 unless told otherwise
+        if self.device.type == "cuda":  # otherwise fp32 would compute convolutions in TF32
             contexts.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=half))
         return contexts
 
 
 def folded(net: nn.Module) -> nn.Module:
-    """A copy of a network in evaluation whose convolutions have taken up the batch norms that directly follow them.
+    """A copy of a network in evaluation, with batch norms folded into the convolutions directly before them.
 
-    The network itself stays as it is; what is not folded is shared with it. Followers are known by their places, next
-    to each other in a `Sequential`, or by their names (conv1, bn1), as all backbones here have them.
+    The network itself does not change, and shares with the copy what is not folded. A norm belongs to a convolution if
+    it comes next in a `Sequential`, or by its name (conv1, bn1), as in all backbones here.
     """
     shared = {id(tensor): tensor for tensor in [*net.parameters(), *net.buffers()]}
     net = copy.deepcopy(net, shared)
@@ -138,7 +139,8 @@ def folded(net: nn.Module) -> nn.Module:
 def in_half(net: nn.Module, dtype: torch.dtype) -> nn.Module:
     """The network with the weights of convolutions and linear layers in half precision, to be run by autocast.
 
-    Norms, kernels and all else stay float32. Weights are replaced, not changed, so those shared with a copy stay.
+    Everything else, such as norms and kernels, stays float32. Weights are replaced, so a copy that shares them keeps
+    its own.
     """
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -149,13 +151,14 @@ def in_half(net: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 class PerSize:
-    """A function that is prepared for each size of image by itself, once the size comes for the second time.
+    """A function that is prepared for each image size as soon as that comes for the second time.
 
-    A drive has one size, a folder of photos many: those that come once are not worth the preparation.
+    A video has one size, a folder of photos many, of which those that come once are not worth the preparation.
 
     Args:
-        run: the function itself. prepare: (run, inputs, previous) -> the same, for this size only.
-        most: sizes that are kept prepared, the latest ones: each holds memory.
+        run: the function itself.
+        prepare: (run, inputs, previous) -> the same function, for this size only.
+        most: how many sizes are kept prepared, the latest ones, as each takes memory.
     """
 
     def __init__(self, run: Run, prepare: Callable[[Run, Tensor, Tensor | None], Run], most: int = 4):
@@ -163,7 +166,7 @@ class PerSize:
         self._known = OrderedDict[object, Run | None]()
 
     def __call__(self, inputs: Tensor, previous: Tensor | None) -> list[Output]:
-        """What `run` gives."""
+        """The result of `run`."""
         key = (inputs.shape, inputs.dtype, None if previous is None else previous.shape)
         if key not in self._known:
             self._known[key] = None
@@ -178,15 +181,15 @@ class PerSize:
 
 
 def record(run: Run, inputs: Tensor, previous: Tensor | None) -> Run:
-    """A CUDA graph of a run: (inputs, previous) of the same sizes -> the first and the last output, copied.
+    """Records a run as a CUDA graph: (inputs, previous) of the same sizes -> the first and the last output.
 
-    The graph's own tensors are written again by the next image, so results are copies.
+    These are copies, as the next image overwrites the graph's own tensors.
     """
     images = inputs.clone(memory_format=torch.preserve_format)
     kernels = None if previous is None else previous.clone()
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):  # libraries choose their algorithms in the first runs, which is not to be recorded
+    with torch.cuda.stream(stream):  # libraries choose algorithms in the first runs, which must not be recorded
         for _ in range(3):
             run(images, kernels)
     torch.cuda.current_stream().wait_stream(stream)

@@ -17,8 +17,8 @@ class OnnxEngine(GraphEngine):
     """An .onnx file, run by onnxruntime.
 
     Raises:
-        ConfigError: onnxruntime is not installed, or cannot compute as asked.
-        CheckpointError: a file that is missing, damaged or not from `knet export`.
+        ConfigError: onnxruntime is not installed, or lacks the device or the precision.
+        CheckpointError: the file is missing, damaged or not from `knet export`.
     """
 
     name = "onnxruntime"

@@ -1,4 +1,4 @@
-"""The engine for an exported file."""
+"""Opens exported files."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ ENDINGS = {".onnx": "onnx", ".xml": "openvino", ".engine": "tensorrt"}
 
 
 def open_exported(path: str | Path, device: str = "auto", precision: str = "auto") -> GraphEngine:
-    """The engine for an exported file, by its ending, see `ENDINGS`.
+    """The engine for an exported file, chosen by its ending, see `ENDINGS`. Raises as the engines.
 
-    device: "auto", "cpu", or for ONNX files and TensorRT "cuda". precision: "auto" or what the engine can compute the
-    file in.
-
-    Raises: as the engines.
+    Args:
+        path: the file.
+        device: "auto", "cpu", or "cuda" for ONNX and TensorRT.
+        precision: "auto", or one in which the engine can compute the file.
     """
     path, form = Path(path), ENDINGS[Path(path).suffix]
     if form == "tensorrt":

@@ -16,12 +16,15 @@ from knet.weights.card import METADATA_KEY
 class OpenVinoEngine(GraphEngine):
     """An OpenVINO file (.xml, beside it .bin), run on the CPU.
 
-    precision: "auto" is what the file was exported in, with all that it leaves in floating point in float32; "bf16"
-    lets OpenVINO compute in bfloat16 where the processor can.
+    Args:
+        path: the .xml file.
+        device: "auto" or "cpu".
+        precision: "auto" is that of the file, with all floating point in float32; "bf16" lets OpenVINO compute in
+            bfloat16 if the processor can.
 
     Raises:
-        ConfigError: OpenVINO is not installed, or cannot compute as asked.
-        CheckpointError: a file that is missing, damaged or not from `knet export`.
+        ConfigError: OpenVINO is not installed, or lacks the device or the precision.
+        CheckpointError: the file is missing, damaged or not from `knet export`.
     """
 
     name = "openvino"

@@ -1,6 +1,6 @@
-"""TensorRT engines (.engine), as `knet export --format tensorrt` or trtexec builds them on the machine they run on.
+"""TensorRT engines (.engine), built by `knet export --format tensorrt` or trtexec on the machine that runs them.
 
-Written after NVIDIA's documentation of TensorRT 10; no test of this package runs it, since none has the library.
+This follows NVIDIA's documentation of TensorRT 10. It was never run, as the library was not at hand.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from knet.weights.card import METADATA_KEY
 
 
 class TensorRtEngine(GraphEngine):
-    """An .engine file on an NVIDIA GPU. The card is in the ONNX file of the same name beside it, which it was made of.
+    """An .engine file on an NVIDIA GPU. Its card is in the ONNX file of the same name beside it, its source.
 
     Raises:
         ConfigError: TensorRT is not installed, or there is no GPU.
-        CheckpointError: a file that is missing, or made by another version of TensorRT or for another GPU.
+        CheckpointError: a file is missing, or was made by another version of TensorRT or for another GPU.
     """
 
     name = "tensorrt"
@@ -45,7 +45,7 @@ class TensorRtEngine(GraphEngine):
         card, graph = read_card(source, next((row.value for row in rows if row.key == METADATA_KEY), None))
         place = "cuda" if device == "auto" else device
         super().__init__(path, card, graph, own_precision(path, graph, precision), place)
-        self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))  # has to live as long as the engine
+        self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))  # must live as long as the engine
         engine = self._runtime.deserialize_cuda_engine(Path(existing(path)).read_bytes())
         if engine is None:
             raise damaged(path, RuntimeError("another version of TensorRT, another GPU, or a damaged file"))
