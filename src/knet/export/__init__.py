@@ -1,1 +1,1 @@
-"""Models as files that run without torch: ONNX, OpenVINO, TensorRT."""
+"""Turns models into files that run without torch's network: ONNX, OpenVINO and TensorRT."""

@@ -1,16 +1,16 @@
-"""A network as a graph that other programs can run: tensors in, tensors out, no Python between.
+"""A network as a graph that other programs can run: tensors in, tensors out, no Python in between.
 
-The graph looks at one image: `images` (1,3,H,W) float32, normalised RGB, and for networks that are linked to the
-frame before `previous` (1,N,C) float32, the kernels that the graph gave for that frame, zeros for a first frame. It
-gives, all in float32 and where the network has them:
+The graph takes one image, `images` (1,3,H,W) float32, normalised RGB, and of a network that is linked to the frame
+before also `previous` (1,N,C) float32, the graph's kernels for that frame, or zeros for a first frame. Its outputs, as
+far as the network has them, are float32:
 
     mask_logits (1,N,h,w)   class_logits (1,N,K)   kernels (1,N,C)   embeddings (1,N,C)   semantic_logits (1,K,h,w)
 
-With the merge inside it has the input `like` (1,y,x) uint8 as well, of which only the size counts: that of the image
-without its padding. `owner` (1,y,x) int32, `scores` (1,N) and `labels` (1,N) int32 then stand in the place of the first
-two outputs: see `knet.merge.panoptic.MergedMasks`.
+With the merge inside there is a further input, `like` (1,y,x) uint8, of which only the size matters: that of the image
+without its padding. `owner` (1,y,x) int32, `scores` (1,N) and `labels` (1,N) int32 then replace the first two outputs,
+see `knet.merge.panoptic.MergedMasks`.
 
-Of models for clips `images` (T,3,H,W) are all T frames of one, and the graph gives what is said of the clip:
+A model for clips takes all T frames of a clip as `images` (T,3,H,W), and its outputs are those of the clip:
 
     mask_logits (1,N,T,h,w)   class_logits (1,N,K)
 """
@@ -39,11 +39,14 @@ from knet.structures import Output
 
 @dataclass(frozen=True)
 class Merging:
-    """Algorithm 1 inside the graph: its thresholds, and the labels that have kernels of their own.
+    """Settings of Algorithm 1 inside the graph.
 
-    `cut`: of a graph for a fixed size: the divisor of the network's own padding, and cells of its masks to so many
-    pixels. Smaller images are padded further, and their masks are cut to what the network would have seen.
-    `stretches_padding`: see `knet.models.zoo.ZooEntry`.
+    Attributes:
+        score, overlap, thing_candidates, stretches_padding: see `knet.models.zoo.ZooEntry`.
+        stuff: labels with kernels of their own.
+        cut: of a graph for a fixed size, the divisor of the network's own padding, and how many cells of the masks
+            cover so many pixels. Smaller images are padded to the fixed size, and their masks are cut to what the
+            network would have seen.
     """
 
     score: float
@@ -55,12 +58,12 @@ class Merging:
 
 
 class Graph(nn.Module):
-    """A network in the form that is exported. See this module for what goes in and out.
+    """A network in the form that is exported. Its inputs and outputs are described at the top of this file.
 
     Args:
-        net: the network; it is copied, not changed.
-        half: compute in float16, but for norms, and for group features, whose sums over an image need the range.
-        merging: puts the merge of a panoptic network inside; without it masks and classes come out.
+        net: copied, not changed.
+        half: whether it computes in float16, except norms, and group features, whose sums need the range of float32.
+        merging: puts the merge of a panoptic network inside; without it the outputs are masks and classes.
     """
 
     def __init__(self, net: Network, half: bool = False, merging: Merging | None = None):
@@ -68,7 +71,7 @@ class Graph(nn.Module):
         self.net = copy.deepcopy(net).cpu().float().eval().requires_grad_(False)
         self.merging, self.dtype = merging, torch.float16 if half else torch.float32
         self.divisor, self.linked, self.clips = net.size_divisor, net.embeds, isinstance(net, ClipKNet)
-        # Whether sides of any number of pixels are rounded up to Swin's windows.
+        # Whether images may have sides of any length, which are rounded up to Swin's windows.
         self.windows = self.divisor == 1 and any(isinstance(module, Swin) for module in net.modules())
         _exchange(self.net)
         if half:
@@ -87,7 +90,7 @@ class Graph(nn.Module):
             if self.merging is not None and like is not None:
                 sizes = (images.shape[2], images.shape[3]), (like.shape[1], like.shape[2])
                 named = merge_inside(last.mask_logits, last.class_logits, *sizes, self.merging)
-        if last.class_logits is not None:  # else a kernel is a class and nothing else
+        if last.class_logits is not None:  # otherwise each kernel is a class
             named["kernels"] = last.kernels
         if self.linked:
             named["embeddings"] = self.net.embedding(last.linked)
@@ -96,7 +99,7 @@ class Graph(nn.Module):
         return {name: value.float() if value.is_floating_point() else value for name, value in named.items()}
 
     def inputs(self, size: tuple[int, int]) -> dict[str, Tensor]:
-        """Inputs of this size to trace the graph with."""
+        """Inputs of this size, to trace the graph with."""
         (height, width), count = size, 3 if self.clips else 1
         inputs = {"images": torch.linspace(-2, 2, count * 3 * height * width).view(count, 3, height, width)}
         if self.linked:
@@ -113,8 +116,8 @@ def merge_inside(
 ) -> dict[str, Tensor]:
     """`knet.merge.panoptic.merge_panoptic` in operations whose shapes do not depend on values.
 
-    (1,N,h,w), (1,N,K) logits -> owner (1,H,W) int32, scores (1,N), labels (1,N) int32. Masks that are too uncertain
-    take part with a score of -1, so that they win nothing.
+    (1,N,h,w), (1,N,K) logits -> owner (1,H,W) int32, scores (1,N), labels (1,N) int32. Masks below the score threshold
+    take part with a score of -1, so that they win no pixel.
     """
     logits = class_logits[0]
     if merging.stuff:
@@ -124,7 +127,7 @@ def merge_inside(
     if not merging.stretches_padding:
         masks = F.interpolate(mask_logits.float(), padded, mode="bilinear", align_corners=False)
         return _algorithm_1(masks[0, :, : resized[0], : resized[1]].sigmoid(), scores, labels, merging)
-    if merging.cut is not None:  # what a fixed size added to the right and the bottom
+    if merging.cut is not None:  # off goes the padding of the fixed size at the right and the bottom
         rows, columns = ((side + merging.cut[0] - 1) // merging.cut[0] * merging.cut[1] for side in resized)
         mask_logits = mask_logits[:, :, :rows, :columns]
     masks = F.interpolate(mask_logits.float(), resized, mode="bilinear", align_corners=False)
@@ -146,7 +149,7 @@ def _algorithm_1(masks: Tensor, scores: Tensor, labels: Tensor, merging: Merging
 class CellMaxima(nn.Module):
     """`nn.AdaptiveMaxPool2d` in standard operations: the maxima over a grid of cells. (B,C,H,W) -> (B,C,n,n)
 
-    Cells overlap where H or W is no multiple of n.
+    Cells overlap if H or W is not a multiple of n.
     """
 
     def __init__(self, cells: int):
@@ -158,7 +161,7 @@ class CellMaxima(nn.Module):
             side = x.shape[axis]
             first, end = _cells(self.cells, side)
             longest = torch.arange((side + self.cells - 1) // self.cells + 1)
-            rows = torch.minimum(first[:, None] + longest, end[:, None] - 1)  # the last row again where a cell is short
+            rows = torch.minimum(first[:, None] + longest, end[:, None] - 1)  # short cells repeat their last row
             x = x.index_select(axis, rows.flatten()).unflatten(axis, (self.cells, -1)).amax(axis + 1)
         return x
 
@@ -175,7 +178,7 @@ class CellMeans(nn.Module):
         return rows @ x @ columns.T
 
     def _weights(self, side: int) -> Tensor:
-        """(n,side): a row a cell, which sums up to 1"""
+        """The weight of each pixel in each cell, which add up to 1. -> (n,side)"""
         first, end = (edge[:, None] for edge in _cells(self.cells, side))
         position = torch.arange(side)
         inside = ((position >= first) & (position < end)).float()
@@ -183,13 +186,13 @@ class CellMeans(nn.Module):
 
 
 def _cells(cells: int, side: int) -> tuple[Tensor, Tensor]:
-    """Where the cells of an adaptive pooling begin, and where they end (exclusive): (n,), (n,)"""
+    """Where the cells of an adaptive pooling begin and end (exclusive). -> (n,), (n,)"""
     number = torch.arange(cells)
     return number * side // cells, ((number + 1) * side + cells - 1) // cells
 
 
 class _IfLinked(nn.Module):
-    """A link that passes the kernels through in a first frame, whose previous kernels are zeros."""
+    """A link that returns the kernels unchanged in a first frame, whose previous kernels are zeros."""
 
     def __init__(self, link: nn.Module):
         super().__init__()
@@ -200,7 +203,7 @@ class _IfLinked(nn.Module):
 
 
 class _IfCarried(nn.Module):
-    """What the previous kernels add, nothing in a first frame."""
+    """What the previous kernels add: nothing in a first frame."""
 
     def __init__(self, carry: nn.Module):
         super().__init__()
@@ -211,12 +214,12 @@ class _IfCarried(nn.Module):
 
 
 def _any(previous: Tensor) -> Tensor:
-    """Whether there was a frame before: (1,N,C) -> (1,1,1) bool. Kernels leave a layer norm, so none is all zeros."""
+    """Whether there was a frame before. (1,N,C) -> (1,1,1) bool. A layer norm leaves no kernel all zeros."""
     return previous.abs().amax((1, 2), keepdim=True) > 0
 
 
 def _exchange(net: nn.Module) -> None:
-    """Puts modules that can be exported in the place of those that cannot."""
+    """Replaces modules that cannot be exported by such that can."""
     for parent in list(net.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.AdaptiveMaxPool2d):
@@ -230,7 +233,7 @@ def _exchange(net: nn.Module) -> None:
 
 
 def _halve(net: nn.Module) -> None:
-    """float16, but for layer norms and group norms; every layer takes its input in its own type, as under autocast."""
+    """Converts to float16, except layer and group norms. Each layer casts its input to its own type, as by autocast."""
     net.half()
     for module in net.modules():
         if isinstance(module, nn.LayerNorm | nn.GroupNorm):
@@ -245,7 +248,7 @@ def _in_own_type(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def check_size(size: tuple[int, int], divisor: int) -> None:
-    """Raises: ConfigError if a graph cannot be made for images of this height and width."""
+    """Checks the height and width of images for a graph. Raises `ConfigError` for impossible ones."""
     height, width = size
     fitting = tuple(max(-(-side // divisor), -(-32 // divisor)) * divisor for side in size)
     if size != fitting:

@@ -1,4 +1,4 @@
-"""ONNX files: from torch's exporter, in standard operators, with the model's card inside."""
+"""ONNX files: made by torch's exporter, in standard operators, with the model's card inside."""
 
 from __future__ import annotations
 
@@ -23,21 +23,24 @@ from knet.weights.card import METADATA_KEY, Card
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-OPSET = 20  # the first with everything: Gelu (20), DeformConv (19)
+OPSET = 20  # the first with all operators: Gelu (20), DeformConv (19)
 _QUANTIZED = re.compile(r"net\.(backbone|neck|pyramid)\.(?!.*attention\.)")  # names of weights
-_ONE_FILE = 2**31 - 2**20  # bytes; protobuf holds no more
+_ONE_FILE = 2**31 - 2**20  # bytes; protobuf allows no more
 
 
 def to_onnx(graph: Graph, size: tuple[int, int] | None, card: Card) -> ModelProto:
-    """A graph as an ONNX model, for images of a fixed size or, with None, of any that the network takes.
+    """Turns a graph into an ONNX model. Clips may have any number of frames.
 
-    Clips may have any number of frames.
+    Args:
+        graph: the network.
+        size: height and width of the images; None for any that the network takes.
+        card: the model's card.
 
     Raises:
-        ConfigError: onnx or onnxscript is not installed, or the network does something that ONNX cannot say.
+        ConfigError: onnx or onnxscript is not installed, or ONNX cannot express the network.
     """
     need("onnx", "onnxscript")
-    # Sides to trace with are unlike each other, so that none is mixed up; larger ones for several windows on Swin's c5.
+    # Traced with different sides, so that none is mixed up; with larger ones for several windows on Swin's c5.
     inputs = graph.inputs(size or ((288, 480) if graph.windows else (96, 160)))
     dynamic: dict[str, Any] = dict.fromkeys(inputs)
     free: dict[int, Any] = {0: torch.export.Dim("frames")} if graph.clips else {}
@@ -78,17 +81,17 @@ def to_onnx(graph: Graph, size: tuple[int, int] | None, card: Card) -> ModelProt
 
 
 def _sides(graph: Graph) -> dict[int, Any]:
-    """Height and width of the images as what torch's exporter may not fix, and may believe of them."""
+    """Height and width of the images as dimensions that torch's exporter must not fix, with what it may assume."""
     if graph.windows:
-        # That windows fit into a side after it was rounded up is more than the exporter can prove for any side, which
-        # it has to where bounds are given. Without, it only may not fix one.
+        # The exporter would have to prove, if there were bounds, that windows fit into every side after rounding up,
+        # which it cannot. Without bounds it only must not fix a side.
         return {2: "height", 3: "width"}
     least = -(-32 // graph.divisor)
     return {axis: graph.divisor * torch.export.Dim(name, min=least) for axis, name in ((2, "height"), (3, "width"))}
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what went wrong first."""
+    """The first line of the original error."""
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -96,7 +99,7 @@ def _reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps what exporter and optimiser say to their developers from the user."""
+    """Hides messages of the exporter and the optimiser that are meant for developers."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -111,7 +114,7 @@ def _quiet() -> Iterator[None]:
 
 
 def write_card(model: ModelProto, card: Card) -> None:
-    """Puts the card into the model, in place of one that it has."""
+    """Puts the card into the model, where it replaces an earlier one."""
     kept = [row for row in model.metadata_props if row.key != METADATA_KEY]
     del model.metadata_props[:]
     model.metadata_props.extend(kept)
@@ -120,10 +123,10 @@ def write_card(model: ModelProto, card: Card) -> None:
 
 
 def save_onnx(model: ModelProto, path: Path) -> None:
-    """Writes the file, all or nothing.
+    """Writes the file, completely or not at all.
 
     Raises:
-        OutputError: the file cannot be written, or the model does not fit into one.
+        OutputError: the file cannot be written, or the model is too large for one.
     """
     if model.ByteSize() > _ONE_FILE:
         raise OutputError(f"'{path}' would be larger than 2 GB, which ONNX files cannot be; try --precision fp16.")
@@ -134,13 +137,17 @@ def save_onnx(model: ModelProto, path: Path) -> None:
 def quantize_onnx(
     model: ModelProto, batches: Sequence[dict[str, np.ndarray]], folder: Path, symmetric: bool = False
 ) -> ModelProto:
-    """The convolutions of backbone and necks in int8 (QDQ, a scale a channel), calibrated on the inputs.
+    """The model with the convolutions of backbone and necks in int8 (QDQ, one scale a channel).
 
-    All else stays in float32: the first convolution, whose input are the colours themselves; attention that is
-    normalised over pixels, whose values are tiny; the last convolutions before the features, and the kernels' updates
-    and products with the features, whose rounding moves borders and classes. `folder` holds the files that
-    onnxruntime's quantiser works on.
-    symmetric: zero stands for zero in activations too, the one form that TensorRT takes.
+    The rest stays float32: the first convolution, whose inputs are the colours themselves; attention that is normalised
+    over pixels, whose values are tiny; and, because their rounding would move borders and classes, the last
+    convolutions before the features, the updates of kernels and their products with the features.
+
+    Args:
+        model: in float32.
+        batches: its inputs for the images to calibrate on.
+        folder: where onnxruntime's quantiser puts its files.
+        symmetric: whether activations have no zero point either, as TensorRT requires.
     """
     need("onnx", "onnxruntime")
     import onnx
@@ -159,7 +166,7 @@ def quantize_onnx(
     source, folded, target = (folder / f"{name}.onnx" for name in ("float", "folded", "int8"))
     source.write_bytes(model.SerializeToString())
     with _quiet():
-        # Batch norms go into their convolutions first: between a convolution and its scale nothing may stand.
+        # Batch norms are folded first, as nothing may stand between a convolution and its scale.
         quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
         quantization.quantize_static(
             str(folded),

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def to_openvino(model: ModelProto) -> openvino.Model:
-    """An ONNX model as OpenVINO's own, int8 included.
+    """Turns an ONNX model, also in int8, into OpenVINO's.
 
     Raises:
-        ConfigError: OpenVINO is not installed, or does not know an operator of the model.
+        ConfigError: OpenVINO is not installed, or lacks an operator of the model.
     """
     need("openvino")
     from openvino import Core
@@ -34,7 +34,7 @@ def to_openvino(model: ModelProto) -> openvino.Model:
 
 
 def save_openvino(model: openvino.Model, card: Card, path: Path, half: bool = False) -> None:
-    """Writes `path`, an .xml file, and the .bin file beside it, with weights in float16 if `half`.
+    """Writes the .xml file `path` and the .bin file beside it, with weights in float16 if `half`.
 
     Raises:
         OutputError: the files cannot be written.
@@ -42,6 +42,6 @@ def save_openvino(model: openvino.Model, card: Card, path: Path, half: bool = Fa
     from openvino import save_model
 
     model.set_rt_info(card.text(), [METADATA_KEY])
-    # The weights come into place first, so that an .xml file is never without them.
+    # The weights are in place first, so that an .xml file is never without them.
     with atomic_path(path) as graph, atomic_path(path.with_suffix(".bin")):
         save_model(model, graph, compress_to_fp16=half)

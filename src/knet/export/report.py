@@ -1,4 +1,4 @@
-"""What an exported file changes: the same images through the network in torch and through the file."""
+"""Compares an exported file with the network in torch, on the same images."""
 
 from __future__ import annotations
 
@@ -26,16 +26,18 @@ from knet.inference.sources.videos import Item
 from knet.models.clip import clip_result
 from knet.preprocess import Size, network_size, unpadded
 
-CLIP = 8  # frames of a video that are compared, for models that look at whole clips
+CLIP = 8  # frames of a video that are compared, for models of clips
 
 
 @dataclass
 class Parity:
-    """How an exported model differs from the network in torch; None where there is nothing to compare.
+    """How an exported model differs from the network in torch. None where there is nothing to compare.
 
-    `images`: a row of these for each, for models of clips one for each clip · `mask_logits`, `class_logits`,
-    `embeddings`: the largest difference · `equal_pixels`: share 0..1 of the id map's pixels that are in the same
-    segment · `pq`: of the exported model, with torch's result as the truth, 0..1.
+    Attributes:
+        images: a row of these figures for each image, or for each clip.
+        mask_logits, class_logits, embeddings: the largest difference.
+        equal_pixels: the share of pixels in the same segment, 0 to 1.
+        pq: of the exported model, with torch's result as the truth, 0 to 1.
     """
 
     images: list[dict[str, Any]] = field(default_factory=list)
@@ -47,7 +49,7 @@ class Parity:
 
 
 def compare(original: Segmenter, exported: Segmenter, images: Iterable[Item]) -> Parity:
-    """Both on the same images, at the size that the exported model sees them by default, or that fits into it."""
+    """Runs both on the same images, at the exported model's default size, or a smaller one that fits into it."""
     tally = _Tally(exported)
     previous: Tensor | None = None
     for item in images:
@@ -59,9 +61,10 @@ def compare(original: Segmenter, exported: Segmenter, images: Iterable[Item]) ->
 
 
 def compare_clips(original: Segmenter, exported: Segmenter, frames: Iterable[Frame]) -> Parity:
-    """`compare` for models of clips: the first `CLIP` frames of each video, as one clip.
+    """As `compare`, for models of clips: the first `CLIP` frames of each video, as one clip.
 
-    Raises: DataError for frames of several sizes in one video.
+    Raises:
+        DataError: the frames of a video differ in size.
     """
     tally = _Tally(exported)
     for group in by_video(frames):
@@ -79,7 +82,7 @@ def compare_clips(original: Segmenter, exported: Segmenter, frames: Iterable[Fra
 
 
 class _Tally:
-    """Gathers figures, image by image or clip by clip."""
+    """Collects figures, image by image or clip by clip."""
 
     def __init__(self, exported: Segmenter):
         self._parity, self._quality = Parity(), PanopticQuality(exported.categories)
@@ -92,7 +95,7 @@ class _Tally:
         expected: Sequence[Segmentation],
         found: Sequence[Segmentation],
     ) -> None:
-        """An image, or the frames of a clip: how logits differ, torch's results and the exported model's."""
+        """Adds an image or the frames of a clip: differences of logits, torch's results and the exported model's."""
         pixels = equal = 0
         for a, b in zip(expected, found, strict=True):
             same = same_segments(a, b)
@@ -103,7 +106,7 @@ class _Tally:
         self._pixels, self._equal = self._pixels + pixels, self._equal + equal
 
     def parity(self) -> Parity:
-        """All of it."""
+        """The figures of all images."""
         parity = self._parity
         for name in ("mask_logits", "class_logits", "embeddings"):
             values = [row[name] for row in parity.images if row[name] is not None]
@@ -114,7 +117,7 @@ class _Tally:
 
 
 def fitting_size(segmenter: Segmenter, image: np.ndarray) -> Size:
-    """The size at which the network sees an image by default; a smaller one where the graph's fixed (H, W) needs it."""
+    """The size at which the network sees an image by default, or a smaller one that fits the graph's fixed (H, W)."""
     fixed = segmenter.card.graph.size if segmenter.card.graph else None
     shape = (image.shape[0], image.shape[1])
     resized = network_size(shape, segmenter.size, segmenter.preprocessing)
@@ -126,15 +129,15 @@ def fitting_size(segmenter: Segmenter, image: np.ndarray) -> Size:
 
 
 def same_segments(expected: Segmentation, found: Segmentation) -> np.ndarray:
-    """Where both say the same: void, or a segment of the same class and the same number among those. (H,W) bool
+    """Where both have void, or a segment of the same class with the same number in that class. -> (H,W) bool
 
-    Numbers are counted within a class, so that one segment more or less does not shift all others.
+    As segments are numbered within a class, one more or less does not shift all others.
     """
     return _numbered(expected) == _numbered(found)
 
 
 def _numbered(result: Segmentation) -> np.ndarray:
-    """(H,W) int64: 0 = void, else the class and the place among the segments of it."""
+    """A number for the class and the place among its segments at each pixel, 0 = void. -> (H,W) int64"""
     value = np.zeros(max((s.id for s in result.segments), default=0) + 1, np.int64)
     counts: dict[int, int] = {}
     for segment in result.segments:
@@ -144,7 +147,7 @@ def _numbered(result: Segmentation) -> np.ndarray:
 
 
 def _rows(result: Segmentation) -> list[dict[str, int]]:
-    """The segments that have a pixel in the id map: where objects overlap, some are hidden."""
+    """The segments with pixels in the id map: where objects overlap, some may be hidden."""
     visible = set(np.unique(result.id_map).tolist())
     return [{"id": s.id, "category_id": s.category} for s in result.segments if s.id in visible]
 
@@ -152,7 +155,7 @@ def _rows(result: Segmentation) -> list[dict[str, int]]:
 def _logits(
     original: Segmenter, exported: Segmenter, image: np.ndarray, size: Size, previous: Tensor | None
 ) -> tuple[dict[str, float | None], Tensor | None]:
-    """Differences on the same input, after the same frame before; and torch's kernels for the next frame."""
+    """Differences on the same input and the same frame before; and torch's kernels, for the next frame."""
     engine = exported.engine
     differences: dict[str, float | None] = dict.fromkeys(("mask_logits", "class_logits", "embeddings"))
     if not isinstance(engine, GraphEngine) or engine.merges:
@@ -175,7 +178,7 @@ def _logits(
 def _clip_logits(
     original: Segmenter, exported: Segmenter, images: Sequence[np.ndarray], size: Size
 ) -> dict[str, float | None]:
-    """Differences on the same clip, in whole for both."""
+    """Differences on the same whole clip."""
     engine = exported.engine
     assert isinstance(engine, GraphEngine)
     clip = torch.cat([engine.fitted(exported.prepare(image, size)[0]) for image in images])
@@ -185,7 +188,7 @@ def _clip_logits(
 
 
 def describe_run(exported: Segmenter) -> dict[str, Any]:
-    """What ran the file, for the report: backend, processor, threads, versions."""
+    """What ran the file: backend, processor, threads and versions."""
     return {
         "backend": exported.engine.name,
         "version": importlib.import_module(exported.engine.name).__version__,
@@ -196,13 +199,13 @@ def describe_run(exported: Segmenter) -> dict[str, Any]:
 
 
 def write_report(path: Path, report: dict[str, Any]) -> None:
-    """Writes the report as JSON. Raises: OutputError if it cannot be written."""
+    """Writes the report as JSON. Raises `OutputError` if it cannot be written."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def table(parity: Parity) -> str:
-    """The report for people: a line an image, then the whole."""
+    """The report as text: a line for each image, then one for all."""
     whole = {"image": "all", "size": None, **{key: getattr(parity, key) for key in _COLUMNS}}
     lines = [f"{'image':<20} {'size':>9} {'masks':>9} {'classes':>9} {'equal pixels':>13}"]
     for row in [*parity.images, whole]:

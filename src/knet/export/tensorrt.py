@@ -1,4 +1,4 @@
-"""TensorRT engines, which are built on the machine that runs them: from the ONNX file beside them."""
+"""TensorRT engines, built from the ONNX file beside them on the machine that runs them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from knet.weights.card import Card
 
 
 def installed() -> bool:
-    """Whether TensorRT is here to build with."""
+    """Whether TensorRT is installed here."""
     return importlib.util.find_spec("tensorrt") is not None
 
 
 def shapes(card: Card) -> list[tuple[int, ...]]:
-    """The smallest, the usual and the largest shape of `images`, which an engine has to know; one if it is fixed.
+    """The smallest, the usual and the largest shape of `images`, for which an engine is built; one if it is fixed.
 
-    The longest clips are those of YouTube-VIS, whose videos have at most 36 frames.
+    Clips have at most 36 frames, as the videos of YouTube-VIS.
     """
     assert card.graph is not None
     counts = (1, 8, 36) if card.task == "clip" else (1, 1, 1)
@@ -34,7 +34,7 @@ def shapes(card: Card) -> list[tuple[int, ...]]:
 
 
 def trtexec(onnx_file: Path, card: Card) -> str:
-    """The command that builds the engine. Types are those of the ONNX file: what has to be in float32 stays so."""
+    """The command that builds the engine, with the types of the ONNX file, so that what must be float32 stays so."""
     words = ["trtexec", f"--onnx={onnx_file}", f"--saveEngine={onnx_file.with_suffix('.engine')}", "--stronglyTyped"]
     sizes = shapes(card)
     if len(sizes) == 3:
@@ -47,7 +47,7 @@ def build_engine(onnx_file: Path, card: Card, path: Path) -> None:
     """Builds the engine with the installed TensorRT, as `trtexec` would.
 
     Raises:
-        ConfigError: TensorRT refuses the graph; says why.
+        ConfigError: TensorRT refuses the graph; the message says why.
         OutputError: the file cannot be written.
     """
     import tensorrt as trt

@@ -1,4 +1,4 @@
-"""`knet export`: from a model to a file that runs without torch, tried out on images at once."""
+"""`knet export`: writes a model as a file that runs without torch's network, and tries it on images at once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Format = Literal["onnx", "openvino", "tensorrt"]
 Precision = Literal["fp32", "fp16", "int8"]
 _ENDING = {form: ending for ending, form in ENDINGS.items()}
 _PHOTOS, _VIDEO = (".",), ("drive.mp4",)  # bundled, in the folder of the demo
-_CALIBRATION = 64  # images at most; more change scales little
+_CALIBRATION = 64  # images at most; more would hardly change the scales
 
 
 def export(
@@ -57,22 +57,23 @@ def export(
     Args:
         model, weights, merge: see `knet.load`.
         form: "onnx", "openvino", or "tensorrt": an ONNX file, and where TensorRT is installed the engine made of it.
-        output: the file to write; NAME.onnx, NAME.xml or NAME.engine here unless given.
-        size: (height, width) of the images that it takes; None for any.
+        output: the file to write; by default NAME.onnx, NAME.xml or NAME.engine in the current folder.
+        size: height and width of the images that it takes; None for any.
         precision: "fp16" is faster on GPUs, "int8" on CPUs.
-        merge_inside: whether the graph gives the owner of every pixel, for panoptic models that merge the optimised
-            way; else masks and classes come out.
-        calibrate: images, folders or videos, of the kind that the model will see, for int8; the bundled ones unless
-            given. images: for the comparison, likewise; of models for clips videos or folders of frames.
-        say: called with a sentence about what is done.
+        merge_inside: whether the graph gives the owner of every pixel instead of masks and classes, for panoptic models
+            whose merge is "optimised".
+        calibrate: images, folders or videos like those that the model will see, for int8; by default the bundled ones.
+        images: the same for the comparison; for models of clips, videos or folders of frames.
+        say: called with a sentence about each step.
 
     Returns:
-        The report as in FILE.report.json beside the file, and its figures.
+        The report, as written to FILE.report.json beside the file, and its figures.
 
     Raises:
-        ConfigError: an option that does not fit the model, or a missing optional package.
-        CheckpointError: the weights do not fit. DataError: an image cannot be read. OutputError: the file cannot be
-            written.
+        ConfigError: an option does not fit the model, or an optional package is missing.
+        CheckpointError: the weights do not fit.
+        DataError: an image cannot be read.
+        OutputError: the file cannot be written.
     """
     path = _target(model, form, output, precision)
     if form == "tensorrt" and merge_inside:
@@ -82,11 +83,11 @@ def export(
     card, asked = _card(net, card, size, precision, merge_inside)
     _needs(form, precision)
     for given in (calibrate, images):
-        open_source(list(given))  # a missing file is told before any work
+        open_source(list(given))  # reports a missing file before any work
     start = time.perf_counter()
     original = segmenter_for(net, card)
     merging = _merging(original, asked) if merge_inside else None
-    half = precision == "fp16" and form != "openvino"  # which compresses weights by itself
+    half = precision == "fp16" and form != "openvino"  # OpenVINO compresses weights itself
     graph = Graph(net, half, merging)
     say(f"tracing {card.model}")
     proto = to_onnx(graph, size, card)
@@ -121,7 +122,7 @@ def export(
 
 
 def _target(model: str | Path, form: str, output: str | Path | None, precision: str) -> Path | None:
-    """The file to write, None for the default. Raises: ConfigError for a format or an ending that does not exist."""
+    """The file to write, None for the default. Raises `ConfigError` for an unknown format, precision or ending."""
     if form not in get_args(Format):
         raise ConfigError(f"There is no format '{form}'; it is one of: {', '.join(get_args(Format))}.")
     if precision not in get_args(Precision):
@@ -134,7 +135,7 @@ def _target(model: str | Path, form: str, output: str | Path | None, precision: 
 
 
 def _needs(form: str, precision: str) -> None:
-    """Raises: ConfigError, before any work, if a package is missing."""
+    """Raises `ConfigError` before any work if a package is missing."""
     need("onnx", "onnxscript")
     if form == "openvino":
         need("openvino")
@@ -145,7 +146,7 @@ def _needs(form: str, precision: str) -> None:
 def _card(
     net: Network, card: Card, size: tuple[int, int] | None, precision: Precision, merge_inside: bool
 ) -> tuple[Card, GraphCard]:
-    """The model's card with what is asked of a graph. Raises: ConfigError for what cannot be exported."""
+    """The model's card with what a graph needs. Raises `ConfigError` for what cannot be exported."""
     if merge_inside and (card.task != "panoptic" or card.merge != "optimised"):
         panoptic = card.task == "panoptic"
         merges = f"merges the way '{card.merge}'" if panoptic else f"is for {card.task} segmentation"
@@ -176,7 +177,7 @@ def _card(
 
 
 def _merging(segmenter: Segmenter, graph: GraphCard) -> Merging:
-    """The merge inside the graph, with the model's own thresholds."""
+    """The settings of the merge inside the graph, with the model's own thresholds."""
     cut = None if graph.size is None else (graph.divisor, graph.divisor // graph.stride)
     s = segmenter
     return Merging(s.score, s.overlap, graph.stuff, s.thing_candidates, cut, s.stretches_padding)
@@ -185,7 +186,7 @@ def _merging(segmenter: Segmenter, graph: GraphCard) -> Merging:
 def _batches(
     segmenter: Segmenter, graph: GraphCard, calibrate: Sequence[str | Path], say: Callable[[str], None]
 ) -> list[dict[str, np.ndarray]]:
-    """The graph's inputs for images to calibrate on: through the same preprocessing as any image."""
+    """The graph's inputs for the images to calibrate on, preprocessed like any image."""
     batches = []
     with _sources(calibrate, (*_PHOTOS, *_VIDEO)) as sources:
         for item in islice(open_source(sources), _CALIBRATION):
@@ -196,7 +197,7 @@ def _batches(
 
 
 def graph_inputs(segmenter: Segmenter, graph: GraphCard, item: Item) -> dict[str, np.ndarray]:
-    """What an engine would feed the graph with for an image, as a first frame, or a clip of one."""
+    """The graph's inputs for an image, as a first frame, or as a clip of one frame."""
     inputs, sizes = segmenter.prepare(item.image, fitting_size(segmenter, item.image))
     if segmenter.task == "semantic":
         inputs = unpadded(inputs, sizes)
@@ -212,7 +213,7 @@ def graph_inputs(segmenter: Segmenter, graph: GraphCard, item: Item) -> dict[str
 
 
 def _engine(path: Path, card: Card, say: Callable[[str], None]) -> Path:
-    """The TensorRT engine from the ONNX file beside it, or that file where TensorRT is not installed."""
+    """Builds the TensorRT engine from the ONNX file beside it; returns that file if TensorRT is not installed."""
     source = path.with_suffix(".onnx")
     if not tensorrt.installed():
         say(
@@ -225,7 +226,7 @@ def _engine(path: Path, card: Card, say: Callable[[str], None]) -> Path:
 
 
 def _compared(original: Segmenter, exported: Segmenter, images: Sequence[str | Path]) -> Parity:
-    """Both on the given images, else on bundled ones."""
+    """Compares both on the given images, or on the bundled ones."""
     clips = original.task == "clip"
     with _sources(images, _VIDEO if clips else _PHOTOS) as sources:
         if clips:
@@ -235,7 +236,7 @@ def _compared(original: Segmenter, exported: Segmenter, images: Sequence[str | P
 
 @contextmanager
 def _sources(given: Sequence[str | Path], bundled: Sequence[str]) -> Iterator[list[Any]]:
-    """The given sources, or those of the bundled ones."""
+    """The given sources, or the bundled ones."""
     if given:
         yield list(given)
         return
