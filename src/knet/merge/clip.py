@@ -19,8 +19,7 @@ class ClipObject:
     """An object of a clip. Objects may overlap.
 
     Attributes:
-        score: 0 to 1.
-        label: its class.
+        score, label: of its class; scores are 0 to 1.
         kernel: where it comes from; a kernel may give several objects, each of another class.
         masks: a packed mask for each frame, None where the object has no pixel.
     """

@@ -91,7 +91,7 @@ def matching_cost(
 def assign(
     costs: Sequence[Tensor], counts: Sequence[int], held: Sequence[Match] | None = None
 ) -> tuple[list[list[Match]], int]:
-    """The cheapest one-to-one assignment of every stage and image, and how many costs were not finite.
+    """The cheapest one-to-one assignments, by stage and image, on the CPU; and how many costs were not finite.
 
     If there are more segments than kernels, the most expensive segments stay without one. A cost that is not finite
     becomes 100, so that the assignment avoids it; a matrix of nothing else gives no matches.
@@ -100,9 +100,6 @@ def assign(
         costs: for each stage (B,N,T), on any device.
         counts: how many segments each image has; the rest of T is padding.
         held: for each image one-to-one matches that are part of its assignment, whatever they cost.
-
-    Returns:
-        The matches by stage and image, on the CPU, and the number of costs that were not finite.
     """
     host = torch.stack(list(costs)).cpu().numpy()
     matches: list[list[Match]] = []

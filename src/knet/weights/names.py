@@ -16,7 +16,4 @@ def renamed(key: str, renames: Renames) -> str:
 
 def flatten_kernels(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The state dict with initial kernels that have lost a convolution's two 1x1 axes. (N,C,1,1) -> (N,C)"""
-    kernels = state.get("decoder.kernels")
-    if kernels is None or kernels.ndim != 4:
-        return state
-    return {**state, "decoder.kernels": kernels.flatten(1)}
+    return {key: x.flatten(1) if key == "decoder.kernels" and x.ndim == 4 else x for key, x in state.items()}

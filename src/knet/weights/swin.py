@@ -52,16 +52,13 @@ def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     first = is_first_swin(set(state))
     if first and not any(key.startswith("layers.0.downsample.") for key in state):
-        state = {re.sub(r"(?<=^layers\.)\d+(?=\.downsample\.)", _before, key): x for key, x in state.items()}
+        number = re.compile(r"(?<=^layers\.)\d+(?=\.downsample\.)")  # one more than in the first code
+        state = {number.sub(lambda found: str(int(found[0]) - 1), key): x for key, x in state.items()}
     ours = {rename(key): tensor for key, tensor in state.items() if not key.endswith(_COMPUTED)}
     for key, tensor in ours.items():
         if first and key.startswith("merges."):
             ours[key] = by_channel(tensor)
     return ours
-
-
-def _before(number: re.Match[str]) -> str:
-    return str(int(number[0]) - 1)
 
 
 def by_channel(merging: Tensor) -> Tensor:

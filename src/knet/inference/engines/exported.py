@@ -30,11 +30,7 @@ _PACKAGES = {  # optional ones, and pip's argument for each
 
 
 def need(*modules: str) -> None:
-    """Checks that optional packages are installed.
-
-    Raises:
-        ConfigError: one is missing; the message says what to install.
-    """
+    """Checks that optional packages are installed. Raises `ConfigError`, with what to install, if one is missing."""
     for module in modules:
         try:
             importlib.import_module(module)

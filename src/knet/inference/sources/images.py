@@ -66,11 +66,7 @@ def load_image(source: Any) -> np.ndarray:
 
 
 def existing_file(path: Path) -> Path:
-    """The path of a file that is not empty.
-
-    Raises:
-        DataError: there is no such file, or it is empty.
-    """
+    """The path, if it is that of a file with content. Raises `DataError` for others."""
     try:
         if path.is_file():
             if path.stat().st_size:

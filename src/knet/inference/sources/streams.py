@@ -28,7 +28,6 @@ class Frame:
     """One frame of a video.
 
     Attributes:
-        item: its image.
         sequence: the video's name.
         number: that of its file, else counted from 0.
         time: frames since the first, counting those that are missing.

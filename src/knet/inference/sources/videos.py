@@ -20,14 +20,7 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".gif", ".mpg
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What a video's header states.
-
-    Attributes:
-        path: of the file.
-        rate: frames a second.
-        frames: their number, which may be an estimate; None if unknown.
-        height, width: of an upright frame, in pixels.
-    """
+    """A video's frames a second, their number (perhaps an estimate, None if unknown) and the size of an upright one."""
 
     path: Path
     rate: Fraction

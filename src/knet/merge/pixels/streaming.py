@@ -107,8 +107,8 @@ def _share(values, bounds, scores, tables, rows, columns, offset, logits, count,
     most, least, upper = np.empty(masks, np.float32), np.empty(masks, np.float32), np.empty(masks, np.float32)
     left = np.empty(masks, np.int64)
     # Work space for one tile.
-    pixels = _longest(rows[:, :2]) * _longest(columns[:, :2])
-    cells = np.empty(_longest(rows[:, 2:]) * _longest(columns[:, 2:]), np.float32)
+    pixels = (rows[:, 1] - rows[:, 0]).max() * (columns[:, 1] - columns[:, 0]).max()
+    cells = np.empty((rows[:, 3] - rows[:, 2]).max() * (columns[:, 3] - columns[:, 2]).max(), np.float32)
     weights, estimates = np.empty((len(cells), pixels), np.float32), np.empty((masks, pixels), np.float32)
     floor, close, winner = np.empty(pixels, np.float32), np.empty(pixels, np.int32), np.empty(pixels, np.int32)
     for row in rows:
@@ -207,11 +207,3 @@ def _possible(upper, reached, left):
             left[count] = n
             count += 1
     return count
-
-
-@compiled
-def _longest(tiles):
-    longest = 0
-    for tile in tiles:
-        longest = max(longest, tile[1] - tile[0])
-    return longest
