@@ -1,9 +1,13 @@
-"""The one kind of PNG that id maps and most street images are, read faster than Pillow does: 8-bit RGB, not interlaced.
+"""Reads one kind of PNG faster than Pillow: 8-bit RGB, not interlaced, as id maps and most street images are.
 
-Inflating with isal (Intel's library) and undoing the row filters in compiled code takes a quarter to half of Pillow's
-time, and other threads go on meanwhile. isal comes with `knet[fast]`; without it zlib inflates. Without Numba, and for
-every other file, the functions give None and Pillow reads it. W3C, "Portable Network Graphics (PNG) Specification",
-sections 5, 9 and 11.
+isal (Intel's library, in `knet[fast]`; else zlib) decompresses, and compiled code undoes the row filters, while other
+threads go on. Without Numba, and for every other file, the functions return None and Pillow reads the file. W3C,
+"Portable Network Graphics (PNG) Specification", sections 5, 9 and 11.
+
+For the owner of this code. It assumes the chunks, checksums and filters of the specification, that isal's
+`decompressobj` works as zlib's, and that Pillow gives the same pixels. It pays: `benchmarks/data_pipeline.py` measured
+16 ms for a 2048x1024 image and 5 ms for its ids, Pillow 36 and 19 (benchmarks/README.md, "Data pipeline"). When Pillow,
+isal or Numba changes, tests/data/files/test_png.py fails first: `test_files_of_pillow`, `test_every_filter`.
 """
 
 from __future__ import annotations
@@ -28,11 +32,11 @@ with suppress(ImportError):
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PLAIN = b"\x08\x02\x00\x00\x00"  # 8 bits, RGB, the only compression and filter method, not interlaced
-_NOT_PLAIN = frozenset({b"eXIf", b"acTL", b"CgBI"})  # may be turned, moves, is of Apple's own kind
+_NOT_PLAIN = frozenset({b"eXIf", b"acTL", b"CgBI"})  # may be rotated, is animated, is Apple's own variant
 
 
 def read_png_rgb(path: Path) -> np.ndarray | None:
-    """(H,W,3) uint8 of such a file; None for another, or where Numba is missing.
+    """The pixels of such a file, (H,W,3) uint8; None for another file, or without Numba.
 
     Raises:
         ValueError: the file is damaged.
@@ -46,7 +50,7 @@ def read_png_rgb(path: Path) -> np.ndarray | None:
 
 
 def read_png_ids(path: Path) -> np.ndarray | None:
-    """(H,W) int32 R + 256 G + 65536 B of such a file; None for another, or where Numba is missing.
+    """R + 256 G + 65536 B of such a file, (H,W) int32; None for another file, or without Numba.
 
     Raises:
         ValueError: the file is damaged.
@@ -60,7 +64,7 @@ def read_png_ids(path: Path) -> np.ndarray | None:
 
 
 def _read_lines(path: Path) -> tuple[ModuleType, np.ndarray] | None:
-    """The compiled functions, and (H,1+3W) uint8: each row's filter, then its filtered bytes. Raises: ValueError."""
+    """The compiled functions, and (H,1+3W) uint8: each row's filter, then its filtered bytes. Raises `ValueError`."""
     try:
         data = path.read_bytes()
     except OSError:
@@ -75,7 +79,7 @@ def _read_lines(path: Path) -> tuple[ModuleType, np.ndarray] | None:
         rows is None
         or any(kind in _NOT_PLAIN for kind, _ in chunks)
         or not width * height
-        or (limit is not None and width * height > limit)  # Pillow's to refuse
+        or (limit is not None and width * height > limit)  # Pillow refuses it
     ):
         return None
     size = height * (1 + 3 * width)
@@ -86,16 +90,16 @@ def _read_lines(path: Path) -> tuple[ModuleType, np.ndarray] | None:
         return None
     if stream.eof and len(lines) < size:
         raise ValueError(f"its head promises {height} rows of {width} pixels, it holds {len(lines)} of {size} bytes")
-    # Whatever else is not in order, as a stream without its checksum, Pillow complains about or overlooks.
+    # Other faults, such as a stream without its checksum, are left to Pillow, which reports or ignores them.
     whole = stream.eof and len(lines) == size
     return (rows, np.frombuffer(lines, np.uint8).reshape(height, -1)) if whole else None
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """Kind and content of each chunk up to the end, or up to where the file is cut.
+    """Kind and content of each chunk, up to the end or to where the file is cut off.
 
     Raises:
-        ValueError: the checksum of the head or of pixels does not fit. (Pillow does not look at that of pixels.)
+        ValueError: the checksum of the header or of pixels is wrong. (Pillow does not check that of pixels.)
     """
     view, place = memoryview(data), len(_SIGNATURE)
     while place + 12 <= len(data):

@@ -1,8 +1,8 @@
-"""Undoing the row filters of a PNG with three bytes a pixel, compiled by Numba; other threads run meanwhile.
+"""Undoes the row filters of a PNG with three bytes a pixel, compiled by Numba. For its owner's note see `png`.
 
-Each row of a PNG says with its first byte how its bytes were filtered: not at all (0), as the difference to the pixel
-to the left (1), above (2), to the mean of both (3), or to whichever of left, above and corner is nearest to left +
-above - corner (4, Paeth). W3C, "Portable Network Graphics (PNG) Specification", section 9.
+The first byte of each row names its filter: none (0), or the difference to the pixel on the left (1), to that above
+(2), to the mean of both (3), or to whichever of left, above and corner is nearest to left + above - corner (4, Paeth).
+W3C, "Portable Network Graphics (PNG) Specification", section 9.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PART = 192  # bytes, a multiple of 3
 
 @compiled
 def restore_rgb(lines: np.ndarray, pixels: np.ndarray) -> bool:
-    """(H,1+3W) uint8 filtered rows -> `pixels` (H,3W) uint8; False if there is a filter that PNG does not have."""
+    """(H,1+3W) uint8 filtered rows -> `pixels` (H,3W) uint8; False if a row has a filter that PNG does not know."""
     above = np.zeros(pixels.shape[1], np.uint8)
     for y in range(pixels.shape[0]):
         if not restore_row(lines[y, 0], lines[y, 1:], above, pixels[y]):
@@ -63,7 +63,7 @@ def restore_row(kind: int, line: np.ndarray, above: np.ndarray, row: np.ndarray)
 
 @compiled
 def restore_left(line: np.ndarray, row: np.ndarray) -> None:
-    """Filter 1. The three channels go side by side, so that the processor need not wait for one sum after the other."""
+    """Filter 1. The channels are computed side by side, so that no sum has to wait for the one before."""
     r, g, b = np.uint8(0), np.uint8(0), np.uint8(0)
     for i in range(0, row.size, 3):
         r, g, b = np.uint8(r + line[i]), np.uint8(g + line[i + 1]), np.uint8(b + line[i + 2])
@@ -72,9 +72,9 @@ def restore_left(line: np.ndarray, row: np.ndarray) -> None:
 
 @compiled
 def restore_nearest(line: np.ndarray, above: np.ndarray, row: np.ndarray) -> None:
-    """Filter 4, part by part: where nothing follows and the row above does not change, the last pixel goes on.
+    """Filter 4, part by part. Where differences are 0 and the row above does not change, the last pixel is repeated.
 
-    That is most of an id map; in a photograph asking costs a tenth of the time.
+    This holds for most of an id map; in a photograph the check takes a tenth of the time.
     """
     left = corner = np.zeros(3, np.uint8)
     for start in range(0, row.size, _PART):
@@ -101,7 +101,7 @@ def goes_on(line: np.ndarray, above: np.ndarray, before: np.ndarray) -> bool:
 def restore_nearest_part(
     line: np.ndarray, above: np.ndarray, row: np.ndarray, left: np.ndarray, corner: np.ndarray
 ) -> None:
-    """Filter 4 behind the pixel `left` (3,), above which is `corner` (3,); the channels side by side as in filter 1."""
+    """Filter 4 after the pixel `left` (3,), above which is `corner` (3,); channels side by side as in filter 1."""
     r, g, b = np.int32(left[0]), np.int32(left[1]), np.int32(left[2])
     corner_r, corner_g, corner_b = np.int32(corner[0]), np.int32(corner[1]), np.int32(corner[2])
     for i in range(0, row.size, 3):
@@ -115,10 +115,10 @@ def restore_nearest_part(
 
 @compiled
 def nearest(left: int, above: int, corner: int) -> int:
-    """Paeth's predictor: of the three the nearest to left + above - corner; left, then above, if several are.
+    """Paeth's predictor: whichever of the three is nearest to left + above - corner; on a tie left, then above.
 
-    Comparing 3 corner - left - above with the smaller and the larger of the two says the same as three distances, but
-    without a branch, which the processor would guess wrongly for many a pixel of a photograph.
+    Comparing 3 corner - left - above with the smaller and the larger of the two gives the same as three distances, but
+    without a branch, which the processor would often predict wrongly in a photograph.
     """
     low, high = min(left, above), max(left, above)
     threshold = 3 * corner - left - above
