@@ -40,7 +40,7 @@ class Criterion(MaskCriterion):
     Attributes:
         instance_weight: factor of `loss_inst_disc`.
         pixels: how many pixels of an image the instance discrimination compares; its cost grows with the square.
-        match_pixels: how many pixels, drawn for each image, matching looks at; None takes all, as the official code.
+        match_pixels: how many pixels, drawn for each image, matching uses; None takes all, as in the official code.
     """
 
     instance_weight: float = 1.0
