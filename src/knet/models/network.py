@@ -1,4 +1,4 @@
-"""What every network tells of itself, so that what runs, trains or exports it need not know which one it is."""
+"""What all networks have in common, so that whoever runs, trains or exports one need not know which it is."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,13 @@ class Network(nn.Module):
     """A network that segments images: `forward(images)` gives one `Output` a stage, of which the last is the result.
 
     Attributes:
-        stride: pixels of the image that a cell of the masks stands for.
+        stride: image pixels to a cell of the masks.
         size_divisor: image sides are padded to multiples of this.
-        stuff: labels of the classes that have kernels of their own, which come last; empty where there are none.
-        kernel_layers: names of the layers whose weights are used as kernels, too.
-        embeds: whether it is made for video: `forward(images, previous)` links it to the frame before, and `embed`
-            tells its objects apart.
-        embedding: of networks that embed, the layers that do it.
+        stuff: labels of the classes with kernels of their own, which come last; may be empty.
+        kernel_layers: names of the layers whose weights are also used as kernels.
+        embeds: whether it is made for video: `forward(images, previous)` is linked to the frame before, and `embed`
+            gives the embeddings by which objects are recognised.
+        embedding: the layers of `embed`.
     """
 
     stride: int
@@ -26,6 +26,6 @@ class Network(nn.Module):
     embedding: nn.Module
 
     def embed(self, kernels: Tensor) -> Tensor:
-        """Linked kernels to the embeddings of their objects, where it `embeds`. (...,C) -> (...,C) float32"""
+        """The embeddings of objects from their linked kernels, if it `embeds`. (...,C) -> (...,C) float32"""
         embeddings: Tensor = self.embedding(kernels.float())
         return embeddings
