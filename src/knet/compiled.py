@@ -1,13 +1,35 @@
-"""Loops over pixels, compiled by Numba. Without Numba the import of this file fails, and callers do without it."""
+"""Loops over pixels, compiled by Numba where it is installed; callers do without such loops elsewhere."""
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
-from numba import njit
-
 Function = Callable[..., Any]
+
+
+@functools.cache
+def optional(module: str, needs: str = "numba") -> ModuleType | None:
+    """A module that needs a library which may be missing, imported when it is first asked for.
+
+    Importing Numba takes half a second. Only the library itself may fail to import: it is not installed, or does not
+    fit the rest of the installation. A wrong name, or a mistake in the module, raises as everywhere.
+
+    Args:
+        module: full name of the module, such as "knet.merge.pixels.streaming".
+        needs: name of the library, "numba" or "triton".
+
+    Returns:
+        The module, or None where the library cannot be imported.
+    """
+    try:
+        importlib.import_module(needs)
+    except ImportError:
+        return None
+    return importlib.import_module(module)
 
 
 def compiled(function: Function) -> Function:
@@ -26,6 +48,8 @@ def compiled_any_order(function: Function) -> Function:
 
 
 def _compiled(function: Function, **options: Any) -> Function:
+    from numba import njit
+
     try:
         return njit(nogil=True, cache=True, **options)(function)
     except RuntimeError:  # no folder can be written

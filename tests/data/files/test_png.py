@@ -191,7 +191,7 @@ def test_without_numba_and_isal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with monkeypatch.context() as patch:
         patch.setattr(png, "inflating", zlib)
         check(tmp_path / "a.png", PIXELS)
-    monkeypatch.setattr(png, "_compiled", lambda: None)
+    monkeypatch.setattr(png, "optional", lambda _: None)
     assert png.read_png_ids(tmp_path / "a.png") is None
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), PIXELS)
     assert read_ids(tmp_path / "a.png")[0, 0] == PIXELS[0, 0].astype(int) @ [1, 256, 65536]

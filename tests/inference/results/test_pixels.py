@@ -8,9 +8,11 @@ from fake_results import CAR, ROAD, TABLE, photo, segments_of, steady
 from hypothesis import given
 from hypothesis import strategies as st
 
+from knet.compiled import optional
 from knet.inference.results import draw, pixels
 
-needs_numba = pytest.mark.skipif(pixels._compiled() is None, reason="Numba is not installed")
+COMPILED = optional("knet.inference.results.pixels_compiled")
+needs_numba = pytest.mark.skipif(COMPILED is None, reason="Numba is not installed")
 
 
 def drawn_map(seed: int, low: int, high: int) -> np.ndarray:
@@ -40,10 +42,10 @@ def test_tinting_is_what_numpy_says(seed: int, width: int, share: int) -> None:
     for y, x in np.ndindex(id_map.shape):
         row = table[-1 if edge[y, x] else known[y, x]].astype(int)
         expected[y, x] = (picture[y, x] * row[3] + row[:3]) // 256
-    for compiled in (pixels._compiled(), None):
+    for compiled in (COMPILED, None):
         tinted = picture.copy()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pixels, "_compiled", lambda compiled=compiled: compiled)
+            patch.setattr(pixels, "optional", lambda _, compiled=compiled: compiled)
             pixels.tint(tinted, id_map, table, objects, width)
         np.testing.assert_array_equal(tinted, expected)
 
@@ -53,9 +55,9 @@ def test_tinting_is_what_numpy_says(seed: int, width: int, share: int) -> None:
 def test_extents_are_areas_and_boxes(seed: int, beyond: int) -> None:
     id_map = drawn_map(seed, 0, 6)
     count = int(id_map.max()) + beyond
-    for compiled in {pixels._compiled(), None}:
+    for compiled in {COMPILED, None}:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pixels, "_compiled", lambda compiled=compiled: compiled)
+            patch.setattr(pixels, "optional", lambda _, compiled=compiled: compiled)
             areas, boxes = pixels.extents(id_map, count)
         assert len(areas) == len(boxes) == count + 1
         for n in range(count + 1):
@@ -82,5 +84,5 @@ def test_a_picture_is_the_same_without_numba_and_with_any_kind_of_ids(monkeypatc
     for array in (image, id_map):
         array.flags.writeable = False
     np.testing.assert_array_equal(draw.overlay(image, id_map, segments_of(id_map, rows), TABLE), drawn)
-    monkeypatch.setattr(pixels, "_compiled", lambda: None)
+    monkeypatch.setattr(pixels, "optional", lambda _: None)
     np.testing.assert_array_equal(draw.overlay(image, id_map, segments_of(id_map, rows), TABLE), drawn)

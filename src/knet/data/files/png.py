@@ -12,7 +12,6 @@ isal or Numba changes, tests/data/files/test_png.py fails first: `test_files_of_
 
 from __future__ import annotations
 
-import functools
 import struct
 import zlib
 from collections.abc import Iterator
@@ -23,6 +22,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from knet.compiled import optional
 
 inflating: Any = zlib
 with suppress(ImportError):
@@ -74,7 +75,7 @@ def _read_lines(path: Path) -> tuple[ModuleType, np.ndarray] | None:
     chunks = list(_chunks(data))
     width, height = struct.unpack(">II", data[16:24])
     limit = Image.MAX_IMAGE_PIXELS
-    rows = _compiled()
+    rows = optional("knet.data.files.png_rows")
     if (
         rows is None
         or any(kind in _NOT_PLAIN for kind, _ in chunks)
@@ -116,13 +117,3 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
         if kind == b"IEND":
             return
         place = end + 4
-
-
-@functools.cache
-def _compiled() -> ModuleType | None:
-    """`knet.data.files.png_rows`, whose import takes half a second; None where Numba is missing."""
-    try:
-        from knet.data.files import png_rows
-    except ImportError:  # no Numba, or one that does not fit the rest
-        return None
-    return png_rows

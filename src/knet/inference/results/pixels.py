@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from types import ModuleType
-
 import numpy as np
 from scipy import ndimage
 
+from knet.compiled import optional
 
-@functools.cache
-def _compiled() -> ModuleType | None:
-    """`inference.results.pixels_compiled`, whose import takes half a second; None where Numba is missing."""
-    try:
-        from knet.inference.results import pixels_compiled
-    except ImportError:  # no Numba, or one that does not fit the rest
-        return None
-    return pixels_compiled
+
+_COMPILED = "knet.inference.results.pixels_compiled"
 
 
 def tint(picture: np.ndarray, id_map: np.ndarray, table: np.ndarray, objects: np.ndarray, width: int) -> None:
@@ -31,7 +23,7 @@ def tint(picture: np.ndarray, id_map: np.ndarray, table: np.ndarray, objects: np
         objects: (n + 1,) int32. Ids of the same number make one object; the last is for ids that are not in the table.
         width: of borders, 1 or 2 pixels; see `borders`.
     """
-    fast = _compiled()
+    fast = optional(_COMPILED)
     if fast is not None and picture.size:
         fast.tint(picture, np.require(id_map, np.int32, ("C", "W")), table, objects, width)
         return
@@ -62,7 +54,7 @@ def extents(id_map: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     has no meaning.
     """
     areas, boxes = np.zeros(count + 1, np.int64), np.zeros((count + 1, 4), np.int64)
-    fast = _compiled()
+    fast = optional(_COMPILED)
     if fast is not None:
         fast.extents(np.require(id_map, np.int32, ("C", "W")), areas, boxes)
         return areas, boxes
