@@ -31,6 +31,12 @@ class MotsLine(NamedTuple):
     category: int
     mask: Rle
 
+    def __str__(self) -> str:
+        """The line as the text has it, without its end."""
+        (height, width), counts = self.mask["size"], self.mask["counts"]
+        text = counts.decode() if isinstance(counts, bytes) else counts
+        return f"{self.frame} {self.object} {self.category} {height} {width} {text}"
+
 
 class Mots(ClipReader):
     """Sequences with MOTS text.
@@ -129,10 +135,7 @@ def write_mots(path: str | Path, lines: Iterable[MotsLine]) -> None:
         OutputError: the file cannot be written.
     """
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for frame, object_, category, mask in lines:
-            if not 0 <= object_ < NUMBERS:
-                raise DataError(f"{path} would need the object {object_}; objects go up to {NUMBERS - 1}.")
-            height, width = mask["size"]
-            counts = mask["counts"]
-            text = counts.decode() if isinstance(counts, bytes) else counts
-            file.write(f"{frame} {object_} {category} {height} {width} {text}\n")
+        for line in lines:
+            if not 0 <= line.object < NUMBERS:
+                raise DataError(f"{path} would need the object {line.object}; objects go up to {NUMBERS - 1}.")
+            file.write(f"{line}\n")

@@ -27,6 +27,7 @@ import numpy as np
 from knet.data.categories import load_categories
 from knet.data.readers.cityscapes_vps import write_vps_png
 from knet.data.readers.kitti_step import VOID, write_step_png
+from knet.data.readers.mots import MotsLine
 from knet.data.readers.vipseg import write_vipseg_png
 from knet.errors import ConfigError, DataError, OutputError
 from knet.files import safe_name
@@ -177,16 +178,13 @@ class TrackWriter:
 
     def _write_mots(self, segmentation: Segmentation, number: int) -> None:
         self._check_objects(segmentation, "MOTS text")
-        lines = ""
-        height, width = segmentation.id_map.shape
-        for segment in segmentation.segments:
-            category = self._mots_classes.get(segment.category)
-            if category is None or not segment.track:
-                continue
-            counts = rle_text(segmentation.rle(segment))["counts"]
-            lines += f"{number} {segment.track} {category} {height} {width} {counts}\n"
+        lines = [
+            MotsLine(number, segment.track, self._mots_classes[segment.category], segmentation.rle(segment))
+            for segment in segmentation.segments
+            if segment.track and segment.category in self._mots_classes
+        ]
         assert self._mots is not None  # a sequence has begun
-        self._mots.append(lines.encode())
+        self._mots.append("".join(f"{line}\n" for line in lines).encode())
 
     def close(self) -> list[Path]:
         """Puts the files under their names; the paths of the last. A second call does nothing."""
