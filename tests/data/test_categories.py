@@ -49,6 +49,7 @@ def test_every_table_is_consistent(table: str) -> None:
     assert whole.source
     assert len(set(whole.label_values)) == len(whole.categories)
     assert not whole.void_values & set(whole.label_values)
+    assert whole.image_size is not None  # which `knet models` and `knet bench` ask for
 
 
 def test_camvid_ids_are_label_values_plus_one() -> None:
@@ -70,6 +71,7 @@ def test_users_own_table(tmp_path: Path, ending: str) -> None:
     assert table.categories[0].color == (1, 2, 3)
     assert table.label_values == (4, 9)
     assert table.void_values == {0, 255}
+    assert table.image_size is None
 
 
 def test_classes_that_a_mirror_swaps(tmp_path: Path) -> None:
@@ -102,6 +104,9 @@ def test_unknown_name_gives_the_nearest_and_the_list() -> None:
     ("change", "message"),
     [
         ({"categories": []}, "at least one row"),
+        ({"categories": ROWS, "image_size": [480]}, r"image_size = \[480\]; give \[height, width\]"),
+        ({"categories": ROWS, "image_size": [480, 0]}, "image_size"),
+        ({"categories": ROWS, "image_size": "480x640"}, "image_size"),
         ({"categories": "road"}, "must be a list"),
         ({"categories": ["road"]}, "row 1 of 'categories' is 'road'"),
         ({"categories": [ROWS[0], {**ROWS[1], "id": 4}]}, "two rows with the id 4"),

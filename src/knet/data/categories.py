@@ -30,7 +30,8 @@ class CategoryTable:
 
     `label_values[k]` is the pixel value of label k · `void_values` are the pixel values that mean void ·
     `flip_labels[k]` is the label that k becomes in a mirror image: k itself for all but classes that tell left from
-    right (Mapillary Vistas v2.0 has arrows to the left and to the right).
+    right (Mapillary Vistas v2.0 has arrows to the left and to the right) · `image_size` is (height, width) of a usual
+    image of the data set, None where the table does not say.
     """
 
     name: str
@@ -39,6 +40,7 @@ class CategoryTable:
     label_values: tuple[int, ...]
     void_values: frozenset[int]
     flip_labels: tuple[int, ...]
+    image_size: tuple[int, int] | None = None
 
 
 def category_tables() -> list[str]:
@@ -61,7 +63,7 @@ def load_table(name_or_path: str | Path) -> CategoryTable:
     The file is JSON or YAML with a list `categories` of rows {id, name, thing, color, label_value, flip_to}; color is
     RGB and may be left out, label_value may be left out where it is the id, flip_to is the id of the class that this
     one becomes in a mirror image, left out where it stays itself. `void_id` is the pixel value (or list of values) of
-    label PNGs that means void. The `categories` of a COCO panoptic JSON (isthing for thing) are read as well.
+    label PNGs that means void, `image_size` [height, width] of a usual image, which may be left out. The `categories` of a COCO panoptic JSON (isthing for thing) are read as well.
 
     Raises:
         ConfigError: no such table or file, or a table that contradicts itself.
@@ -170,7 +172,16 @@ def _to_table(content: object, where: str) -> CategoryTable:
         name = categories[values.index(both[0])].name
         raise ConfigError(f"The class table {where} uses the pixel value {both[0]} for void and for {name!r}.")
     name = content.get("name", Path(where).stem)
-    return CategoryTable(str(name), str(content.get("source", "")), categories, values, frozenset(void_values), flips)
+    source, size = str(content.get("source", "")), _image_size(content.get("image_size"), where)
+    return CategoryTable(str(name), source, categories, values, frozenset(void_values), flips, size)
+
+
+def _image_size(size: Any, where: str) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    if not isinstance(size, list) or len(size) != 2 or not all(_is_whole(edge) and edge for edge in size):
+        raise ConfigError(f"The class table {where} has image_size = {size!r}; give [height, width] in pixels.")
+    return size[0], size[1]
 
 
 def _flip_labels(rows: Any, categories: Sequence[Category], where: str) -> tuple[int, ...]:

@@ -10,13 +10,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
+from knet.data.categories import load_table
 from knet.models.zoo import create, entry
 from knet.preprocess import network_size
-
-# Height and width of a usual image of each data set, by the beginning of its class table's name.
-_USUAL = {"cityscapes": (1024, 2048), "mapillary": (2448, 3264), "camvid": (720, 960), "coco": (480, 640)}
-_USUAL |= {"ade20k": (512, 683), "kitti_step": (375, 1242), "vipseg": (720, 1280)}
-_USUAL["youtube_vis"] = (720, 1280)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +51,8 @@ def count_flops(net: nn.Module, divisor: int, size: tuple[int, int]) -> int:
 def usual_size(model: str) -> tuple[int, int]:
     """Height and width that a model sees of a usual image of its data set, at its published test size."""
     row = entry(model)
-    shape = next(shape for table, shape in _USUAL.items() if row.categories.startswith(table))
+    shape = load_table(row.categories).image_size
+    assert shape is not None  # every table of the package has one
     return network_size(shape, "model", row.preprocessing)
 
 
