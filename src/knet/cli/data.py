@@ -126,18 +126,6 @@ def _add_synth(jobs: Any) -> None:
     synth.add_argument("--clips", type=int, metavar="N", help="of the video layouts, for training (default: 40)")
     synth.add_argument("--frames", type=int, metavar="N", help="of each clip (default: 20)")
     synth.add_argument("--size", type=_size, metavar="HxW", help="pixels (default: 512x1024; 128x256 for clips)")
-    synth.add_argument(
-        "--zoom",
-        type=float,
-        metavar="Z",
-        help="of clips: all is seen Z times as large, as by a longer lens (default: 1)",
-    )
-    synth.add_argument(
-        "--density", type=float, metavar="D", help="of clips: share of vehicles and people that are there (default: 1)"
-    )
-    synth.add_argument(
-        "--distinct", action="store_const", const=True, help="of clips: nobody is made to look like somebody else"
-    )
     synth.add_argument("--seed", type=int, default=0, help="the same seed gives the same files (default: 0)")
     synth.add_argument("--json", action="store_true", help="print the summary as JSON")
     synth.set_defaults(run=run_synth)
@@ -263,15 +251,13 @@ def run_synth(args: argparse.Namespace) -> int:
         number, frames = (
             given if given is not None else default for given, default in ((args.clips, 40), (args.frames, 20))
         )
-        scene = {key: value for key in ("zoom", "density", "distinct") if (value := getattr(args, key)) is not None}
-        clips = synthesize_clips(args.layout, args.output, number, frames, args.size or (128, 256), args.seed, **scene)
+        clips = synthesize_clips(args.layout, args.output, number, frames, args.size or (128, 256), args.seed)
         summary, objects, counts, unit = asdict(clips), clips.tracks, clips.clips, f"clips of {clips.frames} frames"
         root, hint = clips.root, ""
     else:
-        if any(given is not None for given in (args.clips, args.frames, args.zoom, args.density, args.distinct)):
+        if args.clips is not None or args.frames is not None:
             raise ConfigError(
-                f"--clips, --frames, --zoom, --density and --distinct are for {', '.join(_CLIP_LAYOUTS)}; give "
-                f"--images for {args.layout}."
+                f"--clips and --frames are for {', '.join(_CLIP_LAYOUTS)}; give --images for {args.layout}."
             )
         number = 100 if args.images is None else args.images
         made = synthesize(args.layout, args.output, number, args.size or (512, 1024), args.seed)

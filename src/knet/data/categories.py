@@ -63,7 +63,7 @@ def load_table(name_or_path: str | Path) -> CategoryTable:
     The file is JSON or YAML with a list `categories` of rows {id, name, thing, color, label_value, flip_to}; color is
     RGB and may be left out, label_value may be left out where it is the id, flip_to is the id of the class that this
     one becomes in a mirror image, left out where it stays itself. `void_id` is the pixel value (or list of values) of
-    label PNGs that means void, `image_size` [height, width] of a usual image, which may be left out. The `categories` of a COCO panoptic JSON (isthing for thing) are read as well.
+    label PNGs that means void; `image_size`, which may be left out, is [height, width] of a usual image. The `categories` of a COCO panoptic JSON (isthing for thing) are read as well.
 
     Raises:
         ConfigError: no such table or file, or a table that contradicts itself.

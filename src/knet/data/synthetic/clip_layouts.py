@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,6 @@ from knet.errors import ConfigError
 
 _JPEG_QUALITY = 92
 _MOST_FRAMES = 1000
-_ZOOMS = 0.5, 4.0
 # What the kinds of a scene are called, where it is not as in the scene; None is void.
 _VIPSEG_NAMES = {
     "sidewalk": "path",
@@ -59,16 +58,14 @@ def synthesize_clips(
     size: tuple[int, int],
     seed: int = 0,
     *,
-    zoom: float = 1.0,
-    density: float = 1.0,
-    distinct: bool = False,
+    draw: Callable[[int, int, int, list[int]], Iterable[MovingFrame]] = draw_clip,
     progress: bool = True,
 ) -> SyntheticClips:
     """Writes street clips with exact tracks in the layout "step", "vipseg", "youtube-vis" or "cityscapes-vps".
 
     clips: of the training split; validation gets a quarter of that (at least one) · frames: of each clip; all of them
-    have a truth · size: (height, width) · seed: the same one gives the same files · zoom, density, distinct: see
-    `draw_clip`.
+    have a truth · size: (height, width) · seed: the same one gives the same files · draw: what the
+    clips show, called as `draw_clip` is.
     The output appears when all of it is written; an interrupted run leaves nothing.
 
     Raises:
@@ -83,10 +80,6 @@ def synthesize_clips(
             f"{clips} clips of {frames} frames with seed {seed} cannot be made; give at least 1 clip, 1 to "
             f"{_MOST_FRAMES} frames, and a seed from 0 on."
         )
-    if not _ZOOMS[0] <= zoom <= _ZOOMS[1]:
-        raise ConfigError(f"Clips cannot be drawn with a zoom of {zoom:g}; give {_ZOOMS[0]:g} to {_ZOOMS[1]:g}.")
-    if not 0 <= density <= 1:
-        raise ConfigError(f"Clips cannot be drawn with a density of {density:g}; give 0 to 1, the share of objects.")
     kind = _LAYOUTS[layout]
     counts = {kind.splits[0]: clips, kind.splits[1]: max(clips // 4, 1)}
     seen: dict[str, int] = {}
@@ -96,8 +89,7 @@ def synthesize_clips(
             writer = kind(partial, split)
             for clip in range(count):
                 visible: dict[int, str] = {}
-                scenes = draw_clip(frames, *size, [seed, number, clip], zoom, density, distinct)
-                for frame, scene in enumerate(scenes):
+                for frame, scene in enumerate(draw(frames, *size, [seed, number, clip])):
                     writer.add(clip, frame, scene)
                     visible |= _visible_tracks(scene)
                     bar.update()

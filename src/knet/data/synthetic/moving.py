@@ -71,43 +71,136 @@ class Mover:
         return self.x + self.vx * frame, self.z + self.vz * frame
 
 
-def draw_clip(
-    frames: int,
-    height: int,
-    width: int,
-    seed: list[int],
-    zoom: float = 1.0,
-    density: float = 1.0,
-    distinct: bool = False,
-) -> Iterator[MovingFrame]:
-    """The frames of a clip. Equal sizes and seeds give equal clips, and a longer clip of more frames.
+class Cast:
+    """Draws who is in a clip: `movers`, in the order in which they are drawn from `rng`."""
 
-    zoom: how many times as long as a car camera's the lens is: all that is seen is as many times larger, and turns and
-    shakes as much more · density: the share of vehicles and people that are there, 1 is a crowded street · distinct:
-    nobody is made to look like somebody else, and vehicles have colours of their own.
+    def __init__(self, plan: StreetPlan, rng: np.random.Generator):
+        self.plan, self.rng = plan, rng
+        self.movers: list[Mover] = []
+
+    def draw(self) -> list[Mover]:
+        """All movers of a clip."""
+        plan, rng = self.plan, self.rng
+        self._add_vehicles()
+        self._add_crossings()
+        for _ in range(rng.integers(1, 5)):  # along the sidewalks
+            side = self._side()
+            x = plan.curb(side) + side * rng.uniform(0.3, 1.0) * plan.walk
+            self.add("person", x, rng.uniform(6, 30), vz=rng.uniform(-0.15, 0.15))
+        for _ in range(rng.integers(1, 3)):  # out of a house, into a house
+            side = self._side()
+            begin = int(rng.integers(1, 12))
+            stay = {"first": begin} if rng.random() < 0.5 else {"last": begin + 3}
+            x = plan.curb(side) + side * rng.uniform(0.5, 1.0) * plan.walk
+            self.add("person", x, rng.uniform(7, 20), vz=rng.uniform(-0.1, 0.1), **stay)
+        return self.movers
+
+    def add(self, kind: str, x: float, z: float, look: int | None = None, **motion: float | bool) -> None:
+        """One more; without a `look` it gets one of its own."""
+        look = self._new_look() if look is None else look
+        self.movers.append(Mover(kind, look, 2 * len(self.movers) + 1, float(x), float(z), **motion))  # type: ignore[arg-type]
+
+    def alike(self, chance: float) -> bool:
+        """Whether a row of cars, or two people who meet, are to look alike."""
+        return bool(self.rng.random() < chance)
+
+    def _new_look(self) -> int:
+        return int(self.rng.integers(2**31))
+
+    def _side(self) -> int:
+        return (-1, 1)[self.rng.integers(2)]
+
+    def _add_vehicles(self) -> None:
+        """Parked cars, in half of the rows all alike, and traffic along the street."""
+        plan, rng = self.plan, self.rng
+        for side in (-1, 1):
+            z = rng.uniform(4.0, 14.0)
+            row = self._new_look() if self.alike(0.5) else None
+            while z < 55 and rng.random() < 0.8:
+                self.add("car", plan.curb(side) - side * 1.1, z, row)
+                z += rng.uniform(5.2, 14.0)
+            z = rng.uniform(8.0, 28.0)
+            while z < 80:
+                kind = str(rng.choice(["car", "truck", "bus", "train"], p=[0.72, 0.12, 0.1, 0.06]))
+                speed = side * rng.uniform(0.2, 1.0)  # those on the right drive away, those on the left come nearer
+                self.add(kind, plan.middle + side * plan.half * rng.uniform(0.3, 0.42), z, vz=speed)
+                z += rng.uniform(16.0, 40.0)
+
+    def _add_crossings(self) -> None:
+        """Across the street: pairs that meet, walkers, and the fast: runners, two-wheelers, a car."""
+        plan, rng = self.plan, self.rng
+        for _ in range(rng.integers(1, 3)):
+            look, z, meet = self._new_look(), rng.uniform(7, 16), rng.integers(3, 16)
+            middle, speed = plan.middle + rng.uniform(-0.5, 0.5) * plan.half, rng.uniform(0.08, 0.35)
+            alike = self.alike(0.6)
+            for way, depth in ((-1, 0.0), (1, rng.uniform(0.3, 1.0))):
+                self.add("person", middle - way * speed * meet, z + depth, look if alike else None, vx=way * speed)
+        for kind, chance, (slow, fast), (near, far) in (
+            ("person", 0.7, (0.5, 1.1), (7, 16)),
+            ("person", 0.8, (0.06, 0.2), (6, 20)),
+            ("bicycle", 0.7, (0.3, 1.6), (8, 20)),
+            ("motorcycle", 0.4, (0.6, 2.2), (9, 24)),
+            ("car", 0.5, (0.5, 3.5), (14, 30)),
+        ):
+            if rng.random() < chance:
+                way, speed = self._side(), rng.uniform(slow, fast)
+                start = plan.middle - way * speed * rng.integers(2, 14)  # in the middle of the street at that frame
+                across, ridden = kind == "car", kind in ("bicycle", "motorcycle")
+                self.add(kind, start, rng.uniform(near, far), vx=way * speed, across=across, ridden=ridden)
+
+
+@dataclass(frozen=True, slots=True)
+class Street:
+    """What a clip films: who is in the street, and how the camera moves.
+
+    `camera` is that of frame 0. Per frame it moves `ahead` by so many metres, and turns and shakes by so many pixels.
+    """
+
+    camera: Camera
+    plan: StreetPlan
+    ahead: float
+    turn: float
+    shake: float
+    movers: list[Mover]
+
+
+def draw_clip(frames: int, height: int, width: int, seed: list[int]) -> Iterator[MovingFrame]:
+    """The frames of a clip. Equal sizes and seeds give equal clips, and a longer clip of more frames.
 
     Raises:
         ConfigError: an edge of less than 32 pixels.
     """
-    rng = np.random.default_rng(seed)
+    yield from film(plan_street(height, width, np.random.default_rng(seed)), frames, (height, width), seed)
+
+
+def plan_street(height: int, width: int, rng: np.random.Generator, cast: type[Cast] = Cast) -> Street:
+    """A street to film in pictures of a size; another `cast` draws other people and vehicles.
+
+    Raises:
+        ConfigError: an edge of less than 32 pixels.
+    """
     camera = draw_camera(height, width, rng)
-    camera = replace(camera, focal=zoom * camera.focal)
     plan = draw_plan(rng)
     ahead = float(rng.choice([0.0, rng.uniform(0.1, 0.5)]))
-    turn = zoom * width * float(rng.choice([0.0, rng.uniform(-0.03, 0.03)]))
-    shake = zoom * width * rng.uniform(0.0, 0.006)
-    movers = [mover for mover in _cast(plan, rng, distinct) if rng.random() < density]
+    turn = width * float(rng.choice([0.0, rng.uniform(-0.03, 0.03)]))
+    shake = width * rng.uniform(0.0, 0.006)
+    return Street(camera, plan, ahead, turn, shake, cast(plan, rng).draw())
+
+
+def film(street: Street, frames: int, size: tuple[int, int], seed: list[int]) -> Iterator[MovingFrame]:
+    """The frames of a street, in pictures of (height, width); the seed decides on light, noise and all that stands."""
+    camera = street.camera
     for frame in range(frames):
         luck = np.random.default_rng([*seed, frame])
         # A turn goes back and forth, else long clips would end up looking at the houses.
         swing = abs((frame + 6) % 24 - 12) - 6
         seen = replace(
             camera,
-            center=camera.center + turn * swing + shake * luck.standard_normal(),
-            horizon=camera.horizon + shake * luck.standard_normal(),
-            ahead=ahead * frame,
+            center=camera.center + street.turn * swing + street.shake * luck.standard_normal(),
+            horizon=camera.horizon + street.shake * luck.standard_normal(),
+            ahead=street.ahead * frame,
         )
-        yield _paint(frame, (height, width), seen, plan, movers, luck, seed)
+        yield _paint(frame, size, seen, street.plan, street.movers, luck, seed)
 
 
 def _paint(
@@ -151,84 +244,3 @@ def _paint_mover(canvas: Canvas, mover: Mover, frame: int, tracks: dict[int, int
         objects.paint_two_wheeler(canvas, mover.kind, x, z, look, ridden=mover.ridden)
     for extra, number in enumerate(range(before + 1, len(canvas.objects) + 1)):
         tracks[number] = mover.track + extra
-
-
-class _Cast:
-    """Collects who is in a clip."""
-
-    def __init__(self, plan: StreetPlan, rng: np.random.Generator, distinct: bool):
-        self.plan, self.rng, self.distinct = plan, rng, distinct
-        self.movers: list[Mover] = []
-
-    def add(self, kind: str, x: float, z: float, look: int | None = None, **motion: float | bool) -> None:
-        """One more; without a `look` it gets one of its own."""
-        look = self.new_look() if look is None else look
-        track = 2 * len(self.movers) + 1
-        place = float(x), float(z)
-        self.movers.append(Mover(kind, look, track, *place, own_paint=self.distinct, **motion))  # type: ignore[arg-type]
-
-    def new_look(self) -> int:
-        """The seed of a look."""
-        return int(self.rng.integers(2**31))
-
-    def side(self) -> int:
-        """-1 or 1."""
-        return (-1, 1)[self.rng.integers(2)]
-
-
-def _cast(plan: StreetPlan, rng: np.random.Generator, distinct: bool) -> list[Mover]:
-    """Who is in the clip."""
-    cast = _Cast(plan, rng, distinct)
-    _add_vehicles(cast)
-    _add_crossings(cast)
-    for _ in range(rng.integers(1, 5)):  # along the sidewalks
-        side = cast.side()
-        x = plan.curb(side) + side * rng.uniform(0.3, 1.0) * plan.walk
-        cast.add("person", x, rng.uniform(6, 30), vz=rng.uniform(-0.15, 0.15))
-    for _ in range(rng.integers(1, 3)):  # out of a house, into a house
-        side = cast.side()
-        begin = int(rng.integers(1, 12))
-        stay = {"first": begin} if rng.random() < 0.5 else {"last": begin + 3}
-        x = plan.curb(side) + side * rng.uniform(0.5, 1.0) * plan.walk
-        cast.add("person", x, rng.uniform(7, 20), vz=rng.uniform(-0.1, 0.1), **stay)
-    return cast.movers
-
-
-def _add_vehicles(cast: _Cast) -> None:
-    """Parked cars, in half of the rows all alike, and traffic along the street."""
-    plan, rng = cast.plan, cast.rng
-    for side in (-1, 1):
-        z = rng.uniform(4.0, 14.0)
-        row = cast.new_look() if rng.random() < 0.5 and not cast.distinct else None
-        while z < 55 and rng.random() < 0.8:
-            cast.add("car", plan.curb(side) - side * 1.1, z, row)
-            z += rng.uniform(5.2, 14.0)
-        z = rng.uniform(8.0, 28.0)
-        while z < 80:
-            kind = str(rng.choice(["car", "truck", "bus", "train"], p=[0.72, 0.12, 0.1, 0.06]))
-            speed = side * rng.uniform(0.2, 1.0)  # those on the right drive away, those on the left come nearer
-            cast.add(kind, plan.middle + side * plan.half * rng.uniform(0.3, 0.42), z, vz=speed)
-            z += rng.uniform(16.0, 40.0)
-
-
-def _add_crossings(cast: _Cast) -> None:
-    """Across the street: pairs that meet, walkers, and the fast: runners, two-wheelers, a car."""
-    plan, rng = cast.plan, cast.rng
-    for _ in range(rng.integers(1, 3)):
-        look, z, meet = cast.new_look(), rng.uniform(7, 16), rng.integers(3, 16)
-        middle, speed = plan.middle + rng.uniform(-0.5, 0.5) * plan.half, rng.uniform(0.08, 0.35)
-        alike = rng.random() < 0.6 and not cast.distinct
-        for way, depth in ((-1, 0.0), (1, rng.uniform(0.3, 1.0))):
-            cast.add("person", middle - way * speed * meet, z + depth, look if alike else None, vx=way * speed)
-    for kind, chance, (slow, fast), (near, far) in (
-        ("person", 0.7, (0.5, 1.1), (7, 16)),
-        ("person", 0.8, (0.06, 0.2), (6, 20)),
-        ("bicycle", 0.7, (0.3, 1.6), (8, 20)),
-        ("motorcycle", 0.4, (0.6, 2.2), (9, 24)),
-        ("car", 0.5, (0.5, 3.5), (14, 30)),
-    ):
-        if rng.random() < chance:
-            way, speed = cast.side(), rng.uniform(slow, fast)
-            start = plan.middle - way * speed * rng.integers(2, 14)  # in the middle of the street at that frame
-            across, ridden = kind == "car", kind in ("bicycle", "motorcycle")
-            cast.add(kind, start, rng.uniform(near, far), vx=way * speed, across=across, ridden=ridden)
