@@ -7,10 +7,11 @@
     python benchmarks/video_linking.py FOLDER --judge WEIGHTS        # only judges weights that are there
 
 Draws street clips with exact tracks (as `knet data synth step` does, but of fewer, larger and different objects),
-trains `rt-video-knet-slim-kitti-step` on pairs of their frames, and judges the result on clips that it has not seen: linked
-from frame to frame, tracked by overlap and embeddings or by embeddings alone; and without the link, tracked by overlap
-of masks, where kernels decide what is unclear, or nothing does; on all frames, on every second and on every third. The
-first weights are the bundled model's wherever they fit. The last line is what an ideal tracker would make of the masks.
+trains `rt-video-knet-slim-kitti-step` on pairs of their frames, and judges the result on clips that it has not seen:
+linked from frame to frame, tracked by overlap and embeddings or by embeddings alone; and without the link, tracked by
+overlap of masks, where kernels decide what is unclear, or nothing does; on all frames, on every second and on every
+third. The first weights are the bundled model's wherever they fit. The last line is what an ideal tracker would make of
+the masks.
 With `--control` a second network is trained for as long, without the losses of embeddings, and judged frame by frame.
 The folder keeps data and runs; what is there is not made again.
 """

@@ -1,7 +1,7 @@
 """Class tables: which classes a data set has, in which order a model counts them, and which numbers its files use.
 
-Three numbers belong to a class and are never mixed up: its *label* (position in the table, 0 .. K-1), its *category
-id* (what the data set's JSON files say) and its *label value* (what the pixels of its label PNGs say; mostly the id).
+A class has three numbers, which must not be confused: its *label* (position in the table, 0 .. K-1), its *category id*
+(used in the data set's JSON files) and its *label value* (used in the pixels of its label PNGs; mostly the id).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import colorsys
 import difflib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -21,17 +22,21 @@ from knet.errors import ConfigError, DataError, KNetError
 from knet.structures import Category
 
 _FILE_ENDINGS = (".json", ".yaml", ".yml")
-_CONFLICT = "; every class of a table needs its own"
 
 
 @dataclass(frozen=True, slots=True)
 class CategoryTable:
-    """A class table with the numbers that label PNGs use.
+    """A class table, with the numbers that label PNGs use.
 
-    `label_values[k]` is the pixel value of label k · `void_values` are the pixel values that mean void ·
-    `flip_labels[k]` is the label that k becomes in a mirror image: k itself for all but classes that tell left from
-    right (Mapillary Vistas v2.0 has arrows to the left and to the right) · `image_size` is (height, width) of a usual
-    image of the data set, None where the table does not say.
+    Attributes:
+        name: of the table.
+        source: where its content comes from.
+        categories: the classes in label order.
+        label_values: the pixel value of each label.
+        void_values: pixel values that mean void.
+        flip_labels: the label that each label becomes in a mirror image: itself, but for classes that tell left from
+            right (Mapillary Vistas v2.0 has arrows to the left and to the right).
+        image_size: (height, width) of a usual image of the data set, None where the table does not say.
     """
 
     name: str
@@ -48,29 +53,34 @@ def category_tables() -> list[str]:
     return sorted(entry.name.removesuffix(".json") for entry in _folder().iterdir() if entry.name.endswith(".json"))
 
 
-def load_categories(name_or_path: str | Path) -> tuple[Category, ...]:
-    """The classes of a table in label (training) order: a table's name, or a JSON or YAML file (see `load_table`).
+def package_table(name: str) -> dict[str, Any]:
+    """The JSON of a class table that comes with the package, with all that `CategoryTable` does not hold."""
+    return json.loads((_folder() / f"{name}.json").read_text("utf-8"))
 
-    Raises:
-        ConfigError: no such table or file, or a table that contradicts itself.
-    """
+
+def load_categories(name_or_path: str | Path) -> tuple[Category, ...]:
+    """The classes of a table in label (training) order; see `load_table`."""
     return load_table(name_or_path).categories
 
 
 def load_table(name_or_path: str | Path) -> CategoryTable:
-    """A whole class table: one that comes with the package, or the user's own file.
+    """A class table: one that comes with the package, or a file of the user's.
 
-    The file is JSON or YAML with a list `categories` of rows {id, name, thing, color, label_value, flip_to}; color is
-    RGB and may be left out, label_value may be left out where it is the id, flip_to is the id of the class that this
-    one becomes in a mirror image, left out where it stays itself. `void_id` is the pixel value (or list of values) of
-    label PNGs that means void; `image_size`, which may be left out, is [height, width] of a usual image. The `categories` of a COCO panoptic JSON (isthing for thing) are read as well.
+    The file is JSON or YAML with a list `categories` of rows {id, name, thing, color, label_value, flip_to}. `color` is
+    RGB and may be left out; so may `label_value` where it is the id, and `flip_to`, the id of the class that this one
+    becomes in a mirror image, where that is the class itself. `void_id` is the pixel value (or list of values) that
+    means void in label PNGs; `image_size`, which may be left out, is [height, width] of a usual image. The `categories`
+    of a COCO panoptic JSON (with isthing instead of thing) are read as well.
+
+    Args:
+        name_or_path: the table's name, or the path of a JSON or YAML file.
 
     Raises:
-        ConfigError: no such table or file, or a table that contradicts itself.
+        ConfigError: there is no such table or file, or the table contradicts itself.
     """
     text = str(name_or_path)
     if text in category_tables():
-        return _to_table(json.loads((_folder() / f"{text}.json").read_text("utf-8")), text)
+        return _to_table(package_table(text), text)
     path = Path(name_or_path)
     if not path.is_file():
         if path.suffix.lower() in _FILE_ENDINGS or len(path.parts) > 1:
@@ -85,7 +95,7 @@ def load_table(name_or_path: str | Path) -> CategoryTable:
 
 
 def as_table(categories: str | Path | CategoryTable | Sequence[Category]) -> CategoryTable:
-    """A table from whatever names one. Plain rows have no label values of their own: their pixels hold the ids."""
+    """A table from whatever names or holds one. Plain rows have no label values: their pixels hold the ids."""
     if isinstance(categories, CategoryTable):
         return categories
     if isinstance(categories, str | Path):
@@ -95,10 +105,37 @@ def as_table(categories: str | Path | CategoryTable | Sequence[Category]) -> Cat
     return CategoryTable("custom", "given as rows", rows, values, frozenset(), labels)
 
 
+def categories_of_json(content: dict[str, Any], path: Path, all_things: bool = False) -> tuple[Category, ...]:
+    """The classes of a COCO JSON, in its order.
+
+    Args:
+        content: of the file.
+        path: of the file, for errors.
+        all_things: whether rows that do not say so are things, as in files of instances.
+
+    Raises:
+        DataError: a row lacks something, has a wrong type, or repeats an id or name.
+    """
+    rows = content.get("categories")
+    if all_things and isinstance(rows, list):
+        rows = [{"thing": 1, **row} if isinstance(row, dict) else row for row in rows]
+    return categories_from_rows(rows, str(path), DataError)[0]
+
+
+def rows_for_json(categories: Sequence[Category]) -> list[dict[str, Any]]:
+    """The classes as rows of a COCO panoptic JSON."""
+    return [{"id": c.id, "name": c.name, "isthing": int(c.thing), "color": list(c.color)} for c in categories]
+
+
 def categories_from_rows(
     rows: object, where: str, error: type[KNetError] = ConfigError
 ) -> tuple[tuple[Category, ...], tuple[int, ...]]:
-    """Classes and label values from the rows of a table or of a COCO JSON. `where` names the file in errors.
+    """Classes and label values from the rows of a table or of a COCO JSON.
+
+    Args:
+        rows: what `categories` holds.
+        where: names the file in errors.
+        error: the kind of error.
 
     Raises:
         ConfigError: (or `error`) a row lacks something, has a wrong type, or repeats an id, name or label value.
@@ -125,9 +162,11 @@ def categories_from_rows(
         color = _to_color(row["color"], f"{place} ({name})", error) if "color" in row else _spread_color(number)
         categories.append(Category(id_, name, bool(thing), color))
         values.append(value)
-    for what, seen in (("id", [row.id for row in categories]), ("name", [row.name for row in categories])):
-        _refuse_repeats(seen, what, where, error)
-    _refuse_repeats(values, "label_value", where, error)
+    ids, names = [row.id for row in categories], [row.name for row in categories]
+    for what, given in (("id", ids), ("name", names), ("label_value", values)):
+        repeated = next((value for value, count in Counter(given).items() if count > 1), None)
+        if repeated is not None:
+            raise error(f"{where} has two rows with the {what} {repeated!r}; every class of a table needs its own.")
     return tuple(categories), tuple(values)
 
 
@@ -206,14 +245,6 @@ def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _refuse_repeats(values: Sequence[object], what: str, where: str, error: type[KNetError]) -> None:
-    seen: set[object] = set()
-    for value in values:
-        if value in seen:
-            raise error(f"{where} has two rows with the {what} {value!r}{_CONFLICT}.")
-        seen.add(value)
-
-
 def _to_color(color: object, place: str, error: type[KNetError]) -> tuple[int, int, int]:
     if isinstance(color, list) and len(color) == 3 and all(_is_whole(part) and part <= 255 for part in color):
         return color[0], color[1], color[2]
@@ -221,7 +252,7 @@ def _to_color(color: object, place: str, error: type[KNetError]) -> tuple[int, i
 
 
 def _spread_color(number: int) -> tuple[int, int, int]:
-    """A colour for a row that names none: hues a golden ratio apart stay distinct for any number of rows."""
+    """A colour for a row without one: hues a golden ratio apart stay distinct for any number of rows."""
     hue, value = (number * 0.618034) % 1.0, (0.95, 0.75, 0.55)[number % 3]
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, value)
     return round(red * 255), round(green * 255), round(blue * 255)

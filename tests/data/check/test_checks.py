@@ -13,6 +13,7 @@ from tiny_panoptic import HEIGHT, WIDTH, TinyPanoptic, write_ids
 from knet.data.check.findings import EXAMPLES, KINDS, CheckReport, Notes
 from knet.data.check.images import check_panoptic, check_root
 from knet.data.make.prepare import prepare_cityscapes, prepare_mapillary
+from knet.data.readers.coco_panoptic import CocoPanoptic
 from knet.data.synthetic.layouts import synthesize
 from knet.errors import ConfigError, DataError
 from knet.structures import Category
@@ -120,6 +121,28 @@ def test_findings(tiny: TinyPanoptic, case: str) -> None:
         assert finding.count >= 1 and len(finding.examples) <= EXAMPLES
         assert finding.line.startswith("error: " if KINDS[finding.kind][0] else "warning: ")
         assert finding.line.endswith(KINDS[finding.kind][2]) and "\n" not in finding.line
+
+
+DOCUMENT = {"json", "row", "image id twice", "no annotation", "no image row", "no segments_info", "segment row"}
+DOCUMENT |= {"segment twice", "unknown category", "image missing", "image ambiguous", "mask missing"}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_reader_refuses_at_once_what_a_check_finds_without_opening_pictures(tiny: TinyPanoptic, case: str) -> None:
+    damage, kinds = CASES[case]
+    damage(tiny)
+    if kinds & DOCUMENT:
+        with pytest.raises(DataError):
+            CocoPanoptic(tiny.images, tiny.json, tiny.masks)
+    else:
+        assert len(CocoPanoptic(tiny.images, tiny.json, tiny.masks)) == check(tiny).images
+
+
+def test_a_size_that_is_no_size_is_an_error_of_both(tiny: TinyPanoptic) -> None:
+    tiny.content["images"][0].pop("width")
+    assert [(found.kind, found.examples) for found in check(tiny).findings] == [("json size", ["0.png, JSON Nonex20"])]
+    with pytest.raises(DataError, match="image 0 has height 20 and width None"):
+        CocoPanoptic(tiny.images, tiny.json, tiny.masks)
 
 
 def test_every_kind_is_provoked_by_a_test() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from knet.data.categories import things_from_rows
 from knet.data.files.io import name_some, read_image, read_json
 from knet.data.files.masks import Rle, mask_area, mask_box, read_mask, unpack_mask
-from knet.data.readers.coco_panoptic import ImageFinder
+from knet.data.readers.find_images import ImageFinder
 from knet.errors import DataError
 from knet.structures import Category, Sample, SegmentInfo
 

@@ -5,32 +5,18 @@ Cityscapes (after the official conversion), Mapillary Vistas and COCO itself all
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
-from knet.data.categories import categories_from_rows
 from knet.data.files.id_cache import IdCache
-from knet.data.files.io import list_images, name_some, read_ids, read_image, read_json, values_in, without_ending
+from knet.data.files.io import list_images, name_some, read_ids, read_image, values_in
+from knet.data.readers.find_images import ImageFinder
+from knet.data.readers.panoptic_json import Entry, Fault, PanopticJson
 from knet.errors import DataError
-from knet.structures import Category, Sample, SegmentInfo
-
-LARGEST_ID = 256**3 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """One image of the JSON with its annotation. `size` is (height, width), None where the JSON gives none."""
-
-    name: str
-    image: str | None
-    mask: str
-    size: tuple[int, int] | None
-    segments: list[SegmentInfo]
+from knet.structures import Category, Sample
 
 
 class CocoPanoptic:
@@ -60,14 +46,14 @@ class CocoPanoptic:
         self._json = Path(json)
         self._masks = Path(masks)
         self._read_ids = read_ids if cache is None else IdCache(Path(cache)).read
-        content = read_json(self._json)
-        if not isinstance(content, dict):
-            raise DataError(f"{self._json} is no COCO panoptic JSON: it must be an object with images and annotations.")
-        if categories is None:
-            categories, _ = categories_from_rows(content.get("categories"), str(self._json), DataError)
-        self.categories = tuple(categories)
-        self._labels = {category.id: label for label, category in enumerate(self.categories)}
-        self._entries = self._pair(self._rows(content, "images", "id"), self._rows(content, "annotations", "image_id"))
+        document = PanopticJson(self._json, categories)
+        self.categories = document.categories
+        find = None if self._images is None else ImageFinder(self._images, self._json)
+        self._entries: list[Entry] = []
+        for found in document.walk(find, self._masks, set(list_images(self._masks))):
+            if isinstance(found, Fault):
+                raise DataError(found.sentence)
+            self._entries.append(replace(found, rows=[]))
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -121,108 +107,6 @@ class CocoPanoptic:
                 f"{path} {what} {self._json} {verb} for image {entry.name}; use the PNGs that belong to this JSON."
             )
         return Sample(entry.name, image, id_map, list(entry.segments))
-
-    def _rows(self, content: dict[str, Any], key: str, id_key: str) -> dict[object, dict[str, Any]]:
-        """The rows of one list of the JSON by image id."""
-        listed = content.get(key)
-        if not isinstance(listed, list):
-            raise DataError(f"{self._json} has no list '{key}'; a COCO panoptic JSON needs images and annotations.")
-        rows: dict[object, dict[str, Any]] = {}
-        for row in listed:
-            id_ = row.get(id_key) if isinstance(row, dict) else None
-            if isinstance(id_, bool) or not isinstance(id_, int | str) or not isinstance(row.get("file_name"), str):
-                raise DataError(f"{self._json} has a row in '{key}' without {id_key} or file_name: {str(row)[:80]}.")
-            if id_ in rows:
-                raise DataError(f"{self._json} lists the image id {id_!r} twice in '{key}'; ids must be unique.")
-            rows[id_] = row
-        return rows
-
-    def _pair(self, images: dict[object, dict[str, Any]], annotations: dict[object, dict[str, Any]]) -> list[_Entry]:
-        if images.keys() != annotations.keys():
-            alone = [id_ for id_ in images if id_ not in annotations]
-            kind, other = ("image", "annotation") if alone else ("annotation", "image")
-            alone = alone or [id_ for id_ in annotations if id_ not in images]
-            raise DataError(f"{self._json} has no {other} for the {kind} {name_some(alone)}; add it or remove the row.")
-        find_image = None if self._images is None else ImageFinder(self._images, self._json)
-        masks = set(list_images(self._masks))
-        entries = []
-        for id_, row in images.items():
-            annotation = annotations[id_]
-            mask = PurePosixPath(annotation["file_name"]).as_posix()
-            if mask not in masks:
-                raise DataError(f"The panoptic PNG {self._masks / mask} of image {id_} ({self._json}) does not exist.")
-            image = None if find_image is None else find_image(row["file_name"])
-            entries.append(_Entry(str(id_), image, mask, self._size_of(row), self._segments(annotation)))
-        return entries
-
-    def _size_of(self, row: dict[str, Any]) -> tuple[int, int] | None:
-        height, width = row.get("height"), row.get("width")
-        if height is None and width is None:
-            return None
-        if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
-            raise DataError(f"{self._json}: image {row['id']!r} has height {height!r} and width {width!r}.")
-        return height, width
-
-    def _segments(self, annotation: dict[str, Any]) -> list[SegmentInfo]:
-        where = f"{self._json}: image {annotation['image_id']!r}"
-        rows = annotation.get("segments_info")
-        if not isinstance(rows, list):
-            raise DataError(f"{where} has no list 'segments_info'; is this a COCO *instances* file?")
-        segments: dict[int, SegmentInfo] = {}
-        for row in rows:
-            id_, category = (row.get("id"), row.get("category_id")) if isinstance(row, dict) else (None, None)
-            if isinstance(id_, bool) or not isinstance(id_, int) or not 1 <= id_ <= LARGEST_ID:
-                raise DataError(f"{where} has a segment with the id {id_!r}; ids go from 1 to {LARGEST_ID}.")
-            if id_ in segments:
-                raise DataError(f"{where} lists the segment {id_} twice; segment ids must be unique in an image.")
-            label = self._labels.get(category) if isinstance(category, int) else None
-            if label is None:
-                known = name_some(sorted(self._labels))
-                raise DataError(
-                    f"{where} has a segment of category {category!r}, which the class table lacks (it has {known}); "
-                    "choose the table that belongs to this data set."
-                )
-            segments[id_] = SegmentInfo(id_, label, bool(row.get("iscrowd", 0)))
-        return list(segments.values())
-
-
-class ImageFinder:
-    """Finds images below a folder by the file_name of a JSON (see `CocoPanoptic` for the rules)."""
-
-    def __init__(self, folder: Path, json: Path):
-        self._folder, self._json = folder, json
-        self._names = set(list_images(folder))
-        self._by_path: dict[str, list[str]] = {}
-        self._by_stem: dict[str, list[str]] = {}
-        for name in sorted(self._names):
-            self._by_path.setdefault(without_ending(name), []).append(name)
-            self._by_stem.setdefault(PurePosixPath(name).stem, []).append(name)
-
-    def candidates(self, file_name: str) -> list[str]:
-        """The paths relative to the folder that a file_name may mean: one, if all is well."""
-        name = PurePosixPath(file_name).as_posix()
-        if name in self._names:
-            return [name]
-        stem = PurePosixPath(name).stem
-        if not stem:
-            return []
-        original = re.sub(r"_gtFine_leftImg8bit$", "_leftImg8bit", stem)  # see the class's docstring
-        return self._by_path.get(without_ending(name)) or self._by_stem.get(stem) or self._by_stem.get(original) or []
-
-    def __call__(self, file_name: str) -> str:
-        """The path relative to the folder.
-
-        Raises:
-            DataError: no such image, or several that could be meant.
-        """
-        found = self.candidates(file_name)
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise DataError(f"{self._json}: image {file_name} could be any of {name_some(found)} in {self._folder}.")
-        raise DataError(
-            f"The image {self._folder / file_name} ({self._json}) does not exist; is this the right folder?"
-        )
 
 
 def _size(shape: tuple[int, ...]) -> str:

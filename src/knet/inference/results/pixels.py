@@ -7,7 +7,6 @@ from scipy import ndimage
 
 from knet.compiled import optional
 
-
 _COMPILED = "knet.inference.results.pixels_compiled"
 
 

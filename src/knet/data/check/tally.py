@@ -1,0 +1,79 @@
+"""What a check counts in a data set, in memory that does not grow with its pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from knet.data.check.findings import CheckReport, ClassCount, Notes
+from knet.structures import Category, SegmentInfo
+
+
+@dataclass(slots=True)
+class _Counts:
+    """Numbers of one class, see `ClassCount`."""
+
+    images: int = 0
+    segments: int = 0
+    crowds: int = 0
+    pixels: int = 0
+
+
+class Tally:
+    """Counts images, segments and pixels of each class; `notes` collects what is wrong."""
+
+    def __init__(self, categories: Sequence[Category]):
+        self.notes = Notes()
+        self._categories = categories
+        self._counts = [_Counts() for _ in categories]
+        self._pixels = self._void = 0
+        self._ids: list[int] = []
+        self._sizes: list[tuple[int, int]] = []
+
+    def add_size(self, height: int, width: int) -> None:
+        """The size of an image."""
+        ordered = sorted({*self._sizes, (height, width)}, key=lambda size: size[0] * size[1])
+        self._sizes = [ordered[0], ordered[-1]]
+
+    def add_segments(self, segments: Sequence[SegmentInfo], name: str) -> None:
+        """The segments of an image; a label of -1 belongs to no class."""
+        ids = [segment.id for segment in segments] + self._ids
+        self._ids = [min(ids), max(ids)] if ids else []
+        for segment in segments:
+            if segment.label >= 0:
+                self._counts[segment.label].segments += not segment.crowd
+                self._counts[segment.label].crowds += segment.crowd
+        learned = {segment.label for segment in segments if segment.label >= 0 and not segment.crowd}
+        for label in learned:
+            self._counts[label].images += 1
+        if not learned:
+            self.notes.add("nothing to learn", name)
+
+    def add_pixels(self, pixels: int, void: int, areas: Iterable[tuple[int, int]]) -> None:
+        """The pixels of an image, how many of them are void, and (label, area) of its segments."""
+        self._pixels += pixels
+        self._void += void
+        for label, area in areas:
+            if label >= 0:
+                self._counts[label].pixels += area
+
+    def report(self, name: str, images: int) -> CheckReport:
+        """All that was counted and noted."""
+        labelled = max(self._pixels - self._void, 1)
+        classes = []
+        for category, counts in zip(self._categories, self._counts, strict=True):
+            if images and not counts.segments + counts.crowds:
+                self.notes.add("class absent", category.name)
+            numbers = counts.images, counts.segments, counts.crowds, counts.pixels, counts.pixels / labelled
+            classes.append(ClassCount(category.id, category.name, category.thing, *numbers))
+        category_ids = [category.id for category in self._categories]
+        return CheckReport(
+            name=name,
+            images=images,
+            findings=self.notes.findings(),
+            classes=classes,
+            void_share=self._void / max(self._pixels, 1),
+            segment_ids=(self._ids[0], self._ids[1]) if self._ids else None,
+            category_ids=(min(category_ids), max(category_ids)) if category_ids else None,
+            sizes=(self._sizes[0], self._sizes[1]) if self._sizes else None,
+        )

@@ -1,0 +1,165 @@
+"""The JSON of a COCO panoptic data set: its images with their segments, and all that is wrong with it.
+
+`CocoPanoptic` refuses a data set at the first fault, `knet data check` goes on and counts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from knet.data.categories import categories_of_json
+from knet.data.files.io import name_some, read_json
+from knet.data.readers.find_images import ImageFinder
+from knet.errors import DataError
+from knet.structures import Category, SegmentInfo
+
+LARGEST_ID = 256**3 - 1
+
+
+class Fault(NamedTuple):
+    """Something wrong with a data set.
+
+    Attributes:
+        kind: one of those that a check counts (`check.findings.KINDS`).
+        examples: what a check shows of it, one for each time that it is wrong.
+        sentence: what a reader says.
+    """
+
+    kind: str
+    examples: Sequence[object]
+    sentence: str
+
+
+@dataclass(slots=True)
+class Entry:
+    """An image of the JSON with its annotation.
+
+    Attributes:
+        name: its id as text.
+        image: path relative to the folder of images, None where it was not found or not looked for.
+        mask: path relative to the folder of PNGs.
+        size: (height, width), None where the JSON gives none.
+        segments: their labels are -1 where the class table lacks the category.
+        rows: the segments as the JSON has them; they take several times the memory.
+    """
+
+    name: str
+    image: str | None
+    mask: str
+    size: tuple[int, int] | None
+    segments: list[SegmentInfo]
+    rows: list[dict[str, Any]]
+
+
+class PanopticJson:
+    """An open COCO panoptic JSON.
+
+    Args:
+        path: of the file.
+        categories: the classes in label order; None takes those of the file, in its order.
+
+    Raises:
+        DataError: the file is missing, broken or no mapping, or its classes are needed and unusable.
+    """
+
+    def __init__(self, path: Path, categories: Sequence[Category] | None):
+        self.path, self.content = path, read_json(path)
+        if not isinstance(self.content, dict):
+            raise DataError(f"{path} is no COCO panoptic JSON: it must be an object with images and annotations.")
+        self.categories = categories_of_json(self.content, path) if categories is None else tuple(categories)
+        self._labels = {category.id: label for label, category in enumerate(self.categories)}
+
+    def walk(self, find: ImageFinder | None, folder: Path, masks: set[str]) -> Iterator[Entry | Fault]:
+        """The images that have an annotation; before each the faults of its own, and first those of the whole file.
+
+        Args:
+            find: looks for the images; None leaves them alone.
+            folder: that of the PNGs.
+            masks: paths of the PNGs that are there, relative to the folder.
+        """
+        by_id: dict[str, dict[object, dict[str, Any]]] = {}
+        for key, id_key in (("images", "id"), ("annotations", "image_id")):
+            listed, by_id[key] = self.content.get(key), {}
+            if not isinstance(listed, list):
+                what = f"{self.path} has no list '{key}'; a COCO panoptic JSON needs images and annotations"
+                yield Fault("json", [what], f"{what}.")
+                return
+            yield from self._index(listed, key, id_key, by_id[key])
+        images, annotations = by_id["images"], by_id["annotations"]
+        for kind, what, other, rows, others in (
+            ("no annotation", "image", "annotation", images, annotations),
+            ("no image row", "annotation", "image", annotations, images),
+        ):
+            if alone := [id_ for id_ in rows if id_ not in others]:
+                what = f"{self.path} has no {other} for the {what} {name_some(alone)}; add it or remove the row."
+                yield Fault(kind, alone, what)
+        for id_, row in images.items():
+            if id_ in annotations:
+                yield from self._entry(row, annotations[id_], find, folder, masks)
+
+    def _index(self, listed: list[Any], key: str, id_key: str, rows: dict[object, dict[str, Any]]) -> Iterator[Fault]:
+        """Puts the rows of a list under their image ids."""
+        for row in listed:
+            id_ = row.get(id_key) if isinstance(row, dict) else None
+            if isinstance(id_, bool) or not isinstance(id_, int | str) or not isinstance(row.get("file_name"), str):
+                what = f"{self.path} has a row in '{key}' without {id_key} or file_name: {str(row)[:80]}."
+                yield Fault("row", [f"{key}: {str(row)[:60]}"], what)
+            elif id_ in rows:
+                what = f"{self.path} lists the image id {id_!r} twice in '{key}'; ids must be unique."
+                yield Fault("image id twice", [f"{id_} in '{key}'"], what)
+            else:
+                rows[id_] = row
+
+    def _entry(
+        self, row: dict[str, Any], annotation: dict[str, Any], find: ImageFinder | None, folder: Path, masks: set[str]
+    ) -> Iterator[Entry | Fault]:
+        name, image, where = str(row["id"]), None, f"{self.path}: image {row['id']!r}"
+        mask = PurePosixPath(annotation["file_name"]).as_posix()
+        if mask not in masks:
+            what = f"The panoptic PNG {folder / mask} of image {name} ({self.path}) does not exist."
+            yield Fault("mask missing", [mask], what)
+        if find is not None:
+            try:
+                image = find(row["file_name"])
+            except DataError as fault:
+                kind = "image ambiguous" if find.candidates(row["file_name"]) else "image missing"
+                yield Fault(kind, [row["file_name"]], str(fault))
+        height, width = row.get("height"), row.get("width")
+        size: Any = None if height is None and width is None else (height, width)
+        if size is not None and not all(isinstance(edge, int) and edge > 0 for edge in size):
+            what = f"{where} has height {height!r} and width {width!r}."
+            yield Fault("json size", [f"{mask}, JSON {width!r}x{height!r}"], what)
+            size = None
+        rows: dict[int, dict[str, Any]] = {}
+        yield from self._index_segments(annotation.get("segments_info"), name, where, rows)
+        segments = []
+        for id_, segment in rows.items():
+            category = segment.get("category_id")
+            label = self._labels.get(category) if isinstance(category, int) else None
+            if label is None:
+                known = name_some(sorted(self._labels))
+                what = f"{where} has a segment of category {category!r}, which the class table lacks (it has {known}); "
+                what += "choose the table that belongs to this data set."
+                yield Fault("unknown category", [f"{category!r} of {id_} in {name}"], what)
+            segments.append(SegmentInfo(id_, -1 if label is None else label, bool(segment.get("iscrowd", 0))))
+        yield Entry(name, image, mask, size, segments, list(rows.values()))
+
+    def _index_segments(self, listed: Any, name: str, where: str, rows: dict[int, dict[str, Any]]) -> Iterator[Fault]:
+        """Puts the segments of an image under their ids."""
+        if not isinstance(listed, list):
+            what = f"{where} has no list 'segments_info'; is this a COCO *instances* file?"
+            yield Fault("no segments_info", [name], what)
+            return
+        for row in listed:
+            id_ = row.get("id") if isinstance(row, dict) else None
+            if isinstance(id_, bool) or not isinstance(id_, int) or not 1 <= id_ <= LARGEST_ID:
+                what = f"{where} has a segment with the id {id_!r}; ids go from 1 to {LARGEST_ID}."
+                yield Fault("segment row", [f"{id_!r} in {name}"], what)
+            elif id_ in rows:
+                what = f"{where} lists the segment {id_} twice; segment ids must be unique in an image."
+                yield Fault("segment twice", [f"{id_} in {name}"], what)
+            else:
+                rows[id_] = row
