@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from knet.data.categories import load_categories
+from knet.data.categories import as_table, load_categories
+from knet.data.files.io import save_png
 from knet.data.readers.clips import ClipReader, make_id_map
+from knet.data.readers.mots import MotsLine
 
 SIZE = (12, 20)
 STEP = load_categories("kitti_step")  # person, car, road, ...
@@ -53,3 +55,15 @@ def check_frames(reader: ClipReader, numbers: bool = True) -> None:
         assert np.array_equal(reader.read_truth(frame).id_map, sample.id_map)
         assert sample.image.shape == (*SIZE, 3)
     assert all(one[key] == other[key] for one in ids for other in ids for key in one.keys() & other.keys())
+
+
+def write_clip_frame(root: Path, name: str, labels: np.ndarray, numbers: np.ndarray, table: str) -> None:
+    """`labels/<name>.png` with the table's values, void as its first one, and `instances/<name>.png`."""
+    values = np.array([*as_table(table).label_values, min(as_table(table).void_values)])[labels]
+    for folder, content in (("labels", values), ("instances", numbers)):
+        save_png(root / folder / f"{name}.png", content.astype(np.uint16))
+
+
+def write_mots(path: Path, lines: list[MotsLine]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines))

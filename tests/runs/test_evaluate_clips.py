@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tiny_clip import write_clip_frame
 
 import knet
 from knet.data.categories import load_categories
 from knet.data.files.masks import mask_area, pack_mask
-from knet.data.readers.clip_folder import ClipFolder, write_clip_frame
+from knet.data.readers.clip_folder import ClipFolder
 from knet.data.readers.clips import NUMBERS, Clip, ClipReader, FrameFiles, split_id
 from knet.data.readers.kitti_step import VOID, KittiStep, read_step_png, write_step_png
 from knet.data.readers.open import open_clips

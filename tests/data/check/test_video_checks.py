@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_clip import write_clip_frame, write_mots
 
 from knet.cli.main import main
 from knet.data.categories import load_table
 from knet.data.check.clips import check_clip_root
 from knet.data.files.masks import pack_mask
-from knet.data.readers.clip_folder import write_clip_frame
 from knet.data.readers.clips import ClipReader
-from knet.data.readers.mots import MotsLine, write_mots
+from knet.data.readers.mots import MotsLine
 from knet.data.readers.open import CLIP_ROOTS, open_clips
 from knet.data.synthetic.clip_layouts import CLIP_LAYOUTS, synthesize_clips
 from knet.errors import ConfigError

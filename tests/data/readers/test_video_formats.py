@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tiny_clip import CAR, FRAMES, PERSON, SIZE, STEP, check_frames, frame_maps, save_image
+from tiny_clip import CAR, FRAMES, PERSON, SIZE, STEP, check_frames, frame_maps, save_image, write_clip_frame
 
-from knet.data.categories import load_categories, load_table
+from knet.data.categories import load_categories
 from knet.data.readers.cityscapes_step import CityscapesStep
 from knet.data.readers.cityscapes_vps import CityscapesVps, write_vps_png
-from knet.data.readers.clip_folder import ClipFolder, write_clip_frame
+from knet.data.readers.clip_folder import ClipFolder
 from knet.data.readers.clips import Clip, ClipReader, FrameFiles, last_number, look_up, make_id_map, split_id
 from knet.data.readers.kitti_step import KittiStep, read_step_png, write_step_png
 from knet.data.readers.vipseg import VipSeg, write_vipseg_png
@@ -138,7 +138,7 @@ def test_step_refuses(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"000001\.png cannot be read"):
         KittiStep(tmp_path, "train").read(1)
     truth.unlink()
-    with pytest.raises(DataError, match=r"has the frame 1, for which .* has no PNG"):
+    with pytest.raises(DataError, match=r"images/train/0003 has the frame 1, which .*panoptic_maps/train/0003 lacks"):
         KittiStep(tmp_path, "train")
 
 
@@ -207,7 +207,7 @@ def test_vipseg_refuses(tmp_path: Path) -> None:
         VipSeg(tmp_path, "train")
     (tmp_path / "train.txt").write_text("5_walk\n")
     path.unlink()
-    with pytest.raises(DataError, match="has the frame 10 as image or mask only"):
+    with pytest.raises(DataError, match=r"has the frame 10, which .* lacks"):
         VipSeg(tmp_path, "train")
 
 
@@ -228,7 +228,7 @@ def test_cityscapes_vps(tmp_path: Path) -> None:
     assert reader.clips == (Clip("0004", (0, 1, 2), (0, 1, 2)),)
     check_vocabulary(reader, "cityscapes_vps", {})
     (tmp_path / "val/img/0004_0001_town_000000_000005_leftImg8bit.png").unlink()
-    with pytest.raises(DataError, match=r"has 0004_0001_town_000000_000005 but .*img has no such frame"):
+    with pytest.raises(DataError, match=r"has the frame 0004_0001_town_000000_000005, which .*img lacks"):
         CityscapesVps(tmp_path, "val")
     with pytest.raises(DataError, match="object number 1001"):
         write_vps_png(tmp_path / "a.png", np.zeros(SIZE, int), np.full(SIZE, 1001), reader.categories)
@@ -241,16 +241,16 @@ def test_cityscapes_vps(tmp_path: Path) -> None:
 
 
 def test_own_clips(tmp_path: Path) -> None:
-    table = load_table("kitti_step")
     for frame in range(FRAMES):
         save_image(tmp_path / f"images/walk/frame_{frame:03d}.jpg", frame)
-        write_clip_frame(tmp_path, f"walk/frame_{frame:03d}", *frame_maps(frame), table)
+        write_clip_frame(tmp_path, f"walk/frame_{frame:03d}", *frame_maps(frame), "kitti_step")
     folders = [tmp_path / name for name in ("images", "labels", "instances")]
     reader = ClipFolder(*folders, "kitti_step")
     assert reader.clips == (Clip("walk", (0, 1, 2), (0, 1, 2)),)
     check_frames(reader)
+    Image.new("RGB", SIZE[::-1], (1, 0, 0)).save(tmp_path / "instances/walk/frame_002.png")
     with pytest.raises(DataError, match="object number 65536"):
-        write_clip_frame(tmp_path, "walk/a", np.zeros(SIZE, int), np.full(SIZE, 65536), table)
+        reader.read(2)
     Image.fromarray(np.full(SIZE, 77, np.uint8)).save(tmp_path / "labels/walk/frame_001.png")
     with pytest.raises(DataError, match=r"frame_001\.png has the pixel value 77"):
         ClipFolder(*folders, "kitti_step").read(1)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_clip import FRAMES, SIZE, frame_maps, save_image
+from tiny_clip import FRAMES, SIZE, frame_maps, save_image, write_mots
 
 from knet.data.categories import load_categories
 from knet.data.files.masks import pack_mask
 from knet.data.readers.clips import Clip, split_id
-from knet.data.readers.mots import Mots, MotsLine, read_mots, write_mots
+from knet.data.readers.mots import Mots, MotsLine, read_mots
 from knet.data.readers.youtube_vis import TrackToWrite, VideoToWrite, YoutubeVis, write_youtube_vis
 from knet.errors import DataError
 
@@ -120,5 +120,6 @@ def test_mots_refuses(tmp_path: Path) -> None:
     save_image(tmp_path / "image_02/0001/000001.png")
     with pytest.raises(DataError, match="no image of frame 0"):
         Mots(tmp_path / "image_02", tmp_path)
+    write_mots(path, [MotsLine(0, 65536, 1, mask)])
     with pytest.raises(DataError, match="object 65536"):
-        write_mots(path, [MotsLine(0, 65536, 1, mask)])
+        Mots(None, tmp_path)

@@ -107,7 +107,7 @@ class _Check:
 
     def __init__(self, files: RootSplit, categories: Sequence[Category] | None, digests: dict[bytes, str]):
         self._files, self._categories, self._digests = files, categories, digests
-        self._notes: list[tuple[str, str]] = []
+        self._notes: list[tuple[str, object]] = []
         self._used: set[str] = set()
 
     def compare_labels(self) -> None:
@@ -137,8 +137,9 @@ class _Check:
         for kind, example in self._notes:
             tally.notes.add(kind, example)
         for wrong in found:
-            for example in wrong.examples if isinstance(wrong, Fault) else ():
-                tally.notes.add(wrong.kind, example)
+            if isinstance(wrong, Fault):
+                for example in wrong.examples:
+                    tally.notes.add(wrong.kind, example)
         entries = [entry for entry in found if isinstance(entry, Entry)]
         shown = f"checking {Path(files.name).name}"
         for entry in tqdm(entries, desc=shown, unit="image", disable=None if progress else True):

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from knet.data.files.png import read_png_ids, read_png_rgb
 from knet.errors import DataError
+from knet.files import atomic_path
 
 IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
 
@@ -146,6 +147,16 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as fault:
         raise _unreadable(path, "JSON file", fault) from fault
+
+
+def save_png(path: str | Path, pixels: np.ndarray) -> None:
+    """Writes a PNG: (H,W) uint8 or uint16, or (H,W,3) uint8 RGB.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary)
 
 
 def list_images(folder: Path) -> list[str]:

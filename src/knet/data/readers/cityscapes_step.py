@@ -6,16 +6,15 @@ external/cityscapes_step.py.
 
 from __future__ import annotations
 
-import json as jsonlib
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from knet.data.categories import load_table
+from knet.data.categories import load_table, package_table
 from knet.data.files.io import list_images, name_some, read_image, read_labels
 from knet.data.readers.clips import look_up, make_id_map
+from knet.data.readers.reader import with_image, without_image
 from knet.data.readers.roots import find_cityscapes
 from knet.errors import DataError
 from knet.structures import Category, Sample
@@ -68,12 +67,8 @@ class CityscapesStep:
         Raises:
             DataError: a file cannot be read, sizes differ, or a label is of no class.
         """
-        sample = self.read_truth(index)
         path = self._images / f"{self._stems[index]}_leftImg8bit.png"
-        image = read_image(path)
-        if image.shape[:2] != sample.id_map.shape:
-            raise DataError(f"{path} has another size than its labels {self._path(index)}; they must be equal.")
-        return Sample(sample.name, image, sample.id_map, sample.segments)
+        return with_image(self.read_truth(index), read_image(path), path, self._path(index))
 
     def read_truth(self, index: int) -> Sample:
         """Like `read`, with an empty image (0,0,3).
@@ -86,8 +81,7 @@ class CityscapesStep:
         classes = np.where(told_apart, values // _OBJECTS, values)
         labels = look_up(classes, self._train_ids, self._path(index))
         numbers = np.where(told_apart, values % _OBJECTS + 1, 0)
-        id_map, segments = make_id_map(labels, numbers, self.categories)
-        return Sample(self.name(index), np.zeros((0, 0, 3), np.uint8), id_map, segments)
+        return without_image(self.name(index), *make_id_map(labels, numbers, self.categories))
 
     def _path(self, index: int) -> Path:
         return self._labels / f"{self._stems[index]}{self._ending}"
@@ -98,5 +92,4 @@ def _train_ids(categories: Sequence[Category], raw: bool) -> dict[int, int]:
     labels = {category.id: label for label, category in enumerate(categories)}
     if not raw:
         return labels | {_VOID: -1}
-    text = (resources.files("knet.data") / "tables" / "cityscapes.json").read_text("utf-8")
-    return {row["id"]: labels.get(row["train_id"], -1) for row in jsonlib.loads(text)["raw_labels"]}
+    return {row["id"]: labels.get(row["train_id"], -1) for row in package_table("cityscapes")["raw_labels"]}

@@ -12,17 +12,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from knet.data.categories import load_table
-from knet.data.files.io import list_images, name_some, read_ids, read_json, read_labels
-from knet.data.readers.clips import ClipReader, FrameFiles, check_numbers, look_up, make_id_map
+from knet.data.files.io import list_images, read_ids, read_json
+from knet.data.readers.clips import ClipReader, FrameFiles, look_up, make_id_map, refuse_lonely
+from knet.data.readers.numbered_png import NumberedPng
 from knet.errors import DataError
-from knet.files import atomic_path
 from knet.structures import Category, SegmentInfo
 
 VOID = 255
-_OBJECTS = 1000
+_MASKS = NumberedPng("Cityscapes-VPS mask", objects=1000, shift=0, void=(VOID,))
+write_vps_png = _MASKS.write
 _IMAGE_ENDINGS = ("_newImg8bit.png", "_leftImg8bit.png")
 _TRUTH_ENDINGS = ("_final_mask.png", "_gtFine_color.png")
 
@@ -51,10 +51,8 @@ class CityscapesVps(ClipReader):
         of_masks = {frame_stem(name): name for name in list_images(masks)}
         images = folder / "img"
         of_images = {frame_stem(name): name for name in list_images(images)} if images.is_dir() else {}
-        lonely = sorted(of_masks.keys() ^ of_images.keys()) if of_images else []
-        if lonely:
-            has, lacks = (images, masks) if lonely[0] in of_images else (masks, images)
-            raise DataError(f"{has} has {name_some(lonely)} but {lacks} has no such frame; copy the data set again.")
+        if of_images:
+            refuse_lonely(images, of_images, masks, of_masks)
         frames = []
         for stem, mask in of_masks.items():
             video, _, rest = stem.partition("_")
@@ -66,38 +64,24 @@ class CityscapesVps(ClipReader):
             image = images / of_images[stem] if of_images else None
             frames.append(FrameFiles(video, int(number), image, masks / mask))
         super().__init__(frames, categories, str(masks))
-        by_id = {category.id: label for label, category in enumerate(categories)}
-        things = {
-            category.id: label for category, label in zip(categories, by_id.values(), strict=True) if category.thing
-        }
-        self._labels = (
-            by_id
-            | {VOID: -1}
-            | {id_ * _OBJECTS + number: label for id_, label in things.items() for number in range(_OBJECTS) if id_}
-        )
         self._segments: dict[str, list[tuple[int, int, int]]] = {}
         if not self._plain:
-            self._read_json(root / f"panoptic_gt_{split}_city_vps.json", by_id)
+            self._read_json(root / f"panoptic_gt_{split}_city_vps.json")
 
-    def _decode(self, index: int) -> tuple[np.ndarray, list[SegmentInfo]]:
-        path = self._frames[index].truth
-        assert path is not None  # asked by read_truth
+    def _decode(self, frame: FrameFiles, truth: Path) -> tuple[np.ndarray, list[SegmentInfo]]:
         if self._plain:
-            values = read_labels(path)
-            numbers = np.where(values >= _OBJECTS, values % _OBJECTS + 1, 0)
-            return make_id_map(look_up(values, self._labels, path), numbers, self.categories)
-        rows = self._segments.get(frame_stem(path.name))
+            return _MASKS.read(truth, self.categories)
+        rows = self._segments.get(frame_stem(truth.name))
         if rows is None:
-            raise DataError(f"{path} is not in the panoptic JSON; use the PNGs that belong to it.")
-        ids = read_ids(path)
-        label_of, number_of = {0: -1}, {0: 0}
-        for id_, label, number in rows:
-            label_of[id_], number_of[id_] = label, number
-        labels = look_up(ids, label_of, path)
-        return make_id_map(labels, look_up(ids, number_of, path), self.categories)
+            raise DataError(f"{truth} is not in the panoptic JSON; use the PNGs that belong to it.")
+        ids = read_ids(truth)
+        labels = look_up(ids, {0: -1} | {id_: label for id_, label, _ in rows}, truth)
+        numbers = look_up(ids, {0: 0} | {id_: number for id_, _, number in rows}, truth)
+        return make_id_map(labels, numbers, self.categories)
 
-    def _read_json(self, path: Path, labels: dict[int, int]) -> None:
+    def _read_json(self, path: Path) -> None:
         """(id, label, number) of each frame's segments; an object's number is the same all over its video."""
+        labels = {category.id: label for label, category in enumerate(self.categories)}
         content = read_json(path)
         rows: Any = content.get("annotations") if isinstance(content, dict) else None
         if not isinstance(rows, list):
@@ -119,22 +103,6 @@ class CityscapesVps(ClipReader):
                     counted[video] = numbers[video, id_] = counted.get(video, 0) + 1
                 found.append((id_, labels[category], 0 if crowd else numbers[video, id_]))
             self._segments[stem] = found
-
-
-def write_vps_png(path: str | Path, labels: np.ndarray, numbers: np.ndarray, categories: Sequence[Category]) -> None:
-    """Writes a mask of `panoptic_inst`. (H,W) labels, -1 = void, (H,W) object numbers from 1 on, 0 = not told apart
-
-    Raises:
-        DataError: more than 1000 objects of a class, or more than a 16-bit PNG holds.
-        OutputError: the file cannot be written.
-    """
-    is_thing = np.array([category.thing for category in categories] + [False])  # the last is void's, label -1
-    value = np.array([category.id for category in categories] + [VOID])
-    told_apart = is_thing[labels] & (numbers > 0)
-    check_numbers(np.where(told_apart, numbers, 0), _OBJECTS, Path(path), "Cityscapes-VPS mask")
-    values = np.where(told_apart, value[labels] * _OBJECTS + numbers - 1, value[labels])
-    with atomic_path(path) as temporary:
-        Image.fromarray(values.astype(np.uint16)).save(temporary)
 
 
 def frame_stem(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Reads and writes clips of one's own: for each frame an image, a PNG of classes and a PNG of object numbers.
+"""Reads clips of one's own: for each frame an image, a PNG of classes and a PNG of object numbers.
 
     images/walk/0001.jpg      labels/walk/0001.png      instances/walk/0001.png
 
@@ -11,13 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
-from knet.data.categories import CategoryTable, as_table
+from knet.data.categories import CategoryTable
 from knet.data.readers.clips import NUMBERS, ClipReader, FrameFiles, check_numbers, last_number, make_id_map
 from knet.data.readers.label_folder import LabelFolder
 from knet.errors import DataError
-from knet.files import atomic_path
 from knet.structures import Category, SegmentInfo
 
 
@@ -58,37 +56,9 @@ class ClipFolder(ClipReader):
             self._places[clip, number] = index
         super().__init__(frames, self._pictures.categories, str(images))
 
-    def _decode(self, index: int) -> tuple[np.ndarray, list[SegmentInfo]]:
-        frame = self._frames[index]
+    def _decode(self, frame: FrameFiles, truth: Path) -> tuple[np.ndarray, list[SegmentInfo]]:
         place = self._places[frame.clip, frame.number]
         labels, numbers = self._pictures.read_label_map(place), self._pictures.read_instance_map(place)
         assert numbers is not None  # there are instances
         check_numbers(numbers, NUMBERS - 1, self._instances / self._pictures.name(place), "clip")
         return make_id_map(labels, numbers, self.categories)
-
-
-def write_clip_frame(
-    root: str | Path,
-    name: str,
-    labels: np.ndarray,
-    numbers: np.ndarray,
-    categories: str | Path | CategoryTable | Sequence[Category],
-) -> None:
-    """Writes `labels/<name>.png` and `instances/<name>.png` below a root; name: clip/frame, such as walk/0001.
-
-    (H,W) labels, -1 = void, which takes the table's first void value (or the first number that is no class) · (H,W)
-    object numbers 0..65535.
-
-    Raises:
-        DataError: a number does not fit.
-        OutputError: a file cannot be written.
-    """
-    table = as_table(categories)
-    taken = set(table.label_values)
-    void = min(table.void_values) if table.void_values else next(v for v in range(NUMBERS) if v not in taken)
-    values = np.array([*table.label_values, void])[labels]
-    check_numbers(numbers, NUMBERS - 1, Path(root) / "instances" / f"{name}.png", "16-bit PNG")
-    for folder, content in (("labels", values), ("instances", numbers)):
-        path = Path(root) / folder / f"{name}.png"
-        with atomic_path(path) as temporary:
-            Image.fromarray(content.astype(np.uint16)).save(temporary)

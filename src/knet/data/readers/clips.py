@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from knet.data.files.io import list_images, name_some, read_image, values_in, without_ending
+from knet.data.readers.reader import with_image, without_image
 from knet.errors import DataError
 from knet.structures import Category, Sample, SegmentInfo
 
@@ -119,15 +120,8 @@ class ClipReader:
         Raises:
             DataError: a file cannot be read, sizes differ, or the truth holds an unknown class.
         """
-        image = self.read_image(index)
-        sample = self.read_truth(index)
-        if sample.id_map.shape[-2:] != image.shape[:2]:
-            height, width = sample.id_map.shape[-2:]
-            raise DataError(
-                f"{self._frames[index].image} is {image.shape[1]}x{image.shape[0]} pixels but its ground truth "
-                f"({self._frames[index].truth}) is {width}x{height}; they must be equal."
-            )
-        return Sample(sample.name, image, sample.id_map, sample.segments)
+        image, frame = self.read_image(index), self._frames[index]
+        return with_image(self.read_truth(index), image, frame.image, frame.truth)
 
     def read_image(self, index: int) -> np.ndarray:
         """Frame number `index` alone. -> (H,W,3) uint8 RGB
@@ -146,15 +140,15 @@ class ClipReader:
         Raises:
             DataError: there is none (a test split), it cannot be read, or it holds an unknown class.
         """
-        if self._frames[index].truth is None:
+        frame = self._frames[index]
+        if frame.truth is None:
             raise DataError(
                 f"Frame {self.name(index)} has no ground truth; take a labelled split such as train or val."
             )
-        id_map, segments = self._decode(index)
-        return Sample(self.name(index), np.zeros((0, 0, 3), np.uint8), id_map, segments)
+        return without_image(self.name(index), *self._decode(frame, frame.truth))
 
-    def _decode(self, index: int) -> tuple[np.ndarray, list[SegmentInfo]]:
-        """The id map and segments of a frame that has a truth."""
+    def _decode(self, frame: FrameFiles, truth: Path) -> tuple[np.ndarray, list[SegmentInfo]]:
+        """The id map and segments of a frame."""
         raise NotImplementedError
 
 
@@ -211,6 +205,19 @@ def check_numbers(numbers: np.ndarray, largest: int, path: Path, kind: str) -> N
             f"{path} would need the object number {high if high > largest else low}, but a {kind} holds "
             f"0 to {largest}; number the objects of each clip from 1."
         )
+
+
+def refuse_lonely(images: Path, of_images: Iterable[Any], truths: Path, of_truths: Iterable[Any]) -> None:
+    """Refuses frames that have an image and no ground truth, or the other way round.
+
+    Raises:
+        DataError: there are some; the sentence names the first.
+    """
+    first, second = set(of_images), set(of_truths)
+    for has, lacks, frames in ((images, truths, first - second), (truths, images, second - first)):
+        if frames:
+            some = name_some(sorted(frames))
+            raise DataError(f"{has} has the frame {some}, which {lacks} lacks; copy the data set again.")
 
 
 def frames_below(folder: Path) -> dict[str, dict[int, str]]:

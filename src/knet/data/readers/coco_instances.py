@@ -19,6 +19,7 @@ from knet.data.categories import things_from_rows
 from knet.data.files.io import name_some, read_image, read_json
 from knet.data.files.masks import Rle, mask_area, mask_box, read_mask, unpack_mask
 from knet.data.readers.find_images import ImageFinder
+from knet.data.readers.reader import size_text, without_image
 from knet.errors import DataError
 from knet.structures import Category, Sample, SegmentInfo
 
@@ -118,7 +119,9 @@ class CocoInstances:
         Raises:
             DataError: the image cannot be read or has another size than the JSON says, or a mask is damaged.
         """
-        return self._with_objects(self._entries[index], self.read_image(index))
+        image = self.read_image(index)
+        truth = self.read_truth(index)
+        return Sample(truth.name, image, truth.id_map, truth.segments)
 
     def read_image(self, index: int) -> np.ndarray:
         """Image number `index` alone. -> (H,W,3) uint8 RGB
@@ -132,7 +135,7 @@ class CocoInstances:
         path = self._images / entry.image
         image = read_image(path)
         if image.shape[:2] != entry.size:
-            told = f"is {image.shape[1]}x{image.shape[0]} pixels but {self._json} says {entry.size[1]}x{entry.size[0]}"
+            told = f"is {size_text(image.shape)} pixels but {self._json} says {size_text(entry.size)}"
             raise DataError(f"{path} {told}; use the images that belong to this JSON.")
         return image
 
@@ -142,16 +145,14 @@ class CocoInstances:
         Raises:
             DataError: a mask is damaged.
         """
-        return self._with_objects(self._entries[index], np.zeros((0, 0, 3), np.uint8))
-
-    def _with_objects(self, entry: _Entry, image: np.ndarray) -> Sample:
+        entry = self._entries[index]
         kept = []
         for thing in sorted(entry.objects, key=lambda thing: thing.crowd):
             rle = read_mask(loads(thing.segmentation), entry.size, f"{self._json}: annotation {thing.number}")
             if mask_area(rle):
                 kept.append((thing, rle))
         segments = [SegmentInfo(id_, thing.label, thing.crowd) for id_, (thing, _) in enumerate(kept, 1)]
-        return Sample(str(entry.id), image, stack_layers([rle for _, rle in kept], entry.size), segments)
+        return without_image(str(entry.id), stack_layers([rle for _, rle in kept], entry.size), segments)
 
     def _read_images(self, rows: Sequence[Any]) -> dict[int | str, _Entry]:
         entries: dict[int | str, _Entry] = {}

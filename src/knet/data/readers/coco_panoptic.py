@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from knet.data.files.id_cache import IdCache
 from knet.data.files.io import list_images, name_some, read_ids, read_image, values_in
 from knet.data.readers.find_images import ImageFinder
 from knet.data.readers.panoptic_json import Entry, Fault, PanopticJson
+from knet.data.readers.reader import size_text, with_image, without_image
 from knet.errors import DataError
 from knet.structures import Category, Sample
 
@@ -72,13 +71,8 @@ class CocoPanoptic:
         if self._images is None or image_name is None:
             raise DataError(f"{self._json} was opened without a folder of images; give one to read images.")
         path = self._images / image_name
-        sample = self._read_map(index, read_image(path))
-        if sample.image.shape[:2] != sample.id_map.shape:
-            raise DataError(
-                f"{path} is {_size(sample.image.shape)} but its ground truth "
-                f"{self._masks / self._entries[index].mask} is {_size(sample.id_map.shape)}; they must be equal."
-            )
-        return sample
+        image = read_image(path)
+        return with_image(self.read_truth(index), image, path, self._masks / self._entries[index].mask)
 
     def read_truth(self, index: int) -> Sample:
         """Like `read`, with an empty image (0,0,3): evaluation needs no pixels.
@@ -86,16 +80,13 @@ class CocoPanoptic:
         Raises:
             DataError: the PNG cannot be read, or it and the JSON disagree.
         """
-        return self._read_map(index, np.zeros((0, 0, 3), np.uint8))
-
-    def _read_map(self, index: int, image: np.ndarray) -> Sample:
         entry = self._entries[index]
         path = self._masks / entry.mask
         id_map = self._read_ids(path)
         if entry.size is not None and id_map.shape != entry.size:
             raise DataError(
-                f"{path} is {_size(id_map.shape)} but {self._json} says {_size(entry.size)} for image {entry.name}; "
-                "use the PNGs that belong to this JSON."
+                f"{path} is {size_text(id_map.shape)} pixels but {self._json} says {size_text(entry.size)} for image "
+                f"{entry.name}; use the PNGs that belong to this JSON."
             )
         in_map = set(values_in(id_map).tolist()) - {0}
         in_json = {segment.id for segment in entry.segments}
@@ -106,8 +97,4 @@ class CocoPanoptic:
             raise DataError(
                 f"{path} {what} {self._json} {verb} for image {entry.name}; use the PNGs that belong to this JSON."
             )
-        return Sample(entry.name, image, id_map, list(entry.segments))
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[1]}x{shape[0]} pixels"
+        return without_image(entry.name, id_map, list(entry.segments))

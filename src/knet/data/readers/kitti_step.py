@@ -6,17 +6,23 @@ told the objects apart. Sources: deeplab2 g3doc/setup/kitti_step.md; Video-K-Net
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from knet.data.categories import load_table
-from knet.data.files.io import list_images, name_some, read_labels_or_colors
-from knet.data.readers.clips import ClipReader, FrameFiles, check_numbers, frames_below, look_up, make_id_map
+from knet.data.files.io import list_images, read_labels_or_colors, save_png
+from knet.data.readers.clips import (
+    ClipReader,
+    FrameFiles,
+    check_numbers,
+    frames_below,
+    look_up,
+    make_id_map,
+    refuse_lonely,
+)
 from knet.errors import DataError
-from knet.files import atomic_path
 from knet.structures import Category, SegmentInfo
 
 SPLITS = ("train", "val", "test")
@@ -56,11 +62,9 @@ class KittiStep(ClipReader):
         self._labels = {category.id: label for label, category in enumerate(categories)} | {VOID: -1}
         self._compatible = compatible
 
-    def _decode(self, index: int) -> tuple[np.ndarray, list[SegmentInfo]]:
-        path = self._frames[index].truth
-        assert path is not None  # asked by read_truth
-        classes, numbers = read_step_png(path)
-        return make_id_map(look_up(classes, self._labels, path), numbers, self.categories, not self._compatible)
+    def _decode(self, frame: FrameFiles, truth: Path) -> tuple[np.ndarray, list[SegmentInfo]]:
+        classes, numbers = read_step_png(truth)
+        return make_id_map(look_up(classes, self._labels, truth), numbers, self.categories, not self._compatible)
 
 
 def read_step_png(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -86,9 +90,7 @@ def write_step_png(path: str | Path, classes: np.ndarray, numbers: np.ndarray) -
     check_numbers(numbers, LARGEST_NUMBER, Path(path), "STEP PNG")
     if classes.size and not 0 <= int(classes.min()) <= int(classes.max()) <= VOID:
         raise DataError(f"{path} would need the class {int(classes.max())}, but a STEP PNG holds 0 to {VOID}.")
-    rgb = np.stack([classes, numbers // 256, numbers % 256], -1).astype(np.uint8)
-    with atomic_path(path) as temporary:
-        Image.fromarray(rgb).save(temporary)
+    save_png(path, np.stack([classes, numbers // 256, numbers % 256], -1).astype(np.uint8))
 
 
 def _find_frames(root: Path, split: str) -> list[FrameFiles]:
@@ -114,7 +116,7 @@ def _find_frames(root: Path, split: str) -> list[FrameFiles]:
     found = []
     for clip, frames in clips.items():
         if labelled:
-            _same_frames(images / clip, frames.keys(), truths / clip, masks.get(clip, {}).keys())
+            refuse_lonely(images / clip, frames, truths / clip, masks.get(clip, {}))
         for number, name in frames.items():
             truth = truths / masks[clip][number] if labelled else None
             found.append(FrameFiles(clip, number, images / name, truth))
@@ -127,7 +129,7 @@ def _flat_frames(folder: Path, split: str) -> list[FrameFiles]:
     images = {name.removesuffix(_FLAT_IMAGE) for name in names if name.endswith(_FLAT_IMAGE)}
     truths = {name.removesuffix(_FLAT_TRUTH) for name in names if name.endswith(_FLAT_TRUTH)}
     if images and split != "test":
-        _same_frames(folder, images, folder, truths)
+        refuse_lonely(folder, images, folder, truths)
     found = []
     for stem in images or truths:  # evaluation needs no images
         clip, _, number = stem.partition("_")
@@ -136,15 +138,3 @@ def _flat_frames(folder: Path, split: str) -> list[FrameFiles]:
         image = folder / f"{stem}{_FLAT_IMAGE}" if images else None
         found.append(FrameFiles(clip, int(number), image, folder / f"{stem}{_FLAT_TRUTH}" if stem in truths else None))
     return found
-
-
-def _same_frames(images: Path, of_images: Iterable[int | str], truths: Path, of_truths: Iterable[int | str]) -> None:
-    """Refuses images without a PNG and PNGs without an image."""
-    first, second = set(of_images), set(of_truths)
-    for frames, has, lacks, what in (
-        (first - second, images, truths, "PNG"),
-        (second - first, truths, images, "image"),
-    ):
-        if frames:
-            some = name_some(sorted(frames, key=str))
-            raise DataError(f"{has} has the frame {some}, for which {lacks} has no {what}; copy the data set again.")

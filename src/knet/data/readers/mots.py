@@ -6,7 +6,7 @@ do not count, which are void here. Source: www.vision.rwth-aachen.de/page/mots.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,6 @@ from knet.data.files.io import name_some, read_image_size
 from knet.data.files.masks import Rle, read_mask, unpack_mask
 from knet.data.readers.clips import NUMBERS, ClipReader, FrameFiles, frames_below
 from knet.errors import DataError
-from knet.files import atomic_path
 from knet.structures import Category, SegmentInfo
 
 IGNORED_CLASS = 10
@@ -82,8 +81,7 @@ class Mots(ClipReader):
             frames += [FrameFiles(text.stem, number, Path(str(images)) / name, text) for number, name in paths.items()]
         super().__init__(frames, categories, str(folder))
 
-    def _decode(self, index: int) -> tuple[np.ndarray, list[SegmentInfo]]:
-        frame = self._frames[index]
+    def _decode(self, frame: FrameFiles, truth: Path) -> tuple[np.ndarray, list[SegmentInfo]]:
         lines = self._lines.get((frame.clip, frame.number), [])
         if not lines:
             assert frame.image is not None  # frames without a line come from the images
@@ -93,7 +91,7 @@ class Mots(ClipReader):
         for line in lines:
             mask, label = unpack_mask(line.mask), self._labels[line.category]
             if mask.shape != id_map.shape or id_map[mask].any():
-                raise DataError(f"{frame.truth} has objects of frame {frame.number} that overlap or differ in size.")
+                raise DataError(f"{truth} has objects of frame {frame.number} that overlap or differ in size.")
             if label >= 0 and mask.any():
                 id_ = (label + 1) * NUMBERS + line.object
                 id_map[mask] = id_
@@ -125,17 +123,3 @@ def read_mots(path: Path) -> list[MotsLine]:
         mask = read_mask({"size": [height, width], "counts": parts[5]}, (height, width), where)
         lines.append(MotsLine(frame, object_, category, mask))
     return lines
-
-
-def write_mots(path: str | Path, lines: Iterable[MotsLine]) -> None:
-    """Writes a sequence's MOTS text.
-
-    Raises:
-        DataError: an object's number of more than 16 bits.
-        OutputError: the file cannot be written.
-    """
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for line in lines:
-            if not 0 <= line.object < NUMBERS:
-                raise DataError(f"{path} would need the object {line.object}; objects go up to {NUMBERS - 1}.")
-            file.write(f"{line}\n")

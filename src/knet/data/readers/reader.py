@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
-from knet.structures import Category, Sample
+import numpy as np
+
+from knet.errors import DataError
+from knet.structures import Category, Sample, SegmentInfo
 
 
 class Reader(Protocol):
@@ -21,3 +25,27 @@ class Reader(Protocol):
     def read(self, index: int) -> Sample:
         """Image, id map and segments."""
         ...
+
+
+def without_image(name: str, id_map: np.ndarray, segments: list[SegmentInfo]) -> Sample:
+    """The ground truth alone, with an empty image (0,0,3): evaluation needs no pixels."""
+    return Sample(name, np.zeros((0, 0, 3), np.uint8), id_map, segments)
+
+
+def with_image(truth: Sample, image: np.ndarray, path: Path | None, truth_path: Path | None) -> Sample:
+    """The ground truth with its image (H,W,3).
+
+    Raises:
+        DataError: they differ in size; the sentence names both files.
+    """
+    if truth.id_map.shape[-2:] != image.shape[:2]:
+        raise DataError(
+            f"{path} is {size_text(image.shape)} pixels but its ground truth ({truth_path}) is "
+            f"{size_text(truth.id_map.shape[-2:])}; they must be equal."
+        )
+    return Sample(truth.name, image, truth.id_map, truth.segments)
+
+
+def size_text(shape: tuple[int, ...]) -> str:
+    """Width and height as people write them, of (height, width, ...)."""
+    return f"{shape[1]}x{shape[0]}"

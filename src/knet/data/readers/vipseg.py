@@ -10,18 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from knet.data.categories import load_table
-from knet.data.files.io import name_some, read_labels
-from knet.data.readers.clips import ClipReader, FrameFiles, check_numbers, frames_below, look_up, make_id_map
+from knet.data.readers.clips import ClipReader, FrameFiles, frames_below, refuse_lonely
+from knet.data.readers.numbered_png import NumberedPng
 from knet.errors import DataError
-from knet.files import atomic_path
 from knet.structures import Category, SegmentInfo
 
-_OBJECTS = 100
-_FIRST_OBJECT = 125  # values from here on hold an object's number
-_STRAY = 200
+_MASKS = NumberedPng("VIPSeg mask", objects=100, shift=1, void=(0, 200))  # 200 is a stray value
+write_vipseg_png = _MASKS.write
 _IMAGE_FOLDERS = ("imgs", "images")
 
 
@@ -54,28 +51,16 @@ class VipSeg(ClipReader):
             numbers = of_images.get(video, of_masks.get(video))
             if numbers is None:
                 raise DataError(f"{root} has no folder of images or masks of {video}, which {split}.txt lists.")
-            lonely = sorted(numbers.keys() ^ of_masks.get(video, numbers).keys())
-            if lonely:
-                raise DataError(f"The video {video} of {root} has the frame {name_some(lonely)} as image or mask only.")
+            if images and video in of_masks:
+                refuse_lonely(images / video, numbers, masks / video, of_masks[video])
             for number in numbers:
                 image = images / of_images[video][number] if images and video in of_images else None
                 mask = masks / of_masks[video][number] if video in of_masks else None
                 frames.append(FrameFiles(video, number, image, mask))
         super().__init__(frames, categories, f"The split {split} of {root}")
-        values = {category.id + 1: label for label, category in enumerate(categories)}
-        things = {value: label for value, label in values.items() if categories[label].thing}
-        self._labels = (
-            {0: -1, _STRAY: -1}
-            | values
-            | {value * _OBJECTS + number: label for value, label in things.items() for number in range(_OBJECTS)}
-        )
 
-    def _decode(self, index: int) -> tuple[np.ndarray, list[SegmentInfo]]:
-        path = self._frames[index].truth
-        assert path is not None  # asked by read_truth
-        values = read_labels(path)
-        numbers = np.where(values >= _FIRST_OBJECT, values % _OBJECTS + 1, 0)
-        return make_id_map(look_up(values, self._labels, path), numbers, self.categories)
+    def _decode(self, frame: FrameFiles, truth: Path) -> tuple[np.ndarray, list[SegmentInfo]]:
+        return _MASKS.read(truth, self.categories)
 
 
 def read_video_list(path: Path) -> list[str]:
@@ -91,19 +76,3 @@ def read_video_list(path: Path) -> list[str]:
     if not names:
         raise DataError(f"The list of videos {path} is empty; it needs a video's name a line.")
     return names
-
-
-def write_vipseg_png(path: str | Path, labels: np.ndarray, numbers: np.ndarray, categories: Sequence[Category]) -> None:
-    """Writes a mask. (H,W) labels, -1 = void, (H,W) object numbers from 1 on for things, 0 = not told apart
-
-    Raises:
-        DataError: more than 100 objects of a class.
-        OutputError: the file cannot be written.
-    """
-    is_thing = np.array([category.thing for category in categories] + [False])  # the last is void's, label -1
-    value = np.array([category.id + 1 for category in categories] + [0])
-    told_apart = is_thing[labels] & (numbers > 0)
-    check_numbers(np.where(told_apart, numbers, 0), _OBJECTS, Path(path), "VIPSeg mask")
-    values = np.where(told_apart, value[labels] * _OBJECTS + numbers - 1, value[labels]).astype(np.uint16)
-    with atomic_path(path) as temporary:
-        Image.fromarray(values).save(temporary)

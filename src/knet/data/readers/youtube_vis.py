@@ -86,8 +86,7 @@ class YoutubeVis(ClipReader):
         """The file with the truth."""
         return self._json
 
-    def _decode(self, index: int) -> tuple[np.ndarray, list[SegmentInfo]]:
-        frame = self._frames[index]
+    def _decode(self, frame: FrameFiles, truth: Path) -> tuple[np.ndarray, list[SegmentInfo]]:
         video, place = self._places[frame.clip, frame.number]
         rles, segments = [], []
         for number, track in enumerate(video.tracks, 1):
