@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import json as jsonlib
-from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
+from knet.data.categories import package_table
 from knet.data.files.io import read_labels, values_in
 from knet.data.make.panoptic_writer import PanopticWriter, SegmentRow
 from knet.errors import DataError
 
 _ENDING = "_gtFine_instanceIds.png"
 _INSTANCES_FROM = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class _RawLabel:
-    """A class of the Cityscapes annotation, evaluated or not. `train_id` is 0..18, or 255 or -1 for void."""
-
-    id: int
-    train_id: int
-    name: str
-    supercategory: str
-    has_instances: int
-    ignore_in_eval: int
-    color: list[int]
 
 
 def instance_ids_to_panoptic(
@@ -52,7 +36,7 @@ def instance_ids_to_panoptic(
         DataError: no such files, an unreadable one, an unknown class in one, or an output that exists.
         OutputError: the output cannot be written.
     """
-    raw_labels = _raw_labels()
+    raw_labels = {row["id"]: row for row in package_table("cityscapes")["raw_labels"]}
     paths = sorted(Path(labels).rglob(f"*{_ENDING}"))
     if not paths:
         raise DataError(f"{labels} holds no *{_ENDING}; give a split of Cityscapes' gtFine, such as gtFine/val.")
@@ -64,29 +48,16 @@ def instance_ids_to_panoptic(
                 raw = raw_labels.get(value if value < _INSTANCES_FROM else value // _INSTANCES_FROM)
                 if raw is None:
                     raise DataError(f"{path} has the value {value}, which is no Cityscapes class; copy it again.")
-                if raw.ignore_in_eval:
+                if raw["ignore_in_eval"]:
                     id_map[id_map == value] = 0
                 else:
-                    crowd = value < _INSTANCES_FROM and bool(raw.has_instances)
-                    segments.append(SegmentRow(value, raw.train_id if train_ids else raw.id, crowd))
+                    crowd = value < _INSTANCES_FROM and bool(raw["has_instances"])
+                    segments.append(SegmentRow(value, raw["train_id" if train_ids else "id"], crowd))
             name = path.name.removesuffix(_ENDING)
             image = {"id": name, "file_name": f"{name}_gtFine_leftImg8bit.png"}
             writer.add(image, f"{name}_gtFine_panoptic.png", id_map, segments)
-        rows = [_category_row(raw, train_ids) for raw in raw_labels.values() if not raw.ignore_in_eval]
-        writer.finish(rows)
+        keys = {"id": "train_id" if train_ids else "id", "isthing": "has_instances"}
+        keys |= {key: key for key in ("name", "color", "supercategory")}
+        kept = [raw for raw in raw_labels.values() if not raw["ignore_in_eval"]]
+        writer.finish([{key: raw[source] for key, source in keys.items()} for raw in kept])
     return len(paths)
-
-
-def _raw_labels() -> dict[int, _RawLabel]:
-    text = (resources.files("knet.data") / "tables" / "cityscapes.json").read_text("utf-8")
-    return {row["id"]: _RawLabel(**row) for row in jsonlib.loads(text)["raw_labels"]}
-
-
-def _category_row(raw: _RawLabel, train_ids: bool) -> dict[str, Any]:
-    return {
-        "id": raw.train_id if train_ids else raw.id,
-        "name": raw.name,
-        "color": raw.color,
-        "supercategory": raw.supercategory,
-        "isthing": raw.has_instances,
-    }

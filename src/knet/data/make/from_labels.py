@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import ndimage
 from tqdm import tqdm
 
-from knet.data.categories import CategoryTable, as_table
+from knet.data.categories import CategoryTable, as_table, rows_for_json
 from knet.data.make.panoptic_writer import PanopticWriter, SegmentRow
 from knet.data.readers.label_folder import LabelFolder
 from knet.errors import ConfigError
@@ -98,7 +97,7 @@ def labels_to_panoptic(
             np.add.at(dropped, np.array(small, int), 1)
         note = NOTE_COMPONENTS if instances is None else NOTE_INSTANCES
         description = f"{note} Things of less than {minimum_area} pixels are void." if minimum_area else note
-        writer.finish([_category_row(category) for category in table.categories], {"description": description})
+        writer.finish(rows_for_json(table.categories), {"description": description})
     names = [category.name for category in table.categories]
     of_things = [label for label, thing in enumerate(things) if thing]
     return LabelConversion(
@@ -145,12 +144,3 @@ def split_segments(
         segments += [SegmentInfo(int(ids[part]), label, bool(crowd[part])) for part in np.flatnonzero(large)]
         dropped += [label] * int((~large).sum())
     return id_map, segments, dropped
-
-
-def _category_row(category: Category) -> dict[str, Any]:
-    return {
-        "id": category.id,
-        "name": category.name,
-        "isthing": int(category.thing),
-        "color": list(category.color),
-    }

@@ -126,7 +126,12 @@ def instances_to_panoptic(
             segments = [SegmentRow(id_, id_ // _INSTANCES) for id_ in ids if id_]
             writer.add({"id": stem, "file_name": image_of[stem]}, f"{stem}.png", id_map, segments)
         table = sorted(table_from_config(labels, "")["categories"], key=lambda row: row["id"])
-        writer.finish([_coco_row(row) for row in table])
+        rows = [
+            {key: row[key] for key in ("id", "name", "color")}
+            | {"isthing": int(row["thing"]), "supercategory": row["long_name"]}
+            for row in table
+        ]
+        writer.finish(rows)
     return len(names)
 
 
@@ -143,8 +148,3 @@ def _segment_ids(labels: Sequence[VistasLabel]) -> np.ndarray:
 
 def _mirror_name(name: str) -> str:
     return re.sub(r"(?<![a-z])(left|right)(?![a-z])", lambda match: _TURNED[match[0]], name)
-
-
-def _coco_row(row: dict[str, Any]) -> dict[str, Any]:
-    keys = {"id": row["id"], "name": row["name"], "isthing": int(row["thing"]), "color": row["color"]}
-    return {**keys, "supercategory": row["long_name"]}

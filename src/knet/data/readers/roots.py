@@ -69,10 +69,7 @@ def find_cityscapes(
         DataError: an unknown split, or a folder is missing; the sentence says where it comes from.
     """
     root = Path(root)
-    for split in splits:
-        if split not in CITYSCAPES_SPLITS:
-            known = ", ".join(CITYSCAPES_SPLITS)
-            raise DataError(f"Cityscapes has no labelled split {split!r}; choose from {known} (test has no labels).")
+    _check_splits("Cityscapes", splits, CITYSCAPES_SPLITS, "test")
     found = []
     for split in splits:
         panoptic = root / "gtFine" / (f"cityscapes_panoptic_{split}" + ("_trainId" if train_ids else ""))
@@ -94,10 +91,7 @@ def find_mapillary(
         DataError: an unknown split or version, or something is missing; the sentence says where it comes from.
     """
     root = Path(root)
-    for split in splits:
-        if split not in MAPILLARY_SPLITS:
-            known = ", ".join(MAPILLARY_SPLITS)
-            raise DataError(f"Mapillary has no labelled split {split!r}; choose from {known} (testing has no labels).")
+    _check_splits("Mapillary", splits, MAPILLARY_SPLITS, "testing")
     forms = [form for form in _MAPILLARY_FORMS if version in (None, form[0])]
     if not forms:
         raise DataError(f"There is no Mapillary Vistas version {version!r} here; choose 1.2 or 2.0.")
@@ -129,6 +123,13 @@ def unpaired_files(split: RootSplit) -> tuple[list[str], list[str]]:
     of_labels = {name.removesuffix(split.label_ending): name for name in label_stems(split).values()}
     lonely = sorted(of_labels.keys() - of_images.keys()), sorted(of_images.keys() - of_labels.keys())
     return [of_labels[stem] for stem in lonely[0]], [of_images[stem] for stem in lonely[1]]
+
+
+def _check_splits(name: str, splits: Sequence[str], known: Sequence[str], unlabelled: str) -> None:
+    wrong = next((split for split in splits if split not in known), None)
+    if wrong is not None:
+        choice = f"choose from {', '.join(known)} ({unlabelled} has no labels)"
+        raise DataError(f"{name} has no labelled split {wrong!r}; {choice}.")
 
 
 def _require(root: Path, folders: Sequence[Path], source: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch.utils.data import Dataset
 
 from knet.data.samples.batches import Batch, Draw, Item, collate
 from knet.data.samples.near_frames import ClipSource, NearFrames
@@ -18,20 +17,22 @@ from knet.structures import Target
 
 
 def collate_clips(clips: Sequence[Sequence[Item]]) -> Batch:
-    """Clips to a batch of their frames, those of a clip one after the other."""
+    """Makes a batch of the frames of clips; those of a clip follow each other."""
     return collate([item for clip in clips for item in clip])
 
 
-class ClipSet(Dataset[list[Item]]):
-    """Augmented clips, asked for by the `Draw`s of a `BatchPlan`. Any two calls are independent.
+class ClipSet(NearFrames):
+    """Augmented clips for the `Draw`s of a `BatchPlan`; frames come in their order. Any two calls are independent.
 
-    reader: a video data set · augmentation: the same for all frames; its window is chosen by the key frame · seed: of
-    the run · skip: as in `TrainingSet` · frames: of a clip · reach: how far frames may be from the key frame. Frames
-    come in their order in the video. Its length is the number of frames that can be a key. A clip whose key frame
-    shares no object with another frame is replaced.
+    A clip whose key frame shares no object with another frame is replaced.
+
+    Args:
+        reader, augmentation, seed, skip: see `NearFrames`.
+        frames: number of frames of a clip.
+        reach: how far frames may be from the key frame.
 
     Raises:
-        ConfigError: no frame has neighbours enough.
+        ConfigError: no frame has enough neighbours.
     """
 
     collate = staticmethod(collate_clips)
@@ -48,14 +49,7 @@ class ClipSet(Dataset[list[Item]]):
         if not 2 <= frames <= 2 * reach + 1:
             raise ConfigError(f"Clips of {frames} frames, up to {reach} from a key frame: give 2 to {2 * reach + 1}.")
         offsets = [offset for offset in range(-reach, reach + 1) if offset]
-        self._frames = NearFrames(reader, augmentation, seed, skip, offsets, frames - 1)
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def name(self, number: int) -> str:
-        """What the key frame of sample `number` is called in messages."""
-        return self._frames.name(number)
+        super().__init__(reader, augmentation, seed, skip, offsets, frames - 1)
 
     def __getitem__(self, draw: Draw) -> list[Item]:
         """An item for each frame. Their targets have equal `labels`; an object may have no pixel in some of them.
@@ -63,7 +57,7 @@ class ClipSet(Dataset[list[Item]]):
         Raises:
             DataError: as `NearFrames.draw`.
         """
-        found = self._frames.draw(draw, lambda frames: len(frames[0].segments) > 0)
+        found = self.draw(draw, lambda frames: len(frames[0].segments) > 0)
         order = sorted(range(len(found.frames)), key=lambda place: found.indices[place])
         frames = [found.frames[place] for place in order]
         targets = unite_targets(frames)
@@ -74,7 +68,7 @@ class ClipSet(Dataset[list[Item]]):
 
 
 def unite_targets(frames: Sequence[Augmented]) -> list[Target]:
-    """The frames' targets with one list of labels: of all segments in any of them, as they first come."""
+    """Gives the frames' targets one list of labels: those of all segments in any frame, in order of appearance."""
     order: dict[int, int] = {}
     labels: list[int] = []
     for frame in frames:

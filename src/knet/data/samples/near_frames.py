@@ -28,8 +28,13 @@ class ClipSource(Reader, Protocol):
 
 @dataclass(slots=True)
 class NearFramesDrawn:
-    """Augmented frames, the key frame first, their places in the data set, and the number of their clip in it;
-    `faults` as of an `Item`.
+    """Frames of a clip after augmentation.
+
+    Attributes:
+        frames: the key frame comes first.
+        indices: the frames' places in the data set.
+        clip: the number of their clip in the data set.
+        faults: as those of an `Item`.
     """
 
     frames: list[Augmented]
@@ -39,15 +44,19 @@ class NearFramesDrawn:
 
 
 class NearFrames:
-    """Draws a key frame's neighbours and augments them all alike.
+    """Draws a key frame's neighbours and augments them all alike; its length is the number of possible key frames.
 
-    reader: a video data set · augmentation: its window is chosen by the key frame · seed: of the run · skip: as in
-    `TrainingSet` · offsets: how many frames away neighbours may be · count: how many of those that exist are drawn,
-    each once · compatible: one offset for each frame, drawn for the whole run. Its length is the number of frames that
-    have neighbours enough.
+    Args:
+        reader: a video data set.
+        augmentation: the key frame decides on its window.
+        seed: of the run.
+        skip: as in `TrainingSet`.
+        offsets: how many frames away neighbours may be.
+        count: how many of the neighbours that exist are drawn, each once.
+        compatible: whether a frame's offset is drawn once for the whole run, as in Video K-Net's code.
 
     Raises:
-        ConfigError: no frame has, or an offset is 0.
+        ConfigError: no frame has enough neighbours, or an offset is 0.
     """
 
     def __init__(
@@ -76,15 +85,15 @@ class NearFrames:
         return len(self._choices)
 
     def name(self, number: int) -> str:
-        """What the key frame of choice `number` is called."""
+        """What the key frame of sample `number` is called in messages."""
         return self._reader.name(self._choices[number].key)
 
     def draw(self, draw: Draw, useful: Callable[[list[Augmented]], bool]) -> NearFramesDrawn:
-        """The frames of a draw, or of another key frame in its place where they are not `useful`.
+        """The frames of a draw, or those of another key frame where they are not `useful`.
 
         Raises:
-            DataError: frames or their truth cannot be read, nor can those to be taken in their place, or differ in
-                size; 100 in a row are not useful.
+            DataError: frames or their ground truth cannot be read or differ in size, more often than `skip` allows; or
+                100 draws in a row were of no use.
         """
         rng = np.random.default_rng([_FRAMES_STREAM, self._seed, draw.iteration, draw.position])
         faults: dict[str, str] = {}
@@ -113,7 +122,7 @@ class NearFrames:
         )
 
     def _has_common_object(self, samples: Sequence[Sample]) -> bool:
-        """Whether an object of the key frame, crowds apart, is in another frame: augmenting costs more than asking."""
+        """Whether another frame has an object of the key frame; asking first saves augmenting frames in vain."""
         objects = [
             {segment.id for segment in sample.segments if self.things[segment.label] and not segment.crowd}
             for sample in samples

@@ -1,7 +1,7 @@
 """Pairs of frames to learn tracking from: a key frame and a reference frame near it in the same clip.
 
-Both frames get the same augmentation, and it is known which objects they share. Source: Video K-Net's data sets of its
-official code (`ref_seq_index`), which draws each frame's reference once for a whole run; here it is drawn each time.
+Both frames get the same augmentation, and it is known which objects they share. Source: the data sets of Video K-Net's
+official code (`ref_seq_index`), which draw each frame's reference once for a whole run; here it is drawn each time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from knet.data.samples.batches import Batch, Draw, Item, collate
 from knet.data.samples.near_frames import ClipSource, NearFrames
@@ -24,8 +23,14 @@ OFFSETS = (-2, -1, 1, 2)
 
 @dataclass(slots=True)
 class PairItem:
-    """Two augmented frames. `matches` (T,) int64: for each segment of the key's target the same object's index in the
-    reference's target; -1 for objects that are not there, and for stuff. `clip`: its number in the data set.
+    """Two augmented frames.
+
+    Attributes:
+        key: the key frame.
+        reference: the other one.
+        matches: (T,) int64, for each segment of the key's target the index of the same object in the reference's
+            target; -1 for objects that are not there, and for stuff.
+        clip: the number of their clip in the data set.
     """
 
     key: Item
@@ -35,7 +40,7 @@ class PairItem:
 
 
 class PairTargets(NamedTuple):
-    """The targets of key and of reference frames, and the matches and clip of a `PairItem` for each pair."""
+    """The targets of key and reference frames, and each pair's `matches` and `clip` (see `PairItem`)."""
 
     key: list[Target]
     reference: list[Target]
@@ -45,7 +50,7 @@ class PairTargets(NamedTuple):
 
 @dataclass(slots=True)
 class PairBatch:
-    """The pairs of a process in an iteration: `key` and `reference` images in the same order, matches, clips."""
+    """The pairs of a process in an iteration: `key` and `reference` frames in the same order, matches, clips."""
 
     key: Batch
     reference: Batch
@@ -62,7 +67,7 @@ class PairBatch:
 
     @property
     def targets(self) -> PairTargets:
-        """What is to be found in both."""
+        """What a network should find in both."""
         return PairTargets(self.key.targets, self.reference.targets, self.matches, self.clips)
 
     @property
@@ -97,16 +102,17 @@ def collate_pairs(items: Sequence[PairItem]) -> PairBatch:
     return PairBatch(key, reference, [item.matches for item in items], [item.clip for item in items])
 
 
-class PairSet(Dataset[PairItem]):
-    """Augmented pairs of frames, asked for by the `Draw`s of a `BatchPlan`. Any two calls are independent.
+class PairSet(NearFrames):
+    """Augmented pairs of frames for the `Draw`s of a `BatchPlan`. Any two calls are independent.
 
-    reader: a video data set · augmentation: its window is chosen by the key frame · seed: of the run · skip: as in
-    `TrainingSet` · offsets: how many frames the reference may be away; one is drawn that exists · compatible: each
-    frame's offset is drawn once for the run, and frames where it leads out of the clip are left out, as in Video
-    K-Net's code. Its length, which a `BatchPlan` needs, is the number of frames that can be a key.
+    A pair that has no object in common after augmentation is replaced by that of another key frame, as in the official
+    code; after 100 in a row the data set is given up.
 
-    A pair without a common object after augmentation is replaced by that of another frame, as in the official code;
-    after 100 in a row the data set is given up.
+    Args:
+        reader, augmentation, seed, skip: see `NearFrames`.
+        offsets: how many frames away the reference may be; one that exists is drawn.
+        compatible: whether a frame's offset is drawn once for the run, and frames where it leads out of the clip are
+            left out, as in Video K-Net's code.
 
     Raises:
         ConfigError: no frame has a neighbour, or an offset is 0.
@@ -123,14 +129,7 @@ class PairSet(Dataset[PairItem]):
         offsets: Sequence[int] = OFFSETS,
         compatible: bool = False,
     ):
-        self._frames = NearFrames(reader, augmentation, seed, skip, offsets, 1, compatible)
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def name(self, number: int) -> str:
-        """What the key frame of sample `number` is called in messages."""
-        return self._frames.name(number)
+        super().__init__(reader, augmentation, seed, skip, offsets, 1, compatible)
 
     def __getitem__(self, draw: Draw) -> PairItem:
         """The pair.
@@ -138,8 +137,8 @@ class PairSet(Dataset[PairItem]):
         Raises:
             DataError: as `NearFrames.draw`; no pair with a common object was found.
         """
-        things = self._frames.things
-        found = self._frames.draw(draw, lambda frames: bool((match_objects(frames[0], frames[1], things) >= 0).any()))
+        things = self.things
+        found = self.draw(draw, lambda frames: bool((match_objects(frames[0], frames[1], things) >= 0).any()))
         key, reference = found.frames
         first = Item(key.image, key.target, draw.position, found.faults)
         second = Item(reference.image, reference.target, draw.position, {})

@@ -18,20 +18,19 @@ NEAREST = 1.5  # metres; what is nearer lies behind the ego vehicle's windscreen
 class Camera:
     """A level pinhole camera `eye` metres above a flat street: X to the right, Y up from the ground, Z ahead.
 
-    It stands `right` and `ahead` of where the world's X and Z are 0.
+    It stands `ahead` metres in front of where the world's Z is 0.
     """
 
     focal: float
     center: float
     horizon: float
     eye: float
-    right: float = 0.0
     ahead: float = 0.0
 
     def project(self, points: Sequence[tuple[float, float, float]]) -> np.ndarray:
         """(N,3) metres -> (N,2) pixels x, y. Points nearer than 1.5 m are moved to that distance."""
         x, y, z = np.asarray(points, float).T
-        x, z = x - self.right, np.maximum(z - self.ahead, NEAREST)
+        z = np.maximum(z - self.ahead, NEAREST)
         return np.stack([self.center + self.focal * x / z, self.horizon + self.focal * (self.eye - y) / z], 1)
 
 

@@ -10,21 +10,19 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from knet.data.categories import load_table
+from knet.data.categories import load_table, rows_for_json
 from knet.data.files.masks import Rle, pack_mask
 from knet.data.make.panoptic_writer import PanopticWriter, SegmentRow
 from knet.data.readers.cityscapes_vps import write_vps_png
 from knet.data.readers.kitti_step import VOID, write_step_png
 from knet.data.readers.vipseg import write_vipseg_png
 from knet.data.readers.youtube_vis import TrackToWrite, VideoToWrite, write_youtube_vis
-from knet.data.synthetic.layouts import whole_folder
+from knet.data.synthetic.layouts import save, whole_folder
 from knet.data.synthetic.moving import MovingFrame, draw_clip
 from knet.errors import ConfigError
 
-_JPEG_QUALITY = 92
 _MOST_FRAMES = 1000
 # What the kinds of a scene are called, where it is not as in the scene; None is void.
 _VIPSEG_NAMES = {
@@ -136,7 +134,7 @@ class _Step(_Layout):
         name = f"{clip:04d}/{frame:06d}.png"
         labels, numbers = self.maps(scene)
         values = np.array([*(category.id for category in self.categories), VOID])  # the last is void's, label -1
-        _save(scene.image, self.root / "images" / self.split / name)
+        save(scene.image, self.root / "images" / self.split / name)
         write_step_png(self.root / "panoptic_maps" / self.split / name, values[labels], numbers)
 
 
@@ -151,7 +149,7 @@ class _VipSeg(_Layout):
     def add(self, clip: int, frame: int, scene: MovingFrame) -> None:
         video = f"{clip}_{self.split}"
         self._videos[video] = None
-        _save(scene.image, self.root / "imgs" / video / f"{frame:08d}.jpg")
+        save(scene.image, self.root / "imgs" / video / f"{frame:08d}.jpg")
         write_vipseg_png(self.root / "panomasks" / video / f"{frame:08d}.png", *self.maps(scene), self.categories)
 
     def finish(self) -> None:
@@ -172,7 +170,7 @@ class _CityscapesVps(_Layout):
     def add(self, clip: int, frame: int, scene: MovingFrame) -> None:
         stem = f"{clip:04d}_{frame:04d}_knetburg_{clip:06d}_{5 * frame:06d}"
         labels, numbers = self.maps(scene)
-        _save(scene.image, self.root / self.split / "img" / f"{stem}_newImg8bit.png")
+        save(scene.image, self.root / self.split / "img" / f"{stem}_newImg8bit.png")
         write_vps_png(
             self.root / self.split / "panoptic_inst" / f"{stem}_final_mask.png", labels, numbers, self.categories
         )
@@ -186,11 +184,7 @@ class _CityscapesVps(_Layout):
         self._writer.add(image, f"{stem}_final_mask.png", ids, rows)
 
     def finish(self) -> None:
-        rows = [
-            {"id": c.id, "name": c.name, "isthing": int(c.thing), "color": list(c.color), "supercategory": ""}
-            for c in sorted(self.categories, key=lambda category: category.id)
-        ]
-        self._writer.finish(rows)
+        self._writer.finish(rows_for_json(sorted(self.categories, key=lambda category: category.id)))
         self._open.close()
 
 
@@ -208,7 +202,7 @@ class _YoutubeVis(_Layout):
     def add(self, clip: int, frame: int, scene: MovingFrame) -> None:
         video = f"{clip:010x}"
         name = f"{video}/{5 * frame:05d}.jpg"  # every fifth frame, as the real ones
-        _save(scene.image, self.root / self.split / "JPEGImages" / name)
+        save(scene.image, self.root / self.split / "JPEGImages" / name)
         self._files.setdefault(video, []).append(name)
         labels, numbers = self.maps(scene)
         self._size = labels.shape[0], labels.shape[1]
@@ -232,11 +226,6 @@ def _visible_tracks(scene: MovingFrame) -> dict[int, str]:
     """Track -> kind of what is seen in a frame."""
     numbers = np.unique(scene.numbers).tolist()
     return {int(scene.tracks[n]): scene.objects[n - 1].kind for n in numbers if scene.tracks[n]}
-
-
-def _save(image: np.ndarray, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path, quality=_JPEG_QUALITY)  # a PNG has no quality
 
 
 _LAYOUTS: dict[str, type[_Layout]] = {

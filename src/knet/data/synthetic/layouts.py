@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from knet.data.categories import package_table
 from knet.data.synthetic.street import StreetScene, draw_street
 from knet.errors import ConfigError, DataError
 from knet.files import cannot_write
@@ -108,10 +108,10 @@ def _write_cityscapes(root: Path, split: str, index: int, scene: StreetScene) ->
     cities = _CITIES[split]
     city = cities[index % len(cities)]
     stem = f"{city}_{index // len(cities):06d}_{_FRAME:06d}"
-    _save(Image.fromarray(scene.image), root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png")
+    save(scene.image, root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png")
     if split == "test":
         return
-    raw_labels = {row["name"]: row for row in _package_table("cityscapes")["raw_labels"]}
+    raw_labels = {row["name"]: row for row in package_table("cityscapes")["raw_labels"]}
     values = np.zeros(len(scene.objects) + 1, np.uint16)
     counted: Counter[str] = Counter()
     for number in np.unique(scene.numbers).tolist():
@@ -127,15 +127,15 @@ def _write_cityscapes(root: Path, split: str, index: int, scene: StreetScene) ->
     for row in raw_labels.values():
         train_ids[row["id"]] = row["train_id"] % 256  # -1 (license plate, never painted) would be 255
     folder = root / "gtFine" / split / city
-    _save(Image.fromarray(instances), folder / f"{stem}_gtFine_instanceIds.png")
-    _save(Image.fromarray(label_ids.astype(np.uint8)), folder / f"{stem}_gtFine_labelIds.png")
-    _save(Image.fromarray(train_ids[label_ids]), folder / f"{stem}_gtFine_labelTrainIds.png")
+    save(instances, folder / f"{stem}_gtFine_instanceIds.png")
+    save(label_ids.astype(np.uint8), folder / f"{stem}_gtFine_labelIds.png")
+    save(train_ids[label_ids], folder / f"{stem}_gtFine_labelTrainIds.png")
 
 
 def _write_mapillary(root: Path, split: str, index: int, scene: StreetScene) -> None:
     stem = f"knet{split[0]}{index:017d}"  # 22 characters, as the real names have
-    _save(Image.fromarray(scene.image), root / split / "images" / f"{stem}.jpg", quality=_JPEG_QUALITY)
-    table = _package_table("mapillary")
+    save(scene.image, root / split / "images" / f"{stem}.jpg")
+    table = package_table("mapillary")
     rows = {row["name"]: row for row in table["categories"]}
     values = np.full(len(scene.objects) + 1, table["void_id"] * _VISTAS_INSTANCES, np.uint16)
     counted: Counter[int] = Counter()
@@ -148,15 +148,14 @@ def _write_mapillary(root: Path, split: str, index: int, scene: StreetScene) -> 
             values[number] = label * _VISTAS_INSTANCES + (counted[label] if row["thing"] else 0)
             counted[label] += 1
     instances = values[scene.numbers]
-    labels = Image.fromarray((instances // _VISTAS_INSTANCES).astype(np.uint8))
-    labels.putpalette(np.array(_vistas_colors(table), np.uint8).tobytes())
-    _save(Image.fromarray(instances), root / split / "instances" / f"{stem}.png")
-    _save(labels, root / split / "labels" / f"{stem}.png")
+    labels = (instances // _VISTAS_INSTANCES).astype(np.uint8)
+    save(instances, root / split / "instances" / f"{stem}.png")
+    save(labels, root / split / "labels" / f"{stem}.png", _vistas_colors(table))
 
 
 def _write_vistas_config(root: Path) -> None:
     """config.json as it comes with the v1.2 download."""
-    table = _package_table("mapillary")
+    table = package_table("mapillary")
     by_value = {row["label_value"]: row for row in table["categories"]}
     labels = []
     for value, color in enumerate(_vistas_colors(table)):
@@ -178,17 +177,16 @@ def _vistas_colors(table: dict[str, Any]) -> list[list[int]]:
     return [colors.get(value, [0, 0, 0]) for value in range(table["void_id"] + 1)]
 
 
-def _package_table(name: str) -> dict[str, Any]:
-    return jsonlib.loads((resources.files("knet.data") / "tables" / f"{name}.json").read_text("utf-8"))
-
-
-def _save(picture: Image.Image, path: Path, **options: Any) -> None:
+def save(pixels: np.ndarray, path: Path, colors: list[list[int]] | None = None) -> None:
+    """Writes a picture, or a PNG of indices into colours, in the format of the path's ending."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path, **options)
+    picture = Image.fromarray(pixels)
+    if colors is not None:
+        picture.putpalette(np.array(colors, np.uint8).tobytes())
+    picture.save(path, quality=_JPEG_QUALITY)  # a PNG has no quality
 
 
 _LAYOUTS: dict[str, tuple[tuple[str, ...], _Writer, Callable[[Path], None]]] = {
     "cityscapes": (("train", "val", "test"), _write_cityscapes, lambda root: None),
     "mapillary": (("training", "validation"), _write_mapillary, _write_vistas_config),
 }
-LAYOUTS = tuple(_LAYOUTS)
