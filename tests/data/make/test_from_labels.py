@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -271,7 +272,9 @@ def test_a_failed_conversion_leaves_nothing(folders: tuple[Path, Path], tmp_path
     with pytest.raises(DataError, match=r"a\.png has the pixel value 77"):
         labels_to_panoptic(*folders, out, "camvid", progress=False)
     assert list(out.iterdir()) == []
-    made = labels_to_panoptic(*folders, out, "camvid", void=77, progress=False)
+    camvid = load_table("camvid")
+    table = replace(camvid, void_values=camvid.void_values | {77})
+    made = labels_to_panoptic(*folders, out, table, progress=False)
     before = made.json.read_bytes()
     with pytest.raises(DataError, match="77"):
         labels_to_panoptic(*folders, out, "camvid", overwrite=True, progress=False)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 from tiny_panoptic import HEIGHT, WIDTH, TinyPanoptic, write_ids
 
+from knet.data.categories import as_table
 from knet.data.files.id_cache import IdCache
 from knet.data.readers.coco_panoptic import CocoPanoptic
 from knet.data.readers.label_folder import LabelFolder
@@ -203,16 +205,17 @@ def test_label_folder(tmp_path: Path, kind: str) -> None:
 
 
 def test_label_folder_with_plain_rows_reads_ids(tmp_path: Path) -> None:
-    reader = LabelFolder(*write_labels(tmp_path, np.array([[8, 3, 300]]), "I;16"), (ROAD, CAR), void=300)
-    assert reader.read_label_map(0).tolist() == [[1, 0, -1]]
+    table = as_table((ROAD, CAR))
+    assert LabelFolder(*write_labels(tmp_path, np.array([[8, 3]])), table).read_label_map(0).tolist() == [[1, 0]]
+    files = write_labels(tmp_path, np.array([[8, 3, 300]]), "I;16")
+    with_void = replace(table, void_values=frozenset({300}))
+    assert LabelFolder(*files, with_void).read_label_map(0).tolist() == [[1, 0, -1]]
 
 
 def test_label_folder_refuses(tmp_path: Path) -> None:
     images, labels = write_labels(tmp_path, LABELS)
     with pytest.raises(DataError, match=r"a\.png has the pixel value 0, 2, 10 and 1 more"):
         LabelFolder(images, labels, (ROAD, CAR)).read(0)
-    with pytest.raises(DataError, match="3 cannot mean void"):
-        LabelFolder(images, labels, (ROAD, CAR), void=3)
     Image.new("RGB", (4, 2)).save(images / "a.jpg")
     with pytest.raises(DataError, match=r"3x2 pixels but its image .* is 4x2"):
         LabelFolder(images, labels, "camvid").read(0)

@@ -1,8 +1,8 @@
-"""Makes a panoptic data set out of label PNGs and, where there are some, instance PNGs.
+"""Makes a panoptic data set from label PNGs and, where there are some, instance PNGs.
 
 Without instance PNGs the connected regions of a class stand for its objects: two cars that touch become one segment, a
-car behind a pole two. Results measured on such data say so little about telling objects apart that every file made in
-that way says what its segments are.
+car behind a pole two. Results on such data say little about telling objects apart, so every JSON made in this way notes
+what its segments are.
 """
 
 from __future__ import annotations
@@ -34,9 +34,15 @@ SMALLEST_COMPONENT = 20
 
 @dataclass(frozen=True, slots=True)
 class LabelConversion:
-    """What `labels_to_panoptic` made; `note` says what its thing segments are.
+    """What `labels_to_panoptic` made.
 
-    By class name: `segments`, of these `crowds` are crowd regions; `dropped` objects were too small.
+    Attributes:
+        json, masks: what was written.
+        images: their number.
+        segments: how many there are of each class, by its name.
+        crowds: how many of these are crowd regions, for things.
+        dropped: how many objects were too small, for things.
+        note: what the segments of things are.
     """
 
     json: Path
@@ -55,7 +61,6 @@ def labels_to_panoptic(
     categories: str | Path | CategoryTable | Sequence[Category],
     *,
     instances: str | Path | None = None,
-    void: int | Sequence[int] | None = None,
     minimum_area: int | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -63,11 +68,18 @@ def labels_to_panoptic(
     """Writes output/panoptic.json and output/panoptic/*.png (COCO panoptic); images stay in place.
 
     A stuff class becomes one segment. A thing class becomes one segment for each number in the image's instance PNG,
-    number 0 a crowd region; without `instances`, one for each 8-connected component. Objects of less than
-    `minimum_area` pixels become void (None: 20, or 0 with `instances`: what was annotated is kept). `LabelFolder` says
-    how the PNGs are read. Segment ids count 1, 2, ... in label order, then by instance number, or in reading order of
-    the components' first pixels, so the same input always gives the same files. Everything is written under a
-    temporary name first: a conversion that is interrupted leaves nothing that looks finished.
+    where 0 is a crowd region, or one for each 8-connected component. Segment ids count 1, 2, ... in label order, then
+    by instance number, or in reading order of the components' first pixels, so the same input always gives the same
+    files. A conversion that is interrupted leaves nothing that looks finished.
+
+    Args:
+        images, labels, instances: folders of files that `LabelFolder` reads.
+        output: folder to write to.
+        categories: a class table, its name or its file.
+        minimum_area: smaller objects become void, in pixels; None: 20, or 0 with `instances`, since what was annotated
+            is kept.
+        overwrite: whether to replace an output that exists.
+        progress: whether to show a progress bar on a terminal.
 
     Raises:
         DataError: images, labels and instances do not fit together, or the output exists and `overwrite` is off.
@@ -79,7 +91,7 @@ def labels_to_panoptic(
     if minimum_area < 0:
         raise ConfigError(f"minimum_area is {minimum_area}; give a number of pixels, 0 to keep every object.")
     table = as_table(categories)
-    reader = LabelFolder(images, labels, table, void, instances)
+    reader = LabelFolder(images, labels, table, instances)
     things = [category.thing for category in table.categories]
     counts, crowds, dropped = (np.zeros(len(things), int) for _ in range(3))
     target = Path(output)
@@ -114,12 +126,18 @@ def labels_to_panoptic(
 def split_segments(
     label_map: np.ndarray, things: Sequence[bool], minimum_area: int, instance_map: np.ndarray | None = None
 ) -> tuple[np.ndarray, list[SegmentInfo], list[int]]:
-    """Segments of one label map: one for each stuff class, one for each object of a thing class.
+    """Makes segments of a label map: one for each stuff class, one for each object of a thing class.
 
-    (H,W) int32 labels, -1 = void, (H,W) int32 numbers of objects -> id map (H,W) int32 with 0 = void · its segments ·
-    the labels of the objects dropped for being smaller than `minimum_area` pixels. `things[label]` tells things from
-    stuff. Pixels are of one object if class and number are equal, also when they do not touch; number 0 makes a crowd
-    region, of any size. Without numbers each 8-connected component is an object.
+    (H,W) int32 labels, -1 = void, (H,W) int32 numbers of objects -> id map (H,W) int32, 0 = void, and its segments
+
+    Args:
+        things: whether each label is a thing.
+        minimum_area: objects of fewer pixels are dropped.
+        instance_map: pixels of equal class and number are one object, also where they do not touch; the number 0 makes
+            a crowd region of any size. Without numbers each 8-connected component is an object.
+
+    Returns:
+        The id map, its segments, and the labels of the objects that were dropped.
     """
     id_map = np.zeros(label_map.shape, np.int32)
     segments: list[SegmentInfo] = []

@@ -22,11 +22,12 @@ from knet.structures import Category, SegmentInfo
 class ClipFolder(ClipReader):
     """Clips of one's own.
 
-    images, labels, instances: folders with a folder for each clip, whose files pair up by name · categories: a class
-    table, its name or file · void: pixel value(s) of labels that mean void, beside those that the table names.
-
     A label PNG says the class of each pixel (the table's values, or its colours). An instance PNG numbers the objects:
     the same number in all frames of the clip; 0 = not told apart, which makes a region of a thing's class a crowd.
+
+    Args:
+        images, labels, instances: folders with a folder for each clip, whose files pair up by name.
+        categories: a class table, its name or its file.
 
     Raises:
         DataError: a folder is missing or empty, files do not pair up, or a frame has no clip or number.
@@ -38,9 +39,8 @@ class ClipFolder(ClipReader):
         labels: str | Path,
         instances: str | Path,
         categories: str | Path | CategoryTable | Sequence[Category],
-        void: int | Sequence[int] | None = None,
     ):
-        self._pictures = LabelFolder(images, labels, categories, void, instances)
+        self._pictures = LabelFolder(images, labels, categories, instances)
         self._instances = Path(instances)
         frames = []
         self._places: dict[tuple[str, int], int] = {}

@@ -1,4 +1,4 @@
-"""Reads images with label PNGs: a number or a colour a pixel says the class; a second PNG may tell objects apart."""
+"""Reads images with label PNGs, whose pixels name classes by number or colour; a second PNG may tell objects apart."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from knet.data.files.io import (
     values_in,
     without_ending,
 )
+from knet.data.readers.reader import size_text
 from knet.errors import DataError
 from knet.structures import Category, Sample, SegmentInfo
 
@@ -36,14 +37,17 @@ class _Files(NamedTuple):
 
 
 class LabelFolder:
-    """Images and label PNGs of equal relative path but for the ending, and instance PNGs where `instances` is given.
+    """Images with label PNGs, and instance PNGs, of the same relative path but for the ending.
 
     A label PNG has one channel (8-bit index or palette, 16-bit) with the table's label values, or is RGB in the
-    colours of the table, where black means void unless a class is black. The values of an instance PNG (one channel,
-    or RGB: each colour is a number) tell the objects of an image apart.
+    table's colours, where black means void unless a class is black. The values of an instance PNG (one channel, or
+    RGB: each colour is a number) tell the objects of an image apart. Every sample has one segment a class, whose id is
+    label + 1.
 
-    categories: a table, its name or file; plain rows mean that the pixels hold category ids · void: pixel value(s)
-    that mean void, beside those that the table names. Every sample has one segment a class, id = label + 1.
+    Args:
+        images, labels: folders.
+        categories: a class table, its name or its file; with plain rows the pixels hold category ids.
+        instances: a third folder, None where there is none.
 
     Raises:
         DataError: a folder is missing or empty, its files do not pair up with the others', or labels are JPEGs.
@@ -54,15 +58,15 @@ class LabelFolder:
         images: str | Path,
         labels: str | Path,
         categories: str | Path | CategoryTable | Sequence[Category],
-        void: int | Sequence[int] | None = None,
         instances: str | Path | None = None,
     ):
         self._images, self._labels = Path(images), Path(labels)
         self._instances = None if instances is None else Path(instances)
         table = as_table(categories)
         self.categories = table.categories
-        given = () if void is None else (void,) if isinstance(void, int) else tuple(void)
-        self._to_label = self._lookup(table, table.void_values | set(given))
+        self._to_label = np.full(max(*table.label_values, *table.void_values, 255) + 1, _UNKNOWN, np.int32)
+        self._to_label[list(table.void_values)] = -1
+        self._to_label[list(table.label_values)] = np.arange(len(table.label_values))
         self._color_labels: dict[int, int] | None = None  # made for the first label PNG in colours
         self._files = self._match()
 
@@ -78,7 +82,7 @@ class LabelFolder:
         return self._files[index].image
 
     def read(self, index: int) -> Sample:
-        """Image number `index` with one segment for each class in it.
+        """Reads image number `index` with one segment for each class in it.
 
         Raises:
             DataError: as `read_label_map`, or the image cannot be read.
@@ -90,7 +94,7 @@ class LabelFolder:
         return Sample(self._files[index].name, image, id_map, segments)
 
     def read_label_map(self, index: int) -> np.ndarray:
-        """(H,W) int32 labels 0 .. K-1, -1 = void, of the same size as the image.
+        """Reads the labels of an image. -> (H,W) int32 0 .. K-1, -1 = void, of the image's size
 
         Raises:
             DataError: a file cannot be read, sizes differ, or a pixel's value or colour is neither a class nor void.
@@ -105,12 +109,12 @@ class LabelFolder:
         if unknown:
             raise DataError(
                 f"{path} has the pixel value {name_some(unknown)}, which is neither a class of the table nor void; "
-                "choose the table that belongs to these labels or say which values are void."
+                "choose the table that belongs to these labels, or add the value to its void_id."
             )
         return self._to_label[values]
 
     def read_instance_map(self, index: int) -> np.ndarray | None:
-        """(H,W) int32 numbers of the objects, 0 = not told apart, of the image's size; None without instance PNGs.
+        """Reads the objects' numbers. -> (H,W) int32, 0 = not told apart, of the image's size; None without such PNGs
 
         Colours count as R * 65536 + G * 256 + B.
 
@@ -129,8 +133,8 @@ class LabelFolder:
         size = read_image_size(image)
         if values.shape[:2] != size:
             raise DataError(
-                f"{path} is {values.shape[1]}x{values.shape[0]} pixels but its image {image} is "
-                f"{size[1]}x{size[0]}; they must be of equal size."
+                f"{path} is {size_text(values.shape)} pixels but its image {image} is "
+                f"{size_text(size)}; they must be of equal size."
             )
 
     def _labels_of_colors(self, colors: np.ndarray, path: Path) -> np.ndarray:
@@ -160,18 +164,6 @@ class LabelFolder:
                 )
         labels.setdefault(_BLACK, -1)
         return labels
-
-    def _lookup(self, table: CategoryTable, void: set[int] | frozenset[int]) -> np.ndarray:
-        both = sorted(void & set(table.label_values))
-        if both:
-            name = table.categories[table.label_values.index(both[0])].name
-            raise DataError(
-                f"The pixel value {both[0]} cannot mean void in {self._labels}: the class table has it for {name!r}."
-            )
-        to_label = np.full(max(*table.label_values, *void, 255) + 1, _UNKNOWN, np.int32)
-        to_label[list(void)] = -1
-        to_label[list(table.label_values)] = np.arange(len(table.label_values))
-        return to_label
 
     def _match(self) -> list[_Files]:
         images = _by_path(self._images)
