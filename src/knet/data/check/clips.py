@@ -1,4 +1,4 @@
-"""Looks through a whole video data set before a long training does, as `check.images` does for images."""
+"""Reads every frame of a video data set before a long training does, and reports all that is wrong at once."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_clip_root(
 
 
 def check_clips(reader: ClipReader, name: str, *, progress: bool = True) -> CheckReport:
-    """Reads every frame of a video data set and counts what is there: frames, classes, gaps, what cannot be read."""
+    """Counts what is in a video data set: frames, classes, gaps, and what cannot be read."""
     tally = Tally(reader.categories)
     for gap in reader.gaps():
         tally.notes.add("gap", gap.split(";")[0])

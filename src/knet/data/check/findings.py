@@ -1,4 +1,4 @@
-"""What a check of a data set can find, each with its fix, and the report that holds it."""
+"""What a check of a data set can find, with fixes, and the report."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ KINDS: dict[str, tuple[bool, str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something wrong, `count` times. `examples` are at most three; `line` says it all, with the fix."""
+    """Something wrong, `count` times, with at most three `examples`."""
 
     kind: str
     error: bool
@@ -57,7 +57,7 @@ class Finding:
 
     @property
     def line(self) -> str:
-        """The finding as one line of text."""
+        """The finding with its fix, as one line of text."""
         _, what, fix = KINDS[self.kind]
         rest = self.count - len(self.examples)
         more = f" and {rest} more" if rest else ""
@@ -67,7 +67,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class ClassCount:
-    """How often a class occurs. `segments` leaves `crowds` out; `share` is of all labelled pixels, 0..1."""
+    """How often a class occurs.
+
+    Attributes:
+        images: those with a segment of the class that is no crowd.
+        segments: without `crowds`.
+        share: of all labelled pixels, 0 to 1.
+    """
 
     id: int
     name: str
@@ -83,8 +89,10 @@ class ClassCount:
 class CheckReport:
     """What a data set holds and what is wrong with it.
 
-    Ranges are (smallest, largest), None where there is nothing; `sizes` are (height, width) pairs by area.
-    `void_share` is the share of pixels without a segment, 0..1.
+    Attributes:
+        void_share: share of the pixels without a segment, 0 to 1.
+        segment_ids, category_ids: the smallest and the largest, None where there is none.
+        sizes: (height, width) of the images of smallest and largest area.
     """
 
     name: str
@@ -109,14 +117,14 @@ class CheckReport:
 
 
 class Notes:
-    """Collects findings in bounded memory: a count and the first examples of each kind."""
+    """Collects findings in bounded memory: the number and the first examples of each of `KINDS`."""
 
     def __init__(self) -> None:
         self._counts = dict.fromkeys(KINDS, 0)
         self._examples: dict[str, list[str]] = {kind: [] for kind in KINDS}
 
     def add(self, kind: str, example: object) -> None:
-        """One more of a kind of `KINDS`."""
+        """Counts one more of a kind."""
         self._counts[kind] += 1
         if len(self._examples[kind]) < EXAMPLES:
             self._examples[kind].append(str(example))

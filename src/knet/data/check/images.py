@@ -1,7 +1,4 @@
-"""Looks through a whole data set before a long training does: reads every file, and reports all that is wrong at once.
-
-`CocoPanoptic` refuses a broken data set at its first mistake; a check goes on and counts them.
-"""
+"""Reads every file of a data set before a long training does, and reports all that is wrong at once."""
 
 from __future__ import annotations
 
@@ -42,13 +39,18 @@ def check_panoptic(
     name: str | None = None,
     progress: bool = True,
 ) -> CheckReport:
-    """Checks a data set in the COCO panoptic form, file by file.
+    """Checks a data set in the COCO panoptic form, file by file. Memory grows with the JSON only.
 
-    categories: the classes in label order, None takes those of the JSON · name: what the report is called, by default
-    the JSON's path. Memory does not grow with the number of pixels, only with the JSON.
+    Args:
+        images: folder of the images.
+        json: the panoptic JSON.
+        masks: folder of its PNGs.
+        categories: the classes in label order; None takes those of the JSON.
+        name: of the report; None takes the JSON's path.
+        progress: whether to show a progress bar on a terminal.
 
     Raises:
-        DataError: a folder does not exist. All else that is wrong is in the report.
+        DataError: a folder does not exist. Everything else that is wrong is in the report.
     """
     files = RootSplit(name or str(json), Path(images), Path(), Path(json), Path(masks), "", "")
     return _Check(files, categories, {}).run(progress)
@@ -64,7 +66,12 @@ def check_root(
 ) -> list[CheckReport]:
     """Checks the splits of a prepared Cityscapes or Mapillary Vistas folder, and that no raw label was forgotten.
 
-    version: of Mapillary Vistas, as in `find_mapillary`.
+    Args:
+        layout: "cityscapes" or "mapillary".
+        root: the folder of the data set.
+        splits: names of splits, None for all that have labels.
+        version: of Mapillary Vistas, see `find_mapillary`.
+        progress: whether to show a progress bar on a terminal.
 
     Raises:
         ConfigError: an unknown layout.
@@ -73,7 +80,7 @@ def check_root(
     if layout not in ROOTS:
         raise ConfigError(f"There is no data set layout {layout!r} to check; choose from {', '.join(ROOTS)}.")
     checks = []
-    digests: dict[bytes, str] = {}  # one for all splits: a picture of train in val spoils the figures
+    digests: dict[bytes, str] = {}  # for all splits together: a picture of train in val spoils the figures
     for split, categories in _prepared(layout, Path(root), splits, version):
         check = _Check(split, categories, digests)
         check.compare_labels()

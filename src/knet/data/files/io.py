@@ -1,4 +1,4 @@
-"""Opening the files of a data set: every failure becomes one sentence that names the file."""
+"""Opens the files of a data set; every failure becomes one sentence that names the file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.D
 
 
 def read_image(path: Path) -> np.ndarray:
-    """(H,W,3) uint8 RGB, turned upright where the camera noted an orientation (EXIF).
+    """Reads an image, upright where the camera noted an orientation (EXIF). -> (H,W,3) uint8 RGB
 
     Raises:
         DataError: the file is missing or no readable image.
@@ -40,7 +40,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_image_size(path: Path) -> tuple[int, int]:
-    """(height, width) of the upright image, from the file's head alone.
+    """Reads (height, width) of an image that `read_image` gives, from the file's head alone.
 
     Raises:
         DataError: the file is missing or no readable image.
@@ -57,7 +57,7 @@ def read_image_size(path: Path) -> tuple[int, int]:
 
 
 def read_ids(path: Path) -> np.ndarray:
-    """(H,W) int32 segment ids of a COCO panoptic PNG: R + 256 G + 65536 B, 0 = void; alpha does not count.
+    """Reads the segment ids of a COCO panoptic PNG. -> (H,W) int32 R + 256 G + 65536 B, 0 = void; alpha is ignored
 
     Raises:
         DataError: the file is missing, no readable PNG, or neither in RGB nor in RGBA, with 8 bits a channel.
@@ -79,7 +79,7 @@ def read_ids(path: Path) -> np.ndarray:
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """(H,W) int32 pixel values of a label PNG: 8-bit index or palette, or 16-bit.
+    """Reads the pixel values of a label PNG: 8-bit index or palette, or 16-bit. -> (H,W) int32
 
     Raises:
         DataError: the file is missing, no readable PNG, or a colour picture.
@@ -91,7 +91,7 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def read_labels_or_colors(path: Path) -> np.ndarray:
-    """(H,W) int32 pixel values of a label PNG as `read_labels`, or (H,W,3) uint8 of one in RGB; alpha is left out.
+    """Reads a label PNG as `read_labels`, or one in RGB without its alpha. -> (H,W) int32 or (H,W,3) uint8
 
     Raises:
         DataError: the file is missing, no readable PNG, or neither numbers nor RGB.
@@ -126,10 +126,10 @@ def read_gray(path: Path) -> np.ndarray:
 
 
 def refuse_deep_colors(file: Image.Image, path: Path) -> None:
-    """Refuses an open picture, not yet decoded, whose channels have 16 bits: Pillow keeps only the upper half of each.
+    """Refuses an open picture, not yet decoded, with 16 bits a channel: Pillow keeps only the upper half of each.
 
     Raises:
-        DataError: it is such a picture.
+        DataError: the picture is of that kind.
     """
     if any(";16" in str(tile[3]) for tile in getattr(file, "tile", ()) if file.mode in {"RGB", "RGBA"}):
         raise DataError(
@@ -138,7 +138,7 @@ def refuse_deep_colors(file: Image.Image, path: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+    """Reads a JSON file.
 
     Raises:
         DataError: the file is missing or broken.
@@ -160,9 +160,9 @@ def save_png(path: str | Path, pixels: np.ndarray) -> None:
 
 
 def list_images(folder: Path) -> list[str]:
-    """Paths of all images below a folder, relative to it, with forward slashes, sorted. Links are followed.
+    """Lists all images below a folder: paths relative to it, with forward slashes, sorted. Links are followed.
 
-    One walk over the folder is much cheaper on a network disk than asking for each file of a large data set.
+    On a network disk, one walk over the folder is much cheaper than asking for each file of a large data set.
 
     Raises:
         DataError: the folder does not exist.
@@ -189,14 +189,14 @@ def name_some(names: Iterable[object], most: int = 3) -> str:
 
 
 def without_ending(name: str) -> str:
-    """A relative path without the file ending: "aachen/a.png" -> "aachen/a"."""
+    """Takes the ending off a relative path: "aachen/a.png" -> "aachen/a"."""
     return PurePosixPath(name).with_suffix("").as_posix()
 
 
 def values_in(map_: np.ndarray) -> np.ndarray:
-    """The different values of an (H,W) integer map, ascending.
+    """The distinct values of an (H,W) integer map, ascending.
 
-    Sorts only one value for each run of equal neighbours: label maps have long runs, so this is several times faster
+    Only one value of each run of equal neighbours is sorted. Label maps have long runs, so this is several times faster
     than sorting all pixels.
     """
     flat = map_.ravel()
@@ -207,7 +207,7 @@ def values_in(map_: np.ndarray) -> np.ndarray:
 
 
 def areas_in(map_: np.ndarray) -> dict[int, int]:
-    """The different values of an (H,W) integer map with their numbers of pixels, ascending; from runs, as above."""
+    """The distinct values of an (H,W) integer map, ascending, with their numbers of pixels; from runs, as above."""
     flat = map_.ravel()
     if flat.size == 0:
         return {}

@@ -1,7 +1,7 @@
 """Masks as COCO's JSON files hold them: polygons, or the lengths of runs (RLE), as numbers or packed into a text.
 
-All forms become one here, the packed RLE: `{"size": [height, width], "counts": bytes}`. Runs go down the columns and
-start with background. The pixels are those of pycocotools, whose successor faster-coco-eval does the work.
+All forms become packed RLE here: `{"size": [height, width], "counts": bytes}`. Runs go down the columns and start with
+background. The pixels are those of pycocotools, whose successor faster-coco-eval does the work.
 """
 
 from __future__ import annotations
@@ -22,39 +22,44 @@ FARTHEST = 100_000.0  # pixels; drawing a polygon costs memory in proportion to 
 
 
 def pack_mask(mask: np.ndarray) -> Rle:
-    """(H,W) bool or integer, not 0 = object -> packed RLE"""
+    """Packs a mask. (H,W) bool or integer, not 0 = object -> packed RLE"""
     return masks.encode(np.asfortranarray(mask != 0, np.uint8))
 
 
 def unpack_mask(rle: Rle) -> np.ndarray:
-    """Packed RLE -> (H,W) bool"""
+    """Unpacks a mask. Packed RLE -> (H,W) bool"""
     return masks.decode(rle).astype(bool)
 
 
 def run_lengths(rle: Rle) -> list[int]:
-    """The lengths of the runs of a packed RLE: what `counts` is in files that do not pack it."""
+    """The lengths of the runs of a packed RLE: `counts` in files that do not pack it."""
     return [int(length) for length in runs.toUncompressedRLE([rle])[0]["counts"]]
 
 
 def mask_area(rle: Rle) -> int:
-    """Number of pixels."""
+    """The number of pixels of a packed mask."""
     return int(masks.area(rle))
 
 
 def mask_box(rle: Rle) -> list[float]:
-    """[left, top, width, height] in pixels; all 0 for an empty mask."""
+    """The box [left, top, width, height] of a packed mask in pixels; all 0 if it is empty."""
     return masks.toBbox(rle).tolist()
 
 
 def read_mask(segmentation: object, size: tuple[int, int], where: str) -> Rle:
-    """A mask in any of COCO's forms, or as an (H,W) array, as packed RLE of an image of `size` (height, width).
+    """Packs a mask that comes in any of COCO's forms or as an (H,W) array of bool or integers.
 
     A polygon of fewer than three corners covers no pixel, nor does a list without polygons; what lies outside the
     image is cut off.
 
+    Args:
+        segmentation: the mask.
+        size: (height, width) of the image.
+        where: begins the sentences of errors.
+
     Raises:
         DataError: no such form, RLE of another size or with a wrong sum of runs, corners that are no numbers or lie
-            absurdly far out. `where` begins the sentence.
+            absurdly far out.
     """
     if isinstance(segmentation, np.ndarray):
         if segmentation.shape != size or segmentation.dtype.kind not in "biu":

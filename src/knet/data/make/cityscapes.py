@@ -24,13 +24,22 @@ def instance_ids_to_panoptic(
     overwrite: bool = False,
     progress: bool = True,
 ) -> int:
-    """Writes a COCO panoptic JSON and a folder of PNGs from every "*_gtFine_instanceIds.png"; gives the image count.
+    """Writes a COCO panoptic JSON and a folder of PNGs from every "*_gtFine_instanceIds.png".
 
-    labels: the folder of a split (gtFine/val) with its city folders · train_ids: category ids 0..18 in place of the
-    raw 7..33. Segment ids are the values of the instance PNG either way: class * 1000 + number for objects, the plain
-    class for stuff and for groups of objects, which become crowds. Classes that are not evaluated become void.
-    Like the official script (createPanopticImgs of cityscapesScripts) this names images "..._gtFine_leftImg8bit.png",
-    which no file is called; `CocoPanoptic` finds the real ones.
+    Segment ids are the values of the instance PNG: class * 1000 + number for objects, the plain class for stuff and for
+    groups of objects, which become crowds. Classes that are not evaluated become void. Like the official script
+    (createPanopticImgs of cityscapesScripts) this names images "..._gtFine_leftImg8bit.png", though no file is called
+    so; `ImageFinder` finds the real ones.
+
+    Args:
+        labels: the folder of a split (gtFine/val) with its city folders.
+        json, masks: what to write.
+        train_ids: whether category ids are 0..18 instead of the raw 7..33.
+        overwrite: whether to replace what exists.
+        progress: whether to show a progress bar on a terminal.
+
+    Returns:
+        The number of images.
 
     Raises:
         DataError: no such files, an unreadable one, an unknown class in one, or an output that exists.

@@ -32,7 +32,7 @@ class VistasLabel:
 
 
 def read_config(path: str | Path) -> list[VistasLabel]:
-    """The classes of a config file of Mapillary Vistas (any version), in the order of their pixel values.
+    """Reads the classes of a config file of Mapillary Vistas (any version), in the order of their pixel values.
 
     Raises:
         DataError: the file is missing, broken or no such config.
@@ -60,10 +60,10 @@ def read_config(path: str | Path) -> list[VistasLabel]:
 
 
 def table_from_config(labels: Sequence[VistasLabel], version: str) -> dict[str, Any]:
-    """A class table (the content of a file for `load_table`): evaluated classes, stuff first, else in config order.
+    """Makes a class table (the content of a file for `load_table`) of the classes that are evaluated.
 
-    That is the training order of RT-K-Net. Ids are index + 1, as in the official panoptic JSON. Classes whose names
-    differ only by left and right are each other's `flip_to`.
+    Stuff comes first, else the order is the config's, as in RT-K-Net's training. Ids are index + 1, as in the official
+    panoptic JSON. Classes whose names differ only by left and right are each other's `flip_to`.
     """
     kept = [label for label in labels if label.evaluate]
     names = [label.name for label in kept]
@@ -92,15 +92,25 @@ def instances_to_panoptic(
     overwrite: bool = False,
     progress: bool = True,
 ) -> int:
-    """Writes a COCO panoptic JSON and a folder of PNGs from Mapillary's 16-bit instance PNGs; gives the image count.
+    """Writes a COCO panoptic JSON and a folder of PNGs from Mapillary's 16-bit instance PNGs.
 
     Category ids are those of the official panoptic JSON (label index + 1); segment ids, which are arbitrary there, are
-    here category * 256 + number of the instance (stuff: + 0). Nothing is a crowd: the instance PNGs know none. Classes
+    category * 256 + number of the instance here (stuff: + 0). Nothing is a crowd: the instance PNGs know none. Classes
     that the config does not evaluate become void.
 
+    Args:
+        images, instances: folders of a split.
+        config: the config file of the download.
+        json, masks: what to write.
+        overwrite: whether to replace what exists.
+        progress: whether to show a progress bar on a terminal.
+
+    Returns:
+        The number of images.
+
     Raises:
-        DataError: no such files, an unreadable one, an unknown class in one, one without an image, or an
-            output that exists.
+        DataError: no such files, an unreadable one, one with an unknown class or without an image, or an output that
+            exists.
         OutputError: the output cannot be written.
     """
     instances = Path(instances)

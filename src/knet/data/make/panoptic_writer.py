@@ -1,4 +1,4 @@
-"""Writes a data set in the COCO panoptic form: all of it or nothing."""
+"""Writes a data set in the COCO panoptic form, all of it or nothing."""
 
 from __future__ import annotations
 
@@ -27,8 +27,12 @@ class SegmentRow(NamedTuple):
 class PanopticWriter:
     """Collects images, then puts a JSON and a folder of PNGs in place at once, in `finish`.
 
-    json, masks: what to write · overwrite: whether both may replace what is there. Until `finish` everything lies in a
-    hidden folder beside `masks`, which leaving the `with` block removes: an interrupted run leaves nothing behind.
+    Until then everything lies in a hidden folder beside `masks`, which leaving the `with` block removes: an interrupted
+    run leaves nothing behind.
+
+    Args:
+        json, masks: what to write.
+        overwrite: whether both may replace what is there.
 
     Raises:
         DataError: `json` or `masks` exists and `overwrite` is off.
@@ -60,10 +64,13 @@ class PanopticWriter:
         shutil.rmtree(self._partial, ignore_errors=True)
 
     def add(self, image: dict[str, Any], mask: str, id_map: np.ndarray, segments: Sequence[SegmentRow]) -> None:
-        """One image: its row of the JSON (id, file_name), the name of its PNG, the (H,W) int ids, its segments.
+        """Adds an image. Areas, boxes (x, y, width, height) and the image's size come from the id map.
 
-        Area, box (x, y, width, height) and the image's size are taken from the id map, so the ids of `segments` must
-        all be in it; values of other segments must not.
+        Args:
+            image: its row of the JSON (id, file_name).
+            mask: the name of its PNG.
+            id_map: (H,W) int; it must hold the ids of all `segments`, and no others but 0.
+            segments: those of the image.
         """
         numbers = np.zeros(max((row.id for row in segments), default=0) + 1, np.int32)
         numbers[[row.id for row in segments]] = np.arange(1, len(segments) + 1)

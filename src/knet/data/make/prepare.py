@@ -1,4 +1,4 @@
-"""From the raw download of a data set to what training reads: class table, COCO panoptic JSON and PNGs."""
+"""Makes what training reads from the raw download of a data set: class table, COCO panoptic JSON and PNGs."""
 
 from __future__ import annotations
 
@@ -28,9 +28,13 @@ from knet.structures import Category
 
 @dataclass(frozen=True, slots=True)
 class PreparedSplit:
-    """A split that training can read. `made` is False where its panoptic form was there already.
+    """A split that training can read.
 
-    `images` counts the labelled ones; `unlabelled` are image files that no label belongs to, and that stay unused.
+    Attributes:
+        images: number of the labelled ones.
+        json, masks: its panoptic form.
+        made: False where that was there already.
+        unlabelled: image files without a label, which stay unused.
     """
 
     name: str
@@ -60,8 +64,15 @@ def prepare_cityscapes(
 ) -> list[PreparedSplit]:
     """Makes gtFine/cityscapes_panoptic_<split>[_trainId](.json) from the instance PNGs, as the official script does.
 
-    A split that is there already stays, unless `overwrite`. Afterwards each is opened, so that what this returns can
-    be trained on: every label has its image, and JSON and PNGs belong together.
+    Every split is opened afterwards, so that what this returns can be trained on: every label has its image, and JSON
+    and PNGs belong together.
+
+    Args:
+        root: the folder that holds gtFine and leftImg8bit.
+        splits: names of splits.
+        train_ids: whether category ids are 0..18 instead of the raw 7..33.
+        overwrite: whether to make again what is there already.
+        progress: whether to show a progress bar on a terminal.
 
     Raises:
         DataError: a folder, an image or a label is missing or broken, or an existing form contradicts itself.
@@ -90,9 +101,13 @@ def prepare_mapillary(
 ) -> PreparedMapillary:
     """Writes the class table knet_categories.json beside the download's config file, and the panoptic form if absent.
 
-    The official panoptic JSON of a split is kept where it is; `overwrite` replaces it and its PNGs by what is made from
-    the instance PNGs. version: "1.2" or "2.0", None takes what is there (1.2 if both are); v2.0's table has that in
-    its name.
+    Args:
+        root: the folder that holds config.json or config_v2.0.json.
+        splits: names of splits.
+        version: "1.2" or "2.0"; None takes what is there (1.2 if both are). The name of v2.0's table ends with it.
+        overwrite: whether to replace the official panoptic JSON of a split and its PNGs by what is made from the
+            instance PNGs.
+        progress: whether to show a progress bar on a terminal.
 
     Raises:
         DataError: a folder, an image or a label is missing or broken, another table is in the way, or an existing

@@ -1,6 +1,6 @@
-"""Reads Cityscapes with the classes of KITTI-STEP: the single images that Video K-Net is trained on before videos.
+"""Reads Cityscapes with the classes of KITTI-STEP: single images that Video K-Net is trained on before videos.
 
-Only persons and cars are told apart; Cityscapes' other things are stuff here. Source: Video-K-Net
+Only persons and cars have objects; Cityscapes' other things are stuff here. Source: Video-K-Net
 external/cityscapes_step.py.
 """
 
@@ -25,14 +25,16 @@ _TRAIN_IDS, _RAW = "_gtFine_instanceTrainIds.png", "_gtFine_instanceIds.png"
 
 
 class CityscapesStep:
-    """A split of Cityscapes as single images of KITTI-STEP's classes.
+    """A split of Cityscapes as single images with KITTI-STEP's classes.
 
-    root: the folder that holds gtFine and leftImg8bit · split: train or val · categories: the classes in label order,
-    ids are train ids; None takes the table kitti_step.
+    Objects are read from `*_gtFine_instanceTrainIds.png` where cityscapesScripts made them, else from the download's
+    `*_gtFine_instanceIds.png`, which say the same. Groups of persons or cars are crowds: the original trains them
+    neither as objects nor as stuff. Images without a person or car stay in the set.
 
-    Objects are read from `*_gtFine_instanceTrainIds.png` where they are there (cityscapesScripts makes them), else from
-    the download's `*_gtFine_instanceIds.png`, which say the same. Groups of persons or cars are crowds: the original
-    trains them neither as objects nor as stuff. Images without a person or car stay in the set.
+    Args:
+        root: the folder that holds gtFine and leftImg8bit.
+        split: train or val.
+        categories: the classes in label order, whose ids are train ids; None takes the table kitti_step.
 
     Raises:
         DataError: a folder is missing or has no labels, or a label has no image.
@@ -62,7 +64,7 @@ class CityscapesStep:
         return PurePosixPath(self._stems[index]).name
 
     def read(self, index: int) -> Sample:
-        """Image number `index` with its id map and segments.
+        """Reads image number `index` with its id map and segments.
 
         Raises:
             DataError: a file cannot be read, sizes differ, or a label is of no class.

@@ -1,8 +1,8 @@
 """Reads and writes Cityscapes-VPS: six labelled frames, five apart, of each of 500 street videos.
 
-`panoptic_inst` holds 16-bit PNGs: a class's train id, or train id * 1000 + object, 255 is void; an object keeps its
-number over a video. The validation set for the official metric comes as `panoptic_video`, RGB ids that are constant
-over a video, with a JSON in the COCO panoptic form. Source: mcahny/vps.
+`panoptic_inst` holds 16-bit PNGs: train id of the class, or train id * 1000 + object, 255 is void; an object keeps its
+number throughout a video. The validation set for the official metric comes as `panoptic_video`, RGB ids that stay the
+same throughout a video, with a JSON in the COCO panoptic form. Source: mcahny/vps.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ _TRUTH_ENDINGS = ("_final_mask.png", "_gtFine_color.png")
 class CityscapesVps(ClipReader):
     """A split of Cityscapes-VPS.
 
-    root: holds `<split>/img` and `<split>/panoptic_inst`, or `<split>/panoptic_video` and
-    `panoptic_gt_<split>_city_vps.json` · split: train or val · categories: the classes in label order, ids are train
-    ids; None takes the table cityscapes_vps.
+    The names of its files begin with the video and the number of the frame in it. In `panoptic_inst` a thing's class
+    without an object is a crowd; of `panoptic_video`, objects are numbered in the order of the JSON.
 
-    Names begin with the video and the number of the frame in it. In `panoptic_inst` the object's number in a segment's
-    id is the PNG's + 1, since theirs start from 0, and a thing's class without an object is a crowd; of
-    `panoptic_video`, objects are numbered in the order of the JSON.
+    Args:
+        root: holds `<split>/img` and `<split>/panoptic_inst`, or `<split>/panoptic_video` and
+            `panoptic_gt_<split>_city_vps.json`.
+        split: train or val.
+        categories: the classes in label order, whose ids are train ids; None takes the table cityscapes_vps.
 
     Raises:
         DataError: a folder or the JSON is missing or broken, or images and masks do not pair up.
@@ -106,7 +107,7 @@ class CityscapesVps(ClipReader):
 
 
 def frame_stem(name: str) -> str:
-    """The name of a frame that its image and its masks share: a file's without the ending that says which it is."""
+    """The name that a frame's image and masks share: the file's name without the ending that tells them apart."""
     file = PurePosixPath(name)
     for ending in (*_IMAGE_ENDINGS, *_TRUTH_ENDINGS):
         if file.name.endswith(ending):

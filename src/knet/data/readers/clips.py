@@ -1,8 +1,8 @@
 """Data sets whose images are the frames of clips, where an object keeps its number from frame to frame.
 
 A segment's id says its class and its object: (label + 1) * 65536 + number, the same in all frames of a clip. The number
-0 means that no object is told apart: stuff, and crowd regions of things. 0 as a whole is void. Readers of the formats
-are in the files beside; each is a `ClipReader`.
+0 stands for stuff and for crowd regions of things, the id 0 for void. Each format's reader is a `ClipReader` in a file
+of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NUMBERS = 65536
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A clip of a data set: its name, the indices of its frames in the data set, in order, and the frames' numbers."""
+    """A clip: its name, the indices of its frames in the data set, in order, and the frames' numbers."""
 
     name: str
     frames: tuple[int, ...]
@@ -35,7 +35,7 @@ class Clip:
 
     @property
     def step(self) -> int:
-        """What frame numbers mostly differ by from one frame to the next; 1 for a single frame."""
+        """The usual difference between the numbers of neighbouring frames; 1 for a single frame."""
         steps = Counter(np.diff(self.numbers).tolist())
         return min(steps, key=lambda step: (-steps[step], step)) if steps else 1
 
@@ -51,7 +51,7 @@ class Clip:
         ]
 
     def neighbor(self, position: int, offset: int) -> int | None:
-        """The index in the data set of the frame `offset` steps from the one at `position`; None if there is none.
+        """The index in the data set of the frame `offset` steps away from the one at `position`, None if there is none.
 
         Steps are counted in frame numbers, so frames on both sides of a gap are no neighbours.
         """
@@ -61,7 +61,7 @@ class Clip:
 
 
 class FrameFiles(NamedTuple):
-    """Where a frame lies: the name of its clip, its number there, its image and its ground truth, if it has some."""
+    """A frame: the name of its clip, its number there, its image and its ground truth, each None if there is none."""
 
     clip: str
     number: int
@@ -70,10 +70,14 @@ class FrameFiles(NamedTuple):
 
 
 class ClipReader:
-    """What the readers of video data sets have in common: a `Reader` of frames that belong to `clips`.
+    """What all readers of video data sets share: a `Reader` of frames that belong to `clips`.
 
-    frames: of all clips, in any order · categories: the classes in label order. Frames are sorted by clip and number.
-    A format says in `_decode` what its truth means.
+    Frames are sorted by clip and number. A format says in `_decode` what its ground truth means.
+
+    Args:
+        frames: of all clips, in any order.
+        categories: the classes in label order.
+        where: what errors call the data set.
 
     Raises:
         DataError: no frame at all, or two of the same number in a clip.
@@ -115,16 +119,16 @@ class ClipReader:
         ]
 
     def read(self, index: int) -> Sample:
-        """Frame number `index` with its id map and segments.
+        """Reads frame number `index` with its id map and segments.
 
         Raises:
-            DataError: a file cannot be read, sizes differ, or the truth holds an unknown class.
+            DataError: a file cannot be read, sizes differ, or the ground truth holds an unknown class.
         """
         image, frame = self.read_image(index), self._frames[index]
         return with_image(self.read_truth(index), image, frame.image, frame.truth)
 
     def read_image(self, index: int) -> np.ndarray:
-        """Frame number `index` alone. -> (H,W,3) uint8 RGB
+        """Reads frame number `index` alone. -> (H,W,3) uint8 RGB
 
         Raises:
             DataError: there is none, or it cannot be read.
@@ -155,9 +159,11 @@ class ClipReader:
 def make_id_map(
     labels: np.ndarray, numbers: np.ndarray, categories: Sequence[Category], crowds: bool = True
 ) -> tuple[np.ndarray, list[SegmentInfo]]:
-    """A map of ids as described above, and its segments. (H,W) labels, -1 = void, (H,W) numbers -> (H,W) int32
+    """Makes a map of the ids described above, and its segments. (H,W) labels, -1 = void, (H,W) numbers -> (H,W) int32
 
-    Numbers count where the class is a thing. crowds: whether a thing's region with the number 0 is a crowd.
+    Args:
+        numbers: of objects; they do not count where the class is stuff.
+        crowds: whether a thing's region with the number 0 is a crowd.
     """
     is_thing = np.array([False] + [category.thing for category in categories])
     kinds = labels.astype(np.int32) + 1
@@ -176,7 +182,7 @@ def split_id(id_: int) -> tuple[int, int]:
 
 
 def look_up(values: np.ndarray, labels: dict[int, int], path: Path) -> np.ndarray:
-    """Labels of pixel values. (H,W) integers -> (H,W) int32; `labels` has -1 for values that mean void.
+    """Looks up the label of each pixel value, -1 for void. (H,W) integers -> (H,W) int32
 
     Raises:
         DataError: a value that is no key of `labels`; the sentence names `path` and the value.
@@ -221,7 +227,7 @@ def refuse_lonely(images: Path, of_images: Iterable[Any], truths: Path, of_truth
 
 
 def frames_below(folder: Path) -> dict[str, dict[int, str]]:
-    """The images of a folder of clip folders: clip -> frame number -> path relative to the folder.
+    """Finds the images in a folder of clip folders: clip -> frame number -> path relative to the folder.
 
     The number is the last one in the file's name: 12 of "000012.png" and of "frame_12.jpg".
 

@@ -1,8 +1,8 @@
 """Reads a data set in the COCO instances form: a JSON of images and of objects with polygons or RLE.
 
-Objects may overlap, which one id map cannot hold. So a sample has a stack of maps, its layers: each object lies in the
-first layer where it hits no object before it. What does not overlap stays in one layer; COCO's images need one to four.
-Whatever treats an id map pixel by pixel (nearest resizing, crop, flip, padding) treats layers alike.
+Objects may overlap, which a single id map cannot hold. So a sample has a stack of maps, its layers: each object lies in
+the first layer where it covers no earlier object. COCO's images need one to four. Whatever treats an id map pixel by
+pixel (nearest resizing, crop, flip, padding) works on layers as well.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SMALLEST_EDGE = 32  # pixels of an image's shorter edge in training
 
 @dataclass(slots=True)
 class _Object:
-    """One annotation: its number in the JSON, and its mask as there: the text takes a fraction of the parsed memory."""
+    """One annotation; its mask is kept as the JSON's text, which takes a fraction of the memory."""
 
     number: int
     label: int
@@ -50,20 +50,22 @@ class _Entry:
 class CocoInstances:
     """Any data set in the COCO instances form.
 
-    images: folder of the images; None reads ground truth only · json: the instances JSON · categories: the classes in
-    label order; None takes those of the JSON, in its order · training: leave out images without an object to learn
-    (none at all, or crowds only) and those whose shorter edge is below 32 pixels.
-
-    Left out of every sample, as in K-Net's training: annotations with a field `area` of 0, with a `bbox` that is less
-    than a pixel wide or high or lies outside the image, and those whose mask has no pixel: polygons of fewer than
+    Left out of every sample, as in K-Net's training, are annotations with a field `area` of 0, with a `bbox` that is
+    less than a pixel wide or high or lies outside the image, and those whose mask has no pixel: polygons of fewer than
     three corners, too thin, or beyond the edge of the image. Crowds stay, marked, behind the other objects.
 
-    Images are looked for as `CocoPanoptic` does. What can be checked without opening a picture or drawing a polygon is
-    checked at once, for all images.
+    What can be checked without opening a picture or drawing a polygon is checked at once, for all images.
+
+    Args:
+        images: folder of the images, see `ImageFinder`; None reads the ground truth only.
+        json: the instances JSON.
+        categories: the classes in label order; None takes those of the JSON, in its order.
+        training: whether to leave out images without an object to learn (none at all, or crowds only) and those whose
+            shorter edge is below 32 pixels.
 
     Raises:
-        DataError: a missing or broken file, or a JSON that contradicts itself, its folder or the categories; nothing
-            to train on.
+        DataError: a missing or broken file, a JSON that contradicts itself, its folder or the categories, or nothing to
+            train on.
     """
 
     def __init__(
@@ -114,7 +116,7 @@ class CocoInstances:
         return self._json
 
     def read(self, index: int) -> Sample:
-        """Image number `index` with its objects; `id_map` is (L,H,W) int32, the layers, L >= 1.
+        """Reads image number `index` with its objects; `id_map` is (L,H,W) int32, the layers, L >= 1.
 
         Raises:
             DataError: the image cannot be read or has another size than the JSON says, or a mask is damaged.
@@ -124,7 +126,7 @@ class CocoInstances:
         return Sample(truth.name, image, truth.id_map, truth.segments)
 
     def read_image(self, index: int) -> np.ndarray:
-        """Image number `index` alone. -> (H,W,3) uint8 RGB
+        """Reads image number `index` alone. -> (H,W,3) uint8 RGB
 
         Raises:
             DataError: it cannot be read or has another size than the JSON says.
@@ -188,10 +190,9 @@ class CocoInstances:
 
 
 def stack_layers(rles: Iterable[Rle], size: tuple[int, int]) -> np.ndarray:
-    """Masks that may overlap as a stack of id maps. Packed RLE of (H,W) masks -> (L,H,W) int32
+    """Puts masks that may overlap into a stack of id maps. Packed RLE of (H,W) masks -> (L,H,W) int32, L >= 1
 
-    Mask t has the value t + 1 in one layer, 0 is nothing. At least one layer; each mask goes to the first where it
-    covers no other.
+    Mask t has the value t + 1 in the first layer where it covers no other; 0 is nothing.
     """
     layers = [np.zeros(size, np.int32)]
     for value, rle in enumerate(rles, 1):
@@ -207,7 +208,7 @@ def stack_layers(rles: Iterable[Rle], size: tuple[int, int]) -> np.ndarray:
 
 
 def _has_extent(row: dict[str, Any], size: tuple[int, int], where: str) -> bool:
-    """Whether the annotation's own fields, where it has them, speak of at least a pixel in the image."""
+    """Whether the annotation's area and box, where it has them, amount to at least a pixel in the image."""
     area, box = row.get("area", 1), row.get("bbox", (0, 0, *reversed(size)))
     numbers = [area, *box] if isinstance(box, list | tuple) else []
     if len(numbers) != 5 or not all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers):

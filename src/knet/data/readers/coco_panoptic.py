@@ -1,4 +1,4 @@
-"""Reads a data set in the COCO panoptic form: a JSON that lists images and segments, and one RGB PNG of ids an image.
+"""Reads a data set in the COCO panoptic form: a JSON of images and segments, and an RGB PNG of ids for each image.
 
 Cityscapes (after the official conversion), Mapillary Vistas and COCO itself all come in this form.
 """
@@ -21,13 +21,15 @@ from knet.structures import Category, Sample
 class CocoPanoptic:
     """Any data set in the COCO panoptic form.
 
-    images: folder of the images; None reads ground truth only · json: the panoptic JSON · masks: folder of its PNGs ·
-    categories: the classes in label order; None takes those of the JSON, in its order · cache: folder that keeps the
-    PNGs' content in a form that is read faster (`IdCache`); None decodes them each time.
-
-    An image is looked for under the JSON's file_name, then anywhere below the folder under the same name with another
-    ending, then under the real name of a Cityscapes image (the official conversion writes "..._gtFine_leftImg8bit").
     What can be checked without opening a picture is checked at once, for all images.
+
+    Args:
+        images: folder of the images, see `ImageFinder`; None reads the ground truth only.
+        json: the panoptic JSON.
+        masks: folder of its PNGs.
+        categories: the classes in label order; None takes those of the JSON, in its order.
+        cache: folder that keeps the PNGs' content in a form that is read faster (`IdCache`); None decodes them each
+            time.
 
     Raises:
         DataError: a missing or broken file, or a JSON that contradicts itself, its folders or the categories.
@@ -62,7 +64,7 @@ class CocoPanoptic:
         return self._entries[index].name
 
     def read(self, index: int) -> Sample:
-        """Image number `index` with its id map and segments.
+        """Reads image number `index` with its id map and segments.
 
         Raises:
             DataError: a file cannot be read, or PNG, image and JSON disagree on sizes or segments.
@@ -75,7 +77,7 @@ class CocoPanoptic:
         return with_image(self.read_truth(index), image, path, self._masks / self._entries[index].mask)
 
     def read_truth(self, index: int) -> Sample:
-        """Like `read`, with an empty image (0,0,3): evaluation needs no pixels.
+        """Like `read`, with an empty image (0,0,3).
 
         Raises:
             DataError: the PNG cannot be read, or it and the JSON disagree.

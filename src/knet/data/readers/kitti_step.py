@@ -1,7 +1,7 @@
 """Reads and writes KITTI-STEP: street videos with a panoptic PNG for each frame, R = class, G * 256 + B = object.
 
-The PNG's class 255 is void; only persons and cars have object numbers, and their number 0 is a region in which nobody
-told the objects apart. Sources: deeplab2 g3doc/setup/kitti_step.md; Video-K-Net scripts/kitti_step_prepare.py.
+The class 255 is void; only persons and cars have object numbers, and their number 0 is a region in which nobody told
+the objects apart. Sources: deeplab2 g3doc/setup/kitti_step.md; Video-K-Net scripts/kitti_step_prepare.py.
 """
 
 from __future__ import annotations
@@ -36,12 +36,15 @@ _FLAT_IMAGE, _FLAT_TRUTH = "_leftImg8bit.png", "_panoptic.png"
 class KittiStep(ClipReader):
     """A split of KITTI-STEP, in any of the layouts it comes in.
 
-    root: holds `video_sequence/<split>/<seq>_<frame>_{leftImg8bit,panoptic}.png` (Video K-Net's), or
-    `images/<split>/<seq>/<frame>.png` and `panoptic_maps/<split>/<seq>/<frame>.png` (deeplab2's), or the downloads as
-    they are: `training/image_02/<seq>`, `testing/image_02/<seq>`, and `panoptic_maps/<split>/<seq>` or
-    `training/panoptic/<seq>` · split: train, val or test (images only) · categories: the classes in label order, ids
-    as in the PNGs; None takes the table kitti_step · compatible: a person's or car's region without a number is an
-    ordinary object, as in Video K-Net's code, instead of a crowd.
+    Args:
+        root: holds `video_sequence/<split>/<seq>_<frame>_{leftImg8bit,panoptic}.png` (Video K-Net's layout), or
+            `images/<split>/<seq>/<frame>.png` and `panoptic_maps/<split>/<seq>/<frame>.png` (deeplab2's), or the
+            downloads as they are: `training/image_02/<seq>`, `testing/image_02/<seq>`, and
+            `panoptic_maps/<split>/<seq>` or `training/panoptic/<seq>`.
+        split: train, val or test (images only).
+        categories: the classes in label order, whose ids are the PNGs' values; None takes the table kitti_step.
+        compatible: whether a person's or car's region without a number is an ordinary object, as in Video K-Net's
+            code, instead of a crowd.
 
     Raises:
         DataError: an unknown split, no such layout, or images and PNGs that do not pair up.
@@ -68,7 +71,7 @@ class KittiStep(ClipReader):
 
 
 def read_step_png(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The classes and object numbers of a STEP PNG. -> (H,W) int32, (H,W) int32
+    """Reads the classes and object numbers of a STEP PNG. -> (H,W) int32, (H,W) int32
 
     Raises:
         DataError: the file is missing, no readable PNG, or not in RGB.

@@ -1,7 +1,7 @@
-"""Reads and writes the text form of KITTI MOTS and MOTSChallenge: a line for each object in each frame.
+"""Reads the text form of KITTI MOTS and MOTSChallenge, and writes its lines: one for each object in each frame.
 
-`frame object class height width rle`, where an object keeps its number over the sequence; class 10 marks regions that
-do not count, which are void here. Source: www.vision.rwth-aachen.de/page/mots.
+A line is `frame object class height width rle`. An object keeps its number throughout the sequence; class 10 marks
+regions that do not count, which are void here. Source: www.vision.rwth-aachen.de/page/mots.
 """
 
 from __future__ import annotations
@@ -40,10 +40,13 @@ class MotsLine(NamedTuple):
 class Mots(ClipReader):
     """Sequences with MOTS text.
 
-    images: folder with a folder of frames for each sequence (KITTI's training/image_02); None reads the truth of the
-    frames that have a line · annotations: folder of <sequence>.txt · categories: the classes in label order; None
-    takes the table kitti_mots. The object's number in a segment's id is the text's. A frame without a line holds no
-    object. Sequences of images without a text are left out.
+    Objects have the text's numbers. A frame without a line holds no object; sequences without a text are left out.
+
+    Args:
+        images: folder with a folder of frames for each sequence (KITTI's training/image_02); None reads the ground
+            truth of the frames that have a line.
+        annotations: folder of <sequence>.txt.
+        categories: the classes in label order; None takes the table kitti_mots.
 
     Raises:
         DataError: a missing or broken file, an unknown class, a sequence without images.
@@ -69,16 +72,14 @@ class Mots(ClipReader):
                     )
                 self._lines.setdefault((text.stem, line.frame), []).append(line)
             numbers = [frame for clip, frame in self._lines if clip == text.stem]
-            if of_images is None:
+            if images is None or of_images is None:
                 frames += [FrameFiles(text.stem, number, None, text) for number in numbers]
                 continue
             paths = of_images.get(text.stem, {})
             lacking = [number for number in numbers if number not in paths]
             if lacking:
-                raise DataError(
-                    f"{Path(str(images)) / text.stem} has no image of frame {name_some(lacking)} of {text}."
-                )
-            frames += [FrameFiles(text.stem, number, Path(str(images)) / name, text) for number, name in paths.items()]
+                raise DataError(f"{Path(images) / text.stem} has no image of frame {name_some(lacking)} of {text}.")
+            frames += [FrameFiles(text.stem, number, Path(images) / name, text) for number, name in paths.items()]
         super().__init__(frames, categories, str(folder))
 
     def _decode(self, frame: FrameFiles, truth: Path) -> tuple[np.ndarray, list[SegmentInfo]]:
@@ -100,10 +101,10 @@ class Mots(ClipReader):
 
 
 def read_mots(path: Path) -> list[MotsLine]:
-    """The lines of a MOTS text.
+    """Reads the lines of a MOTS text.
 
     Raises:
-        DataError: the file cannot be read, or a line is none; the sentence names it.
+        DataError: the file cannot be read, or a line is wrong; the sentence names it.
     """
     try:
         rows = path.read_text("utf-8").splitlines()

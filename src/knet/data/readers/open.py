@@ -1,4 +1,4 @@
-"""From what a config or a command names to the reader of a data set: a split of a download, or files of one's own."""
+"""Opens the data set that a config or a command names: a split of a download, or files of one's own."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ CLIP_ROOTS = {
     "youtube-vis": ("train", "valid"),
     "cityscapes-vps": ("train", "val"),
 }
-"""The splits with a truth of each layout."""
+"""The layouts of video data sets, with their splits that have a ground truth."""
 
 
 def open_data(data: Data, files: Files | None, categories: Sequence[Category] | None = None) -> Reader:
-    """One data set of a config, with the given classes, else those of the config's table, else its own.
+    """Opens a data set of a config, with the given classes, else those of the config's table, else its own.
 
     Raises:
         ConfigError: `files` is missing or of none of the forms, or labels come without a class table.
@@ -65,7 +65,7 @@ def open_data(data: Data, files: Files | None, categories: Sequence[Category] | 
 
 
 def open_split(data: Data, files: Files, categories: Sequence[Category] | None = None) -> Reader:
-    """A split of a video data set in the layout that it comes in.
+    """Opens a split of a video data set in the layout that it comes in.
 
     Raises:
         ConfigError: no split.
@@ -87,9 +87,14 @@ def open_clips(
     categories: Sequence[Category] | None = None,
     compatible: bool = False,
 ) -> ClipReader:
-    """The reader of a split; layouts are those of `CLIP_ROOTS`.
+    """Opens a split of a video data set.
 
-    categories: the classes in label order; None takes the data set's own · compatible: see `KittiStep`.
+    Args:
+        layout: one of `CLIP_ROOTS`.
+        root: the folder of the data set.
+        split: its name.
+        categories: the classes in label order; None takes the data set's own.
+        compatible: see `KittiStep`.
 
     Raises:
         ConfigError: an unknown layout.

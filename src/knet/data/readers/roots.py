@@ -1,4 +1,4 @@
-"""Where things lie in a downloaded data set: Cityscapes and Mapillary Vistas in the folders of their own zip files."""
+"""Where the files of Cityscapes and Mapillary Vistas lie after unpacking the downloads."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MAPILLARY_FORMS = (
 class RootSplit:
     """One split of a data set: its images, its raw instance PNGs, and its panoptic form, which may not be there yet.
 
-    `image_ending` and `label_ending` are what the names of an image and of its instance PNG differ in.
+    The names of an image and of its instance PNG differ in their `image_ending` and `label_ending` alone.
     """
 
     name: str
@@ -42,11 +42,7 @@ class RootSplit:
 
 @dataclass(frozen=True, slots=True)
 class MapillaryRoot:
-    """A Mapillary Vistas download: the version found, the file that lists its classes, its splits.
-
-    `table` is where the class table of that version belongs: knet_categories.json beside config.json, and
-    knet_categories_v2.0.json beside config_v2.0.json, since the v2.0 zip holds both versions.
-    """
+    """A Mapillary Vistas download: the version found, the file that lists its classes, its splits."""
 
     version: str
     config: Path
@@ -54,16 +50,19 @@ class MapillaryRoot:
 
     @property
     def table(self) -> Path:
-        """Where the class table belongs."""
+        """The path of its class table: knet_categories.json, or knet_categories_v2.0.json beside config_v2.0.json."""
         return self.config.with_name(f"knet_categories{self.config.stem.removeprefix('config')}.json")
 
 
 def find_cityscapes(
     root: str | Path, splits: Sequence[str] = CITYSCAPES_SPLITS, train_ids: bool = False
 ) -> list[RootSplit]:
-    """The splits of a Cityscapes folder, the one that holds gtFine and leftImg8bit.
+    """Finds the splits of Cityscapes.
 
-    train_ids: the panoptic form with category ids 0..18 (cityscapes_panoptic_val_trainId).
+    Args:
+        root: the folder that holds gtFine and leftImg8bit.
+        splits: names of splits.
+        train_ids: whether category ids are 0..18 in the panoptic form (cityscapes_panoptic_val_trainId).
 
     Raises:
         DataError: an unknown split, or a folder is missing; the sentence says where it comes from.
@@ -83,9 +82,12 @@ def find_cityscapes(
 def find_mapillary(
     root: str | Path, splits: Sequence[str] = MAPILLARY_SPLITS, version: str | None = None
 ) -> MapillaryRoot:
-    """The splits of a Mapillary Vistas folder, the one that holds config.json or config_v2.0.json.
+    """Finds the splits of Mapillary Vistas.
 
-    version: "1.2" or "2.0"; None takes 1.2 where there is a choice, since the published models know its classes.
+    Args:
+        root: the folder that holds config.json or config_v2.0.json.
+        splits: names of splits.
+        version: "1.2" or "2.0"; None takes 1.2 where there is a choice, since the published models know its classes.
 
     Raises:
         DataError: an unknown split or version, or something is missing; the sentence says where it comes from.

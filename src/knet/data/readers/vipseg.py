@@ -1,4 +1,4 @@
-"""Reads and writes VIPSeg: videos of all kinds with a 16-bit PNG for each frame that says class and object at once.
+"""Reads and writes VIPSeg: videos of all kinds; a 16-bit PNG for each frame says class and object at once.
 
 A value of `panomasks` is 0 for void, category id + 1 for stuff, and (category id + 1) * 100 + object for things.
 Source: VIPSeg-Dataset/VIPSeg-Dataset; the stray value 200 is void, as in Video K-Net's code.
@@ -25,12 +25,14 @@ _IMAGE_FOLDERS = ("imgs", "images")
 class VipSeg(ClipReader):
     """A split of VIPSeg, of the download or of its version in 720p.
 
-    root: holds `imgs` or `images`, and `panomasks`, each with a folder for each video, and `<split>.txt`, a video's
-    name a line, which may lie beside the root · split: train, val or test · categories: the classes in label order;
-    None takes the table vipseg.
+    A thing's class without an object is a crowd. Videos without masks (the test split) have images only, and masks may
+    be read without images.
 
-    The object's number in a segment's id is the PNG's + 1, since theirs start from 0. A thing's class without an
-    object is a crowd. Videos without masks (the test split) have images only, and masks may be read without images.
+    Args:
+        root: holds `imgs` or `images`, and `panomasks`, each with a folder for each video, and `<split>.txt` with a
+            video's name on each line, which may lie beside the root.
+        split: train, val or test.
+        categories: the classes in label order; None takes the table vipseg.
 
     Raises:
         DataError: a folder, the list or a video of it is missing, or images and masks do not pair up.
@@ -40,9 +42,8 @@ class VipSeg(ClipReader):
         root = Path(root)
         categories = load_table("vipseg").categories if categories is None else categories
         beside = root.parent / f"{split}.txt"  # the version in 720p is a folder of the download
-        videos = read_video_list(
-            beside if beside.is_file() and not (root / beside.name).is_file() else root / beside.name
-        )
+        own = root / beside.name
+        videos = read_video_list(beside if beside.is_file() and not own.is_file() else own)
         images = next((root / name for name in _IMAGE_FOLDERS if (root / name).is_dir()), None)
         masks = root / "panomasks"
         of_images, of_masks = ({} if one is None or not one.is_dir() else frames_below(one) for one in (images, masks))
@@ -64,15 +65,16 @@ class VipSeg(ClipReader):
 
 
 def read_video_list(path: Path) -> list[str]:
-    """The names of videos in a file with one a line.
+    """Reads a file with a video's name on each line.
 
     Raises:
-        DataError: the file is missing or has no line.
+        DataError: the file is missing or empty.
     """
+    needs = "it needs a video's name on each line."
     try:
         names = path.read_text("utf-8").split()
     except (OSError, UnicodeDecodeError) as fault:
-        raise DataError(f"The list of videos {path} cannot be read ({fault}); it has a video's name a line.") from fault
+        raise DataError(f"The list of videos {path} cannot be read ({fault}); {needs}") from fault
     if not names:
-        raise DataError(f"The list of videos {path} is empty; it needs a video's name a line.")
+        raise DataError(f"The list of videos {path} is empty; {needs}")
     return names

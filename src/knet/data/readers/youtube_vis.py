@@ -26,7 +26,7 @@ from knet.structures import Category, SegmentInfo
 
 @dataclass(frozen=True, slots=True)
 class _Track:
-    """An object of a video: its row in the JSON, its masks as text (a fraction of the parsed memory)."""
+    """An object of a video; its masks are kept as text, which takes a fraction of the memory."""
 
     row: int
     label: int
@@ -45,10 +45,13 @@ class _Video:
 class YoutubeVis(ClipReader):
     """A split of YouTube-VIS.
 
-    images: the folder JPEGImages of the split; None reads the truth only · json: train.json or valid.json ·
-    categories: the classes in label order; None takes those of the JSON, in its order. Objects are numbered in each
-    video in the order of the JSON. Without annotations, as in valid.json, frames have images only. `video_ids` are the
-    JSON's own, by the name of the clip.
+    Objects are numbered in each video in the order of the JSON. Without annotations, as in valid.json, frames have
+    images only. `video_ids` are the JSON's own, by the name of the clip.
+
+    Args:
+        images: the folder JPEGImages of the split; None reads the ground truth only.
+        json: train.json or valid.json.
+        categories: the classes in label order; None takes those of the JSON, in its order.
 
     Raises:
         DataError: a missing or broken file, a video whose images are not there, or an unknown class.
@@ -83,7 +86,7 @@ class YoutubeVis(ClipReader):
 
     @property
     def json(self) -> Path:
-        """The file with the truth."""
+        """The file with the ground truth."""
         return self._json
 
     def _decode(self, frame: FrameFiles, truth: Path) -> tuple[np.ndarray, list[SegmentInfo]]:
@@ -186,7 +189,7 @@ def write_youtube_vis(json: str | Path, videos: Sequence[VideoToWrite], categori
 
 
 def _frame_numbers(files: Sequence[str]) -> list[int]:
-    """The numbers in the names where they rise from frame to frame, else 0, 1, ..."""
+    """The numbers in the names if they rise from frame to frame, else 0, 1, ..."""
     numbers = [last_number(PurePosixPath(name).stem) for name in files]
     known = [number for number in numbers if number is not None]
     rising = len(known) == len(files) and all(one < other for one, other in pairwise(known))

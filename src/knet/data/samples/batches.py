@@ -1,7 +1,7 @@
-"""Which sample comes when in training, and what luck it gets: a function of the seed and the iteration, nothing else.
+"""Decides which sample comes when in training, and how it is augmented, from the seed and the iteration alone.
 
-A run that stops and resumes at iteration i sees from there exactly what it would have seen, with any number of
-loader processes, because no generator is carried along: each sample draws from one seeded by (seed, i, k).
+A run that stops and resumes at iteration i goes on exactly as if it had not stopped, with any number of loader
+processes, because no generator is carried along: sample k of the batch has one of its own, seeded by (seed, i, k).
 """
 
 from __future__ import annotations
@@ -36,15 +36,21 @@ class Draw(NamedTuple):
 
 
 class BatchPlan(Sampler[list[Draw]]):
-    """The batches of a run from `start_iteration` on, without end: use it as a DataLoader's `batch_sampler`.
+    """The batches of a run, without end: use it as a DataLoader's `batch_sampler`.
 
-    length: images in the data set · batch: images an iteration, over all processes · rank, world: this process of
-    how many; each takes its share of every batch, which must divide into `parts`. The data set is gone through in a
-    new random order each epoch; epochs follow each other without a gap, so a batch may hold the end of one and the
-    start of the next.
+    The data set is gone through in a new random order each epoch. Epochs follow each other without a gap, so a batch
+    may hold the end of one and the start of the next.
+
+    Args:
+        length: number of images in the data set.
+        batch: images an iteration, over all processes.
+        seed: of the run.
+        start_iteration: the first one.
+        rank, world: the number of this process, and how many there are; each takes an equal share of every batch.
+        parts: into how many parts a share must divide.
 
     Raises:
-        ConfigError: an empty data set, or a batch that does not divide among the processes.
+        ConfigError: an empty data set, or a batch that does not divide among processes and parts.
     """
 
     def __init__(
@@ -94,9 +100,13 @@ class BatchPlan(Sampler[list[Draw]]):
 
 @dataclass(slots=True)
 class Item:
-    """One augmented sample: `image` (3,h,w) uint8 RGB, its target, its position in the whole batch.
+    """One augmented sample.
 
-    `faults` tells of the images that could not be read and in whose place this one stands: name -> what is wrong.
+    Attributes:
+        image: (3,h,w) uint8 RGB.
+        target: what to find in it.
+        position: in the whole batch.
+        faults: images that could not be read, which this one replaces: name -> what is wrong.
     """
 
     image: Tensor
@@ -139,7 +149,7 @@ class Batch:
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Items to a batch."""
+    """Makes a batch of items."""
     faults = {name: fault for item in items for name, fault in item.faults.items()}
     return Batch(
         [item.image for item in items], [item.target for item in items], [item.position for item in items], faults
@@ -147,11 +157,13 @@ def collate(items: Sequence[Item]) -> Batch:
 
 
 class TrainingSet(Dataset[Item]):
-    """Augmented samples of a reader, asked for by the `Draw`s of a `BatchPlan`. Any two calls are independent.
+    """Augmented samples of a reader for the `Draw`s of a `BatchPlan`. Any two calls are independent.
 
-    reader: a data set such as `CocoPanoptic` · augmentation: from a sample and a generator to (3,h,w) uint8 RGB and
-    its target · seed: of the run · skip: an image that cannot be read is left out and the next one taken, up to this
-    many times.
+    Args:
+        reader: a data set such as `CocoPanoptic`.
+        augmentation: makes (3,h,w) uint8 RGB and its target of a sample and a generator.
+        seed: of the run.
+        skip: how many unreadable images in a row may each be replaced by the next one.
     """
 
     collate = staticmethod(collate)
@@ -172,8 +184,7 @@ class TrainingSet(Dataset[Item]):
         """The item.
 
         Raises:
-            DataError: an image or its ground truth cannot be read, nor can those to be taken in its place; the
-                sentence names the file.
+            DataError: an image or its ground truth cannot be read, and too many before it; the sentence names the file.
         """
         rng = np.random.default_rng([_SAMPLE_STREAM, self._seed, draw.iteration, draw.position])
         faults: dict[str, str] = {}
@@ -209,7 +220,13 @@ class Samples(Protocol):
 def load_batches(
     samples: Samples, plan: BatchPlan, workers: int = 0, pin_memory: bool = False
 ) -> Generator[Any, None, None]:
-    """The batches of the plan, prepared by `workers` processes ahead; 0 prepares them here. Never ends: close it.
+    """The batches of a plan, without end: close the generator.
+
+    Args:
+        samples: what batches are made of.
+        plan: which come when.
+        workers: processes that prepare batches ahead; 0 prepares them in this one.
+        pin_memory: whether to keep tensors in page-locked memory.
 
     Raises:
         DataError: an image or its ground truth cannot be read; the sentence names the file.
@@ -236,9 +253,9 @@ def load_batches(
 
 
 def _leave_signals_to_the_run(worker: int) -> None:
-    """A scheduler and Ctrl-C signal every process of a job, but the run itself decides when its helpers stop.
+    """Lets the run decide when its loader processes stop, though Ctrl-C and schedulers signal every process of a job.
 
-    Asked to end by SIGTERM, a helper goes on for as long as a run may need it to come to its end.
+    After SIGTERM, a loader process goes on for as long as the run may need it to finish.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE))

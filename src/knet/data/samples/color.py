@@ -49,11 +49,16 @@ def adjust_color(
     saturation: float | None = None,
     hue: int | None = None,
 ) -> Tensor:
-    """The image with other colours; None leaves a property alone. (3,H,W) uint8 RGB -> (3,H,W) uint8 RGB
+    """Changes the colours of an image. (3,H,W) uint8 RGB -> (3,H,W) uint8 RGB
 
-    brightness is added to every value; contrast multiplies every value, saturation that of HSV; hue is added, in
-    steps of two degrees. Brightness comes first, then contrast if `contrast_first`, saturation, hue, else contrast.
-    After each step values are cut off to 0..255 and lose their fraction, as in the original.
+    After each step values are clipped to 0..255 and lose their fraction, as in the original. None leaves out a step.
+
+    Args:
+        brightness: added to every value, first of all.
+        contrast: multiplies every value.
+        contrast_first: whether contrast comes before saturation and hue, or after them.
+        saturation: multiplies that of HSV.
+        hue: added to that of HSV, in steps of two degrees.
     """
     if brightness is not None:
         image = _scale(image, 1.0, brightness)
@@ -71,10 +76,11 @@ def adjust_color(
 
 
 def random_color(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """The image with randomly changed colours, each property with probability 1/2. (3,H,W) uint8 RGB, same out
+    """Changes the colours of an image at random, each property with probability 1/2. (3,H,W) uint8 RGB, same out
 
     Brightness +-32, contrast and saturation 0.5 to 1.5, hue +-18 steps of two degrees; contrast before or after
-    saturation and hue with probability 1/2. All draws are made always, so that the stream does not depend on them.
+    saturation and hue with probability 1/2. Every number is drawn in any case, so that the generator's state afterwards
+    does not depend on them.
     """
     use = rng.random(4) < 0.5
     contrast_first = bool(rng.random() < 0.5)
@@ -92,7 +98,7 @@ def random_color(image: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def rgb_to_hsv(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Hue 0..179, saturation 0..255 and value 0..255, each (H,W) uint8. (3,H,W) uint8 RGB
+    """Converts to hue 0..179, saturation 0..255 and value 0..255. (3,H,W) uint8 RGB -> (H,W) uint8 each
 
     V = max, S = 255 (max - min) / max, H = 30 (difference of the two other channels) / (max - min) + 0, 60 or 120
     where red, green or blue is the largest (the first of equals), all rounded; 0 where the quotient is undefined.

@@ -97,7 +97,7 @@ class PairBatch:
 
 
 def collate_pairs(items: Sequence[PairItem]) -> PairBatch:
-    """Items to a batch."""
+    """Makes a batch of pairs."""
     key, reference = (collate([getattr(item, which) for item in items]) for which in ("key", "reference"))
     return PairBatch(key, reference, [item.matches for item in items], [item.clip for item in items])
 

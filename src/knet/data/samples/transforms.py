@@ -1,10 +1,10 @@
 """Training augmentation: random size, crop, colours, flip.
 
-Functions take the values that are drawn, so each can be checked by itself; `TrainAugmentation` draws them. Images are
-(3,H,W) uint8 RGB tensors, id maps (H,W) int32 tensors with 0 = void, or (L,H,W), layers of segments that overlap.
-Source: RT-K-Net (Schoen et al., IV 2023, sections III-C, IV-B) and its official code, whose crop looks for objects;
-where they differ the code is followed and the place says so. K-Net's code takes whole images for things, and for
-semantic segmentation crops that no class fills.
+Functions take the values that `TrainAugmentation` draws, so each can be checked by itself. Images are (3,H,W) uint8 RGB
+tensors, id maps (H,W) int32 tensors with 0 = void, or (L,H,W), layers of segments that overlap. Source: RT-K-Net (Schoen
+et al., IV 2023, sections III-C, IV-B) and its official code, whose crop looks for objects; where they differ the code is
+followed, and a comment says so. K-Net's code takes whole images for things, and for semantic segmentation crops that no
+class fills.
 """
 
 from __future__ import annotations
@@ -34,13 +34,18 @@ def choose_window(
     thing_ids: Sequence[int],
     windows: Sequence[tuple[int, int]],
 ) -> int:
-    """Number of the first window that holds an object's centre, else of the last (RT-K-Net, section III-C).
+    """The number of the first window that holds an object's centre, else of the last (RT-K-Net, section III-C).
 
-    (H,W) or (L,H,W) int32 ids before resizing, the (height, width) that they are resized to, (height, width) of the
-    crop, ids of the things that count, corners (top, left) to try. A window holds an object if the mean position of the
-    object's pixels over the WHOLE resized id map, rounded half to even, lies in it and at least one of its pixels does
-    too: the centre of a ring may lie in a window that shows none of it.
-    The paper ends in a random window where none fits; the code takes the last one tried, and so does this.
+    A window holds an object if it holds the mean position of the object's pixels over the WHOLE resized id map, rounded
+    half to even, and at least one of its pixels: the centre of a ring may lie in a window that shows none of it. The
+    paper ends in a random window where none fits; the code takes the last one tried, and so does this.
+
+    Args:
+        id_map: (H,W) or (L,H,W) int32, before resizing.
+        size: (height, width) that it is resized to.
+        crop: (height, width) of the windows.
+        thing_ids: ids of the things that count.
+        windows: corners (top, left) to try.
     """
     height, width = (min(edge, whole) for edge, whole in zip(crop, size, strict=True))
     if not thing_ids:
@@ -65,10 +70,15 @@ def choose_mixed_window(
     windows: Sequence[tuple[int, int]],
     largest: float,
 ) -> int:
-    """Number of the first window in which two classes or more are seen, and none on a share of `largest` or more.
+    """The number of the first window that shows several classes, none on a share of `largest` or more.
 
-    (H,W) int32 ids before resizing, the (height, width) that they are resized to, (height, width) of the crop, corners
-    (top, left). Void does not count. The last window is not looked at: it is taken where no other fits.
+    Void does not count. The last window is not looked at: it is taken where no other fits.
+
+    Args:
+        id_map: (H,W) int32, before resizing.
+        size, crop, windows: see `choose_window`.
+        segments: those of the id map.
+        largest: share of the labelled pixels, 0 to 1.
     """
     labels = sorted({segment.label for segment in segments})
     column = torch.zeros(len(segments) + 1, dtype=torch.int64)
@@ -86,7 +96,7 @@ def choose_mixed_window(
 def draw_windows(
     size: tuple[int, int], crop: tuple[int, int], rng: np.random.Generator, tries: int = CROP_TRIES
 ) -> list[tuple[int, int]]:
-    """Random corners (top, left) of windows that lie in an image of `size`."""
+    """Draws corners (top, left) of windows that lie in an image of `size`."""
     limits = [max(whole - edge, 0) + 1 for whole, edge in zip(size, crop, strict=True)]
     return [(int(top), int(left)) for top, left in rng.integers(0, limits, (tries, 2))]
 
@@ -97,14 +107,14 @@ def window_at(corner: tuple[int, int], crop: tuple[int, int], size: tuple[int, i
 
 
 def flip_horizontally(image: Tensor, id_map: Tensor) -> tuple[Tensor, Tensor]:
-    """Left and right swapped."""
+    """Swaps left and right."""
     return image.flip(-1), id_map.flip(-1)
 
 
 def pad_to_size(
     image: Tensor, id_map: Tensor, size: tuple[int, int], color: tuple[int, int, int] = GREY
 ) -> tuple[Tensor, Tensor]:
-    """At least `size`: right and bottom filled with a colour, and void. (3,H,W) uint8, (...,H,W) -> the same"""
+    """Pads to at least `size` at the right and bottom, with a colour and void. (3,H,W) uint8, (...,H,W) -> the same"""
     height, width = id_map.shape[-2:]
     margins = (0, max(size[1] - width, 0), 0, max(size[0] - height, 0))
     if not any(margins):
@@ -115,10 +125,14 @@ def pad_to_size(
 
 
 def make_target(id_map: Tensor, sample: Sample, flip_labels: Sequence[int] | None = None) -> Target:
-    """What is left of the sample's segments in an id map cut out of its own. (H,W) or (L,H,W) int32
+    """Makes a target of what is left of the sample's segments. (H,W) or (L,H,W) int32, cut out of the sample's id map
 
     Segments that are no crowd and have at least 2 pixels become 1, 2, ... in the order of the sample; the rest is void.
-    flip_labels: the label that each label becomes; None keeps them.
+
+    Args:
+        id_map: what is left.
+        sample: whose segments they are.
+        flip_labels: the label that each label becomes; None keeps them.
     """
     return _make_target(id_map, sample, flip_labels)[0]
 
@@ -144,7 +158,7 @@ def _make_target(
 
 
 class Augmented(NamedTuple):
-    """An augmented sample: `image` (3,h,w) uint8 RGB, its target, the sample's segments that are in it, in order."""
+    """An augmented sample: (3,h,w) uint8 RGB, its target, and the sample's segments that are in it, in order."""
 
     image: Tensor
     target: Target
@@ -154,15 +168,24 @@ class Augmented(NamedTuple):
 class TrainAugmentation:
     """Draws an augmentation for each sample: resize, crop with an instance, colours, flip, padding, in this order.
 
-    short_edges: one is drawn for each image · max_size: limit of the longer edge · crop: (height, width) of the
-    window, cut to the image; None = the whole image · flip, color: whether to draw them (a flip has probability 1/2) ·
-    pad: (height, width) that smaller results are padded to with `pad_color`, None = not (Mapillary: the crop size) ·
-    instance_crop: False takes a plain random window · flip_labels: the label that each label becomes in a mirror
-    image, None = its own · between: every whole number from the first to the last short edge may be drawn · ratio:
-    range of a number that short edge and limit are multiplied by · antialias: see `resize_image` · largest_class:
-    share of a crop that no class should have, see `choose_mixed_window`; instead of the crop with an instance.
-
     The window is chosen first, from the runs of equal ids in the source; only what it shows is resized.
+
+    Args:
+        short_edges: one is drawn for each image.
+        max_size: limit of the longer edge.
+        crop: (height, width) of the window, which is cut to the image; None takes the whole image.
+        flip, color: whether to draw them (a flip has probability 1/2).
+        pad: (height, width) that smaller results are padded to (Mapillary: the crop size); None leaves them alone.
+        instance_crop: whether the window should show an instance; False takes a random one.
+        flip_labels: the label that each label becomes in a mirror image; None keeps them.
+        between: whether every whole number from the first to the last short edge may be drawn.
+        ratio: range of a factor of short edge and limit.
+        antialias: see `resize_image`.
+        largest_class: share of a crop that no class should have, see `choose_mixed_window`; replaces `instance_crop`.
+        pad_color: RGB of the padding.
+
+    Raises:
+        ConfigError: a number is out of its range.
     """
 
     def __init__(
@@ -206,9 +229,15 @@ class TrainAugmentation:
         self.flip_labels = None if flip_labels is None else tuple(flip_labels)
 
     def __call__(self, sample: Sample, things: Sequence[bool], rng: np.random.Generator) -> tuple[Tensor, Target]:
-        """(3,h,w) uint8 RGB and its target. `things[label]` tells things from stuff; crowds never attract a crop.
+        """Augments a sample. -> (3,h,w) uint8 RGB and its target
 
-        The same sample and an equal `rng` give the same result. What is drawn depends on the sizes alone.
+        The same sample and an equal `rng` give the same result. What is drawn depends on the sizes alone. Crowds never
+        attract a crop.
+
+        Args:
+            sample: the labelled image.
+            things: whether each label is a thing.
+            rng: what is drawn from.
         """
         (augmented,) = self.apply_to_all([sample], things, rng)
         return augmented.image, augmented.target
@@ -216,7 +245,7 @@ class TrainAugmentation:
     def apply_to_all(
         self, samples: Sequence[Sample], things: Sequence[bool], rng: np.random.Generator
     ) -> list[Augmented]:
-        """One augmentation for several samples of equal size: frames of a clip. The first decides on the window."""
+        """Augments several samples of equal size alike, the frames of a clip; the first decides on the window."""
         height, width = samples[0].id_map.shape[-2:]
         size = self._draw_size((height, width), rng)
         window = Window(0, 0, *size)
@@ -286,9 +315,8 @@ class _Pieces(NamedTuple):
 def _pieces(id_map: Tensor, size: tuple[int, int], thing_ids: Sequence[int]) -> _Pieces:
     """The rectangles that the runs of each thing in the rows of a map become when the map is resized to `size`.
 
-    (H,W), or (L,H,W): a thing lies in one layer.
-
-    Some 10 000 runs instead of millions of pixels, and the resized map is not made.
+    The map is (H,W), or (L,H,W) where each thing lies in one layer. Its some 10 000 runs stand for millions of pixels,
+    and the resized map is not made.
     """
     height, width = id_map.shape[-2:]
     ids = id_map.numpy().ravel()
