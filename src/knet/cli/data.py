@@ -1,4 +1,4 @@
-"""knet data: making, preparing and checking data sets; `knet data show` is in the file beside."""
+"""knet data: make, prepare and check data sets; `knet data show` is in a file of its own."""
 
 from __future__ import annotations
 
@@ -39,57 +39,58 @@ def _add_prepare(jobs: Any) -> None:
     prepare = add_verb(
         jobs,
         "prepare",
-        "make what training reads out of the unpacked download of a data set",
+        "make what training reads from the unpacked download of a data set",
         "knet data prepare cityscapes data/cityscapes\n  knet data prepare mapillary data/mapillary_vistas",
     )
-    prepare.add_argument("dataset", choices=_LAYOUTS)
+    prepare.add_argument("dataset", choices=_LAYOUTS, help="which data set it is")
     prepare.add_argument("root", metavar="ROOT", help="folder that holds gtFine and leftImg8bit, or config.json")
     prepare.add_argument("--splits", metavar="LIST", help="such as train,val (default: all that have labels)")
-    prepare.add_argument("--train-ids", action="store_true", help="cityscapes: category ids 0..18 instead of raw 7..33")
-    prepare.add_argument("--version", choices=["1.2", "2.0"], help="mapillary: which labels (default: 1.2 if there)")
-    prepare.add_argument("--overwrite", action="store_true", help="replace panoptic files that are there already")
-    prepare.add_argument("--json", action="store_true", help="print the summary as JSON")
-    prepare.set_defaults(run=run_prepare)
+    prepare.add_argument(
+        "--train-ids", action="store_true", help="cityscapes: number categories 0..18 instead of 7..33"
+    )
+    _add_version(prepare)
+    prepare.add_argument("--overwrite", action="store_true", help="replace panoptic files that exist")
+    _finish(prepare, run_prepare, "summary")
 
 
 def _add_check(jobs: Any) -> None:
     check = add_verb(
         jobs,
         "check",
-        "read a whole data set and say what it holds and what is wrong with it; status 2 if it cannot be used",
+        "read a whole data set, and report what it holds and what is wrong; the exit status is 2 if it cannot be used",
         "knet data check cityscapes data/cityscapes\n"
         "  knet data check --images img --panoptic panoptic.json --masks panoptic\n"
         "  knet data check --images img/train --labels lab/train --instances ins/train --classes classes.json\n"
         "  knet data check --images training/image_02 --mots instances_txt",
     )
-    check.add_argument("dataset", nargs="?", choices=(*_LAYOUTS, *_CLIP_LAYOUTS), help="a download; with ROOT")
+    check.add_argument("dataset", nargs="?", choices=(*_LAYOUTS, *_CLIP_LAYOUTS), help="a data set that is known")
     check.add_argument("root", nargs="?", metavar="ROOT", help="its folder")
     check.add_argument("--splits", metavar="LIST", help="of ROOT, such as train,val (default: all that have labels)")
-    check.add_argument("--version", choices=["1.2", "2.0"], help="mapillary: which labels (default: 1.2 if there)")
-    check.add_argument("--images", metavar="DIR", help="of any other data set: its images; with one of the three below")
-    check.add_argument("--panoptic", metavar="FILE", help="COCO panoptic: its JSON; with --masks")
-    check.add_argument("--masks", metavar="DIR", help="its folder of PNGs")
-    check.add_argument(
-        "--labels", metavar="DIR", help="clips of your own: their label PNGs; with --instances, --classes"
-    )
-    check.add_argument("--instances", metavar="DIR", help="their instance PNGs")
-    check.add_argument("--mots", metavar="DIR", help="KITTI MOTS, MOTSChallenge: folder of a text for each sequence")
-    check.add_argument("--classes", metavar="TABLE", help="its class table: camvid, cityscapes, mapillary, or a file")
-    check.add_argument("--json", action="store_true", help="print the report as JSON")
-    check.set_defaults(run=run_check)
+    _add_version(check)
+    for option, metavar, text in (
+        ("--images", "DIR", "images of any other data set; its ground truth is given by one of the next three"),
+        ("--panoptic", "FILE", "JSON in the COCO panoptic format; needs --masks"),
+        ("--masks", "DIR", "the PNGs that belong to it"),
+        ("--labels", "DIR", "label PNGs of your own clips; needs --instances and --classes"),
+        ("--instances", "DIR", "the instance PNGs that belong to them"),
+        ("--mots", "DIR", "a MOTS text for each sequence, as in KITTI MOTS and MOTSChallenge"),
+        ("--classes", "TABLE", "class table: camvid, cityscapes, mapillary, or a JSON or YAML file"),
+    ):
+        check.add_argument(option, metavar=metavar, help=text)
+    _finish(check, run_check, "report")
 
 
 def _add_from_labels(jobs: Any) -> None:
     labels = add_verb(
         jobs,
         "from-labels",
-        "turn label PNGs, and instance PNGs where there are some, into a COCO panoptic data set",
+        "turn label PNGs, and instance PNGs if there are any, into a COCO panoptic data set",
         "knet data from-labels --images img/train --labels lab/train --instances ins/train --classes classes.json "
         "--output data/train",
     )
     labels.add_argument("--images", required=True, metavar="DIR", help="folder of images")
     labels.add_argument(
-        "--labels", required=True, metavar="DIR", help="label PNGs of the same names: class numbers, or table colours"
+        "--labels", required=True, metavar="DIR", help="PNGs of the same names: class numbers, or the table's colours"
     )
     labels.add_argument(
         "--instances",
@@ -98,41 +99,50 @@ def _add_from_labels(jobs: Any) -> None:
         "(default: each connected region of a thing class is an object)",
     )
     labels.add_argument("--classes", metavar="TABLE", help="camvid, cityscapes, mapillary, or a JSON or YAML file")
-    labels.add_argument("--output", required=True, metavar="DIR", help="gets panoptic.json and panoptic/*.png")
+    labels.add_argument("--output", required=True, metavar="DIR", help="where panoptic.json and panoptic/*.png go")
     labels.add_argument(
         "--minimum-area",
         type=int,
-        metavar="PIXELS",
-        help="smaller objects become void (default: 20; 0 with --instances)",
+        metavar="N",
+        help="make objects of fewer pixels void (default: 20; 0 with --instances)",
     )
     labels.add_argument("--overwrite", action="store_true", help="replace an output that exists")
-    labels.add_argument("--json", action="store_true", help="print the summary as JSON")
-    labels.set_defaults(run=run_from_labels)
+    _finish(labels, run_from_labels, "summary")
 
 
 def _add_synth(jobs: Any) -> None:
     synth = add_verb(
         jobs,
         "synth",
-        "draw street scenes or street clips and their truth, in the files and folders of a real data set",
+        "draw street scenes or clips with their ground truth, laid out like a real data set",
         "knet data synth cityscapes data/synthetic --images 200 --size 512x1024 --seed 1\n"
         "  knet data synth step data/synthetic-step --clips 40 --frames 20 --size 128x256",
     )
-    synth.add_argument("layout", choices=(*_LAYOUTS, *_CLIP_LAYOUTS))
+    synth.add_argument("layout", choices=(*_LAYOUTS, *_CLIP_LAYOUTS), help="data set to imitate, of images or of clips")
     synth.add_argument("output", metavar="OUT", help="folder to make")
     synth.add_argument(
-        "--images", type=int, metavar="N", help="of cityscapes and mapillary, for training (default: 100)"
+        "--images", type=int, metavar="N", help="images to train on (default: 100); a quarter as many to validate"
     )
-    synth.add_argument("--clips", type=int, metavar="N", help="of the video layouts, for training (default: 40)")
-    synth.add_argument("--frames", type=int, metavar="N", help="of each clip (default: 20)")
-    synth.add_argument("--size", type=_size, metavar="HxW", help="pixels (default: 512x1024; 128x256 for clips)")
+    synth.add_argument(
+        "--clips", type=int, metavar="N", help="clips to train on (default: 40); a quarter as many to validate"
+    )
+    synth.add_argument("--frames", type=int, metavar="N", help="frames in each clip (default: 20)")
+    synth.add_argument("--size", type=_size, metavar="HxW", help="in pixels (default: 512x1024; 128x256 for clips)")
     synth.add_argument("--seed", type=int, default=0, help="the same seed gives the same files (default: 0)")
-    synth.add_argument("--json", action="store_true", help="print the summary as JSON")
-    synth.set_defaults(run=run_synth)
+    _finish(synth, run_synth, "summary")
+
+
+def _add_version(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--version", choices=["1.2", "2.0"], help="mapillary: which labels (default: 1.2 if there)")
+
+
+def _finish(parser: argparse.ArgumentParser, run: Any, what: str) -> None:
+    parser.add_argument("--json", action="store_true", help=f"print the {what} as JSON")
+    parser.set_defaults(run=run)
 
 
 def run_prepare(args: argparse.Namespace) -> int:
-    """Prepares and prints what is there now."""
+    """Prepares a data set and prints what is there now."""
     from knet.data.files.io import name_some
     from knet.data.make.prepare import prepare_cityscapes, prepare_mapillary
 
@@ -163,7 +173,7 @@ def run_prepare(args: argparse.Namespace) -> int:
 
 
 def run_check(args: argparse.Namespace) -> int:
-    """Checks and prints; status 2 if there are errors, 0 if there are at most warnings."""
+    """Checks a data set and prints the report; the status is 2 if there are errors."""
     from knet.data.check.clips import check_clip_root
     from knet.data.check.images import check_root
 
@@ -191,7 +201,7 @@ def run_check(args: argparse.Namespace) -> int:
 
 
 def _check_files(args: argparse.Namespace, given: set[str]) -> Any:
-    """The report on a data set whose files are named one by one. Raises: ConfigError if they are none of the forms."""
+    """The report on a data set whose files are named one by one."""
     from knet.data.categories import load_categories
     from knet.data.check.clips import check_clips
     from knet.data.check.images import check_panoptic
@@ -211,7 +221,7 @@ def _check_files(args: argparse.Namespace, given: set[str]) -> Any:
 
 
 def run_from_labels(args: argparse.Namespace) -> int:
-    """Converts and prints how many segments each class got."""
+    """Converts labels and prints how many segments each class got."""
     from knet.data.make.from_labels import labels_to_panoptic
 
     if args.classes is None:
@@ -241,16 +251,14 @@ def run_from_labels(args: argparse.Namespace) -> int:
 
 
 def run_synth(args: argparse.Namespace) -> int:
-    """Draws the scenes or clips and prints what is in them. A quarter as many more are made to validate on."""
+    """Draws scenes or clips and prints what is in them."""
     from knet.data.synthetic.clip_layouts import synthesize_clips
     from knet.data.synthetic.layouts import synthesize
 
     if args.layout in _CLIP_LAYOUTS:
         if args.images is not None:
             raise ConfigError(f"--images is for {' and '.join(_LAYOUTS)}; give --clips and --frames for {args.layout}.")
-        number, frames = (
-            given if given is not None else default for given, default in ((args.clips, 40), (args.frames, 20))
-        )
+        number, frames = (40 if args.clips is None else args.clips), (20 if args.frames is None else args.frames)
         clips = synthesize_clips(args.layout, args.output, number, frames, args.size or (128, 256), args.seed)
         summary, objects, counts, unit = asdict(clips), clips.tracks, clips.clips, f"clips of {clips.frames} frames"
         root, hint = clips.root, ""

@@ -26,21 +26,21 @@ def add_parser(jobs: Any) -> None:
     parser = add_verb(
         jobs,
         "show",
-        "draw what training will see: samples after augmentation, plain and with their segments, and a page of them",
+        "draw samples as training will see them, plain and with their segments, on a page",
         "knet data show configs/rtknet-cityscapes.yaml data.root=data/cityscapes --output show --count 16\n"
         "  knet data show my.yaml --split val --output show-val",
     )
     parser.add_argument("config", metavar="CONFIG", help="YAML file of options, as for `knet train`")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that replace those of the file")
-    parser.add_argument("--output", required=True, metavar="DIR", help="gets a JPEG a sample, and index.html")
-    parser.add_argument("--count", type=int, default=16, metavar="N", help="samples (default: 16)")
+    parser.add_argument("--output", required=True, metavar="DIR", help="where a JPEG for each sample and index.html go")
+    parser.add_argument("--count", type=int, default=16, metavar="N", help="number of samples (default: 16)")
     parser.add_argument(
         "--split",
         choices=["train", "val"],
         default="train",
         help="train: the first samples of the run, augmented (default); val: images as they are",
     )
-    parser.add_argument("--seed", type=int, help="other samples: those of a run with this seed (default: the config's)")
+    parser.add_argument("--seed", type=int, help="show the samples of a run with this seed (default: the config's)")
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty")
     parser.add_argument("--json", action="store_true", help="print the list of samples as JSON")
     parser.set_defaults(run=run)
@@ -84,8 +84,8 @@ def training_samples(config: RunConfig, reader: Reader) -> Iterator[tuple[str, n
     """Name, (h,w,3) uint8 RGB and target of the run's samples from the first on, without end.
 
     Raises:
-        ConfigError: no 'augment' in the config.
-        DataError: an image or its truth cannot be read.
+        ConfigError: the config has no 'augment'.
+        DataError: an image or its ground truth cannot be read.
     """
     from knet.data.samples.batches import BatchPlan, TrainingSet
     from knet.runs.samples import augmentation_of

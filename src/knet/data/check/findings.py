@@ -65,7 +65,7 @@ class Finding:
         return f"{'error' if self.error else 'warning'}: {what}{counted}: {', '.join(self.examples)}{more}; {fix}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ClassCount:
     """How often a class occurs.
 
@@ -78,11 +78,11 @@ class ClassCount:
     id: int
     name: str
     thing: bool
-    images: int
-    segments: int
-    crowds: int
-    pixels: int
-    share: float
+    images: int = 0
+    segments: int = 0
+    crowds: int = 0
+    pixels: int = 0
+    share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

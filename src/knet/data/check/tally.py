@@ -3,20 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from knet.data.check.findings import CheckReport, ClassCount, Notes
 from knet.structures import Category, SegmentInfo
-
-
-@dataclass(slots=True)
-class _Counts:
-    """Numbers of one class, see `ClassCount`."""
-
-    images: int = 0
-    segments: int = 0
-    crowds: int = 0
-    pixels: int = 0
 
 
 class Tally:
@@ -24,8 +13,7 @@ class Tally:
 
     def __init__(self, categories: Sequence[Category]):
         self.notes = Notes()
-        self._categories = categories
-        self._counts = [_Counts() for _ in categories]
+        self._counts = [ClassCount(row.id, row.name, row.thing) for row in categories]
         self._pixels = self._void = 0
         self._ids: list[int] = []
         self._sizes: list[tuple[int, int]] = []
@@ -59,19 +47,16 @@ class Tally:
 
     def report(self, name: str, images: int) -> CheckReport:
         """All that was counted and noted."""
-        labelled = max(self._pixels - self._void, 1)
-        classes = []
-        for category, counts in zip(self._categories, self._counts, strict=True):
+        for counts in self._counts:
+            counts.share = counts.pixels / max(self._pixels - self._void, 1)
             if images and not counts.segments + counts.crowds:
-                self.notes.add("class absent", category.name)
-            numbers = counts.images, counts.segments, counts.crowds, counts.pixels, counts.pixels / labelled
-            classes.append(ClassCount(category.id, category.name, category.thing, *numbers))
-        category_ids = [category.id for category in self._categories]
+                self.notes.add("class absent", counts.name)
+        category_ids = [counts.id for counts in self._counts]
         return CheckReport(
             name=name,
             images=images,
             findings=self.notes.findings(),
-            classes=classes,
+            classes=self._counts,
             void_share=self._void / max(self._pixels, 1),
             segment_ids=(self._ids[0], self._ids[1]) if self._ids else None,
             category_ids=(min(category_ids), max(category_ids)) if category_ids else None,

@@ -40,8 +40,10 @@ def open_data(data: Data, files: Files | None, categories: Sequence[Category] | 
     """
     if files is None:
         raise ConfigError("The config has no 'data.train'; give its images and their truth, or a format and a split.")
+    if categories is None and data.categories is not None:
+        categories = load_categories(data.categories)
     if files.format is not None:
-        return open_split(data, files, categories)
+        return _open_split(data, files, categories)
     kinds = ("json_file", "masks", "labels", "instances")
     given = {name for name in kinds if getattr(files, name) is not None}
     if files.images is None or given not in _FORMS:
@@ -57,24 +59,15 @@ def open_data(data: Data, files: Files | None, categories: Sequence[Category] | 
         if "instances" in given:
             return ClipFolder(images, labels, instances, data.categories)
         return LabelFolder(images, labels, data.categories)
-    if categories is None and data.categories is not None:
-        categories = load_categories(data.categories)
     if "masks" in given:
         return CocoPanoptic(images, json, masks, categories, data.cache)
     return CocoInstances(images, json, categories, training=files is data.train)
 
 
-def open_split(data: Data, files: Files, categories: Sequence[Category] | None = None) -> Reader:
-    """Opens a split of a video data set in the layout that it comes in.
-
-    Raises:
-        ConfigError: no split.
-        DataError: the data set is broken, or has no such split.
-    """
+def _open_split(data: Data, files: Files, categories: Sequence[Category] | None) -> Reader:
+    """Opens a split of a data set in the layout that it comes in."""
     if files.split is None:
         raise ConfigError(f"A data set of the format {files.format} needs its split, such as split: train.")
-    if categories is None and data.categories is not None:
-        categories = load_categories(data.categories)
     if files.format == "cityscapes-step":
         return CityscapesStep(data.root, files.split, categories)
     return open_clips(str(files.format), data.root, files.split, categories, data.compatible)

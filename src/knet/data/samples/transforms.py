@@ -1,10 +1,10 @@
 """Training augmentation: random size, crop, colours, flip.
 
 Functions take the values that `TrainAugmentation` draws, so each can be checked by itself. Images are (3,H,W) uint8 RGB
-tensors, id maps (H,W) int32 tensors with 0 = void, or (L,H,W), layers of segments that overlap. Source: RT-K-Net (Schoen
-et al., IV 2023, sections III-C, IV-B) and its official code, whose crop looks for objects; where they differ the code is
-followed, and a comment says so. K-Net's code takes whole images for things, and for semantic segmentation crops that no
-class fills.
+tensors, id maps (H,W) int32 tensors with 0 = void, or (L,H,W), layers of segments that overlap. Source: RT-K-Net
+(Schoen et al., IV 2023, sections III-C, IV-B) and its official code, whose crop looks for objects; where they differ
+the code is followed, and a comment says so. K-Net's code takes whole images for things, and for semantic segmentation
+crops that no class fills.
 """
 
 from __future__ import annotations
