@@ -105,23 +105,6 @@ def as_table(categories: str | Path | CategoryTable | Sequence[Category]) -> Cat
     return CategoryTable("custom", "given as rows", rows, values, frozenset(), labels)
 
 
-def categories_of_json(content: dict[str, Any], path: Path, all_things: bool = False) -> tuple[Category, ...]:
-    """The classes of a COCO JSON, in its order.
-
-    Args:
-        content: of the file.
-        path: of the file, for errors.
-        all_things: whether rows that do not say so are things, as in files of instances.
-
-    Raises:
-        DataError: a row lacks something, has a wrong type, or repeats an id or name.
-    """
-    rows = content.get("categories")
-    if all_things and isinstance(rows, list):
-        rows = [{"thing": 1, **row} if isinstance(row, dict) else row for row in rows]
-    return categories_from_rows(rows, str(path), DataError)[0]
-
-
 def rows_for_json(categories: Sequence[Category]) -> list[dict[str, Any]]:
     """The classes as rows of a COCO panoptic JSON."""
     return [{"id": c.id, "name": c.name, "isthing": int(c.thing), "color": list(c.color)} for c in categories]
@@ -171,7 +154,7 @@ def categories_from_rows(
 
 
 def things_from_rows(rows: object, where: str) -> tuple[Category, ...]:
-    """Classes from a COCO instances or YouTube-VIS file, whose rows are all things without saying so.
+    """Classes from the rows of a COCO instances or YouTube-VIS file, which are all things without saying so.
 
     A row without a name is called by its id. `where` names the file in errors.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from knet.data.categories import categories_of_json
+from knet.data.categories import categories_from_rows
 from knet.data.files.io import name_some, read_json
 from knet.data.readers.find_images import ImageFinder
 from knet.errors import DataError
@@ -69,7 +69,9 @@ class PanopticJson:
         self.path, self.content = path, read_json(path)
         if not isinstance(self.content, dict):
             raise DataError(f"{path} is no COCO panoptic JSON: it must be an object with images and annotations.")
-        self.categories = categories_of_json(self.content, path) if categories is None else tuple(categories)
+        if categories is None:
+            categories, _ = categories_from_rows(self.content.get("categories"), str(path), DataError)
+        self.categories = tuple(categories)
         self._labels = {category.id: label for label, category in enumerate(self.categories)}
 
     def walk(self, find: ImageFinder | None, folder: Path, masks: set[str]) -> Iterator[Entry | Fault]:
