@@ -17,11 +17,7 @@ KINDS: dict[str, tuple[bool, str, str]] = {
     "no segments_info": (True, "annotations have no segments_info", "use the panoptic JSON, not the instances JSON"),
     "segment row": (True, "segments have no whole id from 1 to 16777215", "number the segments of each image anew"),
     "segment twice": (True, "segment ids are listed twice in an image", "give each segment an id of its own"),
-    "unknown category": (
-        True,
-        "segments have a category that the class table lacks",
-        "choose the data set's own table",
-    ),
+    "unknown category": (True, "segments have a category that the class table lacks", "choose the data set's own"),
     "image missing": (True, "images that the JSON names do not exist", "copy them to the images folder"),
     "image ambiguous": (True, "several files may be the image that the JSON names", "give the JSON relative paths"),
     "image unreadable": (True, "images cannot be read", "copy them again"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -12,7 +11,7 @@ from tqdm import tqdm
 from knet.data.categories import load_table
 from knet.data.check.findings import CheckReport
 from knet.data.check.tally import Tally
-from knet.data.files.io import areas_in, list_images, read_ids, read_image, read_json
+from knet.data.files.io import areas_in, list_images, read_ids, read_image
 from knet.data.readers.find_images import ImageFinder
 from knet.data.readers.panoptic_json import Entry, Fault, PanopticJson
 from knet.data.readers.roots import (
@@ -79,12 +78,8 @@ def check_root(
     """
     if layout not in ROOTS:
         raise ConfigError(f"There is no data set layout {layout!r} to check; choose from {', '.join(ROOTS)}.")
-    checks = []
     digests: dict[bytes, str] = {}  # for all splits together: a picture of train in val spoils the figures
-    for split, categories in _prepared(layout, Path(root), splits, version):
-        check = _Check(split, categories, digests)
-        check.compare_labels()
-        checks.append(check)
+    checks = [_Check(*prepared, digests) for prepared in _prepared(layout, Path(root), splits, version)]
     return [check.run(progress) for check in checks]
 
 
@@ -117,20 +112,11 @@ class _Check:
         self._notes: list[tuple[str, object]] = []
         self._used: set[str] = set()
 
-    def compare_labels(self) -> None:
-        """Notes raw labels that have no image or are not in the JSON."""
-        lonely, _ = unpaired_files(self._files)
-        self._notes += [("label without image", label) for label in lonely]
-        with suppress(DataError):  # a broken JSON is noted in `run`
-            content = read_json(self._files.json)
-            listed = content.get("images") if isinstance(content, dict) else None
-            rows = listed if isinstance(listed, list) else []
-            ids = {str(row.get("id")) for row in rows if isinstance(row, dict)}
-            self._notes += [("label not prepared", stem) for stem in label_stems(self._files) if stem not in ids]
-
     def run(self, progress: bool) -> CheckReport:
         """Reads everything and reports."""
         files = self._files
+        if files.label_ending:
+            self._notes += [("label without image", label) for label in unpaired_files(files)[0]]
         find, masks = ImageFinder(files.images, files.json), set(list_images(files.masks))
         found: list[Entry | Fault] = []
         try:
@@ -138,6 +124,8 @@ class _Check:
             self._categories = document.categories
             self._compare_categories(document.content.get("categories"))
             found = list(document.walk(find, files.masks, masks))
+            if files.label_ending:
+                self._compare_labels(document.content.get("images"))
         except DataError as fault:
             self._notes.append(("json", str(fault).rstrip(".")))
         tally = Tally(self._categories or ())
@@ -159,6 +147,11 @@ class _Check:
         for name in sorted(masks - {entry.mask for entry in entries}):
             tally.notes.add("mask unused", name)
         return tally.report(files.name, len(entries))
+
+    def _compare_labels(self, rows: object) -> None:
+        """Notes raw labels that are not in the JSON."""
+        ids = {str(row.get("id")) for row in rows if isinstance(row, dict)} if isinstance(rows, list) else set()
+        self._notes += [("label not prepared", stem) for stem in label_stems(self._files) if stem not in ids]
 
     def _compare_categories(self, rows: object) -> None:
         """Notes classes that are things in the JSON and stuff in the table, or the other way round."""

@@ -35,8 +35,7 @@ def instance_ids_to_panoptic(
         labels: the folder of a split (gtFine/val) with its city folders.
         json, masks: what to write.
         train_ids: whether category ids are 0..18 instead of the raw 7..33.
-        overwrite: whether to replace what exists.
-        progress: whether to show a progress bar on a terminal.
+        overwrite, progress: whether to replace what exists, and to show a progress bar on a terminal.
 
     Returns:
         The number of images.

@@ -78,8 +78,7 @@ def labels_to_panoptic(
         categories: a class table, its name or its file.
         minimum_area: smaller objects become void, in pixels; None: 20, or 0 with `instances`, since what was annotated
             is kept.
-        overwrite: whether to replace an output that exists.
-        progress: whether to show a progress bar on a terminal.
+        overwrite, progress: whether to replace what exists, and to show a progress bar on a terminal.
 
     Raises:
         DataError: images, labels and instances do not fit together, or the output exists and `overwrite` is off.

@@ -102,8 +102,7 @@ def instances_to_panoptic(
         images, instances: folders of a split.
         config: the config file of the download.
         json, masks: what to write.
-        overwrite: whether to replace what exists.
-        progress: whether to show a progress bar on a terminal.
+        overwrite, progress: whether to replace what exists, and to show a progress bar on a terminal.
 
     Returns:
         The number of images.

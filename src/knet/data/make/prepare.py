@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,17 +78,15 @@ def prepare_cityscapes(
         DataError: a folder, an image or a label is missing or broken, or an existing form contradicts itself.
         OutputError: the output cannot be written.
     """
+
+    def convert(split: RootSplit) -> None:
+        options = {"train_ids": train_ids, "overwrite": overwrite, "progress": progress}
+        instance_ids_to_panoptic(split.labels, split.json, split.masks, **options)
+
     found = find_cityscapes(root, splits, train_ids)
-    unlabelled = {split.name: _require_images(split) for split in found}
+    unlabelled = _require_images(found)
     categories = None if train_ids else load_table("cityscapes").categories
-    prepared = []
-    for split in found:
-        made = overwrite or not split.json.exists()
-        if made:
-            options = {"train_ids": train_ids, "overwrite": overwrite, "progress": progress}
-            instance_ids_to_panoptic(split.labels, split.json, split.masks, **options)
-        prepared.append(_open(split, made, unlabelled[split.name], categories))
-    return prepared
+    return [_prepare(split, overwrite, convert, unlabelled[split.name], categories) for split in found]
 
 
 def prepare_mapillary(
@@ -114,31 +112,42 @@ def prepare_mapillary(
             panoptic form contradicts itself or the table.
         OutputError: the output cannot be written.
     """
+
+    def convert(split: RootSplit) -> None:
+        files = split.images, split.labels, found.config, split.json, split.masks
+        instances_to_panoptic(*files, overwrite=overwrite, progress=progress)
+
     found = find_mapillary(root, splits, version)
-    unlabelled = {split.name: _require_images(split) for split in found.splits}
+    unlabelled = _require_images(found.splits)
     _write_table(found)
     categories = load_table(found.table).categories
-    prepared = []
-    for split in found.splits:
-        made = overwrite or not split.json.exists()
-        if made:
-            files = split.images, split.labels, found.config, split.json, split.masks
-            instances_to_panoptic(*files, overwrite=overwrite, progress=progress)
-        prepared.append(_open(split, made, unlabelled[split.name], categories))
+    prepared = [_prepare(split, overwrite, convert, unlabelled[split.name], categories) for split in found.splits]
     return PreparedMapillary(found.version, found.table, prepared)
 
 
-def _require_images(split: RootSplit) -> list[str]:
-    lonely, unlabelled = unpaired_files(split)
-    if lonely:
-        raise DataError(
-            f"{split.labels} has {name_some(lonely)} without an image in {split.images}; "
-            "copy the images again or remove these labels."
-        )
-    return unlabelled
+def _require_images(splits: Sequence[RootSplit]) -> dict[str, list[str]]:
+    """The images of each split that have no label. Raises: DataError for labels without an image."""
+    found = {}
+    for split in splits:
+        lonely, found[split.name] = unpaired_files(split)
+        if lonely:
+            raise DataError(
+                f"{split.labels} has {name_some(lonely)} without an image in {split.images}; "
+                "copy the images again or remove these labels."
+            )
+    return found
 
 
-def _open(split: RootSplit, made: bool, unlabelled: list[str], categories: Sequence[Category] | None) -> PreparedSplit:
+def _prepare(
+    split: RootSplit,
+    overwrite: bool,
+    convert: Callable[[RootSplit], None],
+    unlabelled: list[str],
+    categories: Sequence[Category] | None,
+) -> PreparedSplit:
+    made = overwrite or not split.json.exists()
+    if made:
+        convert(split)
     try:
         reader = CocoPanoptic(split.images, split.json, split.masks, categories)
     except DataError as fault:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from knet.data.categories import things_from_rows
-from knet.data.files.io import name_some, read_image, read_json
+from knet.data.files.io import read_image, read_json
 from knet.data.files.masks import Rle, mask_area, mask_box, read_mask, unpack_mask
 from knet.data.readers.find_images import ImageFinder
-from knet.data.readers.reader import size_text, without_image
+from knet.data.readers.reader import size_text, unknown_category, without_image
 from knet.errors import DataError
 from knet.structures import Category, Sample, SegmentInfo
 
@@ -180,10 +180,7 @@ class CocoInstances:
             raise DataError(f"{where} is of the image {image!r}, which the file does not list.")
         label = self._labels.get(category) if type(category) is int else None
         if label is None:
-            raise DataError(
-                f"{where} has the category {category!r}, which the class table lacks (it has "
-                f"{name_some(sorted(self._labels))}); choose the table that belongs to this data set."
-            )
+            raise DataError(unknown_category(where, category, self._labels))
         if _has_extent(row, entry.size, where):
             text = dumps(row["segmentation"]).encode()
             entry.objects.append(_Object(number, label, bool(row.get("iscrowd", 0)), text))

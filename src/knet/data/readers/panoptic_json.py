@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from knet.data.categories import categories_from_rows
 from knet.data.files.io import name_some, read_json
 from knet.data.readers.find_images import ImageFinder
+from knet.data.readers.reader import unknown_category
 from knet.errors import DataError
 from knet.structures import Category, SegmentInfo
 
@@ -142,9 +143,7 @@ class PanopticJson:
             category = segment.get("category_id")
             label = self._labels.get(category) if isinstance(category, int) else None
             if label is None:
-                known = name_some(sorted(self._labels))
-                what = f"{where} has a segment of category {category!r}, which the class table lacks (it has {known}); "
-                what += "choose the table that belongs to this data set."
+                what = unknown_category(where, category, self._labels)
                 yield Fault("unknown category", [f"{category!r} of {id_} in {name}"], what)
             segments.append(SegmentInfo(id_, -1 if label is None else label, bool(segment.get("iscrowd", 0))))
         yield Entry(name, image, mask, size, segments, list(rows.values()))

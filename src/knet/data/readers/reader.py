@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from knet.data.files.io import name_some
 from knet.errors import DataError
 from knet.structures import Category, Sample, SegmentInfo
 
@@ -44,6 +46,15 @@ def with_image(truth: Sample, image: np.ndarray, path: Path | None, truth_path: 
             f"{size_text(truth.id_map.shape[-2:])}; they must be equal."
         )
     return Sample(truth.name, image, truth.id_map, truth.segments)
+
+
+def unknown_category(where: str, category: object, known: Iterable[int]) -> str:
+    """The sentence about a category id of a JSON that no class has; `where` begins it."""
+    has = f"it has {name_some(sorted(known))}"
+    return (
+        f"{where} has the category {category!r}, which the class table lacks ({has}); choose the table that belongs to "
+        "this data set."
+    )
 
 
 def size_text(shape: tuple[int, ...]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from knet.data.files.io import list_images, name_some, read_json
 from knet.data.files.masks import Rle, mask_area, mask_box, read_mask, run_lengths
 from knet.data.readers.clips import NUMBERS, ClipReader, FrameFiles, last_number
 from knet.data.readers.coco_instances import stack_layers
+from knet.data.readers.reader import unknown_category
 from knet.errors import DataError
 from knet.files import atomic_path
 from knet.structures import Category, SegmentInfo
@@ -124,10 +125,7 @@ class YoutubeVis(ClipReader):
         if type(video) is not int or video not in videos:
             raise DataError(f"{where} is of the video {video!r}, which the file does not list.")
         if type(category) is not int or category not in labels:
-            raise DataError(
-                f"{where} has the category {category!r}, which the class table lacks (it has "
-                f"{name_some(sorted(labels))}); choose the table that belongs to this data set."
-            )
+            raise DataError(unknown_category(where, category, labels))
         if not isinstance(masks, list) or len(masks) != len(videos[video].files):
             count = len(masks) if isinstance(masks, list) else 0
             raise DataError(
@@ -137,16 +135,14 @@ class YoutubeVis(ClipReader):
         videos[video].tracks.append(_Track(number, labels[category], bool(known.get("iscrowd", 0)), texts))
 
 
-@dataclass(frozen=True, slots=True)
-class TrackToWrite:
+class TrackToWrite(NamedTuple):
     """An object of a video: its category id, and its packed mask in each frame, None where it is not seen."""
 
     category: int
     masks: Sequence[Rle | None]
 
 
-@dataclass(frozen=True, slots=True)
-class VideoToWrite:
+class VideoToWrite(NamedTuple):
     """A video: its images relative to JPEGImages, their (height, width), its objects."""
 
     files: Sequence[str]
@@ -163,13 +159,9 @@ def write_youtube_vis(json: str | Path, videos: Sequence[VideoToWrite], categori
     rows: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for video_id, video in enumerate(videos, 1):
-        size = {"height": video.size[0], "width": video.size[1]}
+        size, edges = {"height": video.size[0], "width": video.size[1]}, list(video.size)
         rows.append({"id": video_id, **size, "length": len(video.files), "file_names": list(video.files)})
         for track in video.tracks:
-            masks = [
-                None if mask is None else {"size": list(video.size), "counts": run_lengths(mask)}
-                for mask in track.masks
-            ]
             annotation = {
                 "id": len(annotations) + 1,
                 "video_id": video_id,
@@ -177,9 +169,9 @@ def write_youtube_vis(json: str | Path, videos: Sequence[VideoToWrite], categori
                 "iscrowd": 0,
                 **size,
                 "length": 1,  # as in the real files
-                "segmentations": masks,
-                "bboxes": [None if mask is None else mask_box(mask) for mask in track.masks],
-                "areas": [None if mask is None else mask_area(mask) for mask in track.masks],
+                "segmentations": [mask and {"size": edges, "counts": run_lengths(mask)} for mask in track.masks],
+                "bboxes": [mask and mask_box(mask) for mask in track.masks],
+                "areas": [mask and mask_area(mask) for mask in track.masks],
             }
             annotations.append(annotation)
     names = [{"supercategory": "object", "id": category.id, "name": category.name} for category in categories]

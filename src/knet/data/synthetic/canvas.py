@@ -1,4 +1,4 @@
-"""A picture and its truth, painted together: polygons of a 3D street seen through a camera."""
+"""Paints a picture and its ground truth together: polygons of a 3D street seen through a camera."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Camera:
     ahead: float = 0.0
 
     def project(self, points: Sequence[tuple[float, float, float]]) -> np.ndarray:
-        """(N,3) metres -> (N,2) pixels x, y. Points nearer than 1.5 m are moved to that distance."""
+        """Projects points: (N,3) metres -> (N,2) pixels x, y. Points nearer than 1.5 m are moved to that distance."""
         x, y, z = np.asarray(points, float).T
         z = np.maximum(z - self.ahead, NEAREST)
         return np.stack([self.center + self.focal * x / z, self.horizon + self.focal * (self.eye - y) / z], 1)
@@ -36,7 +36,7 @@ class Camera:
 
 @dataclass(frozen=True, slots=True)
 class PaintedObject:
-    """What a number of the truth means: a class by its Cityscapes name, and whether it stands in a group."""
+    """What a number of the ground truth means: a class by its Cityscapes name, and whether it stands in a group."""
 
     kind: str
     group: bool
@@ -79,10 +79,16 @@ class Canvas:
         shade: float = 0.15,
         alpha: float = 1.0,
     ) -> None:
-        """Paints the polygon of (N,2) pixel positions as object `number`; None leaves the truth as it is (a shadow).
+        """Paints a polygon.
 
-        color: RGB 0..255 · distance: in metres, for haze · texture: strength of the noise · shade: how much brighter
-        the top is than the bottom · alpha: 1 hides what is behind in the picture; the truth changes in any case.
+        Args:
+            points: (N,2) pixel positions x, y.
+            color: RGB 0..255.
+            number: of the object; None leaves the ground truth as it is (a shadow).
+            distance: in metres, for haze.
+            texture: strength of the noise.
+            shade: how much brighter the top is than the bottom.
+            alpha: 1 hides what is behind in the picture; the ground truth changes in any case.
         """
         height, width = self.numbers.shape
         left, top = (max(math.floor(v), 0) for v in points.min(0))
@@ -124,9 +130,9 @@ class Canvas:
         self.face(ring, color, number, **look)
 
     def develop(self, rng: np.random.Generator, light: np.random.Generator | None = None) -> np.ndarray:
-        """The picture as a camera gives it, (H,W,3) uint8: light, vignette, a little blur and sensor noise.
+        """The picture as a camera takes it, with light, vignette, a little blur and sensor noise. -> (H,W,3) uint8
 
-        light: what the light is drawn from, in place of `rng`.
+        The light is drawn from `light` if that is given, else from `rng`.
         """
         height, width = self.numbers.shape
         light = rng if light is None else light

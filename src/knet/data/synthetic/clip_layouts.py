@@ -1,8 +1,9 @@
-"""Synthetic street clips in the folders and files of real video data sets."""
+"""Writes synthetic street clips with the files and folders of real video data sets."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ _YOUTUBE_NAMES = {"rider": "person", "car": "sedan", "motorcycle": "motorbike"}
 
 @dataclass(frozen=True, slots=True)
 class SyntheticClips:
-    """What was written: clips of each split, frames of a clip, and how many tracks of each kind."""
+    """What was written: clips in each split, frames in a clip, and how many tracks of each kind."""
 
     root: Path
     clips: dict[str, int]
@@ -59,12 +60,19 @@ def synthesize_clips(
     draw: Callable[[int, int, int, list[int]], Iterable[MovingFrame]] = draw_clip,
     progress: bool = True,
 ) -> SyntheticClips:
-    """Writes street clips with exact tracks in the layout "step", "vipseg", "youtube-vis" or "cityscapes-vps".
+    """Writes street clips with exact tracks in the layout of a video data set.
 
-    clips: of the training split; validation gets a quarter of that (at least one) · frames: of each clip; all of them
-    have a truth · size: (height, width) · seed: the same one gives the same files · draw: what the
-    clips show, called as `draw_clip` is.
     The output appears when all of it is written; an interrupted run leaves nothing.
+
+    Args:
+        layout: "step", "vipseg", "youtube-vis" or "cityscapes-vps".
+        output: folder to make.
+        clips: of the training split; validation gets a quarter of that (at least one).
+        frames: of each clip; all of them have a ground truth.
+        size: (height, width) in pixels.
+        seed: the same one gives the same files.
+        draw: draws what the clips show, called as `draw_clip` is.
+        progress: whether to show a progress bar on a terminal.
 
     Raises:
         ConfigError: an unknown layout, a number that is too small, or more than 1000 frames.
@@ -80,7 +88,7 @@ def synthesize_clips(
         )
     kind = _LAYOUTS[layout]
     counts = {kind.splits[0]: clips, kind.splits[1]: max(clips // 4, 1)}
-    seen: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     with whole_folder(output) as partial:
         bar = tqdm(total=frames * sum(counts.values()), desc="clips", unit="frame", disable=None if progress else True)
         for number, (split, count) in enumerate(counts.items()):
@@ -91,8 +99,7 @@ def synthesize_clips(
                     writer.add(clip, frame, scene)
                     visible |= _visible_tracks(scene)
                     bar.update()
-                for name in visible.values():
-                    seen[name] = seen.get(name, 0) + 1
+                seen.update(visible.values())
             writer.finish()
         bar.close()
     tracks = dict(sorted(seen.items(), key=lambda item: (-item[1], item[0])))

@@ -1,4 +1,4 @@
-"""Synthetic street scenes in the folders and files of real data sets, as one has them after unpacking the downloads."""
+"""Writes synthetic street scenes with the files and folders that the downloads of real data sets have."""
 
 from __future__ import annotations
 
@@ -48,11 +48,18 @@ class SyntheticSet:
 def synthesize(
     layout: str, output: str | Path, images: int, size: tuple[int, int], seed: int = 0, *, progress: bool = True
 ) -> SyntheticSet:
-    """Writes a data set of street scenes in the layout "cityscapes" or "mapillary" (v1.2) as it is downloaded.
+    """Writes a data set of street scenes with the files and folders of a download.
 
-    images: of the training split; validation gets a quarter of that (at least one), and so does Cityscapes' test,
-    which has images only · size: (height, width) · seed: the same one gives the same files. The output appears when
-    all of it is written; an interrupted run leaves nothing.
+    The output appears when all of it is written; an interrupted run leaves nothing.
+
+    Args:
+        layout: "cityscapes" or "mapillary" (v1.2).
+        output: folder to make.
+        images: of the training split; validation gets a quarter of that (at least one), and so does Cityscapes' test,
+            which has images only.
+        size: (height, width) in pixels.
+        seed: the same one gives the same files.
+        progress: whether to show a progress bar on a terminal.
 
     Raises:
         ConfigError: an unknown layout, a number of images below 1, a size below 32 or a negative seed.
@@ -81,7 +88,7 @@ def synthesize(
 
 @contextmanager
 def whole_folder(output: str | Path) -> Iterator[Path]:
-    """A folder to fill, which takes the name `output` when the block ends well; an interrupted run leaves nothing.
+    """Gives a folder to fill, which is renamed to `output` when the block ends well, and removed when it does not.
 
     Raises:
         DataError: the output exists and is not empty.

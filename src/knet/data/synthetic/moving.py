@@ -1,8 +1,8 @@
-"""A street that is filmed: the same kind of scene as in `street`, frame by frame, with the track of every object.
+"""Films a street: the same kind of scene as in `street`, frame by frame, with the track of every object.
 
-Objects move at constant speed and so does the camera, which may also turn and shake a little. What makes tracking hard
-is in every clip: people who look alike and cross each other, rows of like cars, objects that move by more than their
-own width from frame to frame, that hide others, and that come and go.
+Objects move at constant speed, and so does the camera, which may also turn and shake a little. Every clip has what
+makes tracking hard: people who look alike and cross each other, rows of similar cars, and objects that move by more
+than their own width from frame to frame, hide others, come and go.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _VEHICLES = frozenset({"car", "truck", "bus", "train"})
 
 @dataclass(frozen=True, slots=True)
 class MovingFrame:
-    """A frame of a clip: `image` (H,W,3) uint8 RGB, `numbers` (H,W) int32 and `objects` as in `StreetScene`.
+    """A frame of a clip: `image`, `numbers` and `objects` as in `StreetScene`.
 
-    `tracks[n]` is the number in the clip of the object that has the number n in this frame; 0 for what is not tracked:
-    stuff, groups, and n = 0.
+    `tracks[n]` is the track of the object that has the number n in this frame; 0 for what is not tracked: stuff,
+    groups, and n = 0.
     """
 
     image: np.ndarray
@@ -46,11 +46,18 @@ class MovingFrame:
 
 @dataclass(frozen=True, slots=True)
 class Mover:
-    """An object of a clip, standing or moving: where it is at frame 0 and how it moves, in metres and metres a frame.
+    """An object of a clip, standing or moving.
 
-    `look`: seed of its size and colours · `first`, `last`: frames in which it is there · `track`: its number, and its
-    rider's is one more · `ridden`: a two-wheeler with a rider · `across`: a vehicle seen from its side · `own_paint`: a
-    vehicle in any colour, not in one of the usual few.
+    Attributes:
+        kind: a class by its Cityscapes name.
+        look: seed of its size and colours.
+        track: its number in the clip; its rider's is one more.
+        x, z: where it is at frame 0, in metres.
+        vx, vz: how it moves, in metres a frame.
+        first, last: frames in which it is there.
+        ridden: whether a two-wheeler has a rider.
+        across: whether a vehicle is seen from its side.
+        own_paint: whether a vehicle may have any colour, not just one of the usual few.
     """
 
     kind: str
@@ -67,7 +74,7 @@ class Mover:
     own_paint: bool = False
 
     def place(self, frame: int) -> tuple[float, float]:
-        """(x, z) at a frame."""
+        """Where it is at a frame: (x, z)."""
         return self.x + self.vx * frame, self.z + self.vz * frame
 
 
@@ -165,7 +172,7 @@ class Street:
 
 
 def draw_clip(frames: int, height: int, width: int, seed: list[int]) -> Iterator[MovingFrame]:
-    """The frames of a clip. Equal sizes and seeds give equal clips, and a longer clip of more frames.
+    """Draws the frames of a clip. Equal sizes and seeds give equal clips; more frames only make it longer.
 
     Raises:
         ConfigError: an edge of less than 32 pixels.
@@ -212,7 +219,7 @@ def _paint(
     luck: np.random.Generator,
     seed: list[int],
 ) -> MovingFrame:
-    """One frame. What stands still is drawn from a generator that starts anew, so it looks the same in every frame."""
+    """Paints a frame. What stands still is drawn with a fresh generator, so that it looks the same in every frame."""
     canvas = Canvas(*size, camera, luck)
     world = np.random.default_rng([*seed, 0, 1])
     paint_background(canvas, plan, world)

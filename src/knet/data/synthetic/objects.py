@@ -1,6 +1,6 @@
-"""What stands in a synthetic street: vehicles, people, two-wheelers, signs, trees, houses. Sizes are metres.
+"""What stands in a synthetic street: vehicles, people, two-wheelers, signs, trees, houses. Sizes are in metres.
 
-Every function paints one thing with its foot at (x, z) on the ground and draws its look from `rng`.
+Each function paints one thing that stands at (x, z) on the ground, and draws its look from `rng`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ def paint_vehicle(
     group: bool = False,
     own_paint: bool = False,
 ) -> None:
-    """A car, truck, bus or train: seen from behind with one side, or from the side if it drives `across`. With
-    `own_paint` in any colour, else in one of the usual few.
+    """Paints a car, truck, bus or train: from behind with one side, or from the side if it drives `across`.
+
+    With `own_paint` it may have any colour, else one of the usual few.
     """
     number = canvas.add(kind, group)
     width, height, length = (size * rng.uniform(0.92, 1.08) for size in _SIZES[kind])
@@ -111,7 +112,7 @@ def paint_person(
     lift: float = 0.0,
     group: bool = False,
 ) -> None:
-    """Somebody on foot, or a rider whose feet are `lift` above the ground."""
+    """Paints somebody on foot, or a rider whose feet are `lift` above the ground."""
     number = canvas.add(kind, group)
     height = rng.uniform(1.5, 1.9)
     trousers, shirt = rng.uniform(20, 110, 3), rng.uniform(30, 220, 3)
@@ -146,7 +147,7 @@ def paint_two_wheeler(
     ridden: bool = False,
     group: bool = False,
 ) -> None:
-    """A bicycle or motorcycle from the side, with somebody on it if `ridden`."""
+    """Paints a bicycle or motorcycle from the side, with somebody on it if `ridden`."""
     number = canvas.add(kind, group)
     paint = rng.uniform(20, 200, 3)
     radius, reach = (0.34, 0.55) if kind == "bicycle" else (0.32, 0.7)
@@ -168,20 +169,20 @@ def paint_two_wheeler(
 
 
 def paint_pole(canvas: Canvas, x: float, z: float, height: float, rng: np.random.Generator, number: int) -> None:
-    """A post of metal."""
+    """Paints a post of metal."""
     grey = rng.uniform(85, 135)
     canvas.upright(x, z, 0.0, height, rng.uniform(0.12, 0.2), (grey, grey, grey + 4), number, texture=3.0)
 
 
 def paint_street_light(canvas: Canvas, x: float, z: float, rng: np.random.Generator, number: int) -> None:
-    """A tall post with an arm over the street."""
+    """Paints a tall post with an arm over the street."""
     height, reach = rng.uniform(6, 8), -math.copysign(1.6, x)
     paint_pole(canvas, x, z, height, rng, number)
     canvas.upright(x + reach / 2, z, height - 0.12, height, abs(reach), (110, 112, 114), number)
 
 
 def paint_traffic_light(canvas: Canvas, x: float, z: float, rng: np.random.Generator, pole: int, number: int) -> None:
-    """A post with a box of three lamps, one of them lit."""
+    """Paints a post with a box of three lamps, one of them lit."""
     top = rng.uniform(3.0, 4.6)
     paint_pole(canvas, x, z, top, rng, pole)
     canvas.upright(x, z - 0.1, top - 0.1, top + 0.95, 0.4, (34, 36, 32), number, texture=2.0)
@@ -192,7 +193,7 @@ def paint_traffic_light(canvas: Canvas, x: float, z: float, rng: np.random.Gener
 
 
 def paint_traffic_sign(canvas: Canvas, x: float, z: float, rng: np.random.Generator, pole: int, number: int) -> None:
-    """A post with a round, a triangular or a blue rectangular sign."""
+    """Paints a post with a round, a triangular or a blue rectangular sign."""
     top = rng.uniform(2.2, 3.0)
     paint_pole(canvas, x, z, top, rng, pole)
     y, near, shape = top, z - 0.08, rng.integers(3)
@@ -209,7 +210,7 @@ def paint_traffic_sign(canvas: Canvas, x: float, z: float, rng: np.random.Genera
 
 
 def paint_tree(canvas: Canvas, x: float, z: float, rng: np.random.Generator, number: int) -> None:
-    """A trunk and a crown of leaves in clumps; a bush if it is low."""
+    """Paints a trunk and a crown of leaves in clumps; a bush if it is low."""
     height = rng.uniform(3.5, 8.0) if rng.random() < 0.75 else rng.uniform(1.0, 2.0)
     crown = 0.32 * height
     canvas.upright(x, z, 0.0, 0.55 * height, 0.05 * height, (82, 66, 52), number)
@@ -224,7 +225,7 @@ def paint_tree(canvas: Canvas, x: float, z: float, rng: np.random.Generator, num
 
 
 def paint_house(canvas: Canvas, x: float, near: float, far: float, rng: np.random.Generator, number: int) -> None:
-    """A house along the street: its front in the plane of x from `near` to `far`, with windows, and its end wall."""
+    """Paints a house along the street: its front from `near` to `far` in the plane of x, and its end wall."""
     height = rng.uniform(6.0, 16.0)
     paint = np.array(_FACADES[rng.integers(len(_FACADES))], float) * rng.uniform(0.8, 1.15)
     canvas.upright(x + math.copysign(6.0, x), near, 0.0, height, 12.0, paint * 0.8, number)
@@ -241,7 +242,7 @@ def paint_house(canvas: Canvas, x: float, near: float, far: float, rng: np.rando
 def paint_barrier(
     canvas: Canvas, kind: str, x: float, near: float, far: float, rng: np.random.Generator, number: int
 ) -> None:
-    """A wall, or a fence one can look through, along the street."""
+    """Paints a wall, or a fence one can look through, along the street."""
     height = rng.uniform(0.9, 2.2)
     color: Color = (138, 130, 122) if kind == "wall" else (96, 100, 96)
     canvas.face(_side(x, 0.0, height, near, far), color, number, texture=9.0, alpha=1.0 if kind == "wall" else 0.55)

@@ -1,7 +1,7 @@
-"""A street scene out of random numbers: picture and truth, so that whole runs can be tried without a download.
+"""Draws a street scene from random numbers, with its ground truth, so that whole runs need no download.
 
-Not meant to replace photographs. It has what a panoptic network must cope with: stuff and things, perspective, objects
-that hide each other, groups that nobody tells apart, void, light and noise; and classes can be learned from it.
+Scenes do not replace photographs, but have what a panoptic network must cope with: stuff and things, perspective,
+objects that hide each other, groups that nobody tells apart, void, light and noise. Their classes can be learned.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Job = tuple[float, Callable[[], None]]  # distance, what to paint there
 
 @dataclass(frozen=True, slots=True)
 class StreetScene:
-    """`image` (H,W,3) uint8 RGB · `numbers` (H,W) int32, every pixel has one · `objects[n - 1]` says what n is."""
+    """`image` (H,W,3) uint8 RGB; `numbers` (H,W) int32 from 1 on, where `objects[n - 1]` says what n is."""
 
     image: np.ndarray
     numbers: np.ndarray
@@ -48,7 +48,7 @@ class StreetPlan:
 
 
 def draw_street(height: int, width: int, rng: np.random.Generator) -> StreetScene:
-    """A street as a car's camera sees it. Equal sizes and generators give equal scenes.
+    """Draws a street as a car's camera sees it. Equal sizes and generators give equal scenes.
 
     Kinds are the names of Cityscapes' classes, and "ego vehicle", "out of roi" and "static", which are void there.
 
@@ -67,7 +67,7 @@ def draw_street(height: int, width: int, rng: np.random.Generator) -> StreetScen
 
 
 def draw_camera(height: int, width: int, rng: np.random.Generator) -> Camera:
-    """The camera of a car, for pictures of a size.
+    """Draws the camera of a car, for pictures of a size.
 
     Raises:
         ConfigError: an edge of less than 32 pixels.
@@ -83,7 +83,7 @@ def draw_camera(height: int, width: int, rng: np.random.Generator) -> Camera:
 
 
 def draw_plan(rng: np.random.Generator) -> StreetPlan:
-    """A street that the camera looks along."""
+    """Draws a street that the camera looks along."""
     half = rng.uniform(3.4, 6.5)
     return StreetPlan(rng.uniform(-0.5, 0.1) * half, half, rng.uniform(2.0, 4.0), rng.uniform(0.0, 3.0))
 
@@ -247,5 +247,5 @@ def paint_own_car(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def later(paint: Callable[..., None], *arguments: object, **options: object) -> Callable[[], None]:
-    """The call, to be made when its turn comes; jobs are painted in a fixed order, so `rng` stays reproducible."""
+    """A call to be made when its turn comes; jobs are painted in a fixed order, so `rng` stays reproducible."""
     return lambda: paint(*arguments, **options)
