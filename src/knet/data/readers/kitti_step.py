@@ -51,11 +51,7 @@ class KittiStep(ClipReader):
     """
 
     def __init__(
-        self,
-        root: str | Path,
-        split: str,
-        categories: Sequence[Category] | None = None,
-        compatible: bool = False,
+        self, root: str | Path, split: str, categories: Sequence[Category] | None = None, compatible: bool = False
     ):
         if split not in SPLITS:
             raise DataError(f"KITTI-STEP has no split {split!r}; choose from {', '.join(SPLITS)}.")

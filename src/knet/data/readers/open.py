@@ -74,11 +74,7 @@ def _open_split(data: Data, files: Files, categories: Sequence[Category] | None)
 
 
 def open_clips(
-    layout: str,
-    root: str | Path,
-    split: str,
-    categories: Sequence[Category] | None = None,
-    compatible: bool = False,
+    layout: str, root: str | Path, split: str, categories: Sequence[Category] | None = None, compatible: bool = False
 ) -> ClipReader:
     """Opens a split of a video data set.
 
