@@ -15,7 +15,7 @@ from knet.data.samples.transforms import make_target
 from knet.errors import DataError
 from knet.files import safe_name
 from knet.inference.results.draw import overlay
-from knet.inference.results.files import encoded, make_folder, write_bytes
+from knet.inference.results.files import make_folder, write_image
 from knet.inference.results.page import Row, write_grid
 from knet.structures import Category, Sample, Segment, Target
 
@@ -111,7 +111,7 @@ def write_samples(
         segments = truth_segments(ids, target.labels.tolist(), categories)
         # Numbers keep the names apart: an image comes once in every epoch.
         path = folder / f"{number:03d}_{safe_name(name)}.jpg"
-        write_bytes(path, encoded(side_by_side([image, overlay(image, ids, segments, categories)]), path))
+        write_image(path, side_by_side([image, overlay(image, ids, segments, categories)]))
         height, width = ids.shape
         classes: dict[str, int] = {}
         for segment in sorted(segments, key=lambda s: -s.area):

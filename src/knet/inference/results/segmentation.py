@@ -22,7 +22,7 @@ from knet.inference.results.encoding import (
     rle_text,
     semantic_ids,
 )
-from knet.inference.results.files import encoded, make_folder, write_bytes
+from knet.inference.results.files import make_folder, write_bytes, write_image
 from knet.inference.results.formats import check_formats
 from knet.inference.sources.images import load_image
 from knet.structures import Category, Segment
@@ -179,7 +179,7 @@ def write_files(
     for kind in formats:
         if kind in makers:
             path = folder / makers[kind][0]
-            written.append(write_bytes(path, encoded(makers[kind][1](), path)))
+            written.append(write_image(path, makers[kind][1]()))
         elif kind == "json":
             text = json.dumps(segmentation.to_dict(), indent=1)
             written.append(write_bytes(folder / f"{name}_segments.json", text.encode()))

@@ -22,10 +22,8 @@ ground truth, which has it.
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +33,10 @@ from knet.data.categories import load_categories
 from knet.data.cityscapes_labels import CITYSCAPES_EVALUATED
 from knet.data.files.io import name_some
 from knet.data.files.masks import Rle, mask_area, pack_mask
-from knet.errors import ConfigError, DataError, OutputError
+from knet.errors import ConfigError, DataError
 from knet.inference.results.draw import map_ids
 from knet.inference.results.encoding import panoptic_entries, panoptic_rgb, rle_text
-from knet.inference.results.files import GrowingFile, encoded, make_folder, write_bytes
+from knet.inference.results.files import JsonRows, Writer, write_bytes, write_image
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.results.writers import PanopticFile
 from knet.structures import Category
@@ -129,32 +127,17 @@ def coco_instance_results(
     return rows
 
 
-class ResultRows(GrowingFile):
-    """A JSON list of results in the making: COCO's `detections.json`, YouTube-VIS's `results.json`."""
+class SubmissionWriter(Writer):
+    """Writes the results of many images as a submission to a test server, into `folder / kind`.
 
-    def __init__(self, path: Path):
-        super().__init__(path, b"[")
-        self._separator = b"\n"
+    The attribute `folder` is then that folder, whose content is what is uploaded. Files of an earlier run are replaced;
+    if the run before had other images, empty the folder first. `panoptic.json` and `detections.json` are finished by
+    `close`, see `Writer`; after an error they list the images that were done. Memory does not grow with the images.
 
-    def add(self, rows: Iterable[dict[str, Any]]) -> None:
-        """More rows. After an OutputError the file is as it was before."""
-        lines = b",\n".join(json.dumps(row).encode() for row in rows)
-        if lines:
-            self.append(self._separator + lines)
-            self._separator = b",\n"
-
-    def finish(self) -> None:
-        """Puts the file under its own name."""
-        self.end(b"\n]\n")
-
-
-class SubmissionWriter:
-    """Writes results of many images as a submission to a test server, into `folder / kind`. A context manager.
-
-    `folder` is then that folder, whose content is what is uploaded. Files of an earlier run are replaced; if the run
-    before had other images, empty the folder first. `panoptic.json` and `detections.json` are finished by `close`, or
-    at the end of the `with` block, with an error, too: they then list the images that were done. Memory does not grow
-    with the images.
+    Args:
+        folder: gets a folder named after the kind.
+        kind: one of `KINDS`.
+        categories: the class table of the model.
 
     Raises:
         ConfigError: an unknown kind, or a class table of another data set.
@@ -162,15 +145,13 @@ class SubmissionWriter:
     """
 
     def __init__(self, folder: str | Path, kind: str, categories: Sequence[Category]):
-        self.kind, self.categories = check_kind(kind, categories), tuple(categories)
-        self.folder = make_folder(Path(folder) / kind)
+        self.kind = check_kind(kind, categories)
+        super().__init__(Path(folder) / kind, categories)
         self._task = kind.partition("-")[2]
         # Mapillary's semantic labels are positions in the list of classes, which ends with Unlabeled.
         self._shift, self._void = (1, len(self.categories)) if kind.startswith("mapillary") else (0, 0)
         self._known = {c.id for c in self.categories}
         self._seen: set[str] = set()
-        self._panoptic: PanopticFile | None = None
-        self._detections: ResultRows | None = None
 
     def write(self, segmentation: Segmentation) -> list[Path]:
         """Writes one result, named `segmentation.name`; the files that are finished by now, without the JSON of all.
@@ -202,7 +183,7 @@ class SubmissionWriter:
     def _write_semantic(self, segmentation: Segmentation, name: str) -> list[Path]:
         values = np.array([s.category - self._shift for s in segmentation.segments], np.uint8)
         labels = map_ids(segmentation.id_map, [s.id for s in segmentation.segments], values, self._void)
-        return [_write_png(labels, self.folder / f"{name}.png")]
+        return [write_image(self.folder / f"{name}.png", labels)]
 
     def _write_instances(self, segmentation: Segmentation, name: str) -> list[Path]:
         """The masks first: where the text file is, they all are."""
@@ -212,42 +193,22 @@ class SubmissionWriter:
             mask = segmentation.mask(segment)
             if segment.thing and mask.any():
                 path = self.folder / "masks" / f"{name}_{len(written):03d}.png"
-                written.append(_write_png(mask.astype(np.uint8) * 255, path))
+                written.append(write_image(path, mask.astype(np.uint8) * 255))
                 lines += f"masks/{path.name} {segment.category - self._shift} {segment.score:.9f}\n"
         return [*written, write_bytes(self.folder / f"{name}.txt", lines.encode())]
 
     def _write_panoptic(self, segmentation: Segmentation, name: str) -> list[Path]:
-        png = _write_png(panoptic_rgb(segmentation), self.folder / "panoptic" / f"{name}.png")
-        self._panoptic = self._panoptic or PanopticFile(self.folder / "panoptic.json", self.categories)
+        png = write_image(self.folder / "panoptic" / f"{name}.png", panoptic_rgb(segmentation))
         image_id = int(name) if self.kind.startswith("coco") else name
         image, annotation = panoptic_entries(segmentation, image_id, segmentation.name, png.name)
         rows = [{"id": row["id"], "category_id": row["category_id"]} for row in annotation["segments_info"]]
-        self._panoptic.add(image, annotation | {"segments_info": rows})
+        panoptic = self._file("panoptic", lambda: PanopticFile(self.folder / "panoptic.json", self.categories))
+        panoptic.add_image(image, annotation | {"segments_info": rows})
         return [png]
 
     def _write_detections(self, segmentation: Segmentation, name: str) -> list[Path]:
-        self._detections = self._detections or ResultRows(self.folder / "detections.json")
         things = [s for s in segmentation.segments if s.thing]
         masks = map(segmentation.rle, things)
         rows = coco_instance_results(int(name), masks, [s.category for s in things], [s.score for s in things])
-        self._detections.add(rows)
+        self._file("detections", lambda: JsonRows(self.folder / "detections.json")).add(rows)
         return []
-
-    def close(self) -> list[Path]:
-        """Finishes `panoptic.json` or `detections.json`; its path. A second call does nothing."""
-        documents = [document for document in (self._panoptic, self._detections) if document is not None]
-        self._panoptic = self._detections = None
-        for document in documents:
-            document.finish()
-        return [document.path for document in documents]
-
-    def __enter__(self) -> SubmissionWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
-        with suppress(*([OutputError] if kind else [])):  # the error on its way says more
-            self.close()
-
-
-def _write_png(pixels: np.ndarray, path: Path) -> Path:
-    return write_bytes(path, encoded(pixels, path))

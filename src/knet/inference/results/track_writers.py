@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +27,11 @@ from knet.data.categories import load_categories
 from knet.data.readers.cityscapes_vps import write_vps_png
 from knet.data.readers.kitti_step import VOID, write_step_png
 from knet.data.readers.vipseg import write_vipseg_png
-from knet.errors import ConfigError, DataError, OutputError
+from knet.errors import ConfigError, DataError
 from knet.files import safe_name
 from knet.inference.results.draw import map_ids
 from knet.inference.results.encoding import rle_text
-from knet.inference.results.files import GrowingFile, make_folder
+from knet.inference.results.files import GrowingFile, Writer
 from knet.inference.results.formats import TRACK_FORMATS
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.results.track_json import VideoJson
@@ -41,6 +40,7 @@ from knet.structures import Category
 
 _LARGEST_OBJECT = 65535
 _OTHER_NAMES = {"pedestrian": "person"}
+_NESTED = {"vipseg-json": True, "cityscapes-vps-json": False}
 _IDS = {"step": (0, 0, 254), "vipseg": (0, 0, 123), "cityscapes-vps": (0, 1, 64)}  # of stuff from, of things from, to
 
 
@@ -71,11 +71,16 @@ def mots_classes(categories: Sequence[Category]) -> dict[int, int]:
     return {i: known[name] for i, old in named.items() if (name := _OTHER_NAMES.get(old, old)) in known}
 
 
-class TrackWriter:
-    """Writes tracked frames to a folder, in any of `TRACK_FORMATS`. A context manager.
+class TrackWriter(Writer):
+    """Writes tracked frames to a folder.
 
-    `tracks.jsonl`, `pred.json` and the texts of mots grow on disk as frames come and get their names when `close` is
-    called or the `with` block ends, with an error, too. Memory does not grow with the number of frames.
+    `tracks.jsonl`, `pred.json` and the texts of mots grow on disk as frames come and are finished by `close`, see
+    `Writer`; after an error they hold the frames that were done. Memory does not grow with the number of frames.
+
+    Args:
+        folder: gets the files, and is made if needed.
+        formats: any of `TRACK_FORMATS`.
+        categories: the class table of the model.
 
     Raises:
         ConfigError: a format that cannot hold the class table.
@@ -84,14 +89,12 @@ class TrackWriter:
 
     def __init__(self, folder: str | Path, formats: Sequence[str], categories: Sequence[Category]):
         check_track_formats(formats, categories)
-        self.folder, self.formats, self.categories = make_folder(Path(folder)), tuple(formats), tuple(categories)
+        super().__init__(folder, categories)
+        self.formats = tuple(formats)
         self._mots_classes = mots_classes(categories) if "mots" in formats else {}
         self._videos: set[str] = set()
         self._video = ""
         self._counted: dict[int, dict[int, int]] = {}  # category id -> track -> its number in the video
-        self._tracks: GrowingFile | None = None
-        self._mots: GrowingFile | None = None
-        self._json = dict[str, VideoJson]()
 
     def write(self, segmentation: Segmentation, frame: Frame) -> None:
         """Writes one frame.
@@ -112,8 +115,8 @@ class TrackWriter:
         chosen = dict.fromkeys(makers[name] for name in self.formats if name in makers)
         for maker in chosen:
             maker(segmentation, frame.number)
-        for predictions in self._json.values():
-            predictions.write(segmentation, frame)
+        for name in filter(self.formats.__contains__, _NESTED):
+            self._predictions(name).write(segmentation, frame)
 
     def _begin(self, sequence: str) -> None:
         name, n = safe_name(sequence), 1
@@ -121,16 +124,17 @@ class TrackWriter:
             n += 1
         self._video, self._counted = candidate, {}
         self._videos.add(candidate.casefold())
-        mots, self._mots = self._mots, None
-        if mots is not None:
-            mots.end(b"")
         if "mots" in self.formats:
-            self._mots = GrowingFile(self.folder / "mots" / f"{candidate}.txt", b"")
-        for name, nested in (("vipseg-json", True), ("cityscapes-vps-json", False)):
-            if name in self.formats:
-                if name not in self._json:
-                    self._json[name] = VideoJson(self.folder / name.replace("-", "_"), nested=nested)
-                self._json[name].begin(candidate)
+            self._finish("mots")
+            self._mots()
+        for format_ in filter(self.formats.__contains__, _NESTED):
+            self._predictions(format_).begin(candidate)
+
+    def _mots(self) -> GrowingFile:
+        return self._file("mots", lambda: GrowingFile(self.folder / "mots" / f"{self._video}.txt"))
+
+    def _predictions(self, name: str) -> VideoJson:
+        return self._file(name, lambda: VideoJson(self.folder / name.replace("-", "_"), nested=_NESTED[name]))
 
     def _write_step(self, segmentation: Segmentation, number: int) -> None:
         ids = [s.id for s in segmentation.segments]
@@ -172,8 +176,8 @@ class TrackWriter:
         for segment, entry in zip(segmentation.segments, row["segments"], strict=True):
             if segment.thing:
                 entry["segmentation"] = rle_text(segmentation.rle(segment))
-        self._tracks = self._tracks or GrowingFile(self.folder / "tracks.jsonl", b"")
-        self._tracks.append(json.dumps(row).encode() + b"\n")
+        tracks = self._file("tracks", lambda: GrowingFile(self.folder / "tracks.jsonl"))
+        tracks.append(json.dumps(row).encode() + b"\n")
 
     def _write_mots(self, segmentation: Segmentation, number: int) -> None:
         self._check_objects(segmentation, "MOTS text")
@@ -185,27 +189,7 @@ class TrackWriter:
                 continue
             counts = rle_text(segmentation.rle(segment))["counts"]
             lines += f"{number} {segment.track} {category} {height} {width} {counts}\n"
-        assert self._mots is not None  # a sequence has begun
-        self._mots.append(lines.encode())
-
-    def close(self) -> list[Path]:
-        """Puts the files under their names; the paths of the last. A second call does nothing."""
-        files = [file for file in (self._tracks, self._mots) if file is not None]
-        predictions, self._json = list(self._json.values()), {}
-        self._tracks = self._mots = None
-        with ExitStack() as stack:  # a failure of the one does not keep the other from being finished
-            for file in files:
-                stack.callback(file.end, b"")
-            for one in predictions:
-                stack.callback(one.end)
-        return [file.path for file in files] + [one.path for one in predictions]
-
-    def __enter__(self) -> TrackWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
-        with suppress(*([OutputError] if kind else [])):  # the error on its way says more
-            self.close()
+        self._mots().append(lines.encode())
 
 
 __all__ = ["TRACK_FORMATS", "TrackWriter", "check_track_formats", "mots_classes"]

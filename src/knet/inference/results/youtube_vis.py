@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from knet.data.readers.youtube_vis import YoutubeVis
-from knet.errors import ConfigError, DataError, OutputError
+from knet.errors import ConfigError, DataError
 from knet.inference.results.encoding import rle_text
-from knet.inference.results.files import make_folder, write_bytes
-from knet.inference.results.submissions import OF_CLIPS, ResultRows
+from knet.inference.results.files import JsonRows, Writer, write_bytes
+from knet.inference.results.submissions import OF_CLIPS
 from knet.inference.sources.streams import Frame
 from knet.merge.clip import ClipObject
 from knet.structures import Category
@@ -50,12 +49,15 @@ def write_youtube_vis(path: str | Path, rows: Iterable[dict[str, Any]]) -> Path:
     return write_bytes(Path(path), json.dumps(list(rows)).encode())
 
 
-class YoutubeVisWriter:
-    """Writes `youtube-vis/results.json` below a folder, video by video. A context manager, see `SubmissionWriter`.
+class YoutubeVisWriter(Writer):
+    """Writes `youtube-vis/results.json` below a folder, video by video.
 
-    YouTube-VIS's server takes it in a zip. Memory does not grow with the videos.
+    YouTube-VIS's server takes it in a zip. `close` finishes it, see `Writer`; after an error it holds the videos that
+    were done. Memory does not grow with the videos.
 
     Args:
+        folder: gets the folder `youtube-vis`.
+        categories: the class table of the model.
         images: of all videos that will come, in their folders `<split>/JPEGImages/<video>`, beside which the data set's
             `<split>.json` says the videos' ids.
 
@@ -66,9 +68,9 @@ class YoutubeVisWriter:
     """
 
     def __init__(self, folder: str | Path, categories: Sequence[Category], images: Iterable[Path]):
-        self.categories = tuple(categories)
         self._videos = _read_videos(images, categories)
-        self._rows: ResultRows | None = ResultRows(make_folder(Path(folder) / OF_CLIPS) / "results.json")
+        super().__init__(Path(folder) / OF_CLIPS, categories)
+        self._results()  # is there even if no video comes
 
     def write(self, frames: Sequence[Frame], objects: Sequence[ClipObject]) -> None:
         """Adds the objects of a video.
@@ -84,21 +86,10 @@ class YoutubeVisWriter:
                 f"The video '{folder.name}' has {len(frames)} frames that can be read of {count}; the submission lacks "
                 "it, since the server takes whole videos only."
             )
-        assert self._rows is not None  # not closed yet
-        self._rows.add(youtube_vis_results(id_, objects, self.categories))
+        self._results().add(youtube_vis_results(id_, objects, self.categories))
 
-    def close(self) -> None:
-        """Finishes the file. A second call does nothing."""
-        rows, self._rows = self._rows, None
-        if rows is not None:
-            rows.finish()
-
-    def __enter__(self) -> YoutubeVisWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
-        with suppress(*([OutputError] if kind else [])):  # the error on its way says more
-            self.close()
+    def _results(self) -> JsonRows:
+        return self._file("results", lambda: JsonRows(self.folder / "results.json"))
 
 
 def _video_of(image: Path) -> Path:
