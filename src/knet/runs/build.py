@@ -40,7 +40,7 @@ from knet.weights.load import load_strict, read_checkpoint
 
 
 def run_card(config: RunConfig, categories: Sequence[Category]) -> Card:
-    """The card of the weights that this run will write."""
+    """What weights of this run will say of themselves, see `describe`."""
     row = entry(config.model)
     p = row.preprocessing
     arguments = {**config.arguments, "classes": len(categories)}
@@ -115,7 +115,7 @@ def added_to_image_model(net: nn.Module, state: dict[str, Tensor]) -> dict[str, 
 
 
 def build_network(config: RunConfig, card: Card, device: torch.device) -> tuple[Network, nn.Module, str]:
-    """The network with its first weights, the same as it is to be called (compiled, on several frames, shared by all
+    """The network with its first weights, the same as it is to be wrapped (compiled, on several frames, shared by all
     processes), and the line of `load_first`.
     """
     if config.parallel == "fsdp" and config.precision == "fp16":
@@ -128,21 +128,21 @@ def build_network(config: RunConfig, card: Card, device: torch.device) -> tuple[
         net = net.to(memory_format=torch.channels_last)
     if config.compile:
         net.compile()
-    called = on_frames(net)
+    wrapped = on_frames(net)
     if world() == 1:
-        return net, called, origin
+        return net, wrapped, origin
     if config.parallel == "fsdp":
         for name, child in net.named_children():
             # Weights that the network reads itself are whole in its forward only if they are not a layer's share.
             if name not in net.kernel_layers:
                 for part in child if isinstance(child, nn.ModuleList) else (child,):
                     fully_shard(part)
-        fully_shard(called)
-        return net, called, origin
+        fully_shard(wrapped)
+        return net, wrapped, origin
     ids = [device.index] if device.type == "cuda" else None
     # Batch norms see the same statistics everywhere, so nothing has to be sent around between the steps.
     shared = DistributedDataParallel(
-        called,
+        wrapped,
         ids,
         broadcast_buffers=False,
         gradient_as_bucket_view=True,
@@ -151,18 +151,18 @@ def build_network(config: RunConfig, card: Card, device: torch.device) -> tuple[
 
 
 def on_frames(net: nn.Module) -> nn.Module:
-    """The network as it is called on the frames of a `Batch` or a `PairBatch`."""
+    """The network as it is wrapped on the frames of a `Batch` or a `PairBatch`."""
     if isinstance(net, VideoKNet | RTVideoKNet):
         return TwoFrames(net)
     return WholeClips(net, CLIP) if isinstance(net, ClipKNet) else net
 
 
-def delay_gradients(called: nn.Module, delay: bool) -> None:
+def delay_gradients(wrapped: nn.Module, delay: bool) -> None:
     """Whether backward passes leave gradients in each process for now, because more parts of the batch follow."""
-    if isinstance(called, FSDPModule):
-        called.set_requires_gradient_sync(not delay)
-    elif isinstance(called, DistributedDataParallel):
-        called.require_backward_grad_sync = not delay
+    if isinstance(wrapped, FSDPModule):
+        wrapped.set_requires_gradient_sync(not delay)
+    elif isinstance(wrapped, DistributedDataParallel):
+        wrapped.require_backward_grad_sync = not delay
 
 
 def build_criterion(config: RunConfig, net: Network, card: Card) -> CriterionLike:
