@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from knet.cli.options import add_model_options, add_verb, model_options, precision_note
+from knet.cli.options import add_json, add_model_options, add_verb, model_options, precision_note
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,6 +54,19 @@ def add_parser(verbs: Any) -> None:
         "step,vipseg,cityscapes-vps,vipseg-json,cityscapes-vps-json,tracks,mots, separated by commas "
         "(default: video for videos, for cameras and with --track, otherwise overlay)",
     )
+    _add_tracking_options(parser)
+    parser.add_argument(
+        "--submission",
+        metavar="KIND",
+        help="write a submission to a test server, such as cityscapes-semantic, coco-instance or ade20k-semantic; "
+        "for clip models youtube-vis, from the folders valid/JPEGImages/* beside valid.json",
+    )
+    add_json(parser, "the segments of all images")
+    add_model_options(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_tracking_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--track",
         action=argparse.BooleanOptionalAction,
@@ -88,15 +101,6 @@ def add_parser(verbs: Any) -> None:
         action="store_true",
         help="with --track, reproduce the errors of Video K-Net's code that its published figures contain",
     )
-    parser.add_argument(
-        "--submission",
-        metavar="KIND",
-        help="write a submission to a test server, such as cityscapes-semantic, coco-instance or ade20k-semantic; "
-        "for clip models youtube-vis, from the folders valid/JPEGImages/* beside valid.json",
-    )
-    parser.add_argument("--json", action="store_true", help="print only the segments of all images, as JSON")
-    add_model_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
