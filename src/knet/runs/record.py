@@ -1,4 +1,4 @@
-"""What a run leaves to look at: CSV files, curves and pictures in its folder; TensorBoard and Weights & Biases."""
+"""The record of a run: CSV files, curves and pictures in its folder; TensorBoard and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _RUN_ID = "wandb_run.txt"
 
 
 class RunRecord:
-    """Writes down how a run goes. Use as a context manager.
+    """Records how a run goes. A context manager.
 
-    The folder gets train.csv and val.csv; pictures/ and curves.png when they are asked for; tensorboard/ where
-    TensorBoard is installed. A resumed run drops the rows after the iteration it starts from, so that the files read
-    as if the run had never stopped.
+    The folder gets train.csv and val.csv, pictures/ and curves.png on request, and tensorboard/ where TensorBoard is
+    installed. A resumed run drops the rows after the iteration that it starts from, so that the files read as if the
+    run had never stopped.
 
     Args:
         folder: the run's folder; must exist.
         start: iterations done before.
-        wandb: project of Weights & Biases to log to as well; a resumed run goes on with the same run there.
+        wandb: project of Weights & Biases to log to as well; a resumed run continues the same run there.
             WANDB_MODE=offline keeps it from using the network.
-        config: what Weights & Biases shows as the run's options.
-        active: False, for all processes of a run but the first, makes every method do nothing and touches no file.
+        config: the run's options as Weights & Biases shows them.
+        active: if False, as in all processes of a run but the first, no method does anything, and no file is touched.
 
     Raises:
-        ConfigError: Weights & Biases is asked for and is not installed, or does not start.
-        OutputError: here and in every method: a file cannot be written.
+        ConfigError: Weights & Biases is requested but is not installed or does not start.
+        OutputError: a file cannot be written; methods raise it, too.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class RunRecord:
             raise self._board_failed(error) from error
 
     def log(self, kind: Kind, iteration: int, scalars: Mapping[str, float]) -> None:
-        """Appends a row to the CSV file of this kind and makes sure that it is on the disk."""
+        """Appends a row to the CSV file of this kind, and waits until it is on the disk."""
         if not self._active:
             return
         self._rows[kind].append({"iteration": iteration, **scalars})
@@ -82,7 +82,7 @@ class RunRecord:
             self._wandb.log(named, iteration)
 
     def pictures(self, iteration: int, pictures: Mapping[str, np.ndarray]) -> None:
-        """Shows (H,W,3) uint8 RGB pictures by name; pictures/<name>.jpg holds the latest of each."""
+        """Records (H,W,3) uint8 RGB pictures by name; pictures/<name>.jpg holds the latest of each."""
         if not self._active:
             return
         for name, picture in pictures.items():
@@ -99,7 +99,7 @@ class RunRecord:
             self._wandb.log(images, iteration)
 
     def plot(self) -> None:
-        """Draws curves.png anew from the CSV files, see `plot_run`."""
+        """Redraws curves.png from the CSV files, see `plot_run`."""
         if self._active:
             plot_run(self._folder)
 
@@ -124,9 +124,9 @@ class RunRecord:
 
 
 class _Rows:
-    """A CSV file that grows by rows and, where a row brings new columns, by columns: earlier rows leave them empty.
+    """A CSV file that grows by rows and, when a row brings new columns, by columns, which are empty in earlier rows.
 
-    A row takes the place of those of its iteration and later ones: a run that was killed while it validated repeats it.
+    A row replaces those of its own and later iterations: a run that was killed during a validation repeats it.
     """
 
     def __init__(self, path: Path, start: int):
@@ -137,7 +137,7 @@ class _Rows:
             self._keep_until(start)
 
     def append(self, row: Mapping[str, float]) -> None:
-        """Writes the row and waits until it is on the disk."""
+        """Writes the row, and waits until it is on the disk."""
         iteration = int(row["iteration"])
         new = [key for key in row if key not in self._columns]
         if self._columns and (new or iteration <= self._last):
@@ -179,7 +179,7 @@ class _Rows:
 
 
 class _WandbRun:
-    """A run at Weights & Biases; its id is kept in the run's folder, for resuming."""
+    """A run at Weights & Biases, whose id is kept in the run's folder so that it can be resumed."""
 
     def __init__(self, folder: Path, project: str, config: dict[str, Any], resume: bool):
         try:
@@ -211,7 +211,7 @@ class _WandbRun:
                 temporary.write_text(self._run.id, encoding="utf-8")
 
     def log(self, values: Mapping[str, Any], iteration: int) -> None:
-        """Sends values. Those that a resumed run repeats are ignored there; they equal the ones that are."""
+        """Sends values. The service ignores those that a resumed run repeats, which are the same."""
         self._run.log(dict(values), step=iteration)
 
     def finish(self, failed: bool) -> None:

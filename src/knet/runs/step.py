@@ -1,4 +1,4 @@
-"""One update of the weights."""
+"""One training step: forward, backward, and an update of the weights."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ _PIXEL_STREAM, _NETWORK_STREAM = 3, 4  # keep random numbers for different uses 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What an update gave, the same in all processes.
+    """The result of a training step, the same in all processes.
 
-    `losses` weighted, by name, of the whole batch · `gradient_norm` before clipping · `taken` whether the weights
-    changed: not if a loss or, in fp32 and bf16, the gradient is not finite · `asked` whether any process was asked to
-    do something (see `train_step`).
+    Attributes:
+        losses: weighted losses of the whole batch, by name.
+        gradient_norm: norm of the whole gradient before clipping.
+        taken: whether the weights changed; they do not if a loss or, in fp32 and bf16, the gradient is not finite.
+        asked: whether `asked` was set in any process, see `train_step`.
     """
 
     losses: dict[str, float]
@@ -51,17 +53,22 @@ def train_step(
     parts: int = 1,
     asked: bool = False,
 ) -> StepResult:
-    """Forward, backward and one step of the optimiser, on this process's share of a batch.
+    """Updates the weights once, on this process's share of a batch.
 
     Args:
-        wrapped: the network, maybe wrapped for several processes.
-        criterion, optimizer, scaler: losses, their minimiser, and the loss scale of fp16.
-        batch: images (3,h,w) uint8 of any sizes, and their targets; as many in every process.
-        seed: of the run, and the number of the iteration: all random numbers follow from them.
+        wrapped: the network, possibly wrapped for frames or for several processes, see `build_network`.
+        criterion: its losses.
+        optimizer: updates the weights.
+        scaler: the loss scale of fp16; disabled in other precisions.
+        batch: images (3,h,w) uint8 of any sizes, and their targets; the same number in every process.
+        seed: of the run, and the number of the iteration; all random numbers follow from these two.
         precision: "fp32", "bf16" or "fp16".
-        clip: largest norm of the whole gradient.
-        parts: that the share is gone through in; the batch norms see a part at a time.
-        asked: a flag that every process gets to know if it is set in any.
+        max_norm: the whole gradient is scaled down to this norm.
+        parts: number of parts that the share is processed in. Batch norms see one part at a time.
+        asked: a flag that every process learns of if it is set in any.
+
+    Returns:
+        What the step gave.
     """
     device = next(wrapped.parameters()).device
     wrapped.train()
@@ -108,7 +115,13 @@ def train_step(
 
 
 def pixel_noise(seed: tuple[int, int], positions: list[int], pixels: int) -> Tensor:
-    """(B, pixels) uniform in 0..1, a row for each position in the whole batch, whatever process it is in."""
+    """Uniform noise, 0..1, a row for each position in the whole batch, whichever process has it. -> (B, pixels) float32
+
+    Args:
+        seed: of the run, and the number of the iteration.
+        positions: those of this process's images in the whole batch.
+        pixels: numbers in a row.
+    """
     streams = [np.random.SeedSequence([_PIXEL_STREAM, *seed, position]) for position in positions]
     rows = [torch.Generator().manual_seed(int(stream.generate_state(1)[0])) for stream in streams]
     return torch.stack([torch.rand(pixels, generator=row) for row in rows])

@@ -1,4 +1,4 @@
-"""Training, from the first iteration to the last, in one readable piece.
+"""Training, from the first iteration to the last.
 
 Every random number of an iteration follows from the seed and the iteration's number, so a run that was killed and
 resumed continues exactly as if nothing had happened.
@@ -39,25 +39,26 @@ from knet.weights.card import Card
 
 
 def train(config: RunConfig, resume: bool = False) -> Path:
-    """Trains a model as the config says; in several processes where torchrun or srun started them.
+    """Trains a model, in several processes if torchrun or srun started them.
 
-    The run folder `config.output` gets: config.yaml; train.csv, val.csv and curves.png (and TensorBoard's files where
-    it is installed); pictures/; state.pt, from which `resume` goes on; last.safetensors and best.safetensors (highest
+    The run folder `config.output` gets config.yaml; train.csv, val.csv and curves.png (and TensorBoard's files where it
+    is installed); pictures/; state.pt, from which a run is resumed; and last.safetensors and best.safetensors (highest
     PQ, mask AP or mIoU), ready for `knet.load`.
 
     Args:
         config: see `knet.config.RunConfig`.
-        resume: go on from state.pt in the run folder; the random numbers, and so the losses, are those of a run that
-            was never stopped.
+        resume: continue from state.pt in the run folder. Random numbers, and so losses, are those of a run that was
+            never stopped.
 
     Returns:
         The run folder.
 
     Raises:
         ConfigError: options that contradict each other, or a run folder that holds another run.
-        DataError: a data set that cannot be read, or more unreadable images than `skip_images`.
-        CheckpointError: weights or a state that do not fit.
-        TrainingError: more losses that are not finite than `skip_losses`; names the images.
+        DataError: a data set cannot be read, or more images than `skip_images` cannot.
+        CheckpointError: weights or a state do not fit.
+        OutputError: a file of the run folder cannot be written.
+        TrainingError: more losses than `skip_losses` are not finite; the message names the images.
         StoppedError: SIGTERM came; the state is saved.
     """
     with joined(choose_device(config.device)) as device, Interrupt(config.output) as interrupt:
@@ -177,7 +178,7 @@ class _Run:
 
 
 def introduction(config: RunConfig, card: Card, images: int, net: nn.Module, device: torch.device) -> str:
-    """What is about to happen, in a line."""
+    """The line with which a run begins: model, data, batch, iterations and device."""
     millions = sum(parameter.numel() for parameter in net.parameters()) / 1e6
     processes = f" in {world()} processes" if world() > 1 else ""
     return (
@@ -187,10 +188,13 @@ def introduction(config: RunConfig, card: Card, images: int, net: nn.Module, dev
 
 
 def note_faults(progress: Progress, batch: Batch | PairBatch, config: RunConfig) -> Iterator[str]:
-    """Takes note of images that some process could not read; a line for each that is new.
+    """Adds the images of a batch that could not be read to `progress.bad_images`, in all processes alike.
+
+    Yields:
+        A line to show for each new one.
 
     Raises:
-        DataError: there are more than `skip_images`; the same in all processes.
+        DataError: there are more of them than `skip_images`.
     """
     for faults in gather_objects(batch.faults):
         for name, sentence in faults.items():
@@ -206,10 +210,13 @@ def note_faults(progress: Progress, batch: Batch | PairBatch, config: RunConfig)
 
 
 def note_loss(progress: Progress, step: StepResult, samples: Samples, config: RunConfig) -> str:
-    """Takes note of an iteration whose loss is not finite, also in not_finite.json; a line to show.
+    """Adds an iteration without a finite loss to `progress.bad_losses`, and writes its losses to not_finite.json.
+
+    Returns:
+        A line to show.
 
     Raises:
-        TrainingError: there are more than `skip_losses`; names the losses and the images.
+        TrainingError: there are more of them than `skip_losses`; the message names the losses and the images.
     """
     iteration = progress.iteration - 1
     progress.bad_losses.append(iteration)
@@ -230,11 +237,11 @@ def note_loss(progress: Progress, step: StepResult, samples: Samples, config: Ru
 
 
 def open_folder(config: RunConfig) -> None:
-    """Makes the run folder with its config.yaml.
+    """Makes the run folder, with config.yaml.
 
     Raises:
-        ConfigError: it holds a run already.
-        OutputError: it cannot be made.
+        ConfigError: the folder already holds a run.
+        OutputError: the folder cannot be made.
     """
     folder = config.output
     if (folder / "state.pt").exists():
