@@ -1,18 +1,18 @@
-"""Tracked videos on disk, in the forms that data sets and their tools read. Every file is whole or not there.
+"""Tracked videos on disk, in the formats that data sets and their tools read. Every file is whole or not there.
 
     format          files                                          content
     step            panoptic/<video>/<frame>.png                   KITTI-STEP: R category id, 255 void; object 256 G + B
     vipseg          vipseg/panomasks/<video>/<frame>.png           category id + 1; of things times 100 + object; 0 void
     cityscapes-vps  cityscapes_vps/<video>_<frame>_final_mask.png  category id; of things times 1000 + object; 255 void
-    tracks          tracks.jsonl                                   a line of JSON a frame: segments, things with masks
+    tracks          tracks.jsonl                                   a line of JSON for each frame, with masks of things
     mots            mots/<video>.txt                               KITTI MOTS: a line for each car (1) and person (2)
 
 The formats vipseg-json and cityscapes-vps-json make vipseg_json/ and cityscapes_vps_json/ with a pred.json and the PNGs
 of pan_pred/, which the official evaluators of VPQ read; see `VideoJson`.
 
-<frame> is the number in the file's name, of videos the position, with six digits. In step, tracks and mots an object
-has the number of its track; the numbers of vipseg and cityscapes-vps are few, so there objects are counted within their
-class and video. A thing without a track is a region of its class in which nobody told objects apart; mots lacks it.
+<frame> is the number in the file's name or, in a video, the position, with six digits. In step, tracks and mots an
+object has the number of its track. vipseg and cityscapes-vps have few numbers, so there objects are counted within
+their class and video. A thing without a track is a region of its class whose objects are not separated; mots omits it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from knet.files import safe_name
 from knet.inference.results.draw import map_ids
 from knet.inference.results.encoding import rle_text
 from knet.inference.results.files import GrowingFile, Writer
-from knet.inference.results.formats import TRACK_FORMATS
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.results.track_json import VideoJson
 from knet.inference.sources.streams import Frame
@@ -45,7 +44,7 @@ _IDS = {"step": (0, 0, 254), "vipseg": (0, 0, 123), "cityscapes-vps": (0, 1, 64)
 
 
 def check_track_formats(formats: Sequence[str], categories: Sequence[Category]) -> None:
-    """Nothing, if the formats can hold the class table.
+    """Checks that the formats can hold the class table.
 
     Raises:
         ConfigError: one cannot.
@@ -65,7 +64,7 @@ def check_track_formats(formats: Sequence[str], categories: Sequence[Category]) 
 
 
 def mots_classes(categories: Sequence[Category]) -> dict[int, int]:
-    """The model's category ids that KITTI MOTS has as well, with MOTS' own. Classes are the same by their names."""
+    """The category ids of the classes that KITTI MOTS has as well, by name -> MOTS' own ids."""
     known = {category.name: category.id for category in load_categories("kitti_mots")}
     named = {c.id: c.name.casefold() for c in categories if c.thing}
     return {i: known[name] for i, old in named.items() if (name := _OTHER_NAMES.get(old, old)) in known}
@@ -100,7 +99,7 @@ class TrackWriter(Writer):
         """Writes one frame.
 
         Raises:
-            DataError: more objects than a format has numbers for.
+            DataError: there are more objects than a format has numbers for.
             OutputError: no permission, no space; the files written before stay.
         """
         if frame.first:
@@ -145,7 +144,11 @@ class TrackWriter(Writer):
         write_step_png(path, classes, map_ids(segmentation.id_map, ids, objects, 0))
 
     def _check_objects(self, segmentation: Segmentation, kind: str) -> None:
-        """Raises: DataError for a track's number that has more than 16 bits."""
+        """Checks that the numbers of tracks have 16 bits at most.
+
+        Raises:
+            DataError: one has more.
+        """
         largest = max((segment.track or 0 for segment in segmentation.segments), default=0)
         if largest > _LARGEST_OBJECT:
             raise DataError(
@@ -159,8 +162,8 @@ class TrackWriter(Writer):
         ids, numbers = [s.id for s in segmentation.segments], list[int]()
         for segment in segmentation.segments:
             counted = self._counted.setdefault(segment.category, {})
-            told_apart = segment.thing and segment.track
-            numbers.append(counted.setdefault(segment.track, len(counted) + 1) if told_apart else 0)  # type: ignore[arg-type]
+            tracked = segment.thing and segment.track
+            numbers.append(counted.setdefault(segment.track, len(counted) + 1) if tracked else 0)  # type: ignore[arg-type]
         of_label = np.array([labels[s.category] for s in segmentation.segments], np.int64)
         maps = map_ids(segmentation.id_map, ids, of_label, -1), map_ids(segmentation.id_map, ids, np.array(numbers), 0)
         if "vipseg" in self.formats:
@@ -190,6 +193,3 @@ class TrackWriter(Writer):
             counts = rle_text(segmentation.rle(segment))["counts"]
             lines += f"{number} {segment.track} {category} {height} {width} {counts}\n"
         self._mots().append(lines.encode())
-
-
-__all__ = ["TRACK_FORMATS", "TrackWriter", "check_track_formats", "mots_classes"]

@@ -1,6 +1,6 @@
 """Results on disk. Every file appears under its own name only when it is whole.
 
-All names begin with that of the image and say what they hold, so results may go into the folder of the images:
+File names begin with the image's and say what the file holds, so results may go into the folder of the images:
 
     format      file                    content
     overlay     <name>_overlay.jpg      the image with class colours, borders and names
@@ -10,8 +10,8 @@ All names begin with that of the image and say what they hold, so results may go
     json        <name>_segments.json    the segments as plain data
     video       <video>_overlay.mp4     the overlays as H.264 at the video's frame rate
 
-Void is 0 in instances and semantic; where the class table gives the number 0 to a class (KITTI-STEP, VIPSeg), void is
-the largest number that the pixels can hold: 255 or 65535.
+Void is 0 in instances and semantic. If a class has the id 0 (KITTI-STEP, VIPSeg), void is the largest number that the
+pixels can hold, 255 or 65535.
 """
 
 from __future__ import annotations
@@ -121,14 +121,14 @@ class ResultWriter(Writer):
         return Film(self.folder / f"{name}_overlay.mp4", video.rate if video else STILL_RATE)
 
     def _image_id(self, name: str) -> int | str:
-        """What `panoptic.json` calls the image. COCO names files by a number and finds the truth by that."""
+        """The image's id in `panoptic.json`. COCO's files are named by a number, by which it finds the truth."""
         if not (name.isascii() and name.isdecimal()) or int(name) in self._image_ids:
             return name
         self._image_ids.add(int(name))
         return int(name)
 
     def _unique(self, kind: str, name: str) -> str:
-        """The name, or the first of name_2, name_3, ... that is free; capitals do not count as a difference."""
+        """The name, or the first of name_2, name_3, ... that is free; case does not count as a difference."""
         number = self._last_number.get((kind, name.casefold()), 0) + 1
         candidate = name if number == 1 else f"{name}_{number}"
         while number > 1 and (kind, candidate.casefold()) in self._last_number:

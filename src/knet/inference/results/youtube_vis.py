@@ -1,8 +1,7 @@
-"""The file that YouTube-VIS's server takes: the objects of whole clips."""
+"""The objects of whole clips in the format that YouTube-VIS's server takes."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from knet.data.readers.youtube_vis import YoutubeVis
 from knet.errors import ConfigError, DataError
 from knet.inference.results.encoding import rle_text
-from knet.inference.results.files import JsonRows, Writer, write_bytes
+from knet.inference.results.files import JsonRows, Writer
 from knet.inference.results.submissions import OF_CLIPS
 from knet.inference.sources.streams import Frame
 from knet.merge.clip import ClipObject
@@ -23,8 +22,13 @@ def youtube_vis_results(
 ) -> list[dict[str, Any]]:
     """The objects of a video as rows of YouTube-VIS's results list, ready for JSON.
 
-    Rows are {video_id, score, category_id, segmentations: RLE or None for each frame}. `categories` is the class table
-    of the model. Objects without a pixel in any frame are left out.
+    Args:
+        video_id: the data set's number of the video.
+        objects: what was found; those without a pixel in any frame are left out.
+        categories: the class table of the model.
+
+    Returns:
+        Rows {video_id, score, category_id, segmentations: RLE or None for each frame}.
     """
     return [
         {
@@ -38,17 +42,6 @@ def youtube_vis_results(
     ]
 
 
-def write_youtube_vis(path: str | Path, rows: Iterable[dict[str, Any]]) -> Path:
-    """Writes the rows of all videos as one JSON file, whole or not at all; its path.
-
-    YouTube-VIS's server takes it as `results.json` in a zip.
-
-    Raises:
-        OutputError: the folder cannot be made or written, or the disk is full.
-    """
-    return write_bytes(Path(path), json.dumps(list(rows)).encode())
-
-
 class YoutubeVisWriter(Writer):
     """Writes `youtube-vis/results.json` below a folder, video by video.
 
@@ -58,12 +51,12 @@ class YoutubeVisWriter(Writer):
     Args:
         folder: gets the folder `youtube-vis`.
         categories: the class table of the model.
-        images: of all videos that will come, in their folders `<split>/JPEGImages/<video>`, beside which the data set's
-            `<split>.json` says the videos' ids.
+        images: those of all videos to come, in folders `<split>/JPEGImages/<video>`; `<split>.json`, beside the folder
+            `<split>`, has the ids of the videos.
 
     Raises:
         ConfigError: the class table is not that of the JSON.
-        DataError: no such JSON, a video that it does not list, or not all images of one.
+        DataError: there is no such JSON, or it does not list a video, or images of one are missing.
         OutputError: the folder cannot be made or written.
     """
 
@@ -76,7 +69,7 @@ class YoutubeVisWriter(Writer):
         """Adds the objects of a video.
 
         Raises:
-            DataError: frames of it could not be read, so its masks would not fit.
+            DataError: frames of it could not be read, so its masks would not match the others.
             OutputError: no permission, no space.
         """
         folder = _video_of(frames[0].item.path or Path())
@@ -97,7 +90,7 @@ def _video_of(image: Path) -> Path:
 
 
 def _read_videos(images: Iterable[Path], categories: Sequence[Category]) -> dict[Path, tuple[int, int]]:
-    """The folder of each video -> its id and number of frames, by the JSON of its split."""
+    """The folder of each video -> its id and its number of frames, from the JSON of its split."""
     videos: dict[Path, tuple[int, int]] = {}
     splits: dict[Path, dict[str, tuple[int, int]]] = {}
     for folder, count in Counter(map(_video_of, images)).items():
