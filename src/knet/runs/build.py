@@ -40,12 +40,7 @@ from knet.weights.load import load_strict, read_checkpoint
 
 
 def run_card(config: RunConfig, categories: Sequence[Category]) -> Card:
-    """The card of the weights that a run saves, see `describe`.
-
-    Args:
-        config: of the run.
-        categories: the class table of its training data.
-    """
+    """The card of the weights that a run with these classes saves, see `describe`."""
     row = entry(config.model)
     p = row.preprocessing
     arguments = {**config.arguments, "classes": len(categories)}

@@ -54,12 +54,11 @@ class RunLog:
         self._waited += time.perf_counter() - start
 
     def iteration(self, step: StepResult, rate: float, invalid_costs: int, progress: Progress) -> None:
-        """Logs an iteration that is done, if it is one of each `log_every` or the last.
+        """Logs an iteration that is done, if it is one of every `log_every` or the last.
 
         Args:
-            step: what it gave.
-            rate: its learning rate.
-            invalid_costs: matching costs that were not finite so far.
+            step, rate: its result and its learning rate.
+            invalid_costs: number of matching costs so far that were not finite.
             progress: of the run, this iteration included.
         """
         self._bar.update()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -12,7 +13,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from PIL import Image
 
-from knet.errors import ConfigError
+from knet.errors import ConfigError, OutputError
 from knet.files import atomic_path, cannot_write, safe_name
 from knet.runs.plots import plot_run
 
@@ -61,10 +62,8 @@ class RunRecord:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        try:
+        with self._board_written():
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
-        except OSError as error:
-            raise self._board_failed(error) from error
 
     def log(self, kind: Kind, iteration: int, scalars: Mapping[str, float]) -> None:
         """Appends a row to the CSV file of this kind, and waits until it is on the disk."""
@@ -73,11 +72,9 @@ class RunRecord:
         self._rows[kind].append({"iteration": iteration, **scalars})
         named = {f"{kind}/{key}": value for key, value in scalars.items()}
         if self._board is not None:
-            try:
+            with self._board_written():
                 for name, value in named.items():
                     self._board.add_scalar(name, value, iteration)
-            except OSError as error:
-                raise self._board_failed(error) from error
         if self._wandb is not None:
             self._wandb.log(named, iteration)
 
@@ -89,11 +86,9 @@ class RunRecord:
             with atomic_path(self._folder / "pictures" / f"{safe_name(name)}.jpg") as temporary:
                 Image.fromarray(picture).save(temporary, quality=92, subsampling=0)
         if self._board is not None:
-            try:
+            with self._board_written():
                 for name, picture in pictures.items():
                     self._board.add_image(f"pictures/{name}", picture, iteration, dataformats="HWC")
-            except OSError as error:
-                raise self._board_failed(error) from error
         if self._wandb is not None:
             images = {f"pictures/{name}": self._wandb.image(picture) for name, picture in pictures.items()}
             self._wandb.log(images, iteration)
@@ -110,17 +105,20 @@ class RunRecord:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self._board is not None:
-                self._board.close()
-        except OSError as fault:
-            if error is None:  # otherwise what went wrong first is what the user should read
-                raise self._board_failed(fault) from fault
+            # What went wrong first is what the user should read.
+            with suppress(OutputError) if error is not None else nullcontext(), self._board_written():
+                if self._board is not None:
+                    self._board.close()
         finally:
             if self._wandb is not None:
                 self._wandb.finish(failed=error is not None)
 
-    def _board_failed(self, error: OSError) -> Exception:
-        return cannot_write(self._folder / "tensorboard", error.strerror or error)
+    @contextmanager
+    def _board_written(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise cannot_write(self._folder / "tensorboard", error.strerror or error) from error
 
 
 class _Rows:

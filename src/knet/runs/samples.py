@@ -23,8 +23,7 @@ def training_set(config: RunConfig, reader: Reader, net: nn.Module, skip: int = 
     """The training samples for a network: images, pairs of frames or clips, after augmentation.
 
     Args:
-        config: of the run.
-        reader: the data set.
+        config, reader: of the run, and its training data.
         net: the network, whose kind decides what a sample is.
         skip: number of images that may be unreadable, see `TrainingSet`.
 
@@ -55,18 +54,5 @@ def augmentation_of(config: RunConfig) -> TrainAugmentation:
     if options is None:
         raise ConfigError("The config has no 'augment'; training needs at least augment.short_edges.")
     flips = load_table(config.data.categories).flip_labels if config.data.categories is not None else None
-    return TrainAugmentation(
-        options.short_edges,
-        options.max_edge,
-        options.crop,
-        options.flip,
-        options.color,
-        options.pad,
-        instance_crop=options.instance_crop,
-        flip_labels=flips,
-        between=options.between,
-        ratio=options.ratio,
-        antialias=options.antialias,
-        largest_class=options.largest_class,
-        pad_color=options.pad_color,
-    )
+    rest = dict(options)
+    return TrainAugmentation(rest.pop("short_edges"), rest.pop("max_edge"), flip_labels=flips, **rest)

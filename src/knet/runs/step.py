@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from knet.data.samples.batches import Batch
 from knet.data.samples.pairs import PairBatch
@@ -101,7 +101,7 @@ def train_step(
         values = here if number == 0 else values + here
     scaler.unscale_(optimizer)
     norm = nn.utils.clip_grad_norm_(wrapped.parameters(), max_norm)
-    norm = getattr(norm, "full_tensor", partial(_same, norm))()  # the norm of sharded weights is itself in shares
+    norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # that of sharded weights is itself in shares
     shared = mean_over_processes(torch.cat([values, values.new_tensor([float(asked)])]))
     *numbers, flag, gradient_norm = torch.cat([shared, norm.detach().reshape(1)]).tolist()  # one copy to the host
     taken = all(map(math.isfinite, numbers)) and (scaler.is_enabled() or math.isfinite(gradient_norm))
@@ -115,17 +115,7 @@ def train_step(
 
 
 def pixel_noise(seed: tuple[int, int], positions: list[int], pixels: int) -> Tensor:
-    """Uniform noise, 0..1, a row for each position in the whole batch, whichever process has it. -> (B, pixels) float32
-
-    Args:
-        seed: of the run, and the number of the iteration.
-        positions: those of this process's images in the whole batch.
-        pixels: numbers in a row.
-    """
+    """Uniform noise, 0..1, a row for each position in the whole batch, whichever process has it. -> (B, pixels)"""
     streams = [np.random.SeedSequence([_PIXEL_STREAM, *seed, position]) for position in positions]
     rows = [torch.Generator().manual_seed(int(stream.generate_state(1)[0])) for stream in streams]
     return torch.stack([torch.rand(pixels, generator=row) for row in rows])
-
-
-def _same(value: Tensor) -> Tensor:
-    return value

@@ -37,12 +37,10 @@ def validate(
     """Evaluates weights on the validation set and saves them, also as the best unless earlier ones were better.
 
     Args:
-        segmenter: whose network gets the weights.
-        weights: a whole state dict.
-        card: of the weights.
+        segmenter: its network gets the weights.
+        weights, card: what is saved, as `last.safetensors` and `best.safetensors` in the run folder.
         dataset: the validation set.
-        progress: of the run.
-        config: of the run; `last.safetensors` and `best.safetensors` go to its `output`.
+        progress, config: of the run.
 
     Returns:
         As `figures_of`.

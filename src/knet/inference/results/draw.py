@@ -28,11 +28,7 @@ BORDER: Color = (255, 255, 255)
 def map_ids(id_map: np.ndarray, ids: Sequence[int], values: np.ndarray, default: int) -> np.ndarray:
     """Replaces every pixel's id by its value. (H,W) integer ids, (N,) values -> (H,W) of the values' dtype
 
-    Args:
-        id_map: of an image.
-        ids: those that have a value.
-        values: `values[n]` belongs to `ids[n]`.
-        default: the value of all other ids, void among them.
+    `values[n]` belongs to `ids[n]`; all other ids, void among them, get `default`.
     """
     if not len(ids):
         return np.full(id_map.shape, default, values.dtype)
@@ -102,13 +98,7 @@ def paint(
 ) -> np.ndarray:
     """A new image with every segment tinted, and with the borders of things; void stays as it is. -> (H,W,3) uint8
 
-    Args:
-        image: (H,W,3) uint8 RGB.
-        id_map: (H,W) integers.
-        segments: what the ids stand for.
-        categories: the class table.
-        alpha: share of the colours, 0 (image only) to 1 (colours only).
-        border: width in pixels, 1 or 2.
+    Args as for `overlay`, and `border`: width in pixels, 1 or 2.
     """
     colors = segment_colors(segments, categories)
     ids = list(colors)
@@ -221,11 +211,7 @@ def write_names(
 ) -> None:
     """Writes its class name (and the number of its track) on every segment of the picture that has room for it.
 
-    Args:
-        picture: (H,W,3) uint8 RGB; it is changed.
-        id_map: (H,W) integers.
-        segments: what the ids stand for.
-        taken: boxes that no name may touch.
+    The (H,W,3) uint8 RGB picture is changed. No name touches one of the boxes that are `taken`.
     """
     image = (id_map.shape[0], id_map.shape[1])
     texts: dict[int, str] = {}
@@ -288,10 +274,7 @@ def overlay(
     """The result drawn over its image. (H,W,3) uint8 RGB, (H,W) integer ids -> (H,W,3) uint8 RGB, a new array
 
     Args:
-        image: what the result was made from.
-        id_map: 0 = void, otherwise the id of a segment.
-        segments: what the ids stand for.
-        categories: the class table.
+        image, id_map, segments, categories: as in a `Segmentation`.
         alpha: share of the colours, 0 (image only) to 1 (colours only).
         names: whether to write class names.
         legend: whether to add a panel of the classes that occur.

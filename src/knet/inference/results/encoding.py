@@ -77,12 +77,6 @@ def panoptic_entries(
     """The rows of an image under `images` and `annotations` in COCO's panoptic format, with scores and tracks.
 
     Areas are counted in the id map, and segments without pixels are left out, as the official evaluation demands.
-
-    Args:
-        result: the result for the image.
-        image_id: the image's id.
-        image_file: file name of the image.
-        png_file: file name of the PNG of `panoptic_rgb`.
     """
     ids = [s.id for s in result.segments]
     position = map_ids(result.id_map, ids, np.arange(1, len(ids) + 1, dtype=np.int32), 0)

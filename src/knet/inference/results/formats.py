@@ -16,10 +16,6 @@ TRACK_FORMATS = ("step", "vipseg", "cityscapes-vps", "vipseg-json", "cityscapes-
 def check_formats(formats: Sequence[str], categories: Sequence[Category]) -> tuple[str, ...]:
     """The formats of single images and videos, each once.
 
-    Args:
-        formats: names, or a text of names with commas between them.
-        categories: the class table of the model.
-
     Raises:
         ConfigError: a format is unknown, is for tracked videos, or cannot hold the class table.
     """

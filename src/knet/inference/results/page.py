@@ -97,11 +97,8 @@ def write_grid(
     """Writes `index.html` as a grid of overlays, each with its name, size and classes, and returns its path.
 
     Args:
-        folder: gets the page, and is made if needed.
-        title: of the page.
+        folder, title, rows, categories: see `write_index`.
         note: a sentence below the title.
-        rows: the images.
-        categories: see `write_index`.
 
     Raises:
         OutputError: the folder cannot be written, or the disk is full.

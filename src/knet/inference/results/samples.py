@@ -35,7 +35,6 @@ def truth_segments(id_map: np.ndarray, labels: Sequence[int], categories: Sequen
     Args:
         id_map: (H,W) integers, 0 = void, value t + 1 = the t-th segment.
         labels: the class of each segment, an index of `categories`.
-        categories: the class table.
     """
     areas = np.bincount(id_map.ravel(), minlength=len(labels) + 1)
     segments = []
@@ -55,7 +54,6 @@ def draw_sample(image: np.ndarray, id_map: Any, labels: Any, categories: Sequenc
         image: (H,W,3) uint8 RGB.
         id_map: (H,W) or (L,H,W) integers, 0 = void, value t + 1 = the t-th segment; an array, or a tensor on the CPU.
         labels: (T,) integers, likewise: the class of each segment, an index of `categories`.
-        categories: the class table.
 
     Raises:
         DataError: image and id map differ in size.
@@ -99,11 +97,8 @@ def write_samples(
     """Writes pictures of samples, without and with their segments, and a page `index.html` that shows them all.
 
     Args:
-        folder: gets the files, and is made if needed.
-        title: of the page.
-        note: a sentence below the title.
+        folder, title, note, categories: see `write_grid`.
         samples: name, (H,W,3) uint8 RGB image and target of each, on the CPU.
-        categories: the class table.
 
     Returns:
         For each sample `name`, `file` (in the folder), `height`, `width`, `void` (share of the pixels, 0..1) and

@@ -178,20 +178,10 @@ class Segmentation:
 def write_files(
     segmentation: Segmentation, folder: Path, name: str, formats: Sequence[str], picture: np.ndarray | None
 ) -> list[Path]:
-    """Writes the files of one image to an existing folder.
-
-    Args:
-        segmentation: the result.
-        folder: gets the files.
-        name: what file names begin with.
-        formats: see `Segmentation.save`.
-        picture: the finished overlay, if there is one.
-
-    Returns:
-        The files.
+    """Writes the files of one image to an existing folder, and returns them; `picture` is the finished overlay.
 
     Raises:
-        OutputError: one cannot be written.
+        OutputError: a file cannot be written.
     """
     makers: dict[str, tuple[str, Callable[[], np.ndarray]]] = {
         "panoptic": (f"{name}_panoptic.png", lambda: panoptic_rgb(segmentation)),

@@ -62,11 +62,7 @@ _MAPILLARY_CLASSES = 65  # of v1.2; later versions have more
 
 
 def check_kind(kind: str, categories: Sequence[Category]) -> str:
-    """The kind of submission, once it is known to suit the class table.
-
-    Args:
-        kind: one of `KINDS`.
-        categories: the class table of the model.
+    """The kind of submission, which is known and suits the class table.
 
     Raises:
         ConfigError: the kind is unknown, or is for another data set.
@@ -100,11 +96,7 @@ def _check_known(kind: str) -> None:
 
 
 def submission_name(kind: str, name: str) -> str:
-    """The server's name of an image.
-
-    Args:
-        kind: one of `KINDS`.
-        name: of the image's file, without its ending.
+    """The server's name of an image, from the name of its file without the ending.
 
     Raises:
         ConfigError: the kind is unknown.
@@ -146,9 +138,8 @@ class SubmissionWriter(Writer):
     `close`, see `Writer`; after an error they list the images that were done. Memory does not grow with the images.
 
     Args:
-        folder: gets a folder named after the kind.
+        folder, categories: see `Writer`; the files are in a folder named after the kind.
         kind: one of `KINDS`.
-        categories: the class table of the model.
 
     Raises:
         ConfigError: an unknown kind, or a class table of another data set.

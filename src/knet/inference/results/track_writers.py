@@ -77,9 +77,8 @@ class TrackWriter(Writer):
     `Writer`; after an error they hold the frames that were done. Memory does not grow with the number of frames.
 
     Args:
-        folder: gets the files, and is made if needed.
+        folder, categories: see `Writer`.
         formats: any of `TRACK_FORMATS`.
-        categories: the class table of the model.
 
     Raises:
         ConfigError: a format that cannot hold the class table.

@@ -62,9 +62,8 @@ class ResultWriter(Writer):
     Memory does not grow with the number of images.
 
     Args:
-        folder: gets the files, and is made if needed.
+        folder, categories: see `Writer`.
         formats: any of `FORMATS`.
-        categories: the class table of the model.
 
     Raises:
         ConfigError: an unknown format, or one that cannot hold the class table.

@@ -22,13 +22,8 @@ def youtube_vis_results(
 ) -> list[dict[str, Any]]:
     """The objects of a video as rows of YouTube-VIS's results list, ready for JSON.
 
-    Args:
-        video_id: the data set's number of the video.
-        objects: what was found; those without a pixel in any frame are left out.
-        categories: the class table of the model.
-
-    Returns:
-        Rows {video_id, score, category_id, segmentations: RLE or None for each frame}.
+    Rows are {video_id, score, category_id, segmentations: RLE or None for each frame}. Objects without a pixel in any
+    frame are left out.
     """
     return [
         {
@@ -49,8 +44,7 @@ class YoutubeVisWriter(Writer):
     were done. Memory does not grow with the videos.
 
     Args:
-        folder: gets the folder `youtube-vis`.
-        categories: the class table of the model.
+        folder, categories: see `Writer`.
         images: those of all videos to come, in folders `<split>/JPEGImages/<video>`; `<split>.json`, beside the folder
             `<split>`, has the ids of the videos.
 
