@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -137,60 +138,45 @@ def gather_numbers(numbers: Sequence[int]) -> Tensor:
 
 
 def synchronize_norms(net: nn.Module, device: torch.device) -> nn.Module:
-    """The network with batch norms over the batches of all processes, as in the official training."""
+    """The network with batch norms that look at the batches of all processes, as in the official training.
+
+    On GPUs these are torch's SyncBatchNorm: it is fused, and keeps a norm's input in half precision, of which plain
+    tensor operations would keep a copy in float32. torch has none for CPUs, on which runs in several processes are
+    tested; there each norm keeps its class and weights, and `synchronized_norm` takes the place of its `forward`.
+    """
     if world() == 1:
         return net
     if device.type == "cuda":
         from timm.layers import convert_sync_batchnorm  # torch's own would lose the activations of timm's norms
 
         return convert_sync_batchnorm(net)
-    for module in net.modules():
-        for name, child in module.named_children():
-            if isinstance(child, nn.BatchNorm2d):
-                module.add_module(name, SynchronizedBatchNorm.like(child))
+    for norm in net.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.forward = partial(synchronized_norm, norm)  # type: ignore[method-assign]
     return net
 
 
-class SynchronizedBatchNorm(nn.BatchNorm2d):
-    """Batch norm over the batches of all processes, which have equal shapes. torch's own works on GPUs only.
+def synchronized_norm(norm: nn.BatchNorm2d, images: Tensor) -> Tensor:
+    """Batch norm by the mean and variance of all processes' batches, which have equal shapes.
 
-    timm's norms (BatchNormAct2d) include dropout and activation; one made `like` them has these too.
+    (B,C,H,W) -> (B,C,H,W)
     """
-
-    @classmethod
-    def like(cls, norm: nn.BatchNorm2d) -> SynchronizedBatchNorm:
-        """A norm with the weights, statistics and activation of another, and the same names in a state dict."""
-        made = cls(norm.num_features, norm.eps, norm.momentum).train(norm.training)
-        made.drop, made.act = (getattr(norm, name, None) for name in ("drop", "act"))
-        made.load_state_dict(norm.state_dict())
-        for own, other in zip(made.parameters(), norm.parameters(), strict=True):
-            own.requires_grad_(other.requires_grad)
-        return made
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.drop: nn.Module | None = None
-        self.act: nn.Module | None = None
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(B,C,H,W) -> (B,C,H,W)"""
-        x = self.normalize(input) if self.training else super().forward(input)
-        x = x if self.drop is None else self.drop(x)
-        return x if self.act is None else self.act(x)
-
-    def normalize(self, input: Tensor) -> Tensor:
-        """Normalises by the mean and variance over all processes' batches. (B,C,H,W) -> (B,C,H,W)"""
-        x = input.float()
-        mean: Tensor = _Mean.apply(x.mean((0, 2, 3)))
-        centered = x - mean[:, None, None]
-        variance: Tensor = _Mean.apply(centered.square().mean((0, 2, 3)))
-        with torch.no_grad():
-            count = x.numel() / x.shape[1] * world()
-            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-            self.running_mean.lerp_(mean, self.momentum)  # type: ignore[union-attr,arg-type]
-            self.running_var.lerp_(variance * count / max(count - 1, 1), self.momentum)  # type: ignore[union-attr,arg-type]
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return (centered * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
+    if not norm.training:
+        return type(norm).forward(norm, images)
+    x = images.float()
+    mean: Tensor = _Mean.apply(x.mean((0, 2, 3)))
+    centered = x - mean[:, None, None]
+    variance: Tensor = _Mean.apply(centered.square().mean((0, 2, 3)))
+    with torch.no_grad():
+        count = x.numel() / x.shape[1] * world()
+        norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+        norm.running_mean.lerp_(mean, norm.momentum)  # type: ignore[union-attr,arg-type]
+        norm.running_var.lerp_(variance * count / max(count - 1, 1), norm.momentum)  # type: ignore[union-attr,arg-type]
+    scale = norm.weight * (variance + norm.eps).rsqrt()
+    x = (centered * scale[:, None, None] + norm.bias[:, None, None]).to(images.dtype)
+    for name in ("drop", "act"):  # what timm's norms (BatchNormAct2d) do as well
+        x = getattr(norm, name, nn.Identity())(x)
+    return x
 
 
 class _Mean(torch.autograd.Function):

@@ -14,9 +14,9 @@ Run = Callable[..., tuple[int, str, str]]
 def runner(capsys: pytest.CaptureFixture[str]) -> Run:
     """`run("data", ...)` -> exit status, what it printed, what it said of errors."""
 
-    def run(*arguments: str) -> tuple[int, str, str]:
+    def run(*arguments: object) -> tuple[int, str, str]:
         try:
-            status = main(list(arguments))
+            status = main([str(argument) for argument in arguments])
         except SystemExit as stop:
             status = int(stop.code or 0)
         captured = capsys.readouterr()

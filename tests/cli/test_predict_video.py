@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,13 @@ import av
 import numpy as np
 import pytest
 import torch
+from command_line import Run, runner
 from PIL import Image
 
 import knet
-from knet.cli.main import main
 from knet.data.readers.kitti_step import read_step_png
 from knet.inference.sources import cameras
 from knet.inference.sources.videos import read_video
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -29,16 +27,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        try:
-            status = main(["predict", *(str(argument) for argument in arguments)])
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
+    return partial(runner(capsys), "predict")
 
 
 def film(path: Path, frames: int = 6, height: int = 48) -> Path:

@@ -29,7 +29,7 @@ from knet.training.criterion_rtknet import Criterion
 IMAGES, SIZE = 4, (64, 64)
 # The published recipe. Its slow warm-up keeps rounding errors small here: what the networks of random weights do is
 # chaotic (masks have hard edges, and Adam's first steps are as large for a gradient of noise as for any other).
-RATE, WARMUP, START, ITERATIONS, POWER, DECAY, CLIP = 2e-4, 1000, 0.001, 90_000, 0.9, 0.05, 1.0
+RATE, WARMUP, START, ITERATIONS, POWER, DECAY, MAX_NORM = 2e-4, 1000, 0.001, 90_000, 0.9, 0.05, 1.0
 STEPS = 20
 
 
@@ -56,7 +56,7 @@ def double() -> None:
 
 
 def network(checkpoint: str, parallel: str = "ddp") -> tuple[nn.Module, nn.Module]:
-    """The slim network with the given weights, and as it is called."""
+    """The slim network with the given weights, and as it is trained."""
     config = RunConfig.model_validate(
         {
             "model": "rtknet-slim-cityscapes",
@@ -66,14 +66,14 @@ def network(checkpoint: str, parallel: str = "ddp") -> tuple[nn.Module, nn.Modul
         }
     )
     card = describe_official(config.model, {"drop_path": 0.0})
-    net, called, _ = build_network(config, card, torch.device("cpu"))
-    called.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(torch.get_default_dtype()),))
-    return net, called
+    net, wrapped, _ = build_network(config, card, torch.device("cpu"))
+    wrapped.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(torch.get_default_dtype()),))
+    return net, wrapped
 
 
 def run(checkpoint: str, steps: int, parallel: str = "ddp") -> tuple[list[dict[str, float]], nn.Module]:
     """The losses of each step, and the network after the last."""
-    net, called = network(checkpoint, parallel)
+    net, wrapped = network(checkpoint, parallel)
     criterion = Criterion()
     optimizer = adamw(net, RATE, DECAY)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
@@ -83,7 +83,7 @@ def run(checkpoint: str, steps: int, parallel: str = "ddp") -> tuple[list[dict[s
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(iteration, ITERATIONS, RATE, WARMUP, START, POWER)
         batch = batch_of(iteration).part(rank() * share, (rank() + 1) * share)
-        step = train_step(called, criterion, optimizer, scaler, batch, seed=(0, iteration), clip=CLIP)
+        step = train_step(wrapped, criterion, optimizer, scaler, batch, seed=(0, iteration), max_norm=MAX_NORM)
         losses.append(step.losses)
     return losses, net
 

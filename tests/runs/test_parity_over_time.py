@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from fixed_steps import CLIP, DECAY, ITERATIONS, POWER, RATE, SIZE, START, STEPS, WARMUP, batch_of, network, run
+from fixed_steps import DECAY, ITERATIONS, MAX_NORM, POWER, RATE, SIZE, START, STEPS, WARMUP, batch_of, network, run
 from torch import nn
 from torch.nn import functional as F
 
@@ -52,7 +52,7 @@ def plain_losses(checkpoint: str) -> list[dict[str, float]]:
         history.append({name: loss.item() for name, loss in losses.items()})
         optimizer.zero_grad()
         sum(losses.values()).backward()
-        nn.utils.clip_grad_norm_(net.parameters(), CLIP)
+        nn.utils.clip_grad_norm_(net.parameters(), MAX_NORM)
         rate = RATE * (START + (1 - START) * iteration / WARMUP) * (1 - iteration / ITERATIONS) ** POWER
         for group in optimizer.param_groups:
             group["lr"] = rate

@@ -19,6 +19,7 @@ from knet.cli.main import main
 from knet.config import RunConfig, load_config
 from knet.errors import CheckpointError, ConfigError, DataError, OutputError, TrainingError
 from knet.runs import train as loop
+from knet.runs import validate
 from knet.runs.build import scaled_learning_rate
 from knet.runs.state import read_state
 from knet.runs.train import train
@@ -46,19 +47,19 @@ def test_a_run_leaves_everything_that_is_promised(config: RunConfig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "able", "told"), [("bf16", False, True), ("bf16", True, False), ("fp32", False, False)]
+    ("precision", "able", "shown"), [("bf16", False, True), ("bf16", True, False), ("fp32", False, False)]
 )
-def test_slow_half_precision_is_told(
+def test_slow_half_precision_is_said(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     precision: str,
     able: bool,
-    told: bool,
+    shown: bool,
 ) -> None:
     monkeypatch.setattr(loop, "fast_in_bf16", lambda device: able)
     train(load_config(write_config(tmp_path, iterations=1, validate_every=1), [f"precision={precision}"]))
-    assert ("give precision=fp32" in capsys.readouterr().out) == told
+    assert ("give precision=fp32" in capsys.readouterr().out) == shown
 
 
 def test_the_network_learns(tmp_path: Path) -> None:
@@ -268,7 +269,7 @@ def test_a_run_that_died_while_it_validated_validates_when_it_resumes(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "evaluate", die)
+        patch.setattr(validate, "evaluate", die)
         train(load_config(path))
     assert read_state(tmp_path / "run" / "state.pt")["progress"]["validated"] == 0
     resumed = train(load_config(path), resume=True)

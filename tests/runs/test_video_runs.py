@@ -68,7 +68,7 @@ def test_a_step_on_pairs_reaches_link_and_embedding_also_in_parts(tmp_path: Path
     for parts in (1, 2):
         net.load_state_dict(before)
         optimizer = adamw(net, 1e-3, 0.0)
-        step_ = train_step(on_frames(net), criterion, optimizer, scaler, batch, parts=parts, clip=1e9)
+        step_ = train_step(on_frames(net), criterion, optimizer, scaler, batch, parts=parts, max_norm=1e9)
         assert step_.taken
         norms.append(step_.gradient_norm)
         link = [p.grad for name, p in net.named_parameters() if ".link." in name or "embedding" in name]

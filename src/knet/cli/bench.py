@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from knet.cli.options import add_verb
+from knet.cli.options import add_device, add_json, add_merge, add_verb, height_width
 
 if TYPE_CHECKING:
     from knet.inference.bench import Timing
@@ -22,34 +22,34 @@ def add_parser(verbs: Any) -> None:
         "  knet bench exported.xml",
     )
     parser.add_argument(
-        "model", metavar="MODEL", help="a name of `knet models`, weights of knet, or a file of `knet export`"
+        "model", metavar="MODEL", help="a name from `knet models`, weights of knet, or what `knet export` wrote"
     )
-    parser.add_argument("--weights", metavar="FILE", help="weights for the name; without any they are random")
+    parser.add_argument("--weights", metavar="FILE", help="weights for a model given by name (default: random ones)")
     parser.add_argument(
         "--size",
         nargs="+",
-        type=_size,
+        type=height_width,
         metavar="HxW",
-        help="sizes of images, which the network sees as they are (default: as published)",
+        help="sizes of the images, which the network sees as they are (default: the published size)",
     )
     parser.add_argument(
         "--precision",
         nargs="+",
         default=["auto"],
         metavar="P",
-        help="any of auto, fp32, bf16, fp16, and what exported files compute in (default: auto)",
+        help="any of auto, fp32, bf16 and fp16, or what an exported file computes in (default: auto)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the processor (default: all cores)")
-    parser.add_argument("--merge", choices=["optimised", "sorted"], help="of panoptic models (default: the model's)")
+    add_device(parser)
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads to use (default: one for each core)")
+    add_merge(parser)
     parser.add_argument("--compile", action="store_true", help="compile the network first, which takes minutes")
-    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="measured images of each size (default 20)")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON, nothing else")
+    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="images to time at each size (default: 20)")
+    add_json(parser, "the figures")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures every precision at every size and prints a line for each."""
+    """Times every precision at every size, and prints a line for each."""
     import torch
 
     from knet.errors import ConfigError
@@ -94,14 +94,3 @@ def _line(row: Timing) -> str:
     steps = " ".join(f"{row.steps[step]:>{n}.1f}" if step in row.steps else f"{'-':>{n}}" for step, n in width.items())
     size = f"{row.size[0]}x{row.size[1]}"
     return f"{size:<10} {row.precision:<9} {figures} | {steps}   {row.segments:>8}"
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, by, width = text.partition("x")
-    try:
-        size = int(height), int(width)
-    except ValueError:
-        size = 0, 0
-    if not by or min(size) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not HEIGHTxWIDTH in pixels, such as 512x1024")
-    return size

@@ -1,4 +1,4 @@
-"""knet convert: official checkpoints to files that carry all that is needed to use them."""
+"""knet convert: official checkpoints to files that carry everything needed to use them."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ def add_parser(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "convert",
-        "turn a checkpoint into a .safetensors file with the model's name, classes and preprocessing inside",
+        "turn a checkpoint into a .safetensors file that knows its model, classes and preprocessing",
         "knet convert rtknet_cityscapes.pth rtknet.safetensors --model rtknet-cityscapes\n"
         "  knet convert upernet_r50.pth upernet.safetensors --model knet-upernet-r50-ade20k channels=256",
     )
-    parser.add_argument("source", metavar="IN", help="official checkpoint (.pth), or weights of knet (.safetensors)")
+    parser.add_argument("source", metavar="IN", help="official checkpoint (.pth) or weights of knet (.safetensors)")
     parser.add_argument("target", metavar="OUT", help="the .safetensors file to write")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="how the network differs from the model's own, if it does"
+        "overrides", nargs="*", metavar="key=value", help="arguments of the network that differ from the model's"
     )
-    parser.add_argument("--model", required=True, help="the model the checkpoint was made for; see `knet models`")
-    parser.add_argument("--half", action="store_true", help="store matrices in float16, for half the size")
+    parser.add_argument("--model", required=True, help="the model that the checkpoint belongs to; see `knet models`")
+    parser.add_argument("--half", action="store_true", help="store matrices in float16, which halves the size")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Converts and says what was written."""
+    """Converts the file, and prints what was written."""
     from knet.config import read_overrides
     from knet.inference.load import convert
 

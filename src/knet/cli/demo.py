@@ -1,4 +1,4 @@
-"""knet demo: the bundled model on the bundled street images, with a page to look at."""
+"""knet demo: the bundled model on the bundled street images, with a web page of the results."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ MODEL = "rtknet-slim-camvid"
 
 def add_parser(verbs: Any) -> None:
     """Adds the verb to the command line."""
-    parser = add_verb(
-        verbs, "demo", "segment the street images that come with the package and make a page of them", "knet demo"
-    )
-    parser.add_argument("--output", default="demo-results", metavar="DIR", help="folder (default: demo-results)")
+    summary = "segment the street images that come with the package, and make a web page of the results"
+    parser = add_verb(verbs, "demo", summary, "knet demo")
+    folder = "folder for the results (default: demo-results)"
+    parser.add_argument("--output", default="demo-results", metavar="DIR", help=folder)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes overlays, panoptic PNGs, a video and index.html, and says where."""
+    """Writes overlays, panoptic PNGs, a video and index.html, and prints where they are."""
     from tqdm import tqdm
 
     from knet.files import atomic_path

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from knet.cli.options import add_verb
+from knet.cli.options import add_json, add_merge, add_verb, add_weights, height_width
 
 
 def add_parser(verbs: Any) -> None:
@@ -15,55 +15,54 @@ def add_parser(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "export",
-        "write a model as an ONNX, OpenVINO or TensorRT file and compare it with the model in torch",
+        "write a model as an ONNX, OpenVINO or (experimental) TensorRT file, and compare it with the model in torch",
         "knet export rtknet-slim-camvid --format openvino\n"
         "  knet export rtknet-cityscapes --weights rtknet_cityscapes.pth --format onnx --size 1024x2048\n"
         "  knet export rtknet-slim-camvid --precision int8 --calibrate photos/",
     )
-    parser.add_argument("model", metavar="MODEL", help="a name of `knet models`, or a .safetensors file of knet")
-    parser.add_argument("--format", choices=["onnx", "openvino", "tensorrt"], default="onnx", help="(default: onnx)")
+    parser.add_argument("model", metavar="MODEL", help="a name from `knet models`, or a .safetensors file of knet")
     parser.add_argument(
-        "--weights", metavar="FILE", help="official checkpoint (.pth) or weights of knet (.safetensors)"
+        "--format",
+        choices=["onnx", "openvino", "tensorrt"],
+        default="onnx",
+        help="the file to write; tensorrt is experimental, since it was never run (default: onnx)",
     )
+    add_weights(parser)
     parser.add_argument(
         "--output",
         metavar="FILE",
-        help="the .onnx, .xml or .engine file to write (default: the model's name, in this folder)",
+        help="the .onnx, .xml or .engine file to write (default: named after the model, in this folder)",
     )
     sizes = parser.add_mutually_exclusive_group()
-    sizes.add_argument("--size", type=_height_width, metavar="HxW", help="for images of this height and width alone")
+    sizes.add_argument("--size", type=height_width, metavar="HxW", help="for images of this height and width only")
     sizes.add_argument("--dynamic", action="store_true", help="for images of any size (default)")
     parser.add_argument(
         "--precision",
         choices=["fp32", "fp16", "int8"],
         default="fp32",
-        help="fp16 is for GPUs, int8 (convolutions alone) for CPUs (default: fp32)",
+        help="fp16 for GPUs, int8 (convolutions only) for CPUs (default: fp32)",
     )
     parser.add_argument(
         "--calibrate",
         nargs="+",
         default=[],
         metavar="IMAGES",
-        help="with --precision int8: images, folders or videos of the kind the model will see (default: bundled ones)",
+        help="with --precision int8, images, folders or videos like those the model will see (default: bundled ones)",
     )
-    parser.add_argument(
-        "--merge",
-        choices=["optimised", "sorted"],
-        help="panoptic models: post-processing of RT-K-Net or of K-Net (default: the model's)",
-    )
+    add_merge(parser)
     parser.add_argument(
         "--merge-inside",
         action="store_true",
-        help="the graph gives each pixel's owner; for panoptic models that merge the optimised way",
+        help="merge in the graph, which then gives each pixel's owner; for panoptic models with the optimised merge",
     )
     parser.add_argument(
         "--images",
         nargs="+",
         default=[],
         metavar="IMAGES",
-        help="to compare with torch on; of models for clips videos or folders of frames (default: bundled ones)",
+        help="images to compare with torch on; for clip models videos or folders of frames (default: bundled ones)",
     )
-    parser.add_argument("--json", action="store_true", help="print the report as JSON, nothing else")
+    add_json(parser, "the report")
     parser.set_defaults(run=run)
 
 
@@ -95,11 +94,3 @@ def run(args: argparse.Namespace) -> int:
     print(table(parity))
     print(f"use it with: knet predict {report['file']} {'CLIP' if report['task'] == 'clip' else 'IMAGE'}")
     return 0
-
-
-def _height_width(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    try:
-        return int(height), int(width)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not HEIGHTxWIDTH in pixels, such as 512x1024") from None

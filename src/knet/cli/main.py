@@ -1,4 +1,4 @@
-"""The command `knet`: one verb, one file beside this one. torch is imported only by a verb that computes."""
+"""The command `knet`. Each verb has a file beside this one; torch is imported only by verbs that compute."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _VERBS = (predict, train, evaluate, export, bench, convert, models, data, demo)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line; each verb adds its own options."""
+    """The parser of the whole command line, to which each verb adds its own options."""
     parser = argparse.ArgumentParser(
         prog="knet",
         description="What every pixel is and which object it belongs to: panoptic segmentation with learned kernels.",
@@ -29,7 +29,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line. Exit status: 0 done, 1 a failure, 2 bad usage or input, 128 + signal when stopped."""
+    """Runs the command line.
+
+    Args:
+        arguments: the words after `knet`; None for those of this process.
+
+    Returns:
+        The exit status: 0 done, 1 a failure, 2 bad usage or input, 128 + signal when stopped.
+    """
     parser = build_parser()
     args, rest = parser.parse_known_args(arguments)
     # argparse gives up on the rest of a list once an option stands in it: `knet eval MODEL --weights W key=value`.

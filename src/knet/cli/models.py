@@ -1,4 +1,4 @@
-"""knet models: what there is."""
+"""knet models: the models that the package knows."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from knet.cli.options import add_verb
 
 def add_parser(verbs: Any) -> None:
     """Adds the verb to the command line."""
-    parser = add_verb(
-        verbs, "models", "list the models with published figures, parameters and GFLOPs", "knet models '*cityscapes*'"
-    )
-    parser.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="names to show, with * and ?")
-    parser.add_argument("--json", action="store_true", help="machine-readable output, which says more")
+    summary = "list the models with their parameters, GFLOPs and published figures"
+    parser = add_verb(verbs, "models", summary, "knet models '*cityscapes*'")
+    parser.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="names to list, with * and ?")
+    parser.add_argument("--json", action="store_true", help="print JSON, with more about each model")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints a line a model: name, task, parameters, arithmetic, where its weights come from, published figures."""
+    """Prints a line for each model: name, task, parameters, GFLOPs, where its weights come from, published figures."""
     from knet.models.zoo import models
 
     names = models(args.pattern)
@@ -35,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         row = _row(name)
         figures = ", ".join(f"{key} {value}" for key, value in row["published"].items())
         numbers = f"{row['parameters'] / 1e6:>8.1f} M {row['gflops']:>10.1f} {row['size'][0]:>4}x{row['size'][1]:<4}"
-        # Each line when it is counted: all of them take some seconds.
+        # A line at a time, since counting all of them takes some seconds.
         print(f"{name:<29} {row['task']:<9} {numbers}  {row['weights']:<13} {figures}".rstrip(), flush=True)
     return 0
 

@@ -22,45 +22,82 @@ def add_verb(verbs: Any, name: str, summary: str, example: str) -> argparse.Argu
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """--weights, --device, --precision, --size, --score, --overlap, --merge, --tta, --window: how a model is used."""
-    parser.add_argument(
-        "--weights", metavar="FILE", help="official checkpoint (.pth) or weights of knet (.safetensors)"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
+    """--weights, --device, --precision, --compile, --size, --score, --overlap, --merge, --tta and --window."""
+    add_weights(parser)
+    add_device(parser)
     parser.add_argument(
         "--precision",
         default="auto",
         choices=["auto", "fp32", "bf16", "fp16"],
-        help="fp32 gives the official results, the others are faster where the hardware computes in them",
+        help="fp32 gives the official results; the others are faster on hardware that computes in them",
     )
     parser.add_argument(
-        "--compile", action="store_true", help="compile the network: minutes at the first image, faster from then on"
+        "--compile",
+        action="store_true",
+        help="compile the network: the first image takes minutes, those after it are faster",
     )
     parser.add_argument(
         "--size",
         type=_size,
         default="model",
-        help="short side in pixels that the network sees; 'model' = as published (default), 'image' = as it is",
+        help="short side in pixels of the image that the network sees: a number, 'model' for the published size "
+        "(default), or 'image' for the image's own",
     )
     parser.add_argument("--score", type=float, help="drop segments less certain than this, 0..1 (default: the model's)")
     parser.add_argument(
-        "--overlap", type=float, help="drop segments that are mostly hidden, 0..1 (default: the model's)"
+        "--overlap",
+        type=float,
+        help="drop segments that keep less than this share of their mask, 0..1 (default: the model's)",
     )
+    add_merge(parser)
+    parser.add_argument(
+        "--tta", action="store_true", help="for semantic models: average over six scales and their mirror images"
+    )
+    parser.add_argument(
+        "--window", type=_window, metavar="N|HxW", help="for semantic models: slide a window of this size in pixels"
+    )
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """--weights."""
+    parser.add_argument(
+        "--weights", metavar="FILE", help="official checkpoint (.pth) or weights of knet (.safetensors)"
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """--device."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
+
+
+def add_merge(parser: argparse.ArgumentParser) -> None:
+    """--merge."""
     parser.add_argument(
         "--merge",
         choices=["optimised", "sorted"],
-        help="panoptic models: post-processing of RT-K-Net or of K-Net (default: the model's)",
+        help="for panoptic models: the post-processing of RT-K-Net or of K-Net (default: the model's)",
     )
-    parser.add_argument(
-        "--tta", action="store_true", help="semantic models: average six scales and their mirror images, twelve looks"
-    )
-    parser.add_argument(
-        "--window", type=_window, metavar="N|HxW", help="semantic models: slide a window of so many pixels"
-    )
+
+
+def add_json(parser: argparse.ArgumentParser, what: str) -> None:
+    """--json."""
+    parser.add_argument("--json", action="store_true", help=f"print only {what}, as JSON")
+
+
+def height_width(text: str) -> tuple[int, int]:
+    """Reads HEIGHTxWIDTH in pixels, as the `type` of an option."""
+    height, by, width = text.partition("x")
+    try:
+        size = int(height), int(width)
+    except ValueError:
+        size = 0, 0
+    if not by or min(size) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not HEIGHTxWIDTH in pixels, such as 512x1024")
+    return size
 
 
 def model_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What `add_model_options` added, as keyword arguments of `knet.load`."""
+    """The options of `add_model_options` as keyword arguments of `knet.load`."""
     keys = ("weights", "device", "precision", "compile", "size", "score", "overlap", "merge", "window")
     options = {key: getattr(args, key) for key in keys}
     if args.tta:
@@ -71,13 +108,13 @@ def model_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def precision_note(args: argparse.Namespace, segmenter: Segmenter) -> str:
-    """A sentence for where the computer chose another precision than that of the official results, else nothing."""
+    """A remark if the precision was chosen for speed and is not that of the official results, otherwise ""."""
     chosen = args.precision == "auto" and segmenter.engine.name == "torch" and segmenter.precision != "fp32"
     return f" in {segmenter.precision} (--precision fp32 for official results)" if chosen else ""
 
 
 def is_first() -> bool:
-    """Whether this process speaks for all that torchrun or srun started."""
+    """Whether this is the first of the processes that torchrun or srun started: the one that prints."""
     from knet.distributed import place_of
 
     return place_of(dict(os.environ)).rank == 0

@@ -6,22 +6,23 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from knet.cli.options import add_model_options, add_verb, model_options, precision_note
+from knet.cli.options import add_json, add_model_options, add_verb, model_options, precision_note
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from knet.inference.results.predictions import PredictionWriter
     from knet.inference.results.segmentation import Segmentation
     from knet.inference.segmenter import Segmenter
     from knet.inference.sources.paths import SourceFile
     from knet.inference.sources.streams import Frame
-    from knet.merge.clip import ClipObject
 
     Results = Generator[tuple[Frame, Segmentation, float], None, None]
-    ClipWriter = Callable[[Sequence[Frame], Sequence[ClipObject]], None]
 
 
 def add_parser(verbs: Any) -> None:
@@ -36,23 +37,40 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a name of `knet models`, a .safetensors file of knet, or what `knet export` wrote (.onnx, .xml, .engine)",
+        help="a name from `knet models`, a .safetensors file of knet, or what `knet export` wrote (.onnx, .xml, or, "
+        "experimental, TensorRT's .engine)",
     )
     parser.add_argument(
-        "sources", metavar="SOURCE", nargs="+", help="image, folder, 'pattern', video, a webcam's number or rtsp://..."
+        "sources",
+        metavar="SOURCE",
+        nargs="+",
+        help="an image, a folder, a pattern in quotes, a video, the number of a webcam, or rtsp://...",
     )
     parser.add_argument("--output", default="results", metavar="DIR", help="folder for the results (default: results)")
     parser.add_argument(
         "--formats",
         metavar="LIST",
-        help="any of overlay,panoptic,instances,semantic,json,video, and with --track of "
+        help="any of overlay,panoptic,instances,semantic,json,video, and with --track any of "
         "step,vipseg,cityscapes-vps,vipseg-json,cityscapes-vps-json,tracks,mots, separated by commas "
-        "(default: overlay; video for videos, for cameras and with --track)",
+        "(default: video for videos, for cameras and with --track, otherwise overlay)",
     )
+    _add_tracking_options(parser)
+    parser.add_argument(
+        "--submission",
+        metavar="KIND",
+        help="write a submission to a test server, such as cityscapes-semantic, coco-instance or ade20k-semantic; "
+        "for clip models youtube-vis, from the folders valid/JPEGImages/* beside valid.json",
+    )
+    add_json(parser, "the segments of all images")
+    add_model_options(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_tracking_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--track",
         action=argparse.BooleanOptionalAction,
-        help="follow objects from frame to frame (default for models of videos; others do it by overlap)",
+        help="follow objects from frame to frame (default for video models; other models do it by overlap)",
     )
     parser.add_argument(
         "--tracker",
@@ -81,44 +99,33 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--compatible",
         action="store_true",
-        help="with --track, the faults that Video K-Net's published figures contain",
+        help="with --track, reproduce the errors of Video K-Net's code that its published figures contain",
     )
-    parser.add_argument(
-        "--submission",
-        metavar="KIND",
-        help="write a submission to a test server: cityscapes-semantic, coco-instance, ade20k-semantic; "
-        "of models for clips: youtube-vis, from the folders valid/JPEGImages/* beside valid.json ...",
-    )
-    parser.add_argument("--json", action="store_true", help="print the segments of all images as JSON, nothing else")
-    add_model_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Segments every source. A broken file is reported at the end; the others are done all the same."""
+    """Segments every source. A file that cannot be read is reported at the end; the others are done all the same."""
     from tqdm import tqdm
 
     from knet.inference.load import load
     from knet.inference.pipeline import WriteBehind, read_ahead
+    from knet.inference.results.predictions import PredictionWriter
     from knet.inference.results.submissions import OF_CLIPS, submission_name
     from knet.inference.sources.cameras import camera
-    from knet.inference.sources.paths import expand_sources
+    from knet.inference.sources.paths import count_images, expand_sources
     from knet.inference.sources.streams import open_stream
 
     files = expand_sources([source for source in args.sources if not camera(source)])
     cameras = any(camera(source) for source in args.sources)
     if args.submission and args.submission != OF_CLIPS:
-        for file in files:  # before any work: a wrong name is refused by the server
+        for file in files:  # before any work: the server refuses a wrong name
             submission_name(args.submission, file.path.stem)
     segmenter = load(args.model, **model_options(args))
     clips = segmenter.task == "clip"
-    if clips:
-        _check_clips(args, files, cameras)
+    images = _clip_images(args, files, cameras) if clips else None
     args.track = clips or segmenter.engine.embeds if args.track is None else args.track
     tracking = _tracking(args, segmenter)
-    default = "" if args.submission else "video" if args.track or all(file.video for file in files) else "overlay"
-    formats = [name.strip() for name in (args.formats or default).split(",") if name.strip()]
-
+    formats = _chosen_formats(args, files)
     failed: list[str] = []
     done, seconds, results = 0, 0.0, []
 
@@ -127,14 +134,16 @@ def run(args: argparse.Namespace) -> int:
             print(f"knet: {text}", file=sys.stderr)
 
     with ExitStack() as stack:
+        writing = {"track": args.track, "submission": args.submission, "clips": images}
+        writer = stack.enter_context(PredictionWriter(args.output, formats, segmenter.categories, **writing))
         # Frames are read, and results drawn and written, in threads beside the network.
         frames = read_ahead(lambda here: open_stream(args.sources, here(lambda e: failed.append(str(e))), here(note)))
-        write = stack.enter_context(WriteBehind(_writer(args, segmenter, formats, stack)))
+        write = stack.enter_context(WriteBehind(writer.write))
         stack.callback(frames.close)
-        submit = _clip_writer(args, segmenter, files, stack) if clips and args.submission else None
-        shown = tqdm(frames, total=None if cameras else _count(files), desc=segmenter.name, unit="image", disable=None)
+        total = None if cameras else count_images(files)
+        shown = tqdm(frames, total=total, desc=segmenter.name, unit="image", disable=None)
         if clips:
-            found = _of_clips(segmenter, shown, failed, submit)
+            found = _of_clips(segmenter, shown, failed, writer)
         else:
             found = _tracked(segmenter, shown, tracking) if args.track else _segmented(segmenter, shown, cameras)
         stack.callback(found.close)
@@ -145,25 +154,38 @@ def run(args: argparse.Namespace) -> int:
                 if args.json:
                     results.append({"image": str(frame.item.path or frame.item.name), **result.to_dict()})
         except KeyboardInterrupt:
-            if not cameras:  # which have no other end: what was written so far is finished
+            if not cameras:  # they have no other end, and what was written so far is finished
                 raise
     for sentence in failed:
         print(f"knet: {sentence}", file=sys.stderr)
     if args.json:
         print(json.dumps({"results": results, "failed": failed}, indent=1))
     else:
-        each = f", {1000 * seconds / done:.0f} ms each{precision_note(args, segmenter)}" if done else ""
-        kinds = ", ".join([*formats, args.submission] if args.submission else formats)
-        saved = f"{kinds} saved to {args.output}/" if done else "nothing saved"
-        print(f"{done} images{each}, {saved}; {len(failed)} failed")
+        print(f"{_summary(args, segmenter, formats, done, seconds)}; {len(failed)} failed")
     return 2 if failed else 0
 
 
+def _summary(args: argparse.Namespace, segmenter: Segmenter, formats: Sequence[str], done: int, seconds: float) -> str:
+    if not done:
+        return "0 images, nothing saved"
+    kinds = ", ".join([*formats, args.submission] if args.submission else formats)
+    each = f"{1000 * seconds / done:.0f} ms each{precision_note(args, segmenter)}"
+    return f"{done} images, {each}, {kinds} saved to {args.output}/"
+
+
+def _chosen_formats(args: argparse.Namespace, files: Sequence[SourceFile]) -> list[str]:
+    if not args.formats:
+        if args.submission:
+            return []
+        return ["video" if args.track or all(file.video for file in files) else "overlay"]
+    return [name.strip() for name in args.formats.split(",") if name.strip()]
+
+
 def _segmented(segmenter: Segmenter, frames: Iterable[Frame], live: bool) -> Results:
-    """Each frame with its result and the seconds that it took of the time of all."""
+    """Each frame with its result, and the seconds that it took of the time of all."""
     from knet.inference.pipeline import parallel_map
 
-    # A camera's frame is not to wait for the next one; what runs exported models uses the whole processor for each.
+    # A camera's frame must not wait for the next one; engines of exported models use the whole processor for each.
     workers = 2 if segmenter.net is not None and segmenter.device.type == "cpu" and not live else 1
 
     def work(frame: Frame) -> tuple[Frame, Segmentation, float]:
@@ -215,8 +237,8 @@ def _tracking(args: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:
     return {"tracker": tracker, "classes": classes, "compatible": args.compatible}
 
 
-def _of_clips(segmenter: Segmenter, frames: Iterable[Frame], failed: list[str], submit: ClipWriter | None) -> Results:
-    """As `_segmented`, of a model for clips; the seconds, reading included, are shared by the frames of a video."""
+def _of_clips(segmenter: Segmenter, frames: Iterable[Frame], failed: list[str], writer: PredictionWriter) -> Results:
+    """As `_segmented`, with a clip model; the frames of a video share its seconds, reading included."""
     from knet.errors import DataError
     from knet.inference.clip import frame_results, segment_clips
 
@@ -224,18 +246,21 @@ def _of_clips(segmenter: Segmenter, frames: Iterable[Frame], failed: list[str], 
     for clip, objects in segment_clips(segmenter, frames, lambda error: failed.append(str(error))):
         spent = (time.perf_counter() - start) / len(clip)
         size, names = clip[0].item.image.shape[:2], [frame.item.name for frame in clip]
-        if submit is not None:
-            try:
-                submit(clip, objects)
-            except DataError as error:
-                failed.append(str(error))
+        try:
+            writer.write_clip(clip, objects)
+        except DataError as error:
+            failed.append(str(error))
         for frame, result in zip(clip, frame_results(objects, size, names, segmenter.categories), strict=True):
             yield frame, result, spent
         start = time.perf_counter()
 
 
-def _check_clips(args: argparse.Namespace, files: Sequence[SourceFile], cameras: bool) -> None:
-    """Raises: ConfigError if an option or source is not for models that look at whole clips."""
+def _clip_images(args: argparse.Namespace, files: Sequence[SourceFile], cameras: bool) -> list[Path]:
+    """The files that a clip model gets.
+
+    Raises:
+        ConfigError: an option or source is not for models that look at whole clips.
+    """
     from knet.errors import ConfigError
     from knet.inference.results.submissions import OF_CLIPS
 
@@ -247,58 +272,4 @@ def _check_clips(args: argparse.Namespace, files: Sequence[SourceFile], cameras:
         raise ConfigError(f"A model for clips makes the submission '{OF_CLIPS}', not '{args.submission}'.")
     if args.submission and any(file.video for file in files):
         raise ConfigError(f"The submission '{OF_CLIPS}' is made of folders of frames; leave video files out.")
-
-
-def _clip_writer(
-    args: argparse.Namespace, segmenter: Segmenter, files: Sequence[SourceFile], stack: ExitStack
-) -> ClipWriter:
-    from knet.inference.results.youtube_vis import YoutubeVisWriter
-
-    images = [file.path for file in files]
-    return stack.enter_context(YoutubeVisWriter(args.output, segmenter.categories, images)).write
-
-
-def _writer(
-    args: argparse.Namespace, segmenter: Segmenter, formats: Sequence[str], stack: ExitStack
-) -> Callable[[Segmentation, Frame], None]:
-    """What writes a result in all forms that were asked for; the stack finishes the files."""
-    from knet.inference.results.film import still_video
-    from knet.inference.results.formats import TRACK_FORMATS, check_formats
-    from knet.inference.results.submissions import SubmissionWriter
-    from knet.inference.results.track_writers import TrackWriter
-    from knet.inference.results.writers import ResultWriter
-
-    of_tracks = [name for name in dict.fromkeys(formats) if args.track and name in TRACK_FORMATS]
-    others = check_formats([name for name in formats if name not in of_tracks], segmenter.categories)
-    results = stack.enter_context(ResultWriter(args.output, others, segmenter.categories))
-    tracks: TrackWriter | None = None
-    if of_tracks:
-        tracks = stack.enter_context(TrackWriter(args.output, of_tracks, segmenter.categories))
-    submission: SubmissionWriter | None = None
-    if args.submission and segmenter.task != "clip":
-        submission = stack.enter_context(SubmissionWriter(args.output, args.submission, segmenter.categories))
-
-    def write(result: Segmentation, frame: Frame) -> None:
-        item = frame.item
-        # Tracked images of a folder are a video; others, of which each may be another place, go into one together.
-        video = still_video(frame.sequence, item.image) if args.track and item.video is None else item.video
-        results.write(result, item.image, path=item.path, video=video)
-        if tracks is not None:
-            tracks.write(result, frame)
-        if submission is not None:
-            submission.write(result)
-
-    return write
-
-
-def _count(files: Sequence[SourceFile]) -> int:
-    """How many images the files hold, as far as they tell."""
-    from knet.errors import DataError
-    from knet.inference.sources.videos import probe_video
-
-    total = len(files)
-    for file in files:
-        if file.video:
-            with suppress(DataError):  # reported when its turn comes
-                total += (probe_video(file.path).frames or 1) - 1
-    return total
+    return [file.path for file in files]

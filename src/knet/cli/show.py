@@ -1,4 +1,4 @@
-"""knet data show: the samples that training will see, as pictures."""
+"""knet data show: pictures of the samples that training will see."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knet.cli.options import add_verb
+from knet.cli.options import add_json, add_verb
 from knet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def add_parser(jobs: Any) -> None:
     parser = add_verb(
         jobs,
         "show",
-        "draw samples as training will see them, plain and with their segments, on a page",
+        "draw the samples that training will see, augmented, with and without their segments, and a web page of them",
         "knet data show configs/rtknet-cityscapes.yaml data.root=data/cityscapes --output show --count 16\n"
         "  knet data show my.yaml --split val --output show-val",
     )
@@ -38,16 +38,16 @@ def add_parser(jobs: Any) -> None:
         "--split",
         choices=["train", "val"],
         default="train",
-        help="train: the first samples of the run, augmented (default); val: images as they are",
+        help="train for the first samples of the run, augmented (default); val for images as they are",
     )
-    parser.add_argument("--seed", type=int, help="show the samples of a run with this seed (default: the config's)")
+    parser.add_argument("--seed", type=int, help="draw the samples of a run with this seed (default: the config's)")
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty")
-    parser.add_argument("--json", action="store_true", help="print the list of samples as JSON")
+    add_json(parser, "the list of samples")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draws the samples and prints what is in them."""
+    """Draws the samples, and prints what is in them."""
     if args.count < 1:
         raise ConfigError(f"--count {args.count} is no number of samples; give 1 or more.")
     if args.split == "val" and args.seed is not None:
@@ -81,7 +81,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def training_samples(config: RunConfig, reader: Reader) -> Iterator[tuple[str, np.ndarray, Target]]:
-    """Name, (h,w,3) uint8 RGB and target of the run's samples from the first on, without end.
+    """The samples of a run from the first one on, without end.
+
+    Yields:
+        Name, (h,w,3) uint8 RGB image and target.
 
     Raises:
         ConfigError: the config has no 'augment'.
@@ -97,7 +100,10 @@ def training_samples(config: RunConfig, reader: Reader) -> Iterator[tuple[str, n
 
 
 def validation_samples(reader: Reader) -> Iterator[tuple[str, np.ndarray, Target]]:
-    """Name, (H,W,3) uint8 RGB and target of each image; crowd regions are void.
+    """The images of a validation set; crowd regions are void.
+
+    Yields:
+        Name, (H,W,3) uint8 RGB image and target.
 
     Raises:
         DataError: an image or its truth cannot be read.
@@ -112,7 +118,7 @@ def validation_samples(reader: Reader) -> Iterator[tuple[str, np.ndarray, Target
 
 
 def _summary(samples: list[dict[str, Any]], classes: list[str]) -> str:
-    """Lines: sizes and void, how many segments of each class, classes that do not occur."""
+    """Some lines: sizes and share of void, number of segments of each class, classes that do not occur."""
     sizes = sorted({(row["height"], row["width"]) for row in samples}, key=lambda size: size[0] * size[1])
     small, large = (f"{width}x{height}" for height, width in (sizes[0], sizes[-1]))
     pixels = sum(row["height"] * row["width"] for row in samples)

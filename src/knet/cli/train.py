@@ -25,18 +25,16 @@ def add_parser(verbs: Any) -> None:
         "config",
         metavar="CONFIG",
         nargs="?",
-        help="YAML file of options, or the name of a published run; see configs/ and docs/training.md",
+        help="YAML file of options, or the name of a published run (see configs/ and docs/training.md)",
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that replace those of the file")
-    parser.add_argument(
-        "--resume", metavar="DIR", help="go on with the run in this folder from its last saved iteration"
-    )
-    parser.add_argument("--print", action="store_true", help="show all options as they would be used, and stop")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that replace those of the config")
+    parser.add_argument("--resume", metavar="DIR", help="continue the run in this folder from its last saved iteration")
+    parser.add_argument("--print", action="store_true", help="print all options as they would be used, and stop")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains, and prints where the results are."""
+    """Trains a model, and prints where the results are."""
     import yaml
 
     from knet.config import dump_config, load_config

@@ -1,4 +1,4 @@
-"""From a config to the parts of a run: data, augmentation, network, losses."""
+"""From a config to the parts of a run: card, network, losses and learning rate."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from knet.weights.load import load_strict, read_checkpoint
 
 
 def run_card(config: RunConfig, categories: Sequence[Category]) -> Card:
-    """The card of the weights that this run will write."""
+    """The card of the weights that a run with these classes saves, see `describe`."""
     row = entry(config.model)
     p = row.preprocessing
     arguments = {**config.arguments, "classes": len(categories)}
@@ -65,7 +65,7 @@ def run_card(config: RunConfig, categories: Sequence[Category]) -> Card:
 
 
 def made_for(card: Card, dataset: Reader) -> dict[str, Any]:
-    """What a run's state fits: a run can only go on with the same model, classes and training images."""
+    """What must be the same when a run is resumed: model, classes and training images."""
     names = [dataset.name(index) for index in range(len(dataset))]
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
     return {
@@ -75,15 +75,18 @@ def made_for(card: Card, dataset: Reader) -> dict[str, Any]:
     }
 
 
-_VIDEO_LAYERS = {"link", "fusion", "carry", "embedding", "clip_stages"}  # which networks for images do not have
+_VIDEO_LAYERS = {"link", "fusion", "carry", "embedding", "clip_stages"}  # image networks do not have them
 
 
 def load_first(net: nn.Module, config: RunConfig) -> str:
-    """Puts the weights that a run starts from into its network, and says in a line what they are ("" for random ones).
+    """Loads the weights that a run starts from into its network.
+
+    Returns:
+        A line that says which weights these are; "" for random ones.
 
     Raises:
-        ConfigError: weights for the whole network and for its backbone.
-        CheckpointError: they cannot be read, or do not fit.
+        ConfigError: the config names weights for both the whole network and its backbone.
+        CheckpointError: the weights cannot be read, or do not fit.
     """
     if config.weights is not None and config.backbone_weights is not None:
         raise ConfigError("A run starts from weights or from backbone_weights; leave one of them out.")
@@ -115,8 +118,14 @@ def added_to_image_model(net: nn.Module, state: dict[str, Tensor]) -> dict[str, 
 
 
 def build_network(config: RunConfig, card: Card, device: torch.device) -> tuple[Network, nn.Module, str]:
-    """The network with its first weights, the same as it is to be called (compiled, on several frames, shared by all
-    processes), and the line of `load_first`.
+    """The network with its first weights, on its device.
+
+    Returns:
+        The network; the same, wrapped to be trained (on several frames, in all processes); the line of `load_first`.
+
+    Raises:
+        ConfigError: options that contradict each other.
+        CheckpointError: the weights cannot be read, or do not fit.
     """
     if config.parallel == "fsdp" and config.precision == "fp16":
         raise ConfigError("parallel=fsdp does not go with precision=fp16; train with precision=bf16 or fp32.")
@@ -128,65 +137,60 @@ def build_network(config: RunConfig, card: Card, device: torch.device) -> tuple[
         net = net.to(memory_format=torch.channels_last)
     if config.compile:
         net.compile()
-    called = on_frames(net)
+    wrapped = on_frames(net)
     if world() == 1:
-        return net, called, origin
+        return net, wrapped, origin
     if config.parallel == "fsdp":
         for name, child in net.named_children():
             # Weights that the network reads itself are whole in its forward only if they are not a layer's share.
             if name not in net.kernel_layers:
                 for part in child if isinstance(child, nn.ModuleList) else (child,):
                     fully_shard(part)
-        fully_shard(called)
-        return net, called, origin
+        fully_shard(wrapped)
+        return net, wrapped, origin
     ids = [device.index] if device.type == "cuda" else None
     # Batch norms see the same statistics everywhere, so nothing has to be sent around between the steps.
-    shared = DistributedDataParallel(
-        called,
-        ids,
-        broadcast_buffers=False,
-        gradient_as_bucket_view=True,
-    )
-    return net, shared, origin
+    return net, DistributedDataParallel(wrapped, ids, broadcast_buffers=False, gradient_as_bucket_view=True), origin
 
 
 def on_frames(net: nn.Module) -> nn.Module:
-    """The network as it is called on the frames of a `Batch` or a `PairBatch`."""
+    """The network, wrapped if it needs several frames at once, for the images of a `Batch` or a `PairBatch`."""
     if isinstance(net, VideoKNet | RTVideoKNet):
         return TwoFrames(net)
     return WholeClips(net, CLIP) if isinstance(net, ClipKNet) else net
 
 
-def delay_gradients(called: nn.Module, delay: bool) -> None:
-    """Whether backward passes leave gradients in each process for now, because more parts of the batch follow."""
-    if isinstance(called, FSDPModule):
-        called.set_requires_gradient_sync(not delay)
-    elif isinstance(called, DistributedDataParallel):
-        called.require_backward_grad_sync = not delay
+def delay_gradients(wrapped: nn.Module, delay: bool) -> None:
+    """Sets whether backward passes keep gradients in each process for now, as more parts of the batch follow."""
+    if isinstance(wrapped, FSDPModule):
+        wrapped.set_requires_gradient_sync(not delay)
+    elif isinstance(wrapped, DistributedDataParallel):
+        wrapped.require_backward_grad_sync = not delay
 
 
 def build_criterion(config: RunConfig, net: Network, card: Card) -> CriterionLike:
-    """The losses of a network with the config's weights; the card tells things from stuff."""
-    w = config.losses
+    """The losses of a network, with the config's weights; the card tells things from stuff."""
+    weights = config.losses
     if isinstance(net, KNetSemantic):
-        return SemanticCriterion(semantic_weight=w.semantic, stride=net.stride)
+        return SemanticCriterion(semantic_weight=weights.semantic, stride=net.stride)
     shared: dict[str, Any] = {
-        "class_weight": w.classes,
-        "mask_weight": w.mask,
-        "dice_weight": w.dice,
-        "rank_weight": w.rank,
-        "semantic_weight": w.semantic,
+        "class_weight": weights.classes,
+        "mask_weight": weights.mask,
+        "dice_weight": weights.dice,
+        "rank_weight": weights.rank,
+        "semantic_weight": weights.semantic,
     }
-    instances: dict[str, Any] = {"instance_weight": w.instance, "pixels": w.pixels, "match_pixels": w.match_pixels}
+    instances: dict[str, Any] = {"instance_weight": weights.instance}
+    instances |= {"pixels": weights.pixels, "match_pixels": weights.match_pixels}
     stuff = tuple(net.stuff)
     if isinstance(net, ClipKNet):
         return ClipCriterion(frames=CLIP, **shared)
     if isinstance(net, VideoKNet | RTVideoKNet):
         own = FrameCriterion(stuff=stuff, **shared) if stuff else Criterion(**instances, **shared)
         no_objects = tuple(label for label, category in enumerate(card.categories) if not category.thing)
-        weights = {"track_weight": w.track, "similarity_weight": w.similarity}
+        learned = {"track_weight": weights.track, "similarity_weight": weights.similarity}
         across, steady = isinstance(net, RTVideoKNet), net.decoder.carry is not None
-        tracks = VideoCriterion(frame=own, stuff=no_objects, across=across, steady=steady, **weights)
+        tracks = VideoCriterion(frame=own, stuff=no_objects, across=across, steady=steady, **learned)
         return PairLosses(tracks, net.embed)
     if isinstance(net, KNet) or stuff:  # RT-K-Net with kernels for stuff learns as K-Net does
         return KNetCriterion(stuff=stuff, **shared)
@@ -194,12 +198,12 @@ def build_criterion(config: RunConfig, net: Network, card: Card) -> CriterionLik
 
 
 def scaled_learning_rate(config: RunConfig) -> tuple[float, str]:
-    """The learning rate for the config's batch, and the sentence that tells the user of it ("" where unchanged)."""
-    o = config.optimizer
-    if o.for_batch is None or o.for_batch == config.batch:
-        return o.learning_rate, ""
-    rate = o.learning_rate * config.batch / o.for_batch
+    """The learning rate for the config's batch, and a line that says so ("" if it is the config's own)."""
+    given, meant_for = config.optimizer.learning_rate, config.optimizer.for_batch
+    if meant_for is None or meant_for == config.batch:
+        return given, ""
+    rate = given * config.batch / meant_for
     return rate, (
-        f"learning rate {rate:.3g}: {o.learning_rate:.3g} is meant for a batch of {o.for_batch} and is scaled to "
+        f"learning rate {rate:.3g}: {given:.3g} is meant for a batch of {meant_for} and is scaled to "
         f"{config.batch} (optimizer.for_batch=null leaves it)"
     )

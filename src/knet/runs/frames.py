@@ -1,4 +1,4 @@
-"""What training on frames that belong together adds to a network and its losses."""
+"""Networks and losses for frames that belong together: pairs of frames, and clips."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from knet.training.criterion_video import VideoCriterion
 
 
 class TwoFrames(nn.Module):
-    """Calls a video network on a frame and, before, on the one that it is linked to."""
+    """Calls a video network on reference frames, and then on the key frames that are linked to them."""
 
     def __init__(self, net: nn.Module):
         super().__init__()
         self.net = net
 
     def forward(self, key: Tensor, reference: Tensor) -> list[Output]:
-        """(B,3,H,W) twice -> the outputs for the key frames, and after them those for the reference frames.
+        """(B,3,H,W), (B,3,H,W) -> the outputs for the key frames, followed by those for the reference frames
 
-        The reference frames are looked at as first frames; gradients go through the link to them, as in the official
-        code.
+        Reference frames are treated as the first ones of a video. Gradients flow to them through the link, as in the
+        official code.
         """
         before = self.net(reference)
         return [*self.net(key, before[-1].kernels), *before]
 
 
 class WholeClips(nn.Module):
-    """Calls a network for clips on the frames of a batch of them, T each."""
+    """Calls a clip network on a batch of clips of `frames` frames each."""
 
     def __init__(self, net: nn.Module, frames: int):
         super().__init__()
@@ -44,9 +44,11 @@ class WholeClips(nn.Module):
 
 @dataclass(slots=True)
 class PairLosses:
-    """The losses of `TwoFrames`, as a training step asks for them.
+    """The losses of `TwoFrames`, see `CriterionLike`.
 
-    criterion: the losses of a video network · embed: see `VideoCriterion`.
+    Args:
+        criterion: the losses of a video network.
+        embed: see `VideoCriterion`.
     """
 
     criterion: VideoCriterion
@@ -59,15 +61,15 @@ class PairLosses:
         noise: Tensor | None = None,
         counts: tuple[Counts, Counts] | None = None,
     ) -> dict[str, Tensor]:
-        """Weighted scalar losses in float32."""
+        """See `CriterionLike`."""
         half = len(outputs) // 2
         return self.criterion(outputs[:half], outputs[half:], *targets, noise, counts, embed=self.embed)
 
     def count(self, targets: PairTargets, kernels: int, parts: int = 1) -> tuple[Counts, Counts]:
-        """What the losses of a batch are divided by."""
+        """See `CriterionLike`."""
         return self.criterion.count(targets.key, targets.reference, kernels, parts)
 
     @property
     def invalid_costs(self) -> int:
-        """Matching costs that were not finite since the criterion was made."""
+        """See `CriterionLike`."""
         return self.criterion.invalid_costs

@@ -1,4 +1,4 @@
-"""SIGTERM, by which a scheduler takes a machine back: the run saves its state and ends."""
+"""SIGTERM, with which a scheduler takes a machine back: the run saves its state and ends."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from knet.errors import StoppedError
 
 
 class Interrupt:
-    """Notes SIGTERM for as long as the context lasts; `asked` tells whether it came.
+    """Catches SIGTERM while the context lasts. When it comes, `asked` becomes true, for the run to stop when it can.
 
-    Within `at_once()` it raises `StoppedError`: for long work before which the state was saved.
-
-    folder: of the run, which the error names.
+    Args:
+        folder: of the run, which the error names.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,7 +38,11 @@ class Interrupt:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """While this lasts, SIGTERM ends the work on the spot."""
+        """Lets SIGTERM stop the work at once while the context lasts, as the state was saved before.
+
+        Raises:
+            StoppedError: SIGTERM came.
+        """
         if self.asked:
             raise self.error
         self._at_once = True

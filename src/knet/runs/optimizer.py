@@ -1,4 +1,4 @@
-"""The optimiser: AdamW with its own rate and weight decay for some parameters, and how the rate changes.
+"""The optimiser, AdamW with its own learning rate and weight decay for some parameters, and the schedule.
 
 RT-K-Net decays no norm layers and lets the rate fall as a polynomial; K-Net has steps, and other rules for each task.
 """
@@ -25,12 +25,18 @@ def parameter_groups(
     backbone_multiplier: float = 1.0,
     undecayed: str | None = "norms",
 ) -> list[dict[str, Any]]:
-    """The trainable parameters of a model in groups with their own `lr` and `weight_decay`, each parameter once.
+    """The trainable parameters of a model, each of them once, in groups with their own `lr` and `weight_decay`.
 
-    `undecayed`: "norms" are weights and biases of norm layers (RT-K-Net); any other text is a regular expression, found
-    in the names of parameters; None decays all (K-Net). What decays includes, as in the official code, the biases of
-    convolutions and linear layers, attention's projections, and the initial kernels. `backbone_multiplier` scales the
-    learning rate of parameters whose name starts with "backbone".
+    As in the official code, weight decay also applies to the biases of convolutions and linear layers, to attention's
+    projections, and to the initial kernels.
+
+    Args:
+        model: the network.
+        base: learning rate.
+        weight_decay: of the parameters that decay.
+        backbone_multiplier: scales the learning rate of parameters whose names start with "backbone".
+        undecayed: which parameters do not decay. "norms" stands for the weights and biases of norm layers (RT-K-Net);
+            any other text is a regular expression to be found in their names; None makes all decay (K-Net).
 
     Raises:
         ConfigError: `undecayed` is no regular expression.
@@ -63,10 +69,10 @@ def adamw(
     backbone_multiplier: float = 1.0,
     undecayed: str | None = "norms",
 ) -> AdamW:
-    """AdamW with the official groups and its usual betas 0.9 and 0.999.
+    """AdamW with the groups of `parameter_groups` and the usual betas, 0.9 and 0.999.
 
-    `base` is the 2e-4 of RT-K-Net's configs (Cityscapes; 1e-4 for Mapillary); the paper says 2e-3. The official code
-    also clips the norm of the gradient of the whole model to 1.0 before each step: `torch.nn.utils.clip_grad_norm_`.
+    The default of `base` is that of RT-K-Net's config for Cityscapes (1e-4 for Mapillary); the paper says 2e-3. The
+    official code also clips the norm of the whole gradient to 1.0 before each step, see `train_step`.
     """
     return AdamW(parameter_groups(model, base, weight_decay, backbone_multiplier, undecayed), lr=base)
 
@@ -80,11 +86,16 @@ def learning_rate(
     power: float = 0.9,
     steps: Sequence[int] = (),
 ) -> float:
-    """Learning rate of an iteration, counted from 0: base * warm-up * (1 - iteration / iterations) ** power.
+    """The learning rate of an iteration: base * warm-up * (1 - iteration / iterations) ** power.
 
-    The warm-up rises from `warmup_factor` to 1 over `warmup` iterations (0: none) in a straight line, and the
-    polynomial applies during it too. At and after the last iteration the rate is 0, but for a power of 0. At each of
-    `steps` the rate falls to a tenth.
+    Args:
+        iteration: counted from 0.
+        iterations: length of the run. After it the rate is 0, unless the power is 0.
+        base: the highest rate.
+        warmup: iterations in which the warm-up rises linearly to 1; the polynomial applies during it as well.
+        warmup_factor: where the warm-up starts, 0..1.
+        power: of the polynomial; 0 for none.
+        steps: iterations at which the rate falls to a tenth.
     """
     rise = 1.0
     if iteration < warmup:

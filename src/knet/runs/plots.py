@@ -1,4 +1,4 @@
-"""The curves of a run as one picture, from the CSV files in its folder."""
+"""A picture of a run's curves, drawn from the CSV files in its folder."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ _METRICS = {"pq": "PQ", "sq": "SQ", "rq": "RQ", "miou": "mIoU", "ap": "mask AP",
 
 
 def plot_run(folder: Path) -> Path | None:
-    """Draws train.csv and val.csv of a run folder to curves.png there, whole or not at all.
+    """Draws train.csv and val.csv of a run folder as curves.png in it, whole or not at all.
 
-    Total loss and its parts (summed over the stages), learning rate, PQ, SQ, RQ and mIoU over the iterations; losses as
-    a smooth line over a faint one of the values themselves. What is not in the files, or not a number, is left out.
+    It shows the total loss and its parts (summed over the stages), the learning rate, and PQ, SQ, RQ and mIoU over the
+    iterations. Losses are a smooth line over a faint one of the values themselves. What is missing, or not a number, is
+    left out.
 
     Returns:
-        The picture's path; None, and no picture, if there is no row in either file.
+        The picture's path; None, without a picture, if neither file has a row.
 
     Raises:
         OutputError: the picture cannot be written.
@@ -54,9 +55,9 @@ def plot_run(folder: Path) -> Path | None:
 
 
 def read_columns(path: Path) -> Columns:
-    """The columns of a CSV file as (rows,) float64; NaN where a cell is empty or no number. {} without rows or file.
+    """The columns of a CSV file by name, (rows,) float64 each, NaN where a cell is not a number.
 
-    Rows without an iteration are left out.
+    Rows without an iteration are left out. Without a file, or without rows, there are no columns.
     """
     if not path.is_file():
         return {}
@@ -67,7 +68,7 @@ def read_columns(path: Path) -> Columns:
 
 
 def group_losses(columns: Columns) -> Columns:
-    """Parts of the loss by the name that the config gives them; those of the stages are summed: s1_loss_dice, ..."""
+    """The parts of the loss by their names in the config, each summed over the stages (s1_loss_dice, ...)."""
     groups: Columns = {}
     for key, values in columns.items():
         match = re.fullmatch(r"(?:s\d+_)?loss_(\w+)", key)
@@ -78,7 +79,7 @@ def group_losses(columns: Columns) -> Columns:
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:
-    """The mean of each value and its neighbours, a twentieth of all to each side, without NaN. (n,) -> (n,) float64"""
+    """Each value averaged with a twentieth of all values on either side, without NaN. (n,) -> (n,) float64"""
     reach = len(values) // 20
     kernel = np.ones(2 * reach + 1)
     there = np.isfinite(values)
@@ -88,7 +89,7 @@ def smoothed(values: np.ndarray) -> np.ndarray:
 
 
 def _panel(axes: Axes, title: str, rows: Columns, lines: Columns, smooth: bool = False, points: bool = False) -> None:
-    """One diagram: `lines` over the iterations of `rows`; says so where there is nothing to show."""
+    """Draws one diagram: `lines` over the iterations of `rows`, or a remark that there is nothing to show."""
     axes.set_title(title)
     lines = {name: values for name, values in lines.items() if np.isfinite(values).any()}
     if not lines:

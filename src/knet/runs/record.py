@@ -1,10 +1,11 @@
-"""What a run leaves to look at: CSV files, curves and pictures in its folder; TensorBoard and Weights & Biases."""
+"""The record of a run: CSV files, curves and pictures in its folder; TensorBoard and Weights & Biases."""
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -12,7 +13,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from PIL import Image
 
-from knet.errors import ConfigError
+from knet.errors import ConfigError, OutputError
 from knet.files import atomic_path, cannot_write, safe_name
 from knet.runs.plots import plot_run
 
@@ -22,23 +23,23 @@ _RUN_ID = "wandb_run.txt"
 
 
 class RunRecord:
-    """Writes down how a run goes. Use as a context manager.
+    """Records how a run goes. A context manager.
 
-    The folder gets train.csv and val.csv; pictures/ and curves.png when they are asked for; tensorboard/ where
-    TensorBoard is installed. A resumed run drops the rows after the iteration it starts from, so that the files read
-    as if the run had never stopped.
+    The folder gets train.csv and val.csv, pictures/ and curves.png on request, and tensorboard/ where TensorBoard is
+    installed. A resumed run drops the rows after the iteration that it starts from, so that the files read as if the
+    run had never stopped.
 
     Args:
         folder: the run's folder; must exist.
         start: iterations done before.
-        wandb: project of Weights & Biases to log to as well; a resumed run goes on with the same run there.
+        wandb: project of Weights & Biases to log to as well; a resumed run continues the same run there.
             WANDB_MODE=offline keeps it from using the network.
-        config: what Weights & Biases shows as the run's options.
-        active: False, for all processes of a run but the first, makes every method do nothing and touches no file.
+        config: the run's options as Weights & Biases shows them.
+        active: if False, as in all processes of a run but the first, no method does anything, and no file is touched.
 
     Raises:
-        ConfigError: Weights & Biases is asked for and is not installed, or does not start.
-        OutputError: here and in every method: a file cannot be written.
+        ConfigError: Weights & Biases is requested but is not installed or does not start.
+        OutputError: a file cannot be written; methods raise it, too.
     """
 
     def __init__(
@@ -61,45 +62,39 @@ class RunRecord:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        try:
+        with self._board_written():
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
-        except OSError as error:
-            raise self._board_failed(error) from error
 
     def log(self, kind: Kind, iteration: int, scalars: Mapping[str, float]) -> None:
-        """Appends a row to the CSV file of this kind and makes sure that it is on the disk."""
+        """Appends a row to the CSV file of this kind, and waits until it is on the disk."""
         if not self._active:
             return
         self._rows[kind].append({"iteration": iteration, **scalars})
         named = {f"{kind}/{key}": value for key, value in scalars.items()}
         if self._board is not None:
-            try:
+            with self._board_written():
                 for name, value in named.items():
                     self._board.add_scalar(name, value, iteration)
-            except OSError as error:
-                raise self._board_failed(error) from error
         if self._wandb is not None:
             self._wandb.log(named, iteration)
 
     def pictures(self, iteration: int, pictures: Mapping[str, np.ndarray]) -> None:
-        """Shows (H,W,3) uint8 RGB pictures by name; pictures/<name>.jpg holds the latest of each."""
+        """Records (H,W,3) uint8 RGB pictures by name; pictures/<name>.jpg holds the latest of each."""
         if not self._active:
             return
         for name, picture in pictures.items():
             with atomic_path(self._folder / "pictures" / f"{safe_name(name)}.jpg") as temporary:
                 Image.fromarray(picture).save(temporary, quality=92, subsampling=0)
         if self._board is not None:
-            try:
+            with self._board_written():
                 for name, picture in pictures.items():
                     self._board.add_image(f"pictures/{name}", picture, iteration, dataformats="HWC")
-            except OSError as error:
-                raise self._board_failed(error) from error
         if self._wandb is not None:
             images = {f"pictures/{name}": self._wandb.image(picture) for name, picture in pictures.items()}
             self._wandb.log(images, iteration)
 
     def plot(self) -> None:
-        """Draws curves.png anew from the CSV files, see `plot_run`."""
+        """Redraws curves.png from the CSV files, see `plot_run`."""
         if self._active:
             plot_run(self._folder)
 
@@ -110,23 +105,26 @@ class RunRecord:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self._board is not None:
-                self._board.close()
-        except OSError as fault:
-            if error is None:  # otherwise what went wrong first is what the user should read
-                raise self._board_failed(fault) from fault
+            # What went wrong first is what the user should read.
+            with suppress(OutputError) if error is not None else nullcontext(), self._board_written():
+                if self._board is not None:
+                    self._board.close()
         finally:
             if self._wandb is not None:
                 self._wandb.finish(failed=error is not None)
 
-    def _board_failed(self, error: OSError) -> Exception:
-        return cannot_write(self._folder / "tensorboard", error.strerror or error)
+    @contextmanager
+    def _board_written(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise cannot_write(self._folder / "tensorboard", error.strerror or error) from error
 
 
 class _Rows:
-    """A CSV file that grows by rows and, where a row brings new columns, by columns: earlier rows leave them empty.
+    """A CSV file that grows by rows and, when a row brings new columns, by columns, which are empty in earlier rows.
 
-    A row takes the place of those of its iteration and later ones: a run that was killed while it validated repeats it.
+    A row replaces those of its own and later iterations: a run that was killed during a validation repeats it.
     """
 
     def __init__(self, path: Path, start: int):
@@ -137,7 +135,7 @@ class _Rows:
             self._keep_until(start)
 
     def append(self, row: Mapping[str, float]) -> None:
-        """Writes the row and waits until it is on the disk."""
+        """Writes the row, and waits until it is on the disk."""
         iteration = int(row["iteration"])
         new = [key for key in row if key not in self._columns]
         if self._columns and (new or iteration <= self._last):
@@ -179,7 +177,7 @@ class _Rows:
 
 
 class _WandbRun:
-    """A run at Weights & Biases; its id is kept in the run's folder, for resuming."""
+    """A run at Weights & Biases, whose id is kept in the run's folder so that it can be resumed."""
 
     def __init__(self, folder: Path, project: str, config: dict[str, Any], resume: bool):
         try:
@@ -211,7 +209,7 @@ class _WandbRun:
                 temporary.write_text(self._run.id, encoding="utf-8")
 
     def log(self, values: Mapping[str, Any], iteration: int) -> None:
-        """Sends values. Those that a resumed run repeats are ignored there; they equal the ones that are."""
+        """Sends values. The service ignores those that a resumed run repeats, which are the same."""
         self._run.log(dict(values), step=iteration)
 
     def finish(self, failed: bool) -> None:

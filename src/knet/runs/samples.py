@@ -1,4 +1,4 @@
-"""What a network learns from: the samples of a config's data set, after augmentation."""
+"""The training samples of a config: images, pairs of frames or clips, after augmentation."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from knet.errors import ConfigError
 from knet.models.clip import ClipKNet
 from knet.models.video import RTVideoKNet, VideoKNet
 
-CLIP = 5  # frames that a network for clips learns from at once
+CLIP = 5  # frames of a training clip
 
 
 def training_set(config: RunConfig, reader: Reader, net: nn.Module, skip: int = 0) -> Samples:
-    """What a network learns from: images, pairs of frames or clips of a data set, after augmentation.
+    """The training samples for a network: images, pairs of frames or clips, after augmentation.
 
-    skip: see `TrainingSet`.
+    Args:
+        config, reader: of the run, and its training data.
+        net: the network, whose kind decides what a sample is.
+        skip: number of images that may be unreadable, see `TrainingSet`.
 
     Raises:
-        ConfigError: a video network and images that belong to no clip, or no 'augment'.
+        ConfigError: a video network has images that belong to no clip, or the config has no 'augment'.
     """
     augmentation, data = augmentation_of(config), config.data
     if not isinstance(net, VideoKNet | RTVideoKNet | ClipKNet):
@@ -42,23 +45,14 @@ def training_set(config: RunConfig, reader: Reader, net: nn.Module, skip: int = 
 
 
 def augmentation_of(config: RunConfig) -> TrainAugmentation:
-    """The config's augmentation; a class table that tells left from right swaps such classes in mirror images."""
-    a = config.augment
-    if a is None:
+    """The config's augmentation. In mirror images it swaps the classes that the class table calls left and right.
+
+    Raises:
+        ConfigError: the config has no 'augment'.
+    """
+    options = config.augment
+    if options is None:
         raise ConfigError("The config has no 'augment'; training needs at least augment.short_edges.")
     flips = load_table(config.data.categories).flip_labels if config.data.categories is not None else None
-    return TrainAugmentation(
-        a.short_edges,
-        a.max_edge,
-        a.crop,
-        a.flip,
-        a.color,
-        a.pad,
-        instance_crop=a.instance_crop,
-        flip_labels=flips,
-        between=a.between,
-        ratio=a.ratio,
-        antialias=a.antialias,
-        largest_class=a.largest_class,
-        pad_color=a.pad_color,
-    )
+    rest = dict(options)
+    return TrainAugmentation(rest.pop("short_edges"), rest.pop("max_edge"), flip_labels=flips, **rest)

@@ -30,11 +30,15 @@ _WHOLE = StateDictOptions(full_state_dict=True)
 
 @dataclass
 class Progress:
-    """How far a run is.
+    """How far a run has come.
 
-    `iteration` done · `validated` the last one after which the model was judged · `best` PQ (mask AP, mIoU) so far, -1
-    before the first · `bad_images` that could not be read: name -> what is wrong · `bad_losses` iterations whose loss
-    was not finite · `made_for` what the state fits: model, classes and data set.
+    Attributes:
+        iteration: number of iterations done.
+        validated: the iteration after which the last validation took place.
+        best: the best PQ (mask AP, mIoU) so far, -1 before the first validation.
+        bad_images: images that could not be read: name -> what is wrong.
+        bad_losses: iterations whose loss was not finite.
+        made_for: model, classes and data set, see `made_for`.
     """
 
     iteration: int = 0
@@ -55,18 +59,18 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes in the network's present weights."""
+        """Adds the present weights of the network."""
         now = self._net.state_dict()
         self._average(list(self.values.values()), [now[key] for key in self.values], 0)
 
     def restore(self, weights: dict[str, Any]) -> None:
-        """Puts whole weights (see `whole_weights`) in the place of the mean. The network's own become the same."""
+        """Replaces the average, and the network's weights, by whole weights (see `whole_weights`)."""
         set_model_state_dict(self._net, weights, options=_WHOLE)
         self.values = {k: v.detach().clone() for k, v in self._net.state_dict().items() if v.is_floating_point()}
 
 
 def whole_weights(net: nn.Module, average: MovingAverage | None = None) -> dict[str, Tensor]:
-    """The network's state dict, or its moving average, in ordinary tensors. Every process must ask at the same time."""
+    """The state dict of the network, or of its moving average, in ordinary tensors. All processes must call it."""
     values = net.state_dict() | (average.values if average is not None else {})
     return {key: value.full_tensor() if isinstance(value, DTensor) else value for key, value in values.items()}
 
@@ -80,7 +84,7 @@ def save_state(
     progress: Progress,
     config: dict[str, Any],
 ) -> None:
-    """Writes weights, their moving average, optimiser, loss scale, progress and config; the first process writes.
+    """Writes everything that resuming needs. All processes must call it; the first one writes.
 
     Raises:
         OutputError: the file cannot be written; an older one stays as it was.
@@ -110,12 +114,15 @@ def load_state(
     average: MovingAverage | None,
     made_for: dict[str, Any],
 ) -> Progress:
-    """Puts back what `save_state` wrote, in every process.
+    """Restores what `save_state` wrote, in every process.
 
     A run that had no moving average starts one from its weights.
 
+    Returns:
+        How far the run has come.
+
     Raises:
-        CheckpointError: missing, damaged, or of another model or data set than `made_for`.
+        CheckpointError: the file is missing, damaged, or of another model or data set than `made_for`.
     """
     state = read_state(path)
     progress = Progress(**state["progress"])
@@ -137,7 +144,7 @@ def read_state(path: Path) -> dict[str, Any]:
     """Reads what `save_state` wrote, without executing anything in the file.
 
     Raises:
-        CheckpointError: missing, damaged, or not such a file.
+        CheckpointError: the file is missing, damaged, or something else.
     """
     if not path.is_file():
         raise CheckpointError(f"There is no '{path}' to resume from; give the folder of a run that saved one.")

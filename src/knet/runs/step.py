@@ -1,14 +1,14 @@
-"""One update of the weights."""
+"""One training step: forward, backward, and an update of the weights."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from knet.data.samples.batches import Batch
 from knet.data.samples.pairs import PairBatch
@@ -25,11 +25,13 @@ _PIXEL_STREAM, _NETWORK_STREAM = 3, 4  # keep random numbers for different uses 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What an update gave, the same in all processes.
+    """The result of a training step, the same in all processes.
 
-    `losses` weighted, by name, of the whole batch · `gradient_norm` before clipping · `taken` whether the weights
-    changed: not if a loss or, in fp32 and bf16, the gradient is not finite · `asked` whether any process was asked to
-    do something (see `train_step`).
+    Attributes:
+        losses: weighted losses of the whole batch, by name.
+        gradient_norm: norm of the whole gradient before clipping.
+        taken: whether the weights changed; they do not if a loss or, in fp32 and bf16, the gradient is not finite.
+        asked: whether `asked` was set in any process, see `train_step`.
     """
 
     losses: dict[str, float]
@@ -39,7 +41,7 @@ class StepResult:
 
 
 def train_step(
-    called: nn.Module,
+    wrapped: nn.Module,
     criterion: CriterionLike,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
@@ -47,42 +49,47 @@ def train_step(
     *,
     seed: tuple[int, int] = (0, 0),
     precision: str = "fp32",
-    clip: float = 1.0,
+    max_norm: float = 1.0,
     parts: int = 1,
     asked: bool = False,
 ) -> StepResult:
-    """Forward, backward and one step of the optimiser, on this process's share of a batch.
+    """Updates the weights once, on this process's share of a batch.
 
     Args:
-        called: the network, maybe wrapped for several processes.
-        criterion, optimizer, scaler: losses, their minimiser, and the loss scale of fp16.
-        batch: images (3,h,w) uint8 of any sizes, and their targets; as many in every process.
-        seed: of the run, and the number of the iteration: all random numbers follow from them.
+        wrapped: the network, possibly wrapped for frames or for several processes, see `build_network`.
+        criterion: its losses.
+        optimizer: updates the weights.
+        scaler: the loss scale of fp16; disabled in other precisions.
+        batch: images (3,h,w) uint8 of any sizes, and their targets; the same number in every process.
+        seed: of the run, and the number of the iteration; all random numbers follow from these two.
         precision: "fp32", "bf16" or "fp16".
-        clip: largest norm of the whole gradient.
-        parts: that the share is gone through in; the batch norms see a part at a time.
-        asked: a flag that every process gets to know if it is set in any.
+        max_norm: the whole gradient is scaled down to this norm.
+        parts: number of parts that the share is processed in. Batch norms see one part at a time.
+        asked: a flag that every process learns of if it is set in any.
+
+    Returns:
+        What the step gave.
     """
-    device = next(called.parameters()).device
-    called.train()
+    device = next(wrapped.parameters()).device
+    wrapped.train()
     # All processes pad to the same size, so that no result depends on which images lie in which process.
     sides = [max(image.shape[side] for images in batch.frames for image in images) for side in (1, 2)]
     height, width = gather_numbers(sides).amax(0).tolist()
     network_seed = np.random.SeedSequence([_NETWORK_STREAM, *seed, rank()]).generate_state(1)[0]
     torch.manual_seed(int(network_seed))
     optimizer.zero_grad(set_to_none=True)
-    statistics = [buffer.clone() for buffer in called.buffers()]
+    statistics = [buffer.clone() for buffer in wrapped.buffers()]
     counts = None
     names: list[str] = []
     values = torch.zeros(0, device=device)
     share = len(batch) // parts
     for number in range(parts):
-        delay_gradients(called, delay=number < parts - 1)
+        delay_gradients(wrapped, delay=number < parts - 1)
         part = batch.part(number * share, (number + 1) * share).to(device)
         inputs = [normalize_and_pad(images, Preprocessing(0, 0), least=(height, width)) for images in part.frames]
         inputs = [images.contiguous(memory_format=torch.channels_last) for images in inputs]
         with torch.autocast(device.type, AUTOCAST[precision], enabled=precision != "fp32"):
-            outputs = called(*inputs)
+            outputs = wrapped(*inputs)
         if counts is None:
             counts = criterion.count(batch.targets, outputs[0].mask_logits.shape[1], parts)
         noise = pixel_noise(seed, part.positions, inputs[0].shape[2] // GRID * (inputs[0].shape[3] // GRID))
@@ -93,26 +100,22 @@ def train_step(
         here = torch.stack([loss.detach() for loss in losses.values()]) / parts
         values = here if number == 0 else values + here
     scaler.unscale_(optimizer)
-    norm = nn.utils.clip_grad_norm_(called.parameters(), clip)
-    norm = getattr(norm, "full_tensor", partial(_same, norm))()  # the norm of sharded weights is itself in shares
+    norm = nn.utils.clip_grad_norm_(wrapped.parameters(), max_norm)
+    norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # that of sharded weights is itself in shares
     shared = mean_over_processes(torch.cat([values, values.new_tensor([float(asked)])]))
     *numbers, flag, gradient_norm = torch.cat([shared, norm.detach().reshape(1)]).tolist()  # one copy to the host
     taken = all(map(math.isfinite, numbers)) and (scaler.is_enabled() or math.isfinite(gradient_norm))
     if taken:
         scaler.step(optimizer)  # leaves the step out, and lowers the scale, where fp16 gradients overflowed
     else:  # what is not finite must not stay in the running means of batch norms either
-        for buffer, before in zip(called.buffers(), statistics, strict=True):
+        for buffer, before in zip(wrapped.buffers(), statistics, strict=True):
             buffer.copy_(before)
     scaler.update()
     return StepResult(dict(zip(names, numbers, strict=True)), gradient_norm, taken, flag > 0)
 
 
 def pixel_noise(seed: tuple[int, int], positions: list[int], pixels: int) -> Tensor:
-    """(B, pixels) uniform in 0..1, a row for each position in the whole batch, whatever process it is in."""
+    """Uniform noise, 0..1, a row for each position in the whole batch, whichever process has it. -> (B, pixels)"""
     streams = [np.random.SeedSequence([_PIXEL_STREAM, *seed, position]) for position in positions]
     rows = [torch.Generator().manual_seed(int(stream.generate_state(1)[0])) for stream in streams]
     return torch.stack([torch.rand(pixels, generator=row) for row in rows])
-
-
-def _same(value: Tensor) -> Tensor:
-    return value

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -254,6 +255,6 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     with ResultWriter(tmp_path, ["panoptic"], TABLE) as writer:
         for n in range(300):
             writer.write(street(4, 4, name=f"s{n}"), None)
-        assert writer._panoptic is not None
-        assert sum(map(len, writer._panoptic._images)) < 300 * 100
+        panoptic: Any = writer._open["panoptic"]
+        assert sum(map(len, panoptic._images)) < 300 * 100
     assert len(json.loads((tmp_path / "panoptic.json").read_text())["annotations"]) == 300

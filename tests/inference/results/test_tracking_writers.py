@@ -20,8 +20,9 @@ from knet.data.readers.vipseg import VipSeg
 from knet.errors import ConfigError, DataError
 from knet.evaluation import vpq
 from knet.inference.identities import VideoState
+from knet.inference.results.formats import TRACK_FORMATS
 from knet.inference.results.segmentation import Segmentation
-from knet.inference.results.track_writers import TRACK_FORMATS, TrackWriter, mots_classes
+from knet.inference.results.track_writers import TrackWriter, mots_classes
 from knet.inference.results.writers import ResultWriter
 from knet.inference.sources.streams import Frame, open_stream
 from knet.inference.sources.videos import Item

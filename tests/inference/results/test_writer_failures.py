@@ -82,12 +82,12 @@ class FullFile:
 def test_a_disk_that_fills_up_and_is_freed_again(tmp_path: Path) -> None:
     with ResultWriter(tmp_path, ["panoptic"], TABLE) as writer:
         writer.write(street(name="a"), photo())
-        assert writer._panoptic is not None
-        real = writer._panoptic._file
-        writer._panoptic._file = FullFile(real, real.tell() + 150)
+        panoptic: Any = writer._open["panoptic"]
+        real = panoptic._file
+        panoptic._file = FullFile(real, real.tell() + 150)
         with pytest.raises(OutputError, match=r"panoptic.json.*No space left"):
             writer.write(street(name="b"), photo())
-        writer._panoptic._file = FullFile(real, 1 << 30)
+        panoptic._file = FullFile(real, 1 << 30)
         writer.write(street(name="c"), photo())
     document = json.loads((tmp_path / "panoptic.json").read_text())
     assert [i["id"] for i in document["images"]] == [a["image_id"] for a in document["annotations"]] == ["a", "c"]
@@ -96,8 +96,8 @@ def test_a_disk_that_fills_up_and_is_freed_again(tmp_path: Path) -> None:
 def test_a_disk_that_stays_full_leaves_no_panoptic_file(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="No space left"), ResultWriter(tmp_path, ["panoptic"], TABLE) as writer:
         writer.write(street(name="a"), photo())
-        assert writer._panoptic is not None
-        writer._panoptic._file = FullFile(writer._panoptic._file, 0)
+        panoptic: Any = writer._open["panoptic"]
+        panoptic._file = FullFile(panoptic._file, 0)
     assert names_in(tmp_path) == ["a_panoptic.png"]
 
 
@@ -110,8 +110,7 @@ def test_a_video_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
         if step == "open":
             monkeypatch.setattr(film.av, "open", refuse)
         writer.write(street(), photo(), video=clip())
-        made = writer._film
-        assert made is not None
+        made: Any = writer._open["film"]
         if step == "mux":
             made._stream = type("Stream", (), {"encode": refuse})()
             for _ in range(2):  # a frame is missing from now on, so no later one can mend it

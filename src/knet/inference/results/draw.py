@@ -1,4 +1,4 @@
-"""Pictures of results: class colours over the photo, instance borders, class names, a legend.
+"""Pictures of results: class colours over the image, borders of things, class names, a legend.
 
 All images are (H,W,3) uint8 RGB; id maps are (H,W) integers of the same size, 0 = void.
 """
@@ -20,15 +20,15 @@ from knet.structures import Category, Segment
 Color = tuple[int, int, int]
 Box = tuple[int, int, int, int]
 
-GOLDEN = 0.618033988749895  # steps of this share of a circle never come close to an earlier step
-LARGEST_TABLE = 1 << 20  # ids above this are looked up by sorting instead of by a table
+GOLDEN = 0.618033988749895  # steps of this share of a circle never come near an earlier one
+LARGEST_TABLE = 1 << 20  # ids above this are looked up by sorting instead of in a table
 BORDER: Color = (255, 255, 255)
 
 
 def map_ids(id_map: np.ndarray, ids: Sequence[int], values: np.ndarray, default: int) -> np.ndarray:
-    """Every pixel's id replaced by its value. (H,W) integer ids, (N,) values -> (H,W) of the values' dtype
+    """Replaces every pixel's id by its value. (H,W) integer ids, (N,) values -> (H,W) of the values' dtype
 
-    `values[n]` belongs to `ids[n]`; ids that are not listed (void among them) get `default`.
+    `values[n]` belongs to `ids[n]`; all other ids, void among them, get `default`.
     """
     if not len(ids):
         return np.full(id_map.shape, default, values.dtype)
@@ -46,7 +46,7 @@ def map_ids(id_map: np.ndarray, ids: Sequence[int], values: np.ndarray, default:
 
 
 def class_color(category: int, categories: Sequence[Category]) -> Color:
-    """RGB of a category id: the table's colour, or a fixed one of its own where the table lacks the id."""
+    """The RGB colour of a category id: the table's, or a fixed one of its own if the table lacks the id."""
     for row in categories:
         if row.id == category:
             return row.color
@@ -55,9 +55,9 @@ def class_color(category: int, categories: Sequence[Category]) -> Color:
 
 
 def instance_color(base: Color, n: int) -> Color:
-    """RGB of the n-th object of a class: near the class colour, far from that of the objects n - 1 and n + 1.
+    """The RGB colour of the n-th object of a class: near the class colour, far from those of objects n - 1 and n + 1.
 
-    Object 0 has the class colour itself, only lifted where that is nearly black or nearly white.
+    Object 0 has the class colour itself, unless that is nearly black or nearly white.
     """
     hue, light, saturation = colorsys.rgb_to_hls(*(channel / 255 for channel in base))
     around, away = (n * GOLDEN + 0.5) % 1.0 - 0.5, (n * 0.7548776662) % 1.0
@@ -68,10 +68,10 @@ def instance_color(base: Color, n: int) -> Color:
 
 
 def segment_colors(segments: Sequence[Segment], categories: Sequence[Category]) -> dict[int, Color]:
-    """Segment id -> RGB. Stuff has its class colour, every thing a variation of it.
+    """Segment id -> RGB colour: for stuff that of its class, for each thing a variation of it.
 
-    A track fixes the variation, so an object keeps its colour over the frames of a video. Without tracks the objects
-    of a class are counted from left to right: neighbours follow each other and so differ most.
+    A track determines the variation, so an object keeps its colour in all frames of a video. Without tracks the objects
+    of a class are numbered from left to right, so that neighbours differ most.
     """
     colors: dict[int, Color] = {}
     counted: dict[int, int] = {}
@@ -96,9 +96,9 @@ def paint(
     alpha: float,
     border: int,
 ) -> np.ndarray:
-    """The image with every segment tinted and the borders of things; void stays as it is. -> (H,W,3) uint8, a new array
+    """A new image with every segment tinted, and with the borders of things; void stays as it is. -> (H,W,3) uint8
 
-    alpha: 0 shows the image only, 1 the colours only. border: width in pixels, 1 or 2.
+    Args as for `overlay`, and `border`: width in pixels, 1 or 2.
     """
     colors = segment_colors(segments, categories)
     ids = list(colors)
@@ -131,10 +131,15 @@ def inner_depth(grid: np.ndarray) -> np.ndarray:
 
 
 def place_labels(id_map: np.ndarray, sizes: Mapping[int, tuple[int, int]], taken: Sequence[Box] = ()) -> dict[int, Box]:
-    """Where the label of each segment goes. (H,W) ids, id -> (width, height) of its label -> id -> box in pixels
+    """Chooses where the name of each segment goes: centred deep inside the segment, and apart from other names.
 
-    Each label is centred deep inside its segment; labels neither overlap, nor leave the image, nor touch the boxes
-    that are `taken`, and one that finds no place is left out. Earlier ids choose first.
+    Args:
+        id_map: (H,W) integers.
+        sizes: segment id -> (width, height) of its name in pixels. Earlier ids choose first.
+        taken: boxes that no name may touch.
+
+    Returns:
+        Segment id -> box in pixels, within the image; names for which there is no place are left out.
     """
     height, width = id_map.shape
     step = max(1, round(height / 144))
@@ -170,13 +175,13 @@ def place_labels(id_map: np.ndarray, sizes: Mapping[int, tuple[int, int]], taken
 
 @lru_cache(maxsize=8)
 def font_for(height: int, width: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font in a size that suits an image of height x width pixels."""
+    """Pillow's own font, in a size that suits an image of height x width pixels."""
     return ImageFont.load_default(size=min(max(11, round(min(height, width) / 42)), 72))
 
 
 @lru_cache(maxsize=512)  # the frames of a video have the same names
 def name_size(text: str, image: tuple[int, int]) -> tuple[int, int]:
-    """Width and height of a name's plate in an image of that height and width."""
+    """Width and height of a name's plate in an image of the given height and width."""
     font = font_for(*image)
     ascent = font.getbbox("Ag")
     return round(font.getlength(text)) + 8, round(ascent[3] - ascent[1]) + 6
@@ -184,10 +189,11 @@ def name_size(text: str, image: tuple[int, int]) -> tuple[int, int]:
 
 @lru_cache(maxsize=128)
 def name_plate(text: str, image: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """A name on a dark plate: its own light, and how much of what is below shows through.
+    """A name on a dark plate, for an image of the given height and width.
 
     Returns:
-        Two arrays (h,w,3) uint8, by which a pixel becomes light + pixel x share / 255.
+        The plate's light and the share of the image that shows through, (h,w,3) uint8 each: a pixel becomes light +
+        pixel x share / 255.
     """
     wide, high = name_size(text, image)
     drawn = []
@@ -203,9 +209,9 @@ def name_plate(text: str, image: tuple[int, int]) -> tuple[np.ndarray, np.ndarra
 def write_names(
     picture: np.ndarray, id_map: np.ndarray, segments: Sequence[Segment], taken: Sequence[Box] = ()
 ) -> None:
-    """Writes the class name (and the track's number) on every segment of the picture that has room.
+    """Writes its class name (and the number of its track) on every segment of the picture that has room for it.
 
-    taken: boxes that the names keep off.
+    The (H,W,3) uint8 RGB picture is changed. No name touches one of the boxes that are `taken`.
     """
     image = (id_map.shape[0], id_map.shape[1])
     texts: dict[int, str] = {}
@@ -227,9 +233,9 @@ def write_names(
 def draw_legend(
     picture: np.ndarray, segments: Sequence[Segment], categories: Sequence[Category]
 ) -> tuple[np.ndarray, Box]:
-    """The picture with a panel of the classes that occur, in its lower left corner, and the panel's box.
+    """The picture with a panel of the classes that occur in its lower left corner, and the panel's box.
 
-    Classes are listed by the area they cover; those that find no room are left out.
+    Classes are listed by the area that they cover; those for which there is no room are left out.
     """
     areas: dict[tuple[int, str], int] = {}
     for segment in segments:
@@ -267,10 +273,14 @@ def overlay(
 ) -> np.ndarray:
     """The result drawn over its image. (H,W,3) uint8 RGB, (H,W) integer ids -> (H,W,3) uint8 RGB, a new array
 
-    alpha: share of the colours, 0 .. 1. names: write class names. legend: add a panel of the classes that occur.
+    Args:
+        image, id_map, segments, categories: as in a `Segmentation`.
+        alpha: share of the colours, 0 (image only) to 1 (colours only).
+        names: whether to write class names.
+        legend: whether to add a panel of the classes that occur.
 
     Raises:
-        DataError: image and id map differ in size, or alpha is not in 0 .. 1.
+        DataError: image and id map differ in size, or alpha is not in 0..1.
     """
     if image.shape != (*id_map.shape, 3) or image.dtype != np.uint8:
         raise DataError(

@@ -1,4 +1,4 @@
-"""A result's pixels and segments as the files of this field hold them: arrays of numbers and rows for JSON."""
+"""Pixels and segments of a result, encoded as common file formats hold them: arrays of numbers, and rows for JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from knet.structures import Category, Segment
 
 
 class Labelled(Protocol):
-    """What is encoded: the fields of a `Segmentation` that say which pixel is what."""
+    """The fields of a `Segmentation` that are encoded."""
 
     id_map: np.ndarray
     segments: list[Segment]
@@ -23,15 +23,15 @@ class Labelled(Protocol):
 
 
 def rle_text(rle: Rle) -> dict[str, Any]:
-    """Packed RLE with its counts as text, ready for JSON: {"size": [H, W], "counts": "..."}."""
+    """A packed mask with its counts as text, ready for JSON: {"size": [H, W], "counts": "..."}."""
     return {"size": [int(edge) for edge in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
 def panoptic_rgb(result: Labelled) -> np.ndarray:
-    """Segment ids as colours, id = R + 256 G + 65536 B, void and ids without a segment black. -> (H,W,3) uint8
+    """Segment ids as colours, id = R + 256 G + 65536 B; void, and ids without a segment, are black. -> (H,W,3) uint8
 
     Raises:
-        OutputError: an id outside 1 .. 2^24 - 1.
+        OutputError: a segment's id is not in 1..2^24 - 1.
     """
     ids = [s.id for s in result.segments]
     if any(not 0 < i < 1 << 24 for i in ids):
@@ -41,7 +41,7 @@ def panoptic_rgb(result: Labelled) -> np.ndarray:
 
 
 def semantic_ids(result: Labelled) -> np.ndarray:
-    """The category id of every pixel; void as `knet.inference.results.writers` says. -> (H,W) uint8 or uint16"""
+    """The category id of every pixel; for void see `knet.inference.results.writers`. -> (H,W) uint8 or uint16"""
     known = {c.id for c in result.categories} | {s.category for s in result.segments}
     small = max(known, default=0) <= (254 if 0 in known else 255)
     dtype: type[np.unsignedinteger] = np.uint8 if small else np.uint16
@@ -51,10 +51,10 @@ def semantic_ids(result: Labelled) -> np.ndarray:
 
 
 def instance_ids(result: Labelled) -> np.ndarray:
-    """Things category id * 1000 + n (n = 0, 1, ... in each class), stuff category id. -> (H,W) uint16
+    """Category id * 1000 + n for things (n = 0, 1, ... in each class), the category id for stuff. -> (H,W) uint16
 
     Raises:
-        OutputError: more objects of a class than numbers for them.
+        OutputError: a class has more objects than there are numbers.
     """
     counted: dict[int, int] = {}
     values: list[int] = []
@@ -74,9 +74,9 @@ def instance_ids(result: Labelled) -> np.ndarray:
 def panoptic_entries(
     result: Labelled, image_id: int | str, image_file: str, png_file: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The image's entries under `images` and `annotations` in COCO's panoptic format, with scores and tracks.
+    """The rows of an image under `images` and `annotations` in COCO's panoptic format, with scores and tracks.
 
-    Areas are counted in the id map, and segments without pixels left out, as the official evaluation demands.
+    Areas are counted in the id map, and segments without pixels are left out, as the official evaluation demands.
     """
     ids = [s.id for s in result.segments]
     position = map_ids(result.id_map, ids, np.arange(1, len(ids) + 1, dtype=np.int32), 0)
@@ -95,5 +95,5 @@ def panoptic_entries(
 
 
 def panoptic_categories(categories: Sequence[Category]) -> list[dict[str, Any]]:
-    """The class table as in COCO's panoptic format."""
+    """The class table in COCO's panoptic format."""
     return [{"id": c.id, "name": c.name, "isthing": int(c.thing), "color": list(c.color)} for c in categories]

@@ -1,21 +1,31 @@
-"""Files of results in the making: each is there under its own name when it is whole, or not at all."""
+"""Files and folders of results in the making: a file has its own name when it is whole, or is not there at all."""
 
 from __future__ import annotations
 
+import json
 import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from io import BytesIO
 from pathlib import Path
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 from PIL import Image
 
 from knet.errors import OutputError
 from knet.files import atomic_path, cannot_write
+from knet.structures import Category
+
+F = TypeVar("F", bound="OpenFile")
 
 
 def make_folder(folder: Path) -> Path:
-    """The folder, made if needed and tried out. OutputError if nothing can be written there."""
+    """The folder, made if needed.
+
+    Raises:
+        OutputError: nothing can be written there.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -32,14 +42,22 @@ def refused(path: Path, error: Exception) -> OutputError:
 
 
 def write_bytes(path: Path, data: bytes) -> Path:
-    """Writes a file whole or not at all, and returns its path. OutputError if it cannot be written."""
+    """Writes a file whole or not at all, and returns its path.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
     return path
 
 
-def encoded(pixels: np.ndarray, path: Path) -> bytes:
-    """An image file's content: JPEG or PNG by the path's ending."""
+def write_image(path: Path, pixels: np.ndarray) -> Path:
+    """Writes (H,W,3) or (H,W) pixels as JPEG or PNG, by the path's ending, whole or not at all; returns the path.
+
+    Raises:
+        OutputError: the file cannot be written, or its format cannot hold such an image.
+    """
     buffer = BytesIO()
     try:
         if path.suffix == ".jpg":  # full colour resolution keeps thin borders clean
@@ -48,33 +66,57 @@ def encoded(pixels: np.ndarray, path: Path) -> bytes:
             Image.fromarray(pixels).save(buffer, "PNG", compress_level=3)
     except (OSError, ValueError, OverflowError) as error:
         raise refused(path, error) from error
-    return buffer.getvalue()
+    return write_bytes(path, buffer.getvalue())
 
 
-class AbortError(Exception):
-    """Makes atomic_path throw its file away."""
+class OpenFile:
+    """A file that results are added to, under a temporary name until it is finished."""
+
+    def __init__(self, path: Path):
+        self.path, self._stack = path, ExitStack()
+
+    def finish(self) -> None:
+        """Puts the file under its own name.
+
+        Raises:
+            OutputError: it cannot be written; there is no file then.
+        """
+        self._stack.close()
+
+    def stop(self) -> None:
+        """Ends the file early because of an error elsewhere: it is finished with what it holds so far."""
+        self.finish()
+
+    def abort(self) -> None:
+        """Leaves nothing behind."""
+        with suppress(Exception), self._stack:  # one in flight makes `atomic_path` remove its file
+            raise RuntimeError
 
 
-class GrowingFile:
-    """A file in the making: what is added goes to disk at once, so memory stays flat; it gets its name when finished.
+class GrowingFile(OpenFile):
+    """A file whose content goes to disk as soon as it is added, so that memory stays flat.
 
     Raises:
         OutputError: the file cannot be made.
     """
 
-    def __init__(self, path: Path, head: bytes):
-        self.path, self._size = path, 0
-        self._stack = ExitStack()
+    def __init__(self, path: Path, head: bytes = b""):
+        super().__init__(path)
+        self._size = 0
         try:
             temporary = self._stack.enter_context(atomic_path(path))
             self._file = self._stack.enter_context(temporary.open("wb", buffering=0))
             self.append(head)
         except (OSError, OutputError) as error:
-            self._abort()
+            self.abort()
             raise refused(path, error) from error
 
     def append(self, data: bytes) -> None:
-        """After an OutputError the file is as it was before."""
+        """Adds to the file.
+
+        Raises:
+            OutputError: the disk is full; the file is as it was before.
+        """
         try:
             rest = memoryview(data)
             while rest:
@@ -86,15 +128,95 @@ class GrowingFile:
                 self._file.truncate()
             raise refused(self.path, error) from error
 
-    def end(self, tail: bytes) -> None:
-        """Puts the file under its own name. After an OutputError there is none."""
-        try:
-            self.append(tail)
-        except OutputError:
-            self._abort()
-            raise
-        self._stack.close()
+    def tail(self) -> bytes:
+        """What ends the file."""
+        return b""
 
-    def _abort(self) -> None:
-        with suppress(AbortError, OutputError, OSError), self._stack:
-            raise AbortError
+    def finish(self) -> None:
+        """See `OpenFile`."""
+        try:
+            self.append(self.tail())
+        except OutputError:
+            self.abort()
+            raise
+        super().finish()
+
+
+class JsonRows(GrowingFile):
+    """A JSON document whose last part is a list that grows by rows; without a `head`, the list alone."""
+
+    def __init__(self, path: Path, head: bytes = b"["):
+        super().__init__(path, head)
+        self._separator = b"\n"
+
+    def add(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Adds rows.
+
+        Raises:
+            OutputError: the disk is full; the file is as it was before.
+        """
+        lines = b",\n".join(json.dumps(row).encode() for row in rows)
+        if lines:
+            self.append(self._separator + lines)
+            self._separator = b",\n"
+
+    def tail(self) -> bytes:
+        """Closes the list."""
+        return b"\n]\n"
+
+
+class Writer:
+    """Writes results to a folder; the base of all writers. A context manager.
+
+    Files that hold the results of many images stay open, and are finished by `close` or at the end of the `with` block.
+    If the block ends with an error, files that are of use as far as they go are finished, and the others removed; the
+    caller then sees that error alone.
+
+    Args:
+        folder: gets the files, and is made if needed.
+        categories: the class table of the model.
+
+    Raises:
+        OutputError: the folder cannot be made or written.
+    """
+
+    def __init__(self, folder: str | Path, categories: Sequence[Category]):
+        self.folder, self.categories = make_folder(Path(folder)), tuple(categories)
+        self._open: dict[str, OpenFile] = {}
+
+    def _file(self, name: str, make: Callable[[], F]) -> F:
+        """The open file of that name, which is made when it is first asked for."""
+        if name not in self._open:
+            self._open[name] = make()
+        return cast(F, self._open[name])
+
+    def _finish(self, name: str) -> None:
+        """Finishes the open file of that name, if there is one."""
+        if name in self._open:
+            self._open.pop(name).finish()
+
+    def close(self) -> list[Path]:
+        """Finishes all open files, each of them even if another fails; a second call does nothing.
+
+        Returns:
+            The paths of the files that were open.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+        files, self._open = list(self._open.values()), {}
+        with ExitStack() as stack:
+            for file in files:
+                stack.callback(file.finish)
+        return [file.path for file in files]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        if kind is not None:
+            for file in self._open.values():
+                with suppress(OutputError):  # the error on its way says more
+                    file.stop()
+            self._open.clear()
+        self.close()

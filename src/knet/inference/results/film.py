@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +12,7 @@ from PIL import Image, ImageOps
 
 from knet.errors import OutputError
 from knet.files import atomic_path
-from knet.inference.results.files import AbortError, refused
+from knet.inference.results.files import OpenFile, refused
 from knet.inference.sources.videos import VideoInfo
 
 STILL_RATE = Fraction(10)  # frames a second of a film made of single images
@@ -22,28 +21,37 @@ _X264 = {"preset": "ultrafast", "crf": "22", "x264-params": "deblock=0,0:partiti
 
 
 def still_video(name: str, image: np.ndarray) -> VideoInfo:
-    """What `ResultWriter.write` needs to make a video of that name from single images."""
+    """Describes a video of that name made of single images, for `ResultWriter.write`. `image` (H,W,3) is its first."""
     return VideoInfo(Path(f"{name}.images"), STILL_RATE, None, *image.shape[:2])
 
 
-class Film:
-    """An annotated video in the making. The first picture decides its size; others are fitted into that."""
+class Film(OpenFile):
+    """An annotated video in the making.
+
+    Args:
+        path: of the MP4 file.
+        rate: frames a second.
+    """
 
     def __init__(self, path: Path, rate: Fraction):
-        self.path, self._rate = path, Fraction(rate).limit_denominator(100_000)
+        super().__init__(path)
+        self._rate = Fraction(rate).limit_denominator(100_000)
         self._size: tuple[int, int] | None = None
         self._failed: OutputError | None = None
-        self._stack = ExitStack()
 
     def add(self, picture: np.ndarray) -> None:
-        """One more picture, (H,W,3) uint8 RGB. OutputError, now and from then on, and no file if that fails."""
+        """Adds a picture, (H,W,3) uint8 RGB. The first decides the size of the film; others are fitted into it.
+
+        Raises:
+            OutputError: it cannot be written. The file is removed, and every later call raises the same error.
+        """
         if self._failed:
             raise self._failed
         try:
             height, width = picture.shape[:2]
             if self._size is None:
                 # H.264 halves the colours, so its sizes are even: odd ones get a line or column more.
-                self._open(width + width % 2, height + height % 2)
+                self._begin(width + width % 2, height + height % 2)
                 self._size = (width, height)
             elif self._size != (width, height):
                 picture = np.asarray(ImageOps.pad(Image.fromarray(picture), self._size))
@@ -58,7 +66,7 @@ class Film:
             self.abort()
             raise self._failed from error
 
-    def _open(self, width: int, height: int) -> None:
+    def _begin(self, width: int, height: int) -> None:
         temporary = self._stack.enter_context(atomic_path(self.path))
         container = av.open(str(temporary.absolute()), "w", format="mp4", options={"movflags": "+faststart"})
         self._container = self._stack.enter_context(container)
@@ -70,17 +78,16 @@ class Film:
         context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1  # BT.709, limited
 
     def finish(self) -> None:
-        """Puts the file under its own name."""
+        """See `OpenFile`."""
         if self._failed:
             raise self._failed
         try:
             self._container.mux(self._stream.encode(None))
-            self._stack.close()
+            super().finish()
         except (OSError, ValueError, av.error.FFmpegError) as error:
             self.abort()
             raise refused(self.path, error) from error
 
-    def abort(self) -> None:
-        """Stops and leaves nothing behind."""
-        with suppress(AbortError, OutputError, OSError, av.error.FFmpegError), self._stack:
-            raise AbortError
+    def stop(self) -> None:
+        """Removes the film: one that ends early would look like a whole one."""
+        self.abort()

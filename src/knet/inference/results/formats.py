@@ -1,4 +1,4 @@
-"""The forms that results are written in, by the names that `--formats` and `save` take."""
+"""The formats that results are written in, by the names that `--formats` and `save` take."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from knet.errors import ConfigError
 from knet.structures import Category
 
 FORMATS = ("overlay", "panoptic", "instances", "semantic", "json", "video")
-# Of tracked videos, see `track_writers`.
+# For tracked videos, see `track_writers`.
 TRACK_FORMATS = ("step", "vipseg", "cityscapes-vps", "vipseg-json", "cityscapes-vps-json", "tracks", "mots")
 
 
 def check_formats(formats: Sequence[str], categories: Sequence[Category]) -> tuple[str, ...]:
-    """The formats, once each. ConfigError for an unknown one and for one that cannot hold the classes."""
+    """The formats of single images and videos, each once.
+
+    Raises:
+        ConfigError: a format is unknown, is for tracked videos, or cannot hold the class table.
+    """
     formats = formats.split(",") if isinstance(formats, str) else formats
     for name in formats:
         if name in TRACK_FORMATS:

@@ -1,6 +1,6 @@
-"""A static page to look through results: input and overlay side by side, with the segments of each image.
+"""A static web page of results: input and overlay side by side, with the segments of each image.
 
-Plain HTML and CSS in one file, no scripts, nothing from the network: it opens from the disk as from any web server.
+It is HTML and CSS in one file, without scripts and without anything from the network, so it opens from a disk as well.
 """
 
 from __future__ import annotations
@@ -53,10 +53,15 @@ th:first-child, td:first-child { text-align: left; }
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image on the page. Paths are linked, not copied; links are relative to the page where that is possible.
+    """One image on the page. Files are linked, not copied, relative to the page where that is possible.
 
-    `image` the input and `overlay` the picture with the result, each None if there is no such file · `segments` for
-    the table · `size` (height, width) in pixels · `error` the sentence to show for an image that failed.
+    Attributes:
+        name: of the image.
+        image: the input, if there is such a file.
+        overlay: the picture with the result, if there is such a file.
+        segments: rows of the table.
+        size: (height, width) in pixels.
+        error: the sentence to show for an image that failed.
     """
 
     name: str
@@ -68,9 +73,13 @@ class Row:
 
 
 def write_index(folder: str | Path, title: str, rows: Sequence[Row], categories: Sequence[Category] = ()) -> Path:
-    """Writes `index.html` into the folder and returns its path. The page appears whole, or not at all.
+    """Writes `index.html`, whole or not at all, and returns its path.
 
-    categories: the model's class table, for the colours of the legend, which shows the classes that occur.
+    Args:
+        folder: gets the page, and is made if needed.
+        title: of the page.
+        rows: the images.
+        categories: the model's class table, for the colours of the legend, which shows the classes that occur.
 
     Raises:
         OutputError: the folder cannot be written, or the disk is full.
@@ -85,9 +94,11 @@ def write_index(folder: str | Path, title: str, rows: Sequence[Row], categories:
 def write_grid(
     folder: str | Path, title: str, note: str, rows: Sequence[Row], categories: Sequence[Category] = ()
 ) -> Path:
-    """Writes `index.html` as a grid of the rows' overlays, each with its name, size and classes; returns its path.
+    """Writes `index.html` as a grid of overlays, each with its name, size and classes, and returns its path.
 
-    note: a sentence below the title.
+    Args:
+        folder, title, rows, categories: see `write_index`.
+        note: a sentence below the title.
 
     Raises:
         OutputError: the folder cannot be written, or the disk is full.
@@ -152,7 +163,7 @@ def _figure(picture: Path | None, caption: str, row: Row, folder: Path) -> str:
 
 
 def _cell(row: Row, colors: dict[int, tuple[str, Color]], folder: Path) -> str:
-    """One picture of a grid: what it shows is said below it, classes by their area."""
+    """A picture of the grid, with its name, size and classes, by area, below it."""
     picture = "" if row.overlay is None else escape(_link(row.overlay, folder))
     size = f" <span>{row.size[1]} &times; {row.size[0]}</span>" if row.size else ""
     segments = sorted(row.segments, key=lambda s: -s.area)

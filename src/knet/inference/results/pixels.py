@@ -1,4 +1,4 @@
-"""What is done with every pixel of an image: compiled where Numba is, elsewhere by NumPy, with the same result."""
+"""Work on every pixel of an image, compiled by Numba if it is installed, otherwise by NumPy, with the same results."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ _COMPILED = "knet.inference.results.pixels_compiled"
 
 
 def tint(picture: np.ndarray, id_map: np.ndarray, table: np.ndarray, objects: np.ndarray, width: int) -> None:
-    """Colours every pixel by its id, and the borders of objects. `picture` (H,W,3) uint8, contiguous, is changed.
+    """Colours every pixel by its id, and the borders of objects.
 
     A pixel becomes (pixel x weight + addend) / 256, rounded down, in each channel.
 
     Args:
+        picture: (H,W,3) uint8, contiguous; it is changed.
         id_map: (H,W) int32.
-        table: (n + 2, 4) uint16, a row for each id from 0: red, green and blue addend, and weight (0 .. 256). The row
+        table: (n + 2, 4) uint16, a row for each id from 0: red, green and blue addend, and weight (0..256). The row
             before the last is for ids that are not in the table, the last one for borders.
-        objects: (n + 1,) int32. Ids of the same number make one object; the last is for ids that are not in the table.
+        objects: (n + 1,) int32. Ids with the same number form one object; the last is for ids not in the table.
         width: of borders, 1 or 2 pixels; see `borders`.
     """
     fast = optional(_COMPILED)
@@ -32,7 +33,7 @@ def tint(picture: np.ndarray, id_map: np.ndarray, table: np.ndarray, objects: np
 
 
 def borders(objects: np.ndarray, width: int) -> np.ndarray:
-    """Where a pixel differs from the one to the left or above; with a width of 2 from any of its four neighbours.
+    """Where a pixel differs from the one to the left or above or, with a width of 2, from any of its four neighbours.
 
     (H,W) integers -> (H,W) bool
     """
@@ -49,8 +50,7 @@ def borders(objects: np.ndarray, width: int) -> np.ndarray:
 def extents(id_map: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Area and box of each id. (H,W) int32 of 0 .. count -> (count + 1,) int64, (count + 1, 4) int64
 
-    Boxes are left, top, right, bottom, the last two exclusive. Of an id that does not occur the area is 0, and its box
-    has no meaning.
+    Boxes are left, top, right, bottom, the last two exclusive. The box of an id that does not occur has no meaning.
     """
     areas, boxes = np.zeros(count + 1, np.int64), np.zeros((count + 1, 4), np.int64)
     fast = optional(_COMPILED)

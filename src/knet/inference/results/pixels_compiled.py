@@ -1,4 +1,4 @@
-"""`inference.results.pixels` compiled by Numba, in one pass over the pixels. Other threads run meanwhile."""
+"""`inference.results.pixels` compiled by Numba, in one pass over the pixels, without holding back other threads."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tint(picture: np.ndarray, id_map: np.ndarray, table: np.ndarray, objects: np
 
 @compiled
 def look_up(ids: np.ndarray, values: np.ndarray, found: np.ndarray) -> None:
-    """The value of each id, the last one for ids beyond the table. (W,), (n,) -> `found` (W,)"""
+    """The value of each id; the last one for ids beyond the table. (W,), (n,) -> `found` (W,)"""
     last = np.uint32(len(values) - 1)
     for x in range(len(ids)):
         found[x] = values[min(np.uint32(ids[x]), last)]
@@ -43,7 +43,7 @@ def look_up(ids: np.ndarray, values: np.ndarray, found: np.ndarray) -> None:
 
 @compiled
 def find_edge(above: np.ndarray, row: np.ndarray, below: np.ndarray, width: int, edge: np.ndarray) -> None:
-    """Where a row differs from its neighbours: those above and to the left, and if `width` is 2 from all four."""
+    """Where a row differs from the pixels above and to the left or, if `width` is 2, from all four neighbours."""
     for x in range(len(row)):
         edge[x] = row[x] != above[x]
     for x in range(1, len(row)):
@@ -57,14 +57,14 @@ def find_edge(above: np.ndarray, row: np.ndarray, below: np.ndarray, width: int,
 
 @compiled
 def blend(values: np.ndarray, weights: np.ndarray, addends: np.ndarray) -> None:
-    """Numbers side by side, which are done many at a time. (n,) uint8, uint16, uint16 -> `values`"""
+    """Mixes a row of numbers, many at a time. (n,) uint8, uint16, uint16 -> `values`"""
     for i in range(len(values)):
         values[i] = np.uint8(np.uint16(np.uint16(values[i]) * weights[i] + addends[i]) >> np.uint16(8))
 
 
 @compiled
 def extents(id_map: np.ndarray, areas: np.ndarray, boxes: np.ndarray) -> None:
-    """Run by run: most pixels are inside of a segment. (H,W) -> `areas` (n,) and `boxes` (n,4), see `pixels.extents`"""
+    """Goes from run to run, as most pixels are inside a segment. (H,W) -> `areas` (n,), `boxes` (n,4)"""
     height, across = id_map.shape
     boxes[:, 0], boxes[:, 1], boxes[:, 2:] = across, height, 0
     for y in range(height):

@@ -1,4 +1,4 @@
-"""Pictures of ground truth: what a training or validation sample holds, drawn as results are."""
+"""Pictures of ground truth: training and validation samples, drawn as results are."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from knet.data.samples.transforms import make_target
 from knet.errors import DataError
 from knet.files import safe_name
 from knet.inference.results.draw import overlay
-from knet.inference.results.files import encoded, make_folder, write_bytes
+from knet.inference.results.files import make_folder, write_image
 from knet.inference.results.page import Row, write_grid
 from knet.structures import Category, Sample, Segment, Target
 
-GAP = 6  # pixels between pictures that are put side by side
+GAP = 6  # pixels between pictures in a row
 
 
 def seen_ids(id_map: np.ndarray) -> np.ndarray:
-    """What is seen of segments that may overlap: the id in the first layer that has one. (H,W) or (L,H,W) -> (H,W)"""
+    """The visible ids of segments that may overlap: those of the first layer that has one. (H,W) or (L,H,W) -> (H,W)"""
     if id_map.ndim == 2:
         return id_map
     return np.take_along_axis(id_map, (id_map > 0).argmax(0)[None], 0)[0]
@@ -32,7 +32,9 @@ def seen_ids(id_map: np.ndarray) -> np.ndarray:
 def truth_segments(id_map: np.ndarray, labels: Sequence[int], categories: Sequence[Category]) -> list[Segment]:
     """The segments of a target as a result lists them, with score 1; those without pixels are left out.
 
-    (H,W) integers, 0 = void, value t + 1 = the t-th segment · labels: its class, an index of `categories`.
+    Args:
+        id_map: (H,W) integers, 0 = void, value t + 1 = the t-th segment.
+        labels: the class of each segment, an index of `categories`.
     """
     areas = np.bincount(id_map.ravel(), minlength=len(labels) + 1)
     segments = []
@@ -46,10 +48,12 @@ def truth_segments(id_map: np.ndarray, labels: Sequence[int], categories: Sequen
 
 
 def draw_sample(image: np.ndarray, id_map: Any, labels: Any, categories: Sequence[Category]) -> np.ndarray:
-    """Truth drawn over its image: class colours, borders of things, class names. -> (H,W,3) uint8 RGB
+    """Ground truth drawn over its image: class colours, borders of things, class names. -> (H,W,3) uint8 RGB
 
-    image (H,W,3) uint8 RGB · id_map (H,W) or (L,H,W) integers, 0 = void, value t + 1 = the t-th segment · labels (T,),
-    its class, an index of `categories`. `id_map` and `labels` may be tensors on the CPU, as those of a `Target`.
+    Args:
+        image: (H,W,3) uint8 RGB.
+        id_map: (H,W) or (L,H,W) integers, 0 = void, value t + 1 = the t-th segment; an array, or a tensor on the CPU.
+        labels: (T,) integers, likewise: the class of each segment, an index of `categories`.
 
     Raises:
         DataError: image and id map differ in size.
@@ -59,18 +63,16 @@ def draw_sample(image: np.ndarray, id_map: Any, labels: Any, categories: Sequenc
 
 
 def draw_truth(sample: Sample, categories: Sequence[Category]) -> np.ndarray:
-    """`draw_sample` of a sample as a data set reads it; crowd regions stay as void. -> (H,W,3) uint8 RGB"""
+    """`draw_sample` for a sample as a data set reads it, with crowd regions as void. -> (H,W,3) uint8 RGB"""
     target = make_target(torch.from_numpy(sample.id_map), sample)
     return draw_sample(sample.image, target.id_map, target.labels, categories)
 
 
 def side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures in a row, with a white gap. (h,w,3) uint8 each -> (H,W,3) uint8, as high as the first
-
-    Others are resized to that height.
+    """Pictures in a row with white gaps, all resized to the height of the first. (h,w,3) uint8 each -> (H,W,3) uint8
 
     Raises:
-        DataError: no picture.
+        DataError: there is no picture.
     """
     if not pictures:
         raise DataError("There is no picture to put side by side; give one at least.")
@@ -92,13 +94,15 @@ def write_samples(
     samples: Iterable[tuple[str, np.ndarray, Target]],
     categories: Sequence[Category],
 ) -> list[dict[str, Any]]:
-    """Pictures of labelled images, plain beside drawn, and a page `index.html` that shows them all.
+    """Writes pictures of samples, without and with their segments, and a page `index.html` that shows them all.
 
-    samples: name, (H,W,3) uint8 RGB and target of each, on the CPU.
+    Args:
+        folder, title, note, categories: see `write_grid`.
+        samples: name, (H,W,3) uint8 RGB image and target of each, on the CPU.
 
     Returns:
-        For each: `name`, `file` (in the folder), `height`, `width`, `void` (share of the pixels, 0..1), `classes`
-        (name -> number of segments, by area).
+        For each sample `name`, `file` (in the folder), `height`, `width`, `void` (share of the pixels, 0..1) and
+        `classes` (name -> number of segments, by area).
 
     Raises:
         OutputError: the folder cannot be written.
@@ -111,7 +115,7 @@ def write_samples(
         segments = truth_segments(ids, target.labels.tolist(), categories)
         # Numbers keep the names apart: an image comes once in every epoch.
         path = folder / f"{number:03d}_{safe_name(name)}.jpg"
-        write_bytes(path, encoded(side_by_side([image, overlay(image, ids, segments, categories)]), path))
+        write_image(path, side_by_side([image, overlay(image, ids, segments, categories)]))
         height, width = ids.shape
         classes: dict[str, int] = {}
         for segment in sorted(segments, key=lambda s: -s.area):

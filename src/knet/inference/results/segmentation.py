@@ -1,4 +1,4 @@
-"""One image's result: which pixel belongs to which segment, and what each segment is."""
+"""The result for one image: which pixel belongs to which segment, and what each segment is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from knet.inference.results.encoding import (
     rle_text,
     semantic_ids,
 )
-from knet.inference.results.files import encoded, make_folder, write_bytes
+from knet.inference.results.files import make_folder, write_bytes, write_image
 from knet.inference.results.formats import check_formats
 from knet.inference.sources.images import load_image
 from knet.structures import Category, Segment
@@ -34,12 +34,14 @@ SHOWN = 0.3  # of objects that may overlap, the least score in pictures; most of
 class Segmentation:
     """The result for one image.
 
-    `id_map` (H,W) int32, pixels of the original image, 0 = void, other values are the `id` of one of `segments` ·
-    `categories` the class table of the model · `name` what the image is called: a file's name without its ending,
-    for frames of a video with the frame's number behind it · `image` the (H,W,3) uint8 RGB image itself, if whoever
-    made the result kept it; `overlay` and `save` draw on it unless they are given another · `masks` the packed mask
-    of each segment by its id, where segments may overlap (instance segmentation), else None. In the id map a pixel then
-    belongs to the segment with the best score; areas and boxes are those of the whole masks.
+    Attributes:
+        id_map: (H,W) int32, the pixels of the original image: 0 = void, otherwise the `id` of one of `segments`.
+        segments: what was found.
+        categories: the class table of the model.
+        name: of the image: that of its file without the ending; of a frame, the video's with the frame's number.
+        image: (H,W,3) uint8 RGB, the image itself if it was kept; `overlay` and `save` draw on it by default.
+        masks: where segments may overlap (instance segmentation), the packed mask of each by its id. In the id map a
+            pixel then belongs to the segment with the highest score; areas and boxes are those of the whole masks.
     """
 
     id_map: np.ndarray
@@ -50,11 +52,11 @@ class Segmentation:
     masks: dict[int, Rle] | None = field(default=None, repr=False)
 
     def mask(self, segment: Segment) -> np.ndarray:
-        """Where the segment is, with what others hide of it. -> (H,W) bool"""
+        """The mask of a segment, with the parts that others hide. -> (H,W) bool"""
         return self.id_map == segment.id if self.masks is None else unpack_mask(self.masks[segment.id])
 
     def rle(self, segment: Segment) -> Rle:
-        """The mask as COCO's packed RLE, {"size": [H, W], "counts": bytes}."""
+        """The mask of a segment as COCO's packed RLE, {"size": [H, W], "counts": bytes}."""
         return pack_mask(self.mask(segment)) if self.masks is None else self.masks[segment.id]
 
     def overlay(self, image: Any = None, *, alpha: float = 0.5, names: bool = True, legend: bool = False) -> np.ndarray:
@@ -62,11 +64,14 @@ class Segmentation:
 
         Of objects that may overlap, those with a score below 0.3 are not drawn.
 
-        image: anything that `load_image` takes; default: the kept image, and without one the colours alone.
-        alpha: share of the colours, 0 .. 1. names: write class names. legend: add a panel of the classes.
+        Args:
+            image: anything that `load_image` takes; by default the kept image or, without one, no image.
+            alpha: share of the colours, 0 (image only) to 1 (colours only).
+            names: whether to write class names.
+            legend: whether to add a panel of the classes.
 
         Raises:
-            DataError: the image cannot be read or has another size than the result.
+            DataError: the image cannot be read, or its size is not that of the result.
         """
         if image is None:
             image = self.image
@@ -83,14 +88,20 @@ class Segmentation:
         image: Any = None,
         name: str | None = None,
     ) -> list[Path]:
-        """Writes the result to a folder, which is made if needed; the files written, each whole or not there.
+        """Writes the result to files, each of them whole or not at all. Files of the same name are replaced.
 
-        formats: any of overlay (`<name>_overlay.jpg`), panoptic (`<name>_panoptic.png` and, in COCO's format,
-            `<name>_panoptic.json`), instances, semantic (PNG), json (`<name>_segments.json`); see `writers`.
-        image: for the overlay, as there. name: default `self.name`. Files of the same name are replaced.
+        Args:
+            folder: gets the files, and is made if needed.
+            formats: any of overlay (`<name>_overlay.jpg`), panoptic (`<name>_panoptic.png` and, in COCO's format,
+                `<name>_panoptic.json`), instances and semantic (PNG), and json (`<name>_segments.json`); see `writers`.
+            image: for the overlay, see `overlay`.
+            name: what file names begin with; by default that of the result.
+
+        Returns:
+            The files.
 
         Raises:
-            ConfigError: an unknown format, or one that cannot hold this class table.
+            ConfigError: a format is unknown, or cannot hold the class table.
             DataError: the image does not fit the result.
             OutputError: the folder cannot be written, or the disk is full.
         """
@@ -115,7 +126,7 @@ class Segmentation:
     def to_dict(self) -> dict[str, Any]:
         """Name, size and segments as plain numbers, strings, lists and dictionaries, ready for JSON.
 
-        No pixels, but for segments that may overlap their masks as COCO's RLE (`segmentation`).
+        Pixels are left out, except for the masks of segments that may overlap (`segmentation`, COCO's RLE).
         """
         height, width = self.id_map.shape
         segments: list[dict[str, Any]] = [
@@ -139,7 +150,7 @@ class Segmentation:
     def to_supervision(self) -> Any:
         """The segments as `supervision.Detections`: boxes, (N,H,W) masks, class ids, scores, names, tracks.
 
-        `class_id` is the data set's category id; `tracker_id` is set if any segment has a track, -1 for the others.
+        `class_id` is the data set's category id. `tracker_id` is set if any segment has a track, and is -1 for others.
 
         Raises:
             ConfigError: the package `supervision` is not installed.
@@ -167,7 +178,11 @@ class Segmentation:
 def write_files(
     segmentation: Segmentation, folder: Path, name: str, formats: Sequence[str], picture: np.ndarray | None
 ) -> list[Path]:
-    """The files of one image in an existing folder; `picture` is the finished overlay. OutputError if one fails."""
+    """Writes the files of one image to an existing folder, and returns them; `picture` is the finished overlay.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
     makers: dict[str, tuple[str, Callable[[], np.ndarray]]] = {
         "panoptic": (f"{name}_panoptic.png", lambda: panoptic_rgb(segmentation)),
         "instances": (f"{name}_instances.png", lambda: instance_ids(segmentation)),
@@ -179,7 +194,7 @@ def write_files(
     for kind in formats:
         if kind in makers:
             path = folder / makers[kind][0]
-            written.append(write_bytes(path, encoded(makers[kind][1](), path)))
+            written.append(write_image(path, makers[kind][1]()))
         elif kind == "json":
             text = json.dumps(segmentation.to_dict(), indent=1)
             written.append(write_bytes(folder / f"{name}_segments.json", text.encode()))

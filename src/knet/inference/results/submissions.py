@@ -1,31 +1,28 @@
 """Results in the formats that the test servers of Cityscapes, Mapillary Vistas, COCO and ADE20K take.
 
-Each kind has a folder of its own, whose content is what is packed and uploaded: the servers search it for the images'
-names, so nothing else may lie there.
+Each kind has a folder of its own, whose content is packed and uploaded. The servers search it for the names of the
+images, so nothing else may lie there.
 
     kind         files                                       content
     *-semantic   <image>.png                                 8 bit; Cityscapes raw label ids, void 0; Mapillary label
                                                              indices (category id - 1), void the index of Unlabeled;
                                                              ADE20K 1 .. 150, void 0
-    *-instance   <image>.txt, masks/<image>_<n>.png          a line "mask label confidence" a thing; masks 0 and 255
+    *-instance   <image>.txt, masks/<image>_<n>.png          "mask label confidence" for each thing; masks 0 and 255
                  (COCO) detections.json                      a list of {image_id, category_id, segmentation: RLE, score}
     *-panoptic   panoptic.json, panoptic/<image>.png         COCO panoptic, category ids as in the data set
 
-<image> is city_sequence_frame for Cityscapes, which the names of its images begin with, for the others the name of
-the image without its ending; COCO's are numbers, which are the image ids. COCO's server wants a zip whose files are
-named after the split and the method, as in detections_test-dev2017_knet_results.json: rename before packing (the
-folder of the PNGs like the JSON). Formats: the headers of cityscapesScripts' evaluators, the README of
-mapillary_vistas, COCO's and sceneparsing's descriptions; that Mapillary takes COCO's panoptic format follows from its
-ground truth, which has it.
+<image> is city_sequence_frame for Cityscapes, with which the names of its images begin, and for the others the name of
+the image without its ending; COCO's names are numbers, the image ids. COCO's server wants a zip whose files are named
+after the split and the method, as in detections_test-dev2017_knet_results.json: rename before packing (the folder of
+the PNGs like the JSON). Sources: the headers of cityscapesScripts' evaluators, the README of mapillary_vistas, and the
+descriptions of COCO and sceneparsing. Mapillary's ground truth is in COCO's panoptic format, so predictions are, too.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +32,20 @@ from knet.data.categories import load_categories
 from knet.data.cityscapes_labels import CITYSCAPES_EVALUATED
 from knet.data.files.io import name_some
 from knet.data.files.masks import Rle, mask_area, pack_mask
-from knet.errors import ConfigError, DataError, OutputError
+from knet.errors import ConfigError, DataError
 from knet.inference.results.draw import map_ids
 from knet.inference.results.encoding import panoptic_entries, panoptic_rgb, rle_text
-from knet.inference.results.files import GrowingFile, encoded, make_folder, write_bytes
+from knet.inference.results.files import JsonRows, Writer, write_bytes, write_image
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.results.writers import PanopticFile
 from knet.structures import Category
 
 KINDS = tuple(f"{data}-{task}" for data in ("cityscapes", "mapillary") for task in ("semantic", "instance", "panoptic"))
 KINDS += ("coco-instance", "coco-panoptic", "ade20k-semantic")
-OF_CLIPS = "youtube-vis"  # is about videos, see `inference.results.youtube_vis.YoutubeVisWriter`
+OF_CLIPS = "youtube-vis"  # a submission of videos, see `inference.results.youtube_vis.YoutubeVisWriter`
 
 _TABLES = {"coco-instance": "coco_instance", "coco-panoptic": "coco_panoptic", "ade20k-semantic": "ade20k"}
-_NAMES = {  # of images, by data set: the pattern, whose first group is the server's name, and what a message says
+_NAMES = {  # of images by data set: a pattern, whose first group is the server's name, and its description
     "cityscapes": (
         re.compile(r"([A-Za-z-]+_\d{6}_\d{6})(?:_.*)?", re.DOTALL),
         "a Cityscapes image, whose results the server finds by <city>_<6 digits>_<6 digits>, as in "
@@ -65,25 +62,26 @@ _MAPILLARY_CLASSES = 65  # of v1.2; later versions have more
 
 
 def check_kind(kind: str, categories: Sequence[Category]) -> str:
-    """The kind, if it is one and the class table is that of its data set.
+    """The kind of submission, which is known and suits the class table.
 
     Raises:
-        ConfigError: an unknown kind, or one for another data set.
+        ConfigError: the kind is unknown, or is for another data set.
     """
     _check_known(kind)
     ids = sorted(c.id for c in categories)
     if kind.startswith("cityscapes"):
-        fits, told = set(ids) <= set(CITYSCAPES_EVALUATED), "raw label ids (road 7 ... bicycle 33), not training labels"
+        fits = set(ids) <= set(CITYSCAPES_EVALUATED)
+        needed = "raw label ids (road 7 ... bicycle 33), not training labels"
     elif kind in _TABLES:
         wanted = sorted(c.id for c in load_categories(_TABLES[kind]))
         fits = wanted == (sorted(c.id for c in categories if c.thing) if kind == "coco-instance" else ids)
-        told = f"the {len(wanted)} category ids of the class table '{_TABLES[kind]}'"
+        needed = f"the {len(wanted)} category ids of the class table '{_TABLES[kind]}'"
     else:
         fits = ids == list(range(1, len(ids) + 1)) and _MAPILLARY_CLASSES <= len(ids) < 256
-        told = f"category ids 1 to {_MAPILLARY_CLASSES} (v1.2) or more (v2.0), all of them"
+        needed = f"category ids 1 to {_MAPILLARY_CLASSES} (v1.2) or more (v2.0), all of them"
     if not fits or not ids:
         shown = name_some(ids, 5) or "no classes"
-        raise ConfigError(f"A submission '{kind}' needs a model with {told}; this one has {shown}.")
+        raise ConfigError(f"A submission '{kind}' needs a model with {needed}; this one has {shown}.")
     return kind
 
 
@@ -98,27 +96,30 @@ def _check_known(kind: str) -> None:
 
 
 def submission_name(kind: str, name: str) -> str:
-    """What the server calls an image, from the name of its file without ending.
+    """The server's name of an image, from the name of its file without the ending.
 
     Raises:
-        ConfigError: an unknown kind.
-        DataError: the name has not the form that the server needs.
+        ConfigError: the kind is unknown.
+        DataError: the name does not have the form that the server needs.
     """
     _check_known(kind)
-    pattern, told = _NAMES[kind.partition("-")[0]]
+    pattern, description = _NAMES[kind.partition("-")[0]]
     found = pattern.fullmatch(name)
     if found is None:
-        raise DataError(f"'{name}' is no name of {told}; give the original files.")
+        raise DataError(f"'{name}' is no name of {description}; give the original files.")
     return found[1]
 
 
 def coco_instance_results(
     image_id: int | str, masks: Iterable[np.ndarray | Rle], category_ids: Sequence[int], scores: Sequence[float]
 ) -> list[dict[str, Any]]:
-    """One image's objects as rows of COCO's results list, ready for JSON; without boxes, as K-Net submits them.
+    """The objects of an image as rows of COCO's results list, ready for JSON; without boxes, as K-Net submits them.
 
-    masks: (H,W) bool each, of the original image, or packed; they may overlap · category_ids: COCO's own numbers,
-    1 .. 90 · scores: 0 .. 1. Objects without pixels are left out.
+    Args:
+        image_id: COCO's number of the image.
+        masks: of the original image, (H,W) bool each, or packed. They may overlap; empty ones are left out.
+        category_ids: COCO's own numbers, 1..90.
+        scores: 0..1.
     """
     rows = []
     for mask, category, score in zip(masks, category_ids, scores, strict=True):
@@ -129,32 +130,16 @@ def coco_instance_results(
     return rows
 
 
-class ResultRows(GrowingFile):
-    """A JSON list of results in the making: COCO's `detections.json`, YouTube-VIS's `results.json`."""
+class SubmissionWriter(Writer):
+    """Writes the results of many images as a submission to a test server, into `folder / kind`.
 
-    def __init__(self, path: Path):
-        super().__init__(path, b"[")
-        self._separator = b"\n"
+    The attribute `folder` is then that folder, whose content is what is uploaded. Files of an earlier run are replaced;
+    if the run before had other images, empty the folder first. `panoptic.json` and `detections.json` are finished by
+    `close`, see `Writer`; after an error they list the images that were done. Memory does not grow with the images.
 
-    def add(self, rows: Iterable[dict[str, Any]]) -> None:
-        """More rows. After an OutputError the file is as it was before."""
-        lines = b",\n".join(json.dumps(row).encode() for row in rows)
-        if lines:
-            self.append(self._separator + lines)
-            self._separator = b",\n"
-
-    def finish(self) -> None:
-        """Puts the file under its own name."""
-        self.end(b"\n]\n")
-
-
-class SubmissionWriter:
-    """Writes results of many images as a submission to a test server, into `folder / kind`. A context manager.
-
-    `folder` is then that folder, whose content is what is uploaded. Files of an earlier run are replaced; if the run
-    before had other images, empty the folder first. `panoptic.json` and `detections.json` are finished by `close`, or
-    at the end of the `with` block, with an error, too: they then list the images that were done. Memory does not grow
-    with the images.
+    Args:
+        folder, categories: see `Writer`; the files are in a folder named after the kind.
+        kind: one of `KINDS`.
 
     Raises:
         ConfigError: an unknown kind, or a class table of another data set.
@@ -162,22 +147,23 @@ class SubmissionWriter:
     """
 
     def __init__(self, folder: str | Path, kind: str, categories: Sequence[Category]):
-        self.kind, self.categories = check_kind(kind, categories), tuple(categories)
-        self.folder = make_folder(Path(folder) / kind)
+        self.kind = check_kind(kind, categories)
+        super().__init__(Path(folder) / kind, categories)
         self._task = kind.partition("-")[2]
         # Mapillary's semantic labels are positions in the list of classes, which ends with Unlabeled.
         self._shift, self._void = (1, len(self.categories)) if kind.startswith("mapillary") else (0, 0)
         self._known = {c.id for c in self.categories}
         self._seen: set[str] = set()
-        self._panoptic: PanopticFile | None = None
-        self._detections: ResultRows | None = None
 
     def write(self, segmentation: Segmentation) -> list[Path]:
-        """Writes one result, named `segmentation.name`; the files that are finished by now, without the JSON of all.
+        """Writes one result, which is named `segmentation.name`.
+
+        Returns:
+            The files that are finished by now: not the JSON of all images.
 
         Raises:
-            DataError: the server would not know the image's name, the image was written before, or a segment has a
-                category that the class table lacks. Nothing is written for it.
+            DataError: the server would not know the name, the image was written before, or a segment has a category
+                that the class table lacks. Nothing is written for the image.
             OutputError: no permission, no space; the files written before stay.
         """
         name = submission_name(self.kind, segmentation.name)
@@ -202,52 +188,32 @@ class SubmissionWriter:
     def _write_semantic(self, segmentation: Segmentation, name: str) -> list[Path]:
         values = np.array([s.category - self._shift for s in segmentation.segments], np.uint8)
         labels = map_ids(segmentation.id_map, [s.id for s in segmentation.segments], values, self._void)
-        return [_write_png(labels, self.folder / f"{name}.png")]
+        return [write_image(self.folder / f"{name}.png", labels)]
 
     def _write_instances(self, segmentation: Segmentation, name: str) -> list[Path]:
-        """The masks first: where the text file is, they all are."""
+        """The masks come first: where there is a text file, all its masks are there as well."""
         written: list[Path] = []
         lines = ""
         for segment in segmentation.segments:
             mask = segmentation.mask(segment)
             if segment.thing and mask.any():
                 path = self.folder / "masks" / f"{name}_{len(written):03d}.png"
-                written.append(_write_png(mask.astype(np.uint8) * 255, path))
+                written.append(write_image(path, mask.astype(np.uint8) * 255))
                 lines += f"masks/{path.name} {segment.category - self._shift} {segment.score:.9f}\n"
         return [*written, write_bytes(self.folder / f"{name}.txt", lines.encode())]
 
     def _write_panoptic(self, segmentation: Segmentation, name: str) -> list[Path]:
-        png = _write_png(panoptic_rgb(segmentation), self.folder / "panoptic" / f"{name}.png")
-        self._panoptic = self._panoptic or PanopticFile(self.folder / "panoptic.json", self.categories)
+        png = write_image(self.folder / "panoptic" / f"{name}.png", panoptic_rgb(segmentation))
         image_id = int(name) if self.kind.startswith("coco") else name
         image, annotation = panoptic_entries(segmentation, image_id, segmentation.name, png.name)
         rows = [{"id": row["id"], "category_id": row["category_id"]} for row in annotation["segments_info"]]
-        self._panoptic.add(image, annotation | {"segments_info": rows})
+        panoptic = self._file("panoptic", lambda: PanopticFile(self.folder / "panoptic.json", self.categories))
+        panoptic.add_image(image, annotation | {"segments_info": rows})
         return [png]
 
     def _write_detections(self, segmentation: Segmentation, name: str) -> list[Path]:
-        self._detections = self._detections or ResultRows(self.folder / "detections.json")
         things = [s for s in segmentation.segments if s.thing]
         masks = map(segmentation.rle, things)
         rows = coco_instance_results(int(name), masks, [s.category for s in things], [s.score for s in things])
-        self._detections.add(rows)
+        self._file("detections", lambda: JsonRows(self.folder / "detections.json")).add(rows)
         return []
-
-    def close(self) -> list[Path]:
-        """Finishes `panoptic.json` or `detections.json`; its path. A second call does nothing."""
-        documents = [document for document in (self._panoptic, self._detections) if document is not None]
-        self._panoptic = self._detections = None
-        for document in documents:
-            document.finish()
-        return [document.path for document in documents]
-
-    def __enter__(self) -> SubmissionWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
-        with suppress(*([OutputError] if kind else [])):  # the error on its way says more
-            self.close()
-
-
-def _write_png(pixels: np.ndarray, path: Path) -> Path:
-    return write_bytes(path, encoded(pixels, path))

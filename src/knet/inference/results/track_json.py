@@ -10,43 +10,47 @@ import numpy as np
 from knet.data.files.io import areas_in
 from knet.data.readers.cityscapes_vps import frame_stem
 from knet.inference.results.draw import map_ids
-from knet.inference.results.files import GrowingFile, encoded, write_bytes
+from knet.inference.results.files import JsonRows, write_image
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.sources.streams import Frame
 
 
-class VideoJson:
-    """`pred.json` and `pan_pred` of VIPSeg (nested) or Cityscapes-VPS, to be zipped for a server or judged.
-
-    nested: annotations lie below their video, PNGs in a folder for each, and a frame's id is its image's name · else
-    all are in one list, and a frame's id, which is the PNG's name, too, begins with the video's.
+class VideoJson(JsonRows):
+    """`pred.json` and `pan_pred` of VIPSeg (nested) or Cityscapes-VPS, for a server's zip or for `knet eval`.
 
     A segment's id is R + 256 G + 65536 B of its pixels. A track has the same id in all frames of its video, and so has
     all stuff of a class; things of a class without a track are one segment. Sources: VIPSeg-Dataset/VIPSeg-Dataset,
-    mcahny/vps. `path` is the JSON's, which grows on disk and gets its name with `end`.
+    mcahny/vps.
+
+    Args:
+        folder: gets the JSON and the PNGs.
+        nested: annotations lie below their video, PNGs in a folder for each, and a frame's id is its image's name. Else
+            all are in one list, and a frame's id, which is also the name of its PNG, begins with the video's name.
 
     Raises:
-        OutputError: the file cannot be made or written; so do the methods.
+        OutputError: the file cannot be made.
     """
 
     def __init__(self, folder: Path, *, nested: bool):
-        self.path, self._nested = folder / "pred.json", nested
-        self._file = GrowingFile(self.path, b'{"annotations": [')
+        super().__init__(folder / "pred.json", b'{"annotations": [')
+        self._nested = nested
         self._video = ""
         self._ids: dict[tuple[int, int], int] = {}  # (category id, track or 0) -> id in the video's masks
-        self._videos = self._frames = 0
 
     def begin(self, video: str) -> None:
-        """The frames that follow are those of another video."""
+        """Begins a video, to which the frames that follow belong."""
         if self._nested:
-            close = "\n]},\n" if self._videos else "\n"
-            self._file.append(f'{close}{{"video_id": {json.dumps(video)}, "annotations": ['.encode())
-            self._frames = 0
+            close = "\n]},\n" if self._video else "\n"
+            self.append(f'{close}{{"video_id": {json.dumps(video)}, "annotations": ['.encode())
+            self._separator = b"\n"
         self._video, self._ids = video, {}
-        self._videos += 1
 
     def write(self, segmentation: Segmentation, frame: Frame) -> None:
-        """One frame: its PNG, then its row."""
+        """Writes a frame: its PNG, then its row.
+
+        Raises:
+            OutputError: no permission, no space.
+        """
         name, place = self._name(frame)
         of_segment = [
             self._ids.setdefault((s.category, (s.track or 0) if s.thing else 0), len(self._ids) + 1)
@@ -59,12 +63,9 @@ class VideoJson:
             for id_, area in areas_in(ids).items()
             if id_
         ]
-        path = self.path.parent / "pan_pred" / place
         colors = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
-        write_bytes(path, encoded(colors, path))
-        row = {"image_id": name, "file_name": path.name, "segments_info": rows}
-        self._file.append(((",\n" if self._frames else "\n") + json.dumps(row)).encode())
-        self._frames += 1
+        path = write_image(self.path.parent / "pan_pred" / place, colors)
+        self.add([{"image_id": name, "file_name": path.name, "segments_info": rows}])
 
     def _name(self, frame: Frame) -> tuple[str, str]:
         """A frame's id, and where its PNG lies below `pan_pred`."""
@@ -76,6 +77,6 @@ class VideoJson:
         name = name if name.startswith(f"{video}_") else f"{video}_{name}"
         return name, f"{name}.png"
 
-    def end(self) -> None:
-        """Puts the JSON under its own name."""
-        self._file.end(b"\n]}\n]}\n" if self._nested and self._videos else b"\n]}\n")
+    def tail(self) -> bytes:
+        """Closes the lists."""
+        return b"\n]}\n]}\n" if self._nested and self._video else b"\n]}\n"

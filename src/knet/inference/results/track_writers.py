@@ -1,25 +1,24 @@
-"""Tracked videos on disk, in the forms that data sets and their tools read. Every file is whole or not there.
+"""Tracked videos on disk, in the formats that data sets and their tools read. Every file is whole or not there.
 
     format          files                                          content
     step            panoptic/<video>/<frame>.png                   KITTI-STEP: R category id, 255 void; object 256 G + B
     vipseg          vipseg/panomasks/<video>/<frame>.png           category id + 1; of things times 100 + object; 0 void
     cityscapes-vps  cityscapes_vps/<video>_<frame>_final_mask.png  category id; of things times 1000 + object; 255 void
-    tracks          tracks.jsonl                                   a line of JSON a frame: segments, things with masks
+    tracks          tracks.jsonl                                   a line of JSON for each frame, with masks of things
     mots            mots/<video>.txt                               KITTI MOTS: a line for each car (1) and person (2)
 
 The formats vipseg-json and cityscapes-vps-json make vipseg_json/ and cityscapes_vps_json/ with a pred.json and the PNGs
 of pan_pred/, which the official evaluators of VPQ read; see `VideoJson`.
 
-<frame> is the number in the file's name, of videos the position, with six digits. In step, tracks and mots an object
-has the number of its track; the numbers of vipseg and cityscapes-vps are few, so there objects are counted within their
-class and video. A thing without a track is a region of its class in which nobody told objects apart; mots lacks it.
+<frame> is the number in the file's name or, in a video, the position, with six digits. In step, tracks and mots an
+object has the number of its track. vipseg and cityscapes-vps have few numbers, so there objects are counted within
+their class and video. A thing without a track is a region of its class whose objects are not separated; mots omits it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +28,11 @@ from knet.data.readers.cityscapes_vps import write_vps_png
 from knet.data.readers.kitti_step import VOID, write_step_png
 from knet.data.readers.mots import MotsLine
 from knet.data.readers.vipseg import write_vipseg_png
-from knet.errors import ConfigError, DataError, OutputError
+from knet.errors import ConfigError, DataError
 from knet.files import safe_name
 from knet.inference.results.draw import map_ids
 from knet.inference.results.encoding import rle_text
-from knet.inference.results.files import GrowingFile, make_folder
-from knet.inference.results.formats import TRACK_FORMATS
+from knet.inference.results.files import GrowingFile, Writer
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.results.track_json import VideoJson
 from knet.inference.sources.streams import Frame
@@ -42,11 +40,12 @@ from knet.structures import Category
 
 _LARGEST_OBJECT = 65535
 _OTHER_NAMES = {"pedestrian": "person"}
+_NESTED = {"vipseg-json": True, "cityscapes-vps-json": False}
 _IDS = {"step": (0, 0, 254), "vipseg": (0, 0, 123), "cityscapes-vps": (0, 1, 64)}  # of stuff from, of things from, to
 
 
 def check_track_formats(formats: Sequence[str], categories: Sequence[Category]) -> None:
-    """Nothing, if the formats can hold the class table.
+    """Checks that the formats can hold the class table.
 
     Raises:
         ConfigError: one cannot.
@@ -66,17 +65,21 @@ def check_track_formats(formats: Sequence[str], categories: Sequence[Category]) 
 
 
 def mots_classes(categories: Sequence[Category]) -> dict[int, int]:
-    """The model's category ids that KITTI MOTS has as well, with MOTS' own. Classes are the same by their names."""
+    """The category ids of the classes that KITTI MOTS has as well, by name -> MOTS' own ids."""
     known = {category.name: category.id for category in load_categories("kitti_mots")}
     named = {c.id: c.name.casefold() for c in categories if c.thing}
     return {i: known[name] for i, old in named.items() if (name := _OTHER_NAMES.get(old, old)) in known}
 
 
-class TrackWriter:
-    """Writes tracked frames to a folder, in any of `TRACK_FORMATS`. A context manager.
+class TrackWriter(Writer):
+    """Writes tracked frames to a folder.
 
-    `tracks.jsonl`, `pred.json` and the texts of mots grow on disk as frames come and get their names when `close` is
-    called or the `with` block ends, with an error, too. Memory does not grow with the number of frames.
+    `tracks.jsonl`, `pred.json` and the texts of mots grow on disk as frames come and are finished by `close`, see
+    `Writer`; after an error they hold the frames that were done. Memory does not grow with the number of frames.
+
+    Args:
+        folder, categories: see `Writer`.
+        formats: any of `TRACK_FORMATS`.
 
     Raises:
         ConfigError: a format that cannot hold the class table.
@@ -85,20 +88,18 @@ class TrackWriter:
 
     def __init__(self, folder: str | Path, formats: Sequence[str], categories: Sequence[Category]):
         check_track_formats(formats, categories)
-        self.folder, self.formats, self.categories = make_folder(Path(folder)), tuple(formats), tuple(categories)
+        super().__init__(folder, categories)
+        self.formats = tuple(formats)
         self._mots_classes = mots_classes(categories) if "mots" in formats else {}
         self._videos: set[str] = set()
         self._video = ""
         self._counted: dict[int, dict[int, int]] = {}  # category id -> track -> its number in the video
-        self._tracks: GrowingFile | None = None
-        self._mots: GrowingFile | None = None
-        self._json = dict[str, VideoJson]()
 
     def write(self, segmentation: Segmentation, frame: Frame) -> None:
         """Writes one frame.
 
         Raises:
-            DataError: more objects than a format has numbers for.
+            DataError: there are more objects than a format has numbers for.
             OutputError: no permission, no space; the files written before stay.
         """
         if frame.first:
@@ -113,8 +114,8 @@ class TrackWriter:
         chosen = dict.fromkeys(makers[name] for name in self.formats if name in makers)
         for maker in chosen:
             maker(segmentation, frame.number)
-        for predictions in self._json.values():
-            predictions.write(segmentation, frame)
+        for name in filter(self.formats.__contains__, _NESTED):
+            self._predictions(name).write(segmentation, frame)
 
     def _begin(self, sequence: str) -> None:
         name, n = safe_name(sequence), 1
@@ -122,16 +123,17 @@ class TrackWriter:
             n += 1
         self._video, self._counted = candidate, {}
         self._videos.add(candidate.casefold())
-        mots, self._mots = self._mots, None
-        if mots is not None:
-            mots.end(b"")
         if "mots" in self.formats:
-            self._mots = GrowingFile(self.folder / "mots" / f"{candidate}.txt", b"")
-        for name, nested in (("vipseg-json", True), ("cityscapes-vps-json", False)):
-            if name in self.formats:
-                if name not in self._json:
-                    self._json[name] = VideoJson(self.folder / name.replace("-", "_"), nested=nested)
-                self._json[name].begin(candidate)
+            self._finish("mots")
+            self._mots()
+        for format_ in filter(self.formats.__contains__, _NESTED):
+            self._predictions(format_).begin(candidate)
+
+    def _mots(self) -> GrowingFile:
+        return self._file("mots", lambda: GrowingFile(self.folder / "mots" / f"{self._video}.txt"))
+
+    def _predictions(self, name: str) -> VideoJson:
+        return self._file(name, lambda: VideoJson(self.folder / name.replace("-", "_"), nested=_NESTED[name]))
 
     def _write_step(self, segmentation: Segmentation, number: int) -> None:
         ids = [s.id for s in segmentation.segments]
@@ -142,7 +144,11 @@ class TrackWriter:
         write_step_png(path, classes, map_ids(segmentation.id_map, ids, objects, 0))
 
     def _check_objects(self, segmentation: Segmentation, kind: str) -> None:
-        """Raises: DataError for a track's number that has more than 16 bits."""
+        """Checks that the numbers of tracks have 16 bits at most.
+
+        Raises:
+            DataError: one has more.
+        """
         largest = max((segment.track or 0 for segment in segmentation.segments), default=0)
         if largest > _LARGEST_OBJECT:
             raise DataError(
@@ -156,8 +162,8 @@ class TrackWriter:
         ids, numbers = [s.id for s in segmentation.segments], list[int]()
         for segment in segmentation.segments:
             counted = self._counted.setdefault(segment.category, {})
-            told_apart = segment.thing and segment.track
-            numbers.append(counted.setdefault(segment.track, len(counted) + 1) if told_apart else 0)  # type: ignore[arg-type]
+            tracked = segment.thing and segment.track
+            numbers.append(counted.setdefault(segment.track, len(counted) + 1) if tracked else 0)  # type: ignore[arg-type]
         of_label = np.array([labels[s.category] for s in segmentation.segments], np.int64)
         maps = map_ids(segmentation.id_map, ids, of_label, -1), map_ids(segmentation.id_map, ids, np.array(numbers), 0)
         if "vipseg" in self.formats:
@@ -173,8 +179,8 @@ class TrackWriter:
         for segment, entry in zip(segmentation.segments, row["segments"], strict=True):
             if segment.thing:
                 entry["segmentation"] = rle_text(segmentation.rle(segment))
-        self._tracks = self._tracks or GrowingFile(self.folder / "tracks.jsonl", b"")
-        self._tracks.append(json.dumps(row).encode() + b"\n")
+        tracks = self._file("tracks", lambda: GrowingFile(self.folder / "tracks.jsonl"))
+        tracks.append(json.dumps(row).encode() + b"\n")
 
     def _write_mots(self, segmentation: Segmentation, number: int) -> None:
         self._check_objects(segmentation, "MOTS text")
@@ -183,27 +189,4 @@ class TrackWriter:
             for segment in segmentation.segments
             if segment.track and segment.category in self._mots_classes
         ]
-        assert self._mots is not None  # a sequence has begun
-        self._mots.append("".join(f"{line}\n" for line in lines).encode())
-
-    def close(self) -> list[Path]:
-        """Puts the files under their names; the paths of the last. A second call does nothing."""
-        files = [file for file in (self._tracks, self._mots) if file is not None]
-        predictions, self._json = list(self._json.values()), {}
-        self._tracks = self._mots = None
-        with ExitStack() as stack:  # a failure of the one does not keep the other from being finished
-            for file in files:
-                stack.callback(file.end, b"")
-            for one in predictions:
-                stack.callback(one.end)
-        return [file.path for file in files] + [one.path for one in predictions]
-
-    def __enter__(self) -> TrackWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
-        with suppress(*([OutputError] if kind else [])):  # the error on its way says more
-            self.close()
-
-
-__all__ = ["TRACK_FORMATS", "TrackWriter", "check_track_formats", "mots_classes"]
+        self._mots().append("".join(f"{line}\n" for line in lines).encode())

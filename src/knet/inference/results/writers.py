@@ -1,6 +1,6 @@
 """Results on disk. Every file appears under its own name only when it is whole.
 
-All names begin with that of the image and say what they hold, so results may go into the folder of the images:
+File names begin with the image's and say what the file holds, so results may go into the folder of the images:
 
     format      file                    content
     overlay     <name>_overlay.jpg      the image with class colours, borders and names
@@ -10,22 +10,20 @@ All names begin with that of the image and say what they hold, so results may go
     json        <name>_segments.json    the segments as plain data
     video       <video>_overlay.mp4     the overlays as H.264 at the video's frame rate
 
-Void is 0 in instances and semantic; where the class table gives the number 0 to a class (KITTI-STEP, VIPSeg), void is
-the largest number that the pixels can hold: 255 or 65535.
+Void is 0 in instances and semantic. If a class has the id 0 (KITTI-STEP, VIPSeg), void is the largest number that the
+pixels can hold, 255 or 65535.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from knet.errors import OutputError
 from knet.files import safe_name
 from knet.inference.results.encoding import panoptic_categories, panoptic_entries
-from knet.inference.results.files import GrowingFile, make_folder
+from knet.inference.results.files import JsonRows, Writer
 from knet.inference.results.film import STILL_RATE, Film
 from knet.inference.results.formats import check_formats
 from knet.inference.results.segmentation import Segmentation, write_files
@@ -33,31 +31,39 @@ from knet.inference.sources.videos import VideoInfo
 from knet.structures import Category
 
 
-class PanopticFile(GrowingFile):
-    """panoptic.json in the making."""
+class PanopticFile(JsonRows):
+    """`panoptic.json` in COCO's panoptic format, in the making."""
 
     def __init__(self, path: Path, categories: Sequence[Category]):
         self._images = list[bytes]()
         rows = json.dumps(panoptic_categories(categories))
         super().__init__(path, f'{{"categories": {rows},\n"annotations": ['.encode())
 
-    def add(self, image: dict[str, Any], annotation: dict[str, Any]) -> None:
-        """One more image. After an OutputError the file is as it was before."""
-        self.append((b",\n" if self._images else b"\n") + json.dumps(annotation).encode())
+    def add_image(self, image: dict[str, Any], annotation: dict[str, Any]) -> None:
+        """Adds an image's rows of `images` and `annotations`.
+
+        Raises:
+            OutputError: the disk is full; the file is as it was before.
+        """
+        self.add([annotation])
         self._images.append(json.dumps(image).encode())
 
-    def finish(self) -> None:
-        """Puts the file under its own name, with all images that were added."""
-        self.end(b'\n],\n"images": [\n' + b",\n".join(self._images) + b"\n]}\n")
+    def tail(self) -> bytes:
+        """Closes `annotations`, and adds `images`."""
+        return b'\n],\n"images": [\n' + b",\n".join(self._images) + b"\n]}\n"
 
 
-class ResultWriter:
-    """Writes the results of many images to a folder, in any of `FORMATS`. A context manager.
+class ResultWriter(Writer):
+    """Writes the results of many images to a folder.
 
     Images of the same name (a/x.jpg, b/x.png, b/X.png) get a number, in the order in which they come: x, x_2, X_3.
     Files that an earlier run left under these names are replaced. `panoptic.json` and videos are finished by `close`,
-    or at the end of the `with` block; if that ends with an error, `panoptic.json` lists the images that were done,
-    and the unfinished video is removed. Memory does not grow with the number of images.
+    see `Writer`; after an error `panoptic.json` lists the images that were done, and the unfinished video is removed.
+    Memory does not grow with the number of images.
+
+    Args:
+        folder, categories: see `Writer`.
+        formats: any of `FORMATS`.
 
     Raises:
         ConfigError: an unknown format, or one that cannot hold the class table.
@@ -65,22 +71,26 @@ class ResultWriter:
     """
 
     def __init__(self, folder: str | Path, formats: Sequence[str], categories: Sequence[Category]):
-        self.categories, self.formats = tuple(categories), check_formats(formats, categories)
-        self.folder = make_folder(Path(folder))
+        self.formats = check_formats(formats, categories)
+        super().__init__(folder, categories)
         self._last_number: dict[tuple[str, str], int] = {}
-        self._panoptic: PanopticFile | None = None
-        self._film: Film | None = None
-        self._filmed: Path | None = None
+        self._filmed: Path | None = None  # the video that the open film is of
         self._image_ids: set[int] = set()
 
     def write(
         self, segmentation: Segmentation, image: Any, *, path: Path | None = None, video: VideoInfo | None = None
     ) -> list[Path]:
-        """Writes one result; the files that are finished by now, without `panoptic.json` and videos.
+        """Writes one result.
 
-        image: what the result was made from, anything that `load_image` takes. path: its file, whose name
-        `panoptic.json` gives. video: the video it is a frame of; each video becomes one film, and images without a
-        video become one together (`images_overlay.mp4`, 10 a second, fitted into the size of the first).
+        Args:
+            segmentation: the result.
+            image: what it was made from, anything that `load_image` takes.
+            path: the image's file, whose name `panoptic.json` gives.
+            video: the video that the image is a frame of. Each video becomes one film; images without a video become
+                one together (`images_overlay.mp4`, 10 frames a second, each fitted into the size of the first).
+
+        Returns:
+            The files that are finished by now: not `panoptic.json`, and no videos.
 
         Raises:
             DataError: the image does not fit the result.
@@ -91,33 +101,33 @@ class ResultWriter:
         picture = segmentation.overlay(image) if drawn else None
         written = write_files(segmentation, self.folder, name, self.formats, picture)
         if "panoptic" in self.formats:
-            self._panoptic = self._panoptic or PanopticFile(self.folder / "panoptic.json", self.categories)
+            panoptic = self._file("panoptic", lambda: PanopticFile(self.folder / "panoptic.json", self.categories))
             image_file, png_file = path.name if path else name, f"{name}_panoptic.png"
-            self._panoptic.add(*panoptic_entries(segmentation, self._image_id(name), image_file, png_file))
+            panoptic.add_image(*panoptic_entries(segmentation, self._image_id(name), image_file, png_file))
         if "video" in self.formats and picture is not None:
             self._film_of(video).add(picture)
         return written
 
     def _film_of(self, video: VideoInfo | None) -> Film:
         source = video.path if video else None
-        if self._film is None or source != self._filmed:
-            film, self._film = self._film, None
-            if film is not None:
-                film.finish()
-            name = self._unique("video", safe_name(video.name if video else "images"))
-            self._film = Film(self.folder / f"{name}_overlay.mp4", video.rate if video else STILL_RATE)
-            self._filmed = source
-        return self._film
+        if source != self._filmed:
+            self._finish("film")
+        self._filmed = source
+        return self._file("film", lambda: self._new_film(video))
+
+    def _new_film(self, video: VideoInfo | None) -> Film:
+        name = self._unique("video", safe_name(video.name if video else "images"))
+        return Film(self.folder / f"{name}_overlay.mp4", video.rate if video else STILL_RATE)
 
     def _image_id(self, name: str) -> int | str:
-        """What `panoptic.json` calls the image. COCO names files by a number and finds the truth by that."""
+        """The image's id in `panoptic.json`. COCO's files are named by a number, by which it finds the truth."""
         if not (name.isascii() and name.isdecimal()) or int(name) in self._image_ids:
             return name
         self._image_ids.add(int(name))
         return int(name)
 
     def _unique(self, kind: str, name: str) -> str:
-        """The name, or the first of name_2, name_3, ... that is free; capitals do not count as a difference."""
+        """The name, or the first of name_2, name_3, ... that is free; case does not count as a difference."""
         number = self._last_number.get((kind, name.casefold()), 0) + 1
         candidate = name if number == 1 else f"{name}_{number}"
         while number > 1 and (kind, candidate.casefold()) in self._last_number:
@@ -126,22 +136,3 @@ class ResultWriter:
         self._last_number[kind, name.casefold()] = number
         self._last_number.setdefault((kind, candidate.casefold()), 1)
         return candidate
-
-    def close(self) -> list[Path]:
-        """Finishes `panoptic.json` and the video; their paths. A second call does nothing."""
-        parts = [part for part in (self._panoptic, self._film) if part is not None]
-        self._panoptic = self._film = None
-        with ExitStack() as stack:  # a failure of the one does not keep the other from being finished
-            for part in parts:
-                stack.callback(part.finish)
-        return [part.path for part in parts]
-
-    def __enter__(self) -> ResultWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
-        if kind is not None and self._film is not None:
-            self._film.abort()
-            self._film = None
-        with suppress(*([OutputError] if kind else [])):  # the error on its way says more
-            self.close()

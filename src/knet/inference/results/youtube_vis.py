@@ -1,19 +1,17 @@
-"""The file that YouTube-VIS's server takes: the objects of whole clips."""
+"""The objects of whole clips in the format that YouTube-VIS's server takes."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from knet.data.readers.youtube_vis import YoutubeVis
-from knet.errors import ConfigError, DataError, OutputError
+from knet.errors import ConfigError, DataError
 from knet.inference.results.encoding import rle_text
-from knet.inference.results.files import make_folder, write_bytes
-from knet.inference.results.submissions import OF_CLIPS, ResultRows
+from knet.inference.results.files import JsonRows, Writer
+from knet.inference.results.submissions import OF_CLIPS
 from knet.inference.sources.streams import Frame
 from knet.merge.clip import ClipObject
 from knet.structures import Category
@@ -24,8 +22,8 @@ def youtube_vis_results(
 ) -> list[dict[str, Any]]:
     """The objects of a video as rows of YouTube-VIS's results list, ready for JSON.
 
-    Rows are {video_id, score, category_id, segmentations: RLE or None for each frame}. `categories` is the class table
-    of the model. Objects without a pixel in any frame are left out.
+    Rows are {video_id, score, category_id, segmentations: RLE or None for each frame}. Objects without a pixel in any
+    frame are left out.
     """
     return [
         {
@@ -39,42 +37,33 @@ def youtube_vis_results(
     ]
 
 
-def write_youtube_vis(path: str | Path, rows: Iterable[dict[str, Any]]) -> Path:
-    """Writes the rows of all videos as one JSON file, whole or not at all; its path.
+class YoutubeVisWriter(Writer):
+    """Writes `youtube-vis/results.json` below a folder, video by video.
 
-    YouTube-VIS's server takes it as `results.json` in a zip.
-
-    Raises:
-        OutputError: the folder cannot be made or written, or the disk is full.
-    """
-    return write_bytes(Path(path), json.dumps(list(rows)).encode())
-
-
-class YoutubeVisWriter:
-    """Writes `youtube-vis/results.json` below a folder, video by video. A context manager, see `SubmissionWriter`.
-
-    YouTube-VIS's server takes it in a zip. Memory does not grow with the videos.
+    YouTube-VIS's server takes it in a zip. `close` finishes it, see `Writer`; after an error it holds the videos that
+    were done. Memory does not grow with the videos.
 
     Args:
-        images: of all videos that will come, in their folders `<split>/JPEGImages/<video>`, beside which the data set's
-            `<split>.json` says the videos' ids.
+        folder, categories: see `Writer`.
+        images: those of all videos to come, in folders `<split>/JPEGImages/<video>`; `<split>.json`, beside the folder
+            `<split>`, has the ids of the videos.
 
     Raises:
         ConfigError: the class table is not that of the JSON.
-        DataError: no such JSON, a video that it does not list, or not all images of one.
+        DataError: there is no such JSON, or it does not list a video, or images of one are missing.
         OutputError: the folder cannot be made or written.
     """
 
     def __init__(self, folder: str | Path, categories: Sequence[Category], images: Iterable[Path]):
-        self.categories = tuple(categories)
         self._videos = _read_videos(images, categories)
-        self._rows: ResultRows | None = ResultRows(make_folder(Path(folder) / OF_CLIPS) / "results.json")
+        super().__init__(Path(folder) / OF_CLIPS, categories)
+        self._results()  # is there even if no video comes
 
     def write(self, frames: Sequence[Frame], objects: Sequence[ClipObject]) -> None:
         """Adds the objects of a video.
 
         Raises:
-            DataError: frames of it could not be read, so its masks would not fit.
+            DataError: frames of it could not be read, so its masks would not match the others.
             OutputError: no permission, no space.
         """
         folder = _video_of(frames[0].item.path or Path())
@@ -84,21 +73,10 @@ class YoutubeVisWriter:
                 f"The video '{folder.name}' has {len(frames)} frames that can be read of {count}; the submission lacks "
                 "it, since the server takes whole videos only."
             )
-        assert self._rows is not None  # not closed yet
-        self._rows.add(youtube_vis_results(id_, objects, self.categories))
+        self._results().add(youtube_vis_results(id_, objects, self.categories))
 
-    def close(self) -> None:
-        """Finishes the file. A second call does nothing."""
-        rows, self._rows = self._rows, None
-        if rows is not None:
-            rows.finish()
-
-    def __enter__(self) -> YoutubeVisWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
-        with suppress(*([OutputError] if kind else [])):  # the error on its way says more
-            self.close()
+    def _results(self) -> JsonRows:
+        return self._file("results", lambda: JsonRows(self.folder / "results.json"))
 
 
 def _video_of(image: Path) -> Path:
@@ -106,7 +84,7 @@ def _video_of(image: Path) -> Path:
 
 
 def _read_videos(images: Iterable[Path], categories: Sequence[Category]) -> dict[Path, tuple[int, int]]:
-    """The folder of each video -> its id and number of frames, by the JSON of its split."""
+    """The folder of each video -> its id and its number of frames, from the JSON of its split."""
     videos: dict[Path, tuple[int, int]] = {}
     splits: dict[Path, dict[str, tuple[int, int]]] = {}
     for folder, count in Counter(map(_video_of, images)).items():

@@ -13,7 +13,7 @@ from typing import Any
 
 from knet.errors import DataError
 from knet.inference.sources.images import IMAGE_SUFFIXES, load_image, no_such_path, why_not
-from knet.inference.sources.videos import VIDEO_SUFFIXES, Item, read_video
+from knet.inference.sources.videos import VIDEO_SUFFIXES, Item, probe_video, read_video
 
 KNOWN = f"images: {' '.join(IMAGE_SUFFIXES)}; videos: {' '.join(VIDEO_SUFFIXES)}"
 
@@ -46,6 +46,18 @@ def expand_sources(sources: Iterable[str | Path]) -> list[SourceFile]:
         for path in _expand(Path(source).expanduser()):
             found.setdefault(path.absolute(), SourceFile(path, path.suffix.lower() in VIDEO_SUFFIXES))
     return list(found.values())
+
+
+def count_images(files: Iterable[SourceFile]) -> int:
+    """How many images the files hold, as far as they tell; a video that does not counts as one."""
+    total = 0
+    for file in files:
+        frames = None
+        if file.video:
+            with suppress(DataError):  # reported when its turn comes
+                frames = probe_video(file.path).frames
+        total += frames or 1
+    return total
 
 
 def _expand(path: Path) -> list[Path]:

@@ -1,0 +1,101 @@
+"""Everything that `knet predict` writes, behind one writer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+from knet.inference.results.film import still_video
+from knet.inference.results.formats import TRACK_FORMATS, check_formats
+from knet.inference.results.segmentation import Segmentation
+from knet.inference.results.submissions import SubmissionWriter
+from knet.inference.results.track_writers import TrackWriter
+from knet.inference.results.writers import ResultWriter
+from knet.inference.results.youtube_vis import YoutubeVisWriter
+from knet.inference.sources.streams import Frame
+from knet.merge.clip import ClipObject
+from knet.structures import Category
+
+
+class PredictionWriter:
+    """Writes the frames of `open_stream` and their results in every format asked for. A context manager.
+
+    Args:
+        folder: gets the files, and is made if needed.
+        formats: any of `FORMATS` and, with `track`, of `TRACK_FORMATS`.
+        categories: the class table of the model.
+        track: whether objects are followed from frame to frame. The images of a folder then are a video; otherwise each
+            may show another place, and all of them go into one video.
+        submission: a submission to write as well: one of `KINDS`, or "youtube-vis".
+        clips: for "youtube-vis" the images of all videos, see `YoutubeVisWriter`; None if the model is not for clips.
+
+    Raises:
+        ConfigError: an unknown format or submission, or one that cannot hold the class table.
+        DataError: `clips` are not those of a data set in YouTube-VIS's form.
+        OutputError: the folder cannot be made or written.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        formats: Sequence[str],
+        categories: Sequence[Category],
+        *,
+        track: bool = False,
+        submission: str | None = None,
+        clips: Iterable[Path] | None = None,
+    ):
+        self._track, self._writers = track, ExitStack()
+        of_tracks = [name for name in dict.fromkeys(formats) if track and name in TRACK_FORMATS]
+        others = check_formats([name for name in formats if name not in of_tracks], categories)
+        self._results = self._writers.enter_context(ResultWriter(folder, others, categories))
+        self._tracks: TrackWriter | None = None
+        self._images: SubmissionWriter | None = None
+        self._clips: YoutubeVisWriter | None = None
+        if of_tracks:
+            self._tracks = self._writers.enter_context(TrackWriter(folder, of_tracks, categories))
+        if submission and clips is not None:
+            self._clips = self._writers.enter_context(YoutubeVisWriter(folder, categories, clips))
+        elif submission:
+            self._images = self._writers.enter_context(SubmissionWriter(folder, submission, categories))
+
+    def write(self, segmentation: Segmentation, frame: Frame) -> None:
+        """Writes the result of a frame.
+
+        Raises:
+            DataError: it does not fit a format or the submission.
+            OutputError: no permission, no space; the files written before stay.
+        """
+        item = frame.item
+        video = still_video(frame.sequence, item.image) if self._track and item.video is None else item.video
+        self._results.write(segmentation, item.image, path=item.path, video=video)
+        if self._tracks is not None:
+            self._tracks.write(segmentation, frame)
+        if self._images is not None:
+            self._images.write(segmentation)
+
+    def write_clip(self, frames: Sequence[Frame], objects: Sequence[ClipObject]) -> None:
+        """Adds the objects of a whole video to the submission, if there is one of videos.
+
+        Raises:
+            DataError: frames of the video could not be read.
+            OutputError: no permission, no space.
+        """
+        if self._clips is not None:
+            self._clips.write(frames, objects)
+
+    def close(self) -> None:
+        """Finishes all files, see `Writer`. A second call does nothing.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+        self._writers.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._writers.__exit__(*error)

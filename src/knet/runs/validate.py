@@ -1,0 +1,94 @@
+"""Validation within a run: figures, pictures, and which weights are the best so far."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from knet.config import RunConfig, dump_config
+from knet.data.readers.reader import Reader
+from knet.distributed import rank
+from knet.inference.results.samples import draw_truth, side_by_side
+from knet.inference.segmenter import Segmenter
+from knet.runs.evaluate import evaluate
+from knet.runs.state import Progress
+from knet.weights.card import Card
+from knet.weights.load import save_weights
+
+_PICTURES = 4  # images that every validation draws
+
+
+def validation_is_due(config: RunConfig, progress: Progress) -> bool:
+    """Whether to validate before the next iteration."""
+    done = progress.iteration
+    return done > progress.validated and (done % config.validate_every == 0 or done == config.iterations)
+
+
+def validate(
+    segmenter: Segmenter,
+    weights: dict[str, torch.Tensor],
+    card: Card,
+    dataset: Reader,
+    progress: Progress,
+    config: RunConfig,
+) -> dict[str, float]:
+    """Evaluates weights on the validation set and saves them, also as the best unless earlier ones were better.
+
+    Args:
+        segmenter: its network gets the weights.
+        weights, card: what is saved, as `last.safetensors` and `best.safetensors` in the run folder.
+        dataset: the validation set.
+        progress, config: of the run.
+
+    Returns:
+        As `figures_of`.
+    """
+    assert segmenter.net is not None
+    segmenter.net.load_state_dict(weights)
+    figures = figures_of(evaluate(segmenter, dataset))
+    training = {"iteration": progress.iteration, "val": figures, "config": dump_config(config)}
+    card = card.model_copy(update={"more": {**card.more, "training": training}})
+    if rank() == 0:
+        save_weights(config.output / "last.safetensors", weights, card)
+        if main_figure(figures) >= progress.best:
+            save_weights(config.output / "best.safetensors", weights, card)
+    return figures
+
+
+def figures_of(result: dict[str, Any]) -> dict[str, float]:
+    """The figures of `evaluate`'s result that a run logs; the first is the one by which weights are chosen.
+
+    Returns:
+        pq, sq, rq, pq_things, pq_stuff and miou, with stq, aq and vpq before them for frames of clips; for objects ap,
+        ap50 and ap75. Fractions, 0 where nothing was counted.
+    """
+    figures: dict[str, float | None] = {}
+    if "stq" in result:
+        figures |= {key: result["stq"]["all"][key] for key in ("stq", "aq")} | {"vpq": result["vpq"]["all"]["vpq"]}
+    if "panoptic" in result:
+        figures |= {key: result["panoptic"]["all"][key] for key in ("pq", "sq", "rq")}
+        figures |= {f"pq_{kind}": result["panoptic"][kind]["pq"] for kind in ("things", "stuff")}
+    if "semantic" in result:
+        figures["miou"] = result["semantic"]["miou"]
+    if "instance" in result:
+        figures |= {key: result["instance"]["all"][key] for key in ("ap", "ap50", "ap75")}
+    return {key: value or 0.0 for key, value in figures.items()}
+
+
+def main_figure(figures: dict[str, float]) -> float:
+    """The figure by which weights are chosen: STQ, PQ, mask AP or mIoU."""
+    return next(iter(figures.values()))
+
+
+def pictures(segmenter: Segmenter, dataset: Reader) -> dict[str, np.ndarray]:
+    """A few validation images by name, the truth on the left and the result on the right. (H,W,3) uint8 RGB each"""
+    drawn: dict[str, np.ndarray] = {}
+    if segmenter.task == "clip":  # such models cannot say anything about a single image
+        return drawn
+    for number in range(min(_PICTURES, len(dataset))):
+        sample = dataset.read(number * len(dataset) // min(_PICTURES, len(dataset)))
+        truth = draw_truth(sample, dataset.categories)
+        drawn[f"val_{number}"] = side_by_side([truth, segmenter(sample.image).overlay(sample.image)])
+    return drawn
