@@ -15,7 +15,7 @@ from knet.models.zoo import create, entry
 
 def test_the_bundled_model_gives_regions() -> None:
     segmenter = knet.load("rtknet-slim-camvid", device="cpu", precision="fp32")
-    assert segmenter.regions == entry("rtknet-slim-camvid").regions == 100
+    assert segmenter.rules.regions == entry("rtknet-slim-camvid").regions == 100
     image = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
     result = segmenter.segment(image, score=0.0, overlap=0.01)
     for segment in result.segments:
@@ -28,7 +28,7 @@ def test_the_same_network_with_other_classes_does_not() -> None:
     own = [replace(category, name="own") for category in knet.load("rtknet-slim-camvid", device="cpu").categories]
     card = describe("rtknet-slim-camvid", {}, own, row.preprocessing, 0.3, 0.6)
     assert card.categories == tuple(own)
-    assert segmenter_for(create("rtknet-slim-camvid"), card).regions == 0
+    assert segmenter_for(create("rtknet-slim-camvid"), card).rules.regions == 0
 
 
 def test_a_mask_in_two_places_becomes_two_objects() -> None:
@@ -37,5 +37,5 @@ def test_a_mask_in_two_places_becomes_two_objects() -> None:
     frame[2:4, 90:92] = frame[4, 4]
     segmenter = segmenter_of(Painted(turns=False))
     assert [s.area for s in segmenter(frame).segments if s.thing] == [292]
-    segmenter.regions = 20
+    segmenter.rules = replace(segmenter.rules, regions=20)
     assert sorted(s.area for s in segmenter(frame).segments if s.thing) == [144, 144]

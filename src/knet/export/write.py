@@ -179,8 +179,8 @@ def _card(
 def _merging(segmenter: Segmenter, graph: GraphCard) -> Merging:
     """The settings of the merge inside the graph, with the model's own thresholds."""
     cut = None if graph.size is None else (graph.divisor, graph.divisor // graph.stride)
-    s = segmenter
-    return Merging(s.score, s.overlap, graph.stuff, s.thing_candidates, cut, s.stretches_padding)
+    s, rules = segmenter, segmenter.rules
+    return Merging(s.score, s.overlap, graph.stuff, rules.thing_candidates, cut, rules.stretches_padding)
 
 
 def _batches(

@@ -78,7 +78,8 @@ def open_model(
 
 def default_size(segmenter: Segmenter) -> tuple[int, int]:
     """The size to measure a model at: the only one that an exported file takes, or the published one."""
-    return segmenter.engine.fixed_size or usual_size(segmenter.name)
+    graph = segmenter.card.graph
+    return graph.size if graph and graph.size else usual_size(segmenter.name)
 
 
 def photo(size: tuple[int, int]) -> np.ndarray:

@@ -55,8 +55,7 @@ class Segmenter:
         categories: its class table; a category's position is the network's label.
         task: what results are: "panoptic" (every pixel in one segment), "instance" (objects, which may overlap) or
             "semantic" (one segment a class); "clip" models are for `inference.clip.segment_clip`.
-        merge, thing_candidates, regions: how the masks of a panoptic model share the pixels, see `knet.load` and
-            `models.zoo.ZooEntry`.
+        merge, rules: how the masks of a panoptic model share the pixels, see `knet.load` and `PanopticRules`.
         tracker: the tracker of a model with embeddings, see there; other models are tracked by overlap.
         preprocessing, settings: the published ones unless `load` was told otherwise.
         mark: called after each step of an image with its name, "prepare", "network", "merge" or "result"; does nothing
@@ -69,9 +68,8 @@ class Segmenter:
         self.engine, self.card, self.settings = engine, card, settings
         self.name, self.categories, self.preprocessing = card.model, card.categories, card.preprocessing
         self.task, self.merge, self.tracker = card.task, card.merge, row.tracker
-        self.thing_candidates = row.thing_candidates
-        self.regions = row.regions if as_published else 0
-        self.stretches_padding = row.stretches_padding and as_published
+        regions, stretches_padding = (row.regions, row.stretches_padding) if as_published else (0, False)
+        self.rules = PanopticRules(card.merge, row.thing_candidates, regions, stretches_padding)
         self.mark: Callable[[str], object] = lambda step: None
         self._things = torch.tensor([category.thing for category in self.categories])
 
@@ -270,8 +268,7 @@ class Segmenter:
         """The segments of a model that tells objects apart."""
         if self.task == "instance":
             return instance_segments(prediction, settings.score)
-        rules = PanopticRules(self.merge, self.thing_candidates, self.regions, self.stretches_padding)
-        return panoptic_segments(self.engine, prediction, self._things, rules, settings)
+        return panoptic_segments(self.engine, prediction, self._things, self.rules, settings)
 
     def _result(self, segments: Segments, name: str) -> Segmentation:
         self.mark("merge")

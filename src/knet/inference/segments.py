@@ -69,10 +69,10 @@ def mask_extent(rle: Rle) -> tuple[int, tuple[int, int, int, int]]:
 class PanopticRules:
     """How the masks of a panoptic model become segments. Fields are those of `models.zoo.ZooEntry`."""
 
-    merge: Merge = "optimised"
-    thing_candidates: int | None = None
-    regions: int = 0
-    stretches_padding: bool = False
+    merge: Merge
+    thing_candidates: int | None
+    regions: int
+    stretches_padding: bool
 
 
 def panoptic_segments(

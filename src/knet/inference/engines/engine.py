@@ -24,7 +24,6 @@ class Engine(Protocol):
         precision: what it computes in: "fp32", "bf16", "fp16" or "int8".
         stuff: labels with kernels of their own, see `RTKNet` and `KNet`; may be empty.
         embeds: whether the network is made for tracking: linked to the frame before, and with embeddings.
-        fixed_size: the only height and width of padded images in files made for one size; else None.
     """
 
     name: str
@@ -32,7 +31,6 @@ class Engine(Protocol):
     precision: str
     stuff: Sequence[int]
     embeds: bool
-    fixed_size: tuple[int, int] | None
 
     @property
     def net(self) -> Network | None:

@@ -64,7 +64,7 @@ class GraphEngine(ABC):
         self.path, self.card, self.graph, self.precision = path, card, graph, precision
         self.device = torch.device(device)
         self.stuff: Sequence[int] = graph.stuff
-        self.embeds, self.merges, self.fixed_size = graph.embeds, graph.merge_inside, graph.size
+        self.embeds, self.merges = graph.embeds, graph.merge_inside
 
     @abstractmethod
     def run(self, inputs: dict[str, Tensor]) -> Mapping[str, Tensor]:

@@ -40,7 +40,6 @@ class TorchEngine:
     """
 
     name = "torch"
-    fixed_size: tuple[int, int] | None = None
 
     def __init__(
         self,
