@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from knet.config import dump_config, load_config, validate_config
+from knet.config import dump_config, is_config, load_config, read_config, validate_config
 from knet.errors import ConfigError
 from knet.models.zoo import ZOO
 
@@ -72,6 +72,27 @@ def test_wrong_files_get_one_sentence(tmp_path: Path, text: str, sentence: str) 
         load_config(write(tmp_path, text))
     with pytest.raises(ConfigError, match="Cannot read the config"):
         load_config(tmp_path / "nowhere.yaml")
+
+
+def test_python_replaces_options_by_keywords(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    options = ["data.val.json=k.json", "optimizer.learning_rate=1e-3", "batch=2", "arguments.kernels=7"]
+    dotted = {"optimizer.learning_rate": 1e-3, "arguments.kernels": 7}
+    config = read_config(path, data__val__json=Path("k.json"), batch=2, **dotted)
+    assert config == load_config(path, options)
+    assert read_config(config) is config and read_config(config, batch=3).batch == 3
+    assert read_config(config, batch=3).arguments == {"kernels": 7}
+    with pytest.raises(ConfigError, match=r"Unknown option 'optimizer\.rate' in the config; "):
+        read_config(config, optimizer__rate=1)
+    with pytest.raises(ConfigError, match="The option 'model__x=1' cannot be set: 'model' is a value"):
+        read_config(config, model__x=1)
+    with pytest.raises(ConfigError, match="did you mean 'rtknet-cityscapes'"):
+        read_config("rtknet-cityscape")
+
+
+def test_configs_and_models_are_told_apart(tmp_path: Path) -> None:
+    assert is_config("rtknet-cityscapes") and is_config(tmp_path / "run.yaml") and is_config(load_config("custom"))
+    assert not is_config("rtknet-slim-camvid.xml") and not is_config(tmp_path / "best.safetensors")
 
 
 def test_configs_cannot_be_changed(tmp_path: Path) -> None:

@@ -111,6 +111,35 @@ def test_the_face_gives_what_it_lists() -> None:
         _ = knet.nothing  # type: ignore[attr-defined]
 
 
+NAME = re.compile(r"\bknet(?:\.[A-Za-z_]\w*)+")
+
+
+def named() -> set[str]:
+    """Every `knet.x.y` that a reader meets: in documents, examples, docstrings, comments and messages."""
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    texts = [path.read_text() for path in [*documents, *(ROOT / "examples").glob("*.py")]]
+    for path in SOURCE.rglob("*.py"):
+        texts.append(re.sub(r"^\s*(from|import) .*", "", path.read_text(), flags=re.MULTILINE))
+    return {name for text in texts for name in NAME.findall(text)}
+
+
+def lacking(names: set[str]) -> str:
+    """Those of the names that nothing but `import knet`, in a new interpreter, does not give."""
+    code = (
+        "import functools, sys, knet\n"
+        "for name in sys.argv[1:]:\n"
+        "    try: functools.reduce(getattr, name.split('.')[1:], knet)\n"
+        "    except AttributeError: print(name)"
+    )
+    command = [sys.executable, "-c", code, *sorted(names)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_every_name_that_readers_meet_is_there_after_importing_knet() -> None:
+    assert {"knet.evaluation.panoptic_quality", "knet.inference.bench.measure", "knet.train"} <= named()
+    assert lacking(named() | {"knet.inference.clip.segment_everything"}) == "knet.inference.clip.segment_everything\n"
+
+
 def test_every_public_thing_has_a_docstring() -> None:
     bare = []
     for module, path in modules().items():

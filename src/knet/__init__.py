@@ -4,38 +4,96 @@
     segmenter = knet.load("rtknet-slim-camvid")
     segmentation = segmenter("street.jpg")
 
-Everything heavy is imported on first use, so that `import knet` and `knet --help` are quick.
+Everything heavy is imported on first use, so that `import knet` and `knet --help` are quick. Rooms and files need no
+import of their own: `knet.evaluation.panoptic_quality` works after `import knet`.
 """
 
+import sys
 from importlib import import_module
+from importlib.util import find_spec
+from pkgutil import iter_modules
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from knet import evaluation
+    from knet.config import read_config
+    from knet.errors import KNetError
+    from knet.export.write import export
     from knet.inference.load import convert, load
     from knet.inference.results.segmentation import Segmentation
     from knet.inference.segmenter import Segmenter
     from knet.models.zoo import create, models
+    from knet.runs.evaluate import evaluate
+    from knet.runs.train import train
+    from knet.structures import Category
+
+    def __getattr__(name: str) -> Any: ...  # the other rooms
+
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "Category",
+    "KNetError",
+    "Segmentation",
+    "Segmenter",
+    "__version__",
+    "convert",
+    "create",
+    "evaluate",
+    "evaluation",
+    "export",
+    "load",
+    "models",
+    "read_config",
+    "train",
+]
+
 _HOMES = {
-    "load": "knet.inference.load",
+    "Category": "knet.structures",
+    "KNetError": "knet.errors",
+    "Segmentation": "knet.inference.results.segmentation",
+    "Segmenter": "knet.inference.segmenter",
     "convert": "knet.inference.load",
     "create": "knet.models.zoo",
-    "Segmenter": "knet.inference.segmenter",
-    "Segmentation": "knet.inference.results.segmentation",
+    "evaluate": "knet.runs.evaluate",
+    "export": "knet.export.write",
+    "load": "knet.inference.load",
+    "models": "knet.models.zoo",
+    "read_config": "knet.config",
+    "train": "knet.runs.train",
 }
 
-__all__ = ["Segmentation", "Segmenter", "__version__", "convert", "create", "load", "models"]
+
+class Room(ModuleType):
+    """A package of this one, or this one itself: it imports what is asked of it, and may be a function as well.
+
+    Python puts a package into its parent under its name once anybody imports it, over whatever else is there. So
+    `knet.models` and `knet.export` are always the packages, and these answer when they are called.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and find_spec(f"{self.__name__}.{name}"):
+            return import_module(f"{self.__name__}.{name}")
+        if self.__name__ == "knet" and name in _HOMES:
+            return getattr(import_module(_HOMES[name]), name)
+        raise AttributeError(f"module '{self.__name__}' has no attribute '{name}'")
+
+    def __setattr__(self, name: str, value: Any) -> None:  # which is how Python puts a package into its parent
+        if isinstance(value, ModuleType) and value.__name__ == f"{self.__name__}.{name}" and hasattr(value, "__path__"):
+            value.__class__ = Room
+        super().__setattr__(name, value)
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        function = self.__name__.removeprefix("knet.")
+        if function not in _HOMES:
+            raise TypeError(f"the module '{self.__name__}' cannot be called")
+        return getattr(import_module(_HOMES[function]), function)(*arguments, **options)
+
+    def __dir__(self) -> list[str]:
+        inside = {file.name for file in iter_modules(self.__path__)}
+        return sorted({*super().__dir__(), *inside, *(__all__ if self.__name__ == "knet" else ())})
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    if name == "models":  # a room of the package that can be called: it lists the models
-        return import_module("knet.models")
-    raise AttributeError(f"module 'knet' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, "models"})
+sys.modules[__name__].__class__ = Room

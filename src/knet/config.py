@@ -6,6 +6,7 @@ This file is the reference of all options. A config is complete in itself: it in
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -155,39 +156,52 @@ def config_names() -> list[str]:
     return sorted(path.stem for path in _PUBLISHED.glob("*.yaml"))
 
 
-def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
-    """Reads a YAML config and applies overrides.
+def read_config(config: str | Path | RunConfig, /, **overrides: Any) -> RunConfig:
+    """The options of a run, with some replaced: `read_config("rtknet-cityscapes", data__root="/data", batch=8)`.
 
     Args:
-        path: a file, or the name of a config that comes with the package, such as "rtknet-cityscapes".
-        overrides: `key=value` options such as `optimizer.learning_rate=1e-4`.
+        config: the name of a config that comes with the package, such as "rtknet-cityscapes"; a YAML file; or a config.
+        overrides: options by name. Two underscores stand for the dot in the name of an option, which also works itself:
+            `optimizer__learning_rate=1e-4` or `**{"optimizer.learning_rate": 1e-4}`.
 
     Raises:
         ConfigError: there is no such file, it is not valid YAML, a key is unknown, or a value has the wrong type.
     """
-    path = _find(path)
-    try:
-        table = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(
-            f"Cannot read the config '{path}': {error.strerror}; give the path of a YAML file."
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The config '{path}' is not valid YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(table, dict):
-        raise ConfigError(f"The config '{path}' is not a table of options; see configs/ for examples.")
-    for override in overrides or []:
-        _apply(table, override)
-    return validate_config(table, str(path))
+    if isinstance(config, RunConfig) and not overrides:
+        return config
+    table, origin = _table_of(config)
+    for key, value in overrides.items():
+        _set(table, key.replace("__", "."), value, f"{key}={value}")
+    return validate_config(table, origin)
 
 
-def data_config(overrides: list[str]) -> Data:
-    """The `data` part alone, from options such as `data.val.images=DIR`.
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """`read_config` with overrides as on the command line, such as `optimizer.learning_rate=1e-4`.
 
     Raises:
-        ConfigError: as `load_config`.
+        ConfigError: as `read_config`.
     """
-    return validate_config({"model": "none", "data": {}, **read_overrides(overrides)}, "the options").data
+    table, origin = _table_of(path)
+    for override in overrides:
+        _apply(table, override)
+    return validate_config(table, origin)
+
+
+def is_config(target: RunConfig | str | Path) -> bool:
+    """Whether this is a config, or the name or the path of one, and not a model."""
+    return isinstance(target, RunConfig) or Path(target).suffix in (".yaml", ".yml") or str(target) in config_names()
+
+
+def data_config(**overrides: Any) -> Data:
+    """The `data` part alone, from options such as `data__val__images=DIR`.
+
+    Raises:
+        ConfigError: as `read_config`.
+    """
+    table: dict[str, Any] = {"model": "none", "data": {}}
+    for key, value in overrides.items():
+        _set(table, key.replace("__", "."), value, f"{key}={value}")
+    return validate_config(table, "the options").data
 
 
 def read_overrides(overrides: list[str]) -> dict[str, Any]:
@@ -219,6 +233,24 @@ def dump_config(config: RunConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", by_alias=True)
 
 
+def _table_of(config: str | Path | RunConfig) -> tuple[dict[str, Any], str]:
+    """All options that a config gives, and what to call it in errors."""
+    if isinstance(config, RunConfig):
+        return dump_config(config), "the config"
+    path = _find(config)
+    try:
+        table = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot read the config '{path}': {error.strerror}; give the path of a YAML file."
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The config '{path}' is not valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(table, dict):
+        raise ConfigError(f"The config '{path}' is not a table of options; see configs/ for examples.")
+    return table, str(path)
+
+
 def _find(path: str | Path) -> Path:
     name = str(path)
     if name in config_names():
@@ -234,16 +266,21 @@ def _apply(table: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"The option '{override}' is not of the form key=value, such as batch=4.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The value of the option '{override}' cannot be read.") from error
+    _set(table, key, value, override)
+
+
+def _set(table: dict[str, Any], key: str, value: Any, option: str) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         if not isinstance(table.setdefault(parent, {}), dict):
-            raise ConfigError(f"The option '{override}' cannot be set: '{parent}' is a value, not a table of options.")
+            raise ConfigError(f"The option '{option}' cannot be set: '{parent}' is a value, not a table of options.")
         table[parent] = dict(table[parent])  # other places may share it by a YAML alias, and keep their values
         table = table[parent]
-    try:
-        table[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"The value of the option '{override}' cannot be read.") from error
+    table[last] = value
 
 
 def _explain(item: Any, origin: str) -> str:

@@ -1,5 +1,6 @@
 """From any kind of image to a result of its size."""
 
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,14 @@ def test_every_kind_of_input_gives_the_same_result(segmenter: Segmenter, street:
     buffer = BytesIO()
     picture.convert("L").save(buffer, "PNG")
     check(segmenter(buffer.getvalue()), (64, 96))
+
+
+def test_threads_may_share_a_segmenter(segmenter: Segmenter) -> None:
+    images = [np.random.default_rng(seed).integers(0, 256, (40, 56 + seed, 3), np.uint8) for seed in range(12)]
+    expected = [segmenter(image) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        for found, alone in zip(pool.map(segmenter, images), expected, strict=True):
+            assert found.segments == alone.segments and (found.id_map == alone.id_map).all()
 
 
 @given(height=st.integers(1, 90), width=st.integers(1, 90))

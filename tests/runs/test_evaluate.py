@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import knet
 from knet.cli.main import main
 from knet.data.categories import load_categories
+from knet.data.make.from_labels import labels_to_panoptic
 from knet.data.readers.coco_instances import CocoInstances
 from knet.data.readers.label_folder import LabelFolder
+from knet.data.readers.open import open_data
 from knet.errors import ConfigError
 from knet.inference.results.segmentation import Segmentation
 from knet.runs.evaluate import evaluate
@@ -192,3 +195,39 @@ def test_mistakes_get_a_sentence(
     error = capsys.readouterr().err
     assert words in error
     assert "Traceback" not in error
+
+
+def test_a_model_is_judged_on_a_config_however_both_are_given(tmp_path: Path) -> None:
+    """The truth is what the model says of the images, so that thresholds change the figures."""
+    weights = Path(knet.__file__).parent / "assets" / "rtknet-slim-camvid.safetensors"
+    data, segmenter = tmp_path / "data", knet.load("rtknet-slim-camvid", precision="fp32")
+    for kind in ("images", "labels"):
+        (data / kind).mkdir(parents=True)
+    photo = Path(knet.__file__).parent / "assets" / "demo" / "highway_1.jpg"
+    Image.open(photo).resize((160, 96)).save(data / "images" / "0.png")
+    labels = segmenter(data / "images" / "0.png").semantic_map()
+    # CamVid's label PNGs count classes from 0, its ids from 1.
+    Image.fromarray((np.where(labels < 0, labels.max(), labels) - 1).astype(np.uint8)).save(data / "labels" / "0.png")
+    labels_to_panoptic(data / "images", data / "labels", data, "camvid", progress=False)
+    files = {"images": "images", "json": "panoptic.json", "masks": "panoptic"}
+    config = tmp_path / "run.yaml"
+    config.write_text(json.dumps({"model": "rtknet-slim-camvid", "data": {"root": str(data), "val": files}}))
+    result = knet.evaluate(segmenter, config)
+    assert result.keys() == {"panoptic", "semantic"} and result["semantic"]["miou"] > 0.1
+    assert knet.evaluate(weights, knet.read_config(config)) == result
+    assert knet.evaluate(weights, "rtknet-slim-camvid", data__root=data, data__val=files) == result
+    assert knet.evaluate(weights, data__root=data, data__val=files) == result
+    # The config's own model is given the weights, and the config's thresholds replace theirs.
+    assert knet.evaluate(config, weights=weights, score=segmenter.score, overlap=segmenter.overlap) == result
+    assert knet.evaluate(config, weights=weights, score=0.9) != result
+
+    reader = open_data(knet.read_config(config).data, knet.read_config(config).data.val)
+    for arguments, options, sentence in (
+        ((weights, reader), {"batch": 1}, "The data set is open already; leave batch out"),
+        ((segmenter, config), {"weights": weights}, "has its weights already"),
+        ((knet.read_config(config), config), {}, "names a model and its data"),
+        ((weights, config), {"data__vall": 1}, "did you mean 'val'"),
+        ((weights,), {}, "The option 'data.val' is missing"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            knet.evaluate(*arguments, **options)

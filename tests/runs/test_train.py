@@ -51,15 +51,16 @@ def test_a_run_leaves_everything_that_is_promised(config: RunConfig) -> None:
 )
 def test_slow_half_precision_is_said(
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     precision: str,
     able: bool,
     shown: bool,
 ) -> None:
     monkeypatch.setattr(loop, "fast_in_bf16", lambda device: able)
-    train(load_config(write_config(tmp_path, iterations=1, validate_every=1), [f"precision={precision}"]))
-    assert ("give precision=fp32" in capsys.readouterr().out) == shown
+    caplog.set_level("INFO", "knet")
+    train(write_config(tmp_path, iterations=1, validate_every=1), precision=precision)
+    assert ("give precision=fp32" in caplog.text) == shown
 
 
 def test_the_network_learns(tmp_path: Path) -> None:
@@ -171,14 +172,15 @@ def test_a_full_disk_keeps_the_last_whole_state(tmp_path: Path) -> None:
     assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]
 
 
-def test_bad_images_are_left_out_named_counted_and_limited(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_images_are_left_out_named_counted_and_limited(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "knet")
     path = write_config(tmp_path)
     (tmp_path / "data" / "images" / "2.png").write_bytes(b"not a picture")
     config = load_config(path, ["iterations=4", "validate_every=9", f"data.val.images={tmp_path / 'good'}"])
     make_data(tmp_path / "whole")
     (tmp_path / "whole" / "images").rename(tmp_path / "good")
     folder = train(config)
-    said = capsys.readouterr().out
+    said = caplog.text
     assert said.count("left out: The image") == 1 and "2.png cannot be read" in said
     assert [row["bad_images"] for row in rows(folder)][-1] == "1"
     assert "2.png" in read_state(folder / "state.pt")["progress"]["bad_images"]["2"]
@@ -191,8 +193,9 @@ def test_bad_images_are_left_out_named_counted_and_limited(tmp_path: Path, capsy
 
 
 def test_losses_that_are_not_finite_may_be_left_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    caplog.set_level("INFO", "knet")
     config = load_config(write_config(tmp_path), ["iterations=4", "validate_every=4", "skip_losses=1"])
     original = Criterion.__call__
     calls = []
@@ -203,7 +206,7 @@ def test_losses_that_are_not_finite_may_be_left_out(
 
     monkeypatch.setattr(Criterion, "__call__", sometimes)
     folder = train(config)
-    assert "left out: The loss is not finite in iteration 1" in capsys.readouterr().out
+    assert "left out: The loss is not finite in iteration 1" in caplog.text
     assert [row["bad_losses"] for row in rows(folder)] == ["0", "1", "1", "1"]
     noted = json.loads((folder / "not_finite.json").read_text())
     assert noted["iteration"] == 1 and len(noted["images"]) == 2 and noted["losses"]["loss_seg"] == "nan"

@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from knet.cli.options import add_model_options, add_verb, is_first, model_options
 from knet.errors import ConfigError
-
-if TYPE_CHECKING:
-    from knet.inference.segmenter import Segmenter
 
 _VIDEO = ("stq", "vpq", "ytvis")
 
@@ -162,8 +159,7 @@ def _windows(text: str | None) -> list[int] | None:
 
 
 def _of_model(args: argparse.Namespace) -> dict[str, Any]:
-    from knet.config import config_names, data_config, load_config
-    from knet.data.readers.open import open_data
+    from knet.config import data_config, is_config, load_config, read_overrides
     from knet.distributed import joined
     from knet.inference.engines.open import ENDINGS
     from knet.inference.load import choose_device, load
@@ -174,30 +170,16 @@ def _of_model(args: argparse.Namespace) -> dict[str, Any]:
             "Give a config or a model to evaluate, or --metric for results on disk; see `knet eval --help`."
         )
     options = model_options(args)
-    if Path(args.target).suffix in (".yaml", ".yml") or args.target in config_names():
+    if is_config(args.target):
         config = load_config(args.target, args.overrides)
         model, data = config.model, config.data
         options["score"] = config.score if args.score is None else args.score
         options["overlap"] = config.overlap if args.overlap is None else args.overlap
         options["merge"] = config.merge if args.merge is None else args.merge
     else:
-        model, data = args.target, data_config(args.overrides)
+        model, data = args.target, data_config(**read_overrides(args.overrides))
     if args.precision == "auto" and Path(model).suffix not in ENDINGS:
         options["precision"] = "fp32"  # figures are comparable with published ones unless asked otherwise
     with joined(choose_device(args.device)) as device:
         segmenter = load(model, **{**options, "device": str(device)})
-        if data.val.labels is not None and data.categories is None:
-            data = data.model_copy(update={"categories": _table_of(segmenter)})
-        # These formats have class tables of their own, whatever the model's is.
-        own = data.val.format is not None and data.val.format != "youtube-vis"
-        dataset = open_data(data, data.val, None if own else segmenter.categories)
-        return evaluate(segmenter, dataset, linked=not args.unlinked, compatible=args.compatible)
-
-
-def _table_of(segmenter: Segmenter) -> str | None:
-    """The name of the class table that a model was made for, which says what the values of label PNGs mean."""
-    from knet.data.categories import load_categories
-    from knet.models.zoo import entry
-
-    table = entry(segmenter.name).categories
-    return table if load_categories(table) == segmenter.categories else None
+        return evaluate(segmenter, data, linked=not args.unlinked, compatible=args.compatible)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
 from knet.cli.options import add_json, add_merge, add_verb, add_weights, height_width
@@ -85,7 +84,6 @@ def run(args: argparse.Namespace) -> int:
         args.merge_inside,
         args.calibrate,
         args.images,
-        lambda text: print(text, file=sys.stderr if args.json else sys.stdout, flush=True),
     )
     if args.json:
         print(json.dumps(report, indent=1))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from knet import __version__
 from knet.cli import bench, convert, data, demo, evaluate, export, models, predict, train
@@ -28,6 +31,36 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Lines(logging.Handler):
+    """What the package says while it works as plain lines, past progress bars: information to standard output."""
+
+    def __init__(self, everything_to_errors: bool):
+        super().__init__()
+        self.everything_to_errors = everything_to_errors
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        warning = record.levelno >= logging.WARNING
+        file = sys.stderr if warning or self.everything_to_errors else sys.stdout
+        tqdm.write(f"knet: {record.getMessage()}" if warning else record.getMessage(), file=file)
+        file.flush()
+
+
+@contextmanager
+def lines_shown(json: bool) -> Iterator[None]:
+    """While this lasts, the logger `knet` is shown; on standard error alone where standard output is to be JSON."""
+    logger, handler = logging.getLogger("knet"), _Lines(json)
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line.
 
@@ -45,7 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        return args.run(args)
+        with lines_shown(getattr(args, "json", False)):
+            return args.run(args)
     except StoppedError as error:  # not 0: a scheduler must not take the run for a finished one
         print(f"knet: {error}", file=sys.stderr)
         return 128 + signal.SIGTERM

@@ -128,16 +128,12 @@ def run(args: argparse.Namespace) -> int:
     formats = _chosen_formats(args, files)
     failed: list[str] = []
     done, seconds, results = 0, 0.0, []
-
-    def note(text: str) -> None:
-        if args.track:
-            print(f"knet: {text}", file=sys.stderr)
-
+    note = None if args.track else lambda text: None  # missing frames matter to tracking alone
     with ExitStack() as stack:
         writing = {"track": args.track, "submission": args.submission, "clips": images}
         writer = stack.enter_context(PredictionWriter(args.output, formats, segmenter.categories, **writing))
         # Frames are read, and results drawn and written, in threads beside the network.
-        frames = read_ahead(lambda here: open_stream(args.sources, here(lambda e: failed.append(str(e))), here(note)))
+        frames = read_ahead(lambda here: open_stream(args.sources, here(lambda e: failed.append(str(e))), note))
         write = stack.enter_context(WriteBehind(writer.write))
         stack.callback(frames.close)
         total = None if cameras else count_images(files)

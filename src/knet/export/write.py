@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib import resources
@@ -32,6 +33,8 @@ from knet.models.zoo import Merge
 from knet.preprocess import unpadded
 from knet.weights.card import Card, GraphCard
 
+_logger = logging.getLogger("knet")
+
 Format = Literal["onnx", "openvino", "tensorrt"]
 Precision = Literal["fp32", "fp16", "int8"]
 _ENDING = {form: ending for ending, form in ENDINGS.items()}
@@ -41,7 +44,7 @@ _CALIBRATION = 64  # images at most; more would hardly change the scales
 
 def export(
     model: str | Path,
-    form: Format = "onnx",
+    format: Format = "onnx",
     weights: str | Path | None = None,
     output: str | Path | None = None,
     size: tuple[int, int] | None = None,
@@ -50,13 +53,12 @@ def export(
     merge_inside: bool = False,
     calibrate: Sequence[str | Path] = (),
     images: Sequence[str | Path] = (),
-    say: Callable[[str], None] = lambda text: None,
 ) -> tuple[dict[str, Any], Parity]:
     """Writes a model as a file that `knet.load` and other programs run, and compares it with the model in torch.
 
     Args:
         model, weights, merge: see `knet.load`.
-        form: "onnx", "openvino", or "tensorrt": an ONNX file, and where TensorRT is installed the engine made of it.
+        format: "onnx", "openvino", or "tensorrt": an ONNX file, and where TensorRT is installed the engine made of it.
         output: the file to write; by default NAME.onnx, NAME.xml or NAME.engine in the current folder.
         size: height and width of the images that it takes; None for any.
         precision: "fp16" is faster on GPUs, "int8" on CPUs.
@@ -64,7 +66,6 @@ def export(
             whose merge is "optimised".
         calibrate: images, folders or videos like those that the model will see, for int8; by default the bundled ones.
         images: the same for the comparison; for models of clips, videos or folders of frames.
-        say: called with a sentence about each step.
 
     Returns:
         The report, as written to FILE.report.json beside the file, and its figures.
@@ -75,34 +76,34 @@ def export(
         DataError: an image cannot be read.
         OutputError: the file cannot be written.
     """
-    path = _target(model, form, output, precision)
-    if form == "tensorrt" and merge_inside:
+    path = _target(model, format, output, precision)
+    if format == "tensorrt" and merge_inside:
         raise ConfigError("The merge cannot be inside of TensorRT engines; leave --merge-inside out.")
     net, card = read_model(model, weights, merge)
-    path = path or Path(f"{card.model}{'' if precision == 'fp32' else '-' + precision}{_ENDING[form]}")
+    path = path or Path(f"{card.model}{'' if precision == 'fp32' else '-' + precision}{_ENDING[format]}")
     card, asked = _card(net, card, size, precision, merge_inside)
-    _needs(form, precision)
+    _needs(format, precision)
     for given in (calibrate, images):
         open_source(list(given))  # reports a missing file before any work
     start = time.perf_counter()
     original = segmenter_for(net, card)
     merging = _merging(original, asked) if merge_inside else None
-    half = precision == "fp16" and form != "openvino"  # OpenVINO compresses weights itself
+    half = precision == "fp16" and format != "openvino"  # OpenVINO compresses weights itself
     graph = Graph(net, half, merging)
-    say(f"tracing {card.model}")
+    _logger.info(f"tracing {card.model}")
     proto = to_onnx(graph, size, card)
     if precision == "int8":
-        batches = _batches(original, asked, calibrate, say)
+        batches = _batches(original, asked, calibrate)
         with tempfile.TemporaryDirectory() as folder:
-            proto = quantize_onnx(proto, batches, Path(folder), symmetric=form == "tensorrt")
+            proto = quantize_onnx(proto, batches, Path(folder), symmetric=format == "tensorrt")
         write_card(proto, card)
-    if form == "openvino":
+    if format == "openvino":
         openvino.save_openvino(openvino.to_openvino(proto), card, path, precision == "fp16")
     else:
         save_onnx(proto, path.with_suffix(".onnx"))
-        path = _engine(path, card, say) if form == "tensorrt" else path
+        path = _engine(path, card) if format == "tensorrt" else path
     seconds = time.perf_counter() - start
-    say(f"wrote {path}; comparing it with torch")
+    _logger.info(f"wrote {path}; comparing it with torch")
     exported = load(path, device="cpu" if path.suffix != ".engine" else "auto")
     parity = _compared(original, exported, images)
     report = {
@@ -183,16 +184,16 @@ def _merging(segmenter: Segmenter, graph: GraphCard) -> Merging:
     return Merging(s.score, s.overlap, graph.stuff, rules.thing_candidates, cut, rules.stretches_padding)
 
 
-def _batches(
-    segmenter: Segmenter, graph: GraphCard, calibrate: Sequence[str | Path], say: Callable[[str], None]
-) -> list[dict[str, np.ndarray]]:
+def _batches(segmenter: Segmenter, graph: GraphCard, calibrate: Sequence[str | Path]) -> list[dict[str, np.ndarray]]:
     """The graph's inputs for the images to calibrate on, preprocessed like any image."""
     batches = []
     with _sources(calibrate, (*_PHOTOS, *_VIDEO)) as sources:
         for item in islice(open_source(sources), _CALIBRATION):
             batches.append(graph_inputs(segmenter, graph, item))
     whose = "the given" if calibrate else "the bundled demo"
-    say(f"calibrating int8 on {len(batches)} of {whose} images" + ("" if calibrate else "; --calibrate takes others"))
+    _logger.info(
+        f"calibrating int8 on {len(batches)} of {whose} images" + ("" if calibrate else "; --calibrate takes others")
+    )
     return batches
 
 
@@ -212,11 +213,11 @@ def graph_inputs(segmenter: Segmenter, graph: GraphCard, item: Item) -> dict[str
     return fed
 
 
-def _engine(path: Path, card: Card, say: Callable[[str], None]) -> Path:
+def _engine(path: Path, card: Card) -> Path:
     """Builds the TensorRT engine from the ONNX file beside it; returns that file if TensorRT is not installed."""
     source = path.with_suffix(".onnx")
     if not tensorrt.installed():
-        say(
+        _logger.info(
             f"TensorRT is not installed here; on the machine that has it, with {source.name} there, run:\n"
             f"  {tensorrt.trtexec(source, card)}"
         )

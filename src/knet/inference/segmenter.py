@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, overload
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from knet.inference.segments import (
     semantic_segments,
 )
 from knet.inference.settings import Options, Settings
-from knet.inference.sources.images import load_image
+from knet.inference.sources.images import Source, Sources, load_image
 from knet.inference.sources.paths import open_source
 from knet.inference.sources.streams import open_stream
 from knet.merge.semantic import ViewLogits, look
@@ -103,7 +103,11 @@ class Segmenter:
         """The threshold of the share of its pixels that a mask must win, unless a call says otherwise."""
         return self.settings.overlap
 
-    def __call__(self, source: Any, **options: Unpack[Options]) -> Any:
+    @overload
+    def __call__(self, source: Sources, **options: Unpack[Options]) -> list[Segmentation]: ...
+    @overload
+    def __call__(self, source: Source, **options: Unpack[Options]) -> Segmentation: ...
+    def __call__(self, source: Source | Sources, **options: Unpack[Options]) -> Segmentation | list[Segmentation]:
         """Segments an image, or each of a list of images.
 
         Args:
@@ -119,7 +123,8 @@ class Segmenter:
             ConfigError: an option is out of range, or not for models of this task.
         """
         if isinstance(source, list | tuple):
-            return [self(item, **options) for item in source]
+            images: list[Source] = list(source)
+            return [self(image, **options) for image in images]
         name = Path(source).stem if isinstance(source, str | Path) else "image"
         image = load_image(source)
         return replace(self.segment(image, name, **options), image=image)
@@ -153,13 +158,13 @@ class Segmenter:
         classes: Sequence[str] | None = None,
         compatible: bool = False,
         on_error: Callable[[DataError], None] | None = None,
-        on_note: Callable[[str], None] | None = None,
         **options: Unpack[Options],
     ) -> Iterator[tuple[np.ndarray, Segmentation]]:
         """Frame and result, one after the other, of a video; an object keeps its `Segment.track` over the frames.
 
         A model that was made for video finds objects again by what it learned. Any other does so by overlap with where
-        they are expected, which is the weaker way. Memory does not grow with the number of frames.
+        they are expected, which is the weaker way. Memory does not grow with the number of frames. Frames that a folder
+        lacks are told by a warning of the logger `knet`.
 
         Args:
             source: a video file, a folder of frames, a pattern, a webcam's number, an rtsp:// address, or a list of
@@ -172,7 +177,6 @@ class Segmenter:
                 a duplicate was dropped, void pixels called road, and boxes cut by a stretched semantic map.
             on_error: called with the error of a source that breaks off or cannot be read, after the frames before it.
                 Without it the error is raised.
-            on_note: called with a sentence about frames that a folder lacks. Default: a Python warning.
             options: as for a single image.
 
         Raises:
@@ -181,21 +185,20 @@ class Segmenter:
                 not objects.
         """
         state = VideoState()
-        with closing(read_ahead(lambda here: open_stream(source, here(on_error), here(on_note)))) as frames:
+        with closing(read_ahead(lambda here: open_stream(source, here(on_error)))) as frames:
             for frame in frames:
                 state = VideoState() if frame.first else state
-                item = frame.item
                 result, state = self.segment_next(
-                    item.image,
+                    frame.item.image,
                     state,
                     frame.time,
-                    item.name,
+                    frame.item.name,
                     tracker=tracker,
                     classes=classes,
                     compatible=compatible,
                     **options,
                 )
-                yield item.image, result
+                yield frame.item.image, result
 
     @torch.inference_mode()
     def segment_next(

@@ -7,38 +7,59 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from knet.config import Data, RunConfig, data_config, is_config, read_config
 from knet.data.categories import load_categories
 from knet.data.readers.clips import ClipReader
 from knet.data.readers.coco_instances import CocoInstances
 from knet.data.readers.label_folder import LabelFolder
+from knet.data.readers.open import open_data
 from knet.data.readers.reader import Reader
 from knet.data.readers.youtube_vis import YoutubeVis
-from knet.distributed import gather_objects, rank, world
+from knet.distributed import gather_objects, joined, rank, world
 from knet.errors import ConfigError
 from knet.evaluation.instance import mask_ap
 from knet.evaluation.panoptic import PanopticQuality
 from knet.evaluation.semantic import ConfusionMatrix, ade20k_means, semantic_result
+from knet.inference.engines.open import ENDINGS
+from knet.inference.load import choose_device, load
 from knet.inference.results.submissions import coco_instance_results
 from knet.inference.segmenter import Segmenter
+from knet.models.zoo import entry
 from knet.runs.evaluate_clips import evaluate_clips, evaluate_tracks
 
 _ONLY = {CocoInstances: "instance", YoutubeVis: "clip"}  # truth for models of one task alone
 
 
-def evaluate(segmenter: Segmenter, dataset: Reader, *, linked: bool = True, compatible: bool = False) -> dict[str, Any]:
-    """The figures of a model for its task, at the images' own size.
+def evaluate(
+    model: Segmenter | RunConfig | str | Path,
+    data: Reader | Data | RunConfig | str | Path | None = None,
+    *,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    linked: bool = True,
+    compatible: bool = False,
+    **overrides: Any,
+) -> dict[str, Any]:
+    """The figures of a model for its task on a validation set, at the images' own size.
 
-    Of several processes each takes its share of the images or clips, and all get the figures of the whole.
+    Of several processes each takes its share of the images or clips, and all get the figures of the whole. With a model
+    that is loaded already, they must have met before (`knet.distributed.joined`).
 
     Args:
-        segmenter, dataset: the model, and images or clips with their truth.
+        model: a segmenter; or what `knet.load` takes, which then computes in float32; or a config (its name, its file
+            or a `RunConfig`), which names the model, its thresholds and the data.
+        data: a config, whose `data.val` is taken, or a reader of a data set. None takes the data of the config that was
+            given as the model, or of the overrides alone, such as `data__val__images=...`.
+        weights, device: see `knet.load`; for a model that is not loaded yet.
         linked: for panoptic models on clips; False takes a video model's link and embeddings away.
         compatible: for panoptic models on clips; True brings back the faults of Video K-Net's code.
+        overrides: options that replace those of the config, see `knet.read_config`.
 
     Returns:
         Fractions 0..1, by the model's task:
@@ -52,8 +73,59 @@ def evaluate(segmenter: Segmenter, dataset: Reader, *, linked: bool = True, comp
 
     Raises:
         ConfigError: the model needs another kind of truth, or has other classes, or an option is not for this data set.
+        CheckpointError: the weights do not fit.
         DataError: an image or its truth cannot be read, or the class table does not fit STQ.
     """
+    model, data, options = _named(model, data, overrides)
+    if isinstance(model, str | Path):
+        precision = "auto" if Path(model).suffix in ENDINGS else "fp32"
+        with joined(choose_device(device)) as place:
+            segmenter = load(model, weights, str(place), precision, **options)
+            return evaluate(segmenter, data, linked=linked, compatible=compatible)
+    if weights is not None:
+        raise ConfigError("The model has its weights already; give others to `knet.load`, and leave them out here.")
+    return _figures(model, open_validation(data, model) if isinstance(data, Data) else data, linked, compatible)
+
+
+def _named(
+    model: Segmenter | RunConfig | str | Path,
+    data: Reader | Data | RunConfig | str | Path | None,
+    overrides: dict[str, Any],
+) -> tuple[Segmenter | str | Path, Reader | Data, dict[str, Any]]:
+    """The model and the data that the arguments of `evaluate` name, and what a config says of loading the model."""
+    if isinstance(model, RunConfig) or (data is None and isinstance(model, str | Path) and is_config(model)):
+        if data is not None:
+            raise ConfigError("The config names a model and its data; leave the data out, or give a model instead.")
+        config = read_config(model, **overrides)
+        options = {"score": config.score, "overlap": config.overlap, "merge": config.merge}
+        return config.model, config.data, options
+    if data is None:
+        return model, data_config(**overrides), {}
+    if isinstance(data, RunConfig | str | Path):
+        return model, read_config(data, **overrides).data, {}
+    if overrides:
+        raise ConfigError(f"The data set is open already; leave {', '.join(overrides)} out.")
+    return model, data, {}
+
+
+def open_validation(data: Data, segmenter: Segmenter) -> Reader:
+    """The validation set of a config, with a model's classes where its format has none of its own.
+
+    Raises:
+        ConfigError, DataError: as `open_data`.
+    """
+    if data.val.labels is not None and data.categories is None:
+        # The class table that the model was made for says what the values of label PNGs mean.
+        table = entry(segmenter.name).categories
+        if load_categories(table) == segmenter.categories:
+            data = data.model_copy(update={"categories": table})
+    # These formats have class tables of their own, whatever the model's is.
+    own = data.val.format is not None and data.val.format != "youtube-vis"
+    return open_data(data, data.val, None if own else segmenter.categories)
+
+
+def _figures(segmenter: Segmenter, dataset: Reader, linked: bool, compatible: bool) -> dict[str, Any]:
+    """What `evaluate` returns."""
     _check_truth(segmenter, dataset)
     if [category.id for category in dataset.categories] != [category.id for category in segmenter.categories]:
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,6 +16,8 @@ from knet.distributed import rank
 from knet.runs.record import RunRecord
 from knet.runs.state import Progress
 from knet.runs.step import StepResult
+
+_logger = logging.getLogger("knet")
 
 
 class RunLog:
@@ -38,9 +41,9 @@ class RunLog:
         self.restart_clock(start)
 
     def say(self, line: str) -> None:
-        """Shows a line."""
+        """Reports a line to the logger `knet`, once for all processes."""
         if self._first:
-            self._bar.write(line)
+            _logger.info(line)
 
     def restart_clock(self, iteration: int) -> None:
         """Measures the time from here on, after so many iterations."""
@@ -73,9 +76,9 @@ class RunLog:
         row |= {"bad_losses": len(progress.bad_losses)}
         self._record.log("train", done, row)
         self._bar.set_postfix_str(f"loss {row['loss']:.3f}")
-        if self._bar.disable and self._first:  # no terminal: plain lines
+        if self._bar.disable:  # no terminal: plain lines
             line = f"iteration {done}/{config.iterations}  loss {row['loss']:.3f}"
-            print(f"{line}  {row['seconds']:.2f} s/iteration", flush=True)
+            self.say(f"{line}  {row['seconds']:.2f} s/iteration")
         self.restart_clock(done)
 
     def validation(self, iteration: int, figures: dict[str, float], pictures: dict[str, np.ndarray]) -> None:

@@ -11,12 +11,13 @@ import math
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from torch import nn
 
-from knet.config import RunConfig, dump_config
+from knet.config import RunConfig, dump_config, read_config
 from knet.data.readers.open import open_data
 from knet.data.samples.batches import Batch, BatchPlan, Samples, load_batches
 from knet.data.samples.pairs import PairBatch
@@ -37,7 +38,7 @@ from knet.runs.validate import main_figure, pictures, validate, validation_is_du
 from knet.weights.card import Card
 
 
-def train(config: RunConfig, resume: bool = False) -> Path:
+def train(config: RunConfig | str | Path, resume: bool = False, **overrides: Any) -> Path:
     """Trains a model, in several processes if torchrun or srun started them.
 
     The run folder `config.output` gets config.yaml; train.csv, val.csv and curves.png (and TensorBoard's files where it
@@ -45,9 +46,11 @@ def train(config: RunConfig, resume: bool = False) -> Path:
     PQ, mask AP or mIoU), ready for `knet.load`.
 
     Args:
-        config: see `knet.config.RunConfig`.
+        config: the name of a config that comes with the package, a YAML file, or a `knet.config.RunConfig`.
         resume: continue from state.pt in the run folder. Random numbers, and so losses, are those of a run that was
             never stopped.
+        overrides: options that replace those of the config, such as `batch=8` or `data__root="data/camvid"`; see
+            `knet.read_config`.
 
     Returns:
         The run folder.
@@ -60,6 +63,7 @@ def train(config: RunConfig, resume: bool = False) -> Path:
         TrainingError: more losses than `skip_losses` are not finite; the message names the images.
         StoppedError: SIGTERM came; the state is saved.
     """
+    config = read_config(config, **overrides)
     with joined(choose_device(config.device)) as device, Interrupt(config.output) as interrupt:
         return _train(config, resume, device, interrupt)
 

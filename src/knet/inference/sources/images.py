@@ -12,12 +12,19 @@ import threading
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from knet.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# What an image may come as, see `load_image`, and several.
+Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray | Tensor"
+Sources: TypeAlias = list[Any] | tuple[Any, ...]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif")
 
@@ -26,7 +33,7 @@ MAX_PIXELS = 400_000_000
 _pillow_limit = threading.Lock()
 
 
-def load_image(source: Any) -> np.ndarray:
+def load_image(source: Source) -> np.ndarray:
     """Reads an image. -> (H,W,3) uint8 RGB, contiguous; an array that is so already is not copied
 
     Sixteen bits are divided by 257, an alpha channel is dropped, and of several pages the first is read.

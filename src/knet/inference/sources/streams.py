@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ from knet.inference.sources.cameras import Camera, camera, read_camera
 from knet.inference.sources.images import load_image
 from knet.inference.sources.paths import SourceFile, expand_sources
 from knet.inference.sources.videos import Item, read_video
+
+_logger = logging.getLogger("knet")
 
 Report = Callable[[DataError], None] | None
 Note = Callable[[str], None]
@@ -53,7 +55,8 @@ def open_stream(source: Any, on_error: Report = None, on_note: Note | None = Non
             list of these.
         on_error: called when a file cannot be read or breaks off and when a camera ends, after the frames before; the
             next source follows. Without it the error is raised.
-        on_note: called with a sentence about frames that a numbered folder lacks. Default: a Python warning.
+        on_note: called with a sentence about frames that a numbered folder lacks. Default: a warning of the
+            logger `knet`.
 
     Raises:
         DataError: a source does not exist (at once), cannot be read, breaks off or ends (when its turn comes).
@@ -71,7 +74,7 @@ def open_stream(source: Any, on_error: Report = None, on_note: Note | None = Non
             named |= {file.path.absolute() for file in files}
         else:
             plan.append((index, member))
-    return _frames(plan, on_error, on_note or (lambda text: warnings.warn(text, stacklevel=3)))
+    return _frames(plan, on_error, on_note or _logger.warning)
 
 
 def _frames(plan: Sequence[Any], on_error: Report, note: Note) -> Iterator[Frame]:

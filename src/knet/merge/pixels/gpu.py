@@ -8,7 +8,7 @@ computes the masks that these bounds leave there. Nothing waits for the GPU.
 from __future__ import annotations
 
 import functools
-import warnings
+import logging
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from knet.merge.pixels.plain import masks_above_half, relabel
 from knet.merge.pixels.stretch import Axis, Stretch
 
 __all__ = ["masks_above_half", "relabel", "share_pixels", "usable"]
+
+_logger = logging.getLogger("knet")
 
 _TILE = (16, 32)  # pixels
 _SLACK, _TINY = 1e-6, 1e-30  # see `merge.pixels.streaming`
@@ -69,7 +71,7 @@ def usable() -> bool:
         one = torch.ones(1, 1, 1, device="cuda")
         share_pixels(one, one[0, 0], Stretch(*[Axis(np.zeros((1, 1), np.int32), np.ones((1, 1)))] * 2), logits=True)
     except Exception as fault:  # from missing compilers to drivers
-        warnings.warn(f"Triton does not work here, so masks are merged the slow way: {fault}", stacklevel=2)
+        _logger.warning("Triton does not work here, so masks are merged the slow way: %s", fault)
         return False
     return True
 
