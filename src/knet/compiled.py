@@ -1,7 +1,5 @@
 """Loops over pixels, compiled by Numba where it is installed; callers do without such loops elsewhere."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 This file is the reference of all options. A config is complete in itself: it inherits nothing and names no classes.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Sequence
 from pathlib import Path

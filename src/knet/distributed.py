@@ -3,8 +3,6 @@
 Every function also works in a single process, as if that held everything, so no caller has to distinguish the two.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator, Sequence

@@ -4,8 +4,6 @@ Resizing equals that of the originals to the last bit, which networks notice: Pi
 K-Net.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """knet convert: official checkpoints to files that carry everything needed to use them."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

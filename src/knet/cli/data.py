@@ -1,7 +1,5 @@
 """knet data: make, prepare and check data sets; `knet data show` is in a file of its own."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """knet demo: the bundled model on the bundled street images, with a web page of the results."""
 
-from __future__ import annotations
-
 import argparse
 import shutil
 from importlib import resources

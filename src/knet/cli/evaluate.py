@@ -1,7 +1,5 @@
 """knet eval: compares a model, or results on disk, with ground truth."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """knet export: models as files that run without torch."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from typing import Any

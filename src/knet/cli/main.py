@@ -1,7 +1,5 @@
 """The command `knet`. Each verb has a file beside this one; torch is imported only by verbs that compute."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

@@ -1,7 +1,5 @@
 """knet models: the models that the package knows."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from typing import Any

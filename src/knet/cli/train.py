@@ -1,7 +1,5 @@
 """knet train: a config in, a run folder out."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

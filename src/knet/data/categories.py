@@ -4,8 +4,6 @@ A class has three numbers, which must not be confused: its *label* (position in 
 (used in the data set's JSON files) and its *label value* (used in the pixels of its label PNGs; mostly the id).
 """
 
-from __future__ import annotations
-
 import colorsys
 import difflib
 import json

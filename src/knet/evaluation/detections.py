@@ -4,8 +4,6 @@ Both formats list wholes (images, videos), annotations of the objects in them, a
 the same but for its masks.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence

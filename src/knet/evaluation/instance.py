@@ -13,8 +13,6 @@ pycocotools takes the area of a detection from its box if the results hold boxes
 for masks the area of the mask is taken here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 from os import PathLike

@@ -13,8 +13,6 @@ the paper leaves open:
   class are forgiven, so that nothing is left to rank, the official code crashes; here the class then has no AP.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike

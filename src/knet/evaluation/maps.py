@@ -1,7 +1,5 @@
 """Maps of pixels as the metrics take them: checked, and counted by runs of equal pixels."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from knet.errors import DataError

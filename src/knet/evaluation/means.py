@@ -1,7 +1,5 @@
 """Means of figures, some of which may not exist."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 

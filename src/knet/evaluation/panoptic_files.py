@@ -4,8 +4,6 @@ The metrics ask for less than `knet.data.readers.coco_panoptic`, which reads dat
 of images, predictions need no class table, and masks of images that are not evaluated may be missing.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike

@@ -4,8 +4,6 @@ All functions take the dictionary that `panoptic_quality`, `PanopticQuality.resu
 `cityscapes_instance_ap`, `stq`, `vpq` or `ytvis_ap` returned.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

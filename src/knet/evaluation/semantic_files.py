@@ -1,7 +1,5 @@
 """Label maps as the metrics read them: arrays, or files of truth and predictions that are paired by name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path

@@ -11,8 +11,6 @@ Folders of PNGs, from which frames come as packed labels (see `video_labels`):
 JSON files with masks beside them are read by `video_json`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path

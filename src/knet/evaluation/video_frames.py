@@ -1,7 +1,5 @@
 """What the video metrics get from two sets of files: pairs of frames, by video."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -10,8 +10,6 @@ Yang et al., "Video Instance Segmentation", ICCV 2019. The numbers are those of 
 Everything else is as `instance` says.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from os import PathLike

@@ -5,8 +5,6 @@ VIPSeg: `videos` and `annotations` of videos, each with `annotations` of frames;
 `panoptic_video/` (also below `val/`) and `pan_pred/`. Ids of masks are R + 256 G + 65536 B and the same in all frames.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path

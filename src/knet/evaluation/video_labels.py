@@ -3,8 +3,6 @@
 Classes are category ids, as in the data sets' files; two of the numbers together name a pair of segments.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

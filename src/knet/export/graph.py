@@ -15,8 +15,6 @@ A model for clips takes all T frames of a clip as `images` (T,3,H,W), and its ou
     mask_logits (1,N,T,h,w)   class_logits (1,N,K)
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Compares an exported file with the network in torch, on the same images."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import platform

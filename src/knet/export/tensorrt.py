@@ -1,7 +1,5 @@
 """TensorRT engines, built from the ONNX file beside them on the machine that runs them."""
 
-from __future__ import annotations
-
 import importlib.util
 import shlex
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`knet export`: writes a model as a file that runs without torch's network, and tries it on images at once."""
 
-from __future__ import annotations
-
 import logging
 import tempfile
 import time

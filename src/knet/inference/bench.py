@@ -1,7 +1,5 @@
 """How fast a model is here: time from an image to its segments, step by step, and the memory that it takes."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import platform

@@ -3,8 +3,6 @@
 For models of the task "clip", which look at all frames at once. YouTube-VIS's videos have at most 36 frames.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby

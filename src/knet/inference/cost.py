@@ -1,7 +1,5 @@
 """What a model costs: parameters and arithmetic, counted without weights and without computing anything."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

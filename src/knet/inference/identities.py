@@ -5,8 +5,6 @@ of its linked kernels: Video K-Net by these alone, RT-Video-K-Net by overlap wit
 network is tracked by overlap, with its kernels as descriptors.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """From a model's name or a file of weights to a ready `Segmenter`, and back to a file that can do the same."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack, get_args

@@ -1,7 +1,5 @@
 """From the masks and classes of a network to the segments of an image, by task: panoptic, instance or semantic."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

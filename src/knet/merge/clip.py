@@ -1,7 +1,5 @@
 """From the kernels of a clip to its objects, each with a mask in every frame, as the official code makes them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Objects as connected regions, for models that learned them from data labelled in that way."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from scipy import ndimage

@@ -1,7 +1,5 @@
 """From a config to the parts of a run: card, network, losses and learning rate."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace

@@ -3,8 +3,6 @@
 Clips are evaluated by `evaluate_clips`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path

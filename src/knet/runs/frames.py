@@ -1,7 +1,5 @@
 """Networks and losses for frames that belong together: pairs of frames, and clips."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """SIGTERM, with which a scheduler takes a machine back: the run saves its state and ends."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Iterator

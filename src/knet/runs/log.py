@@ -1,7 +1,5 @@
 """What a run shows while it goes on: lines, a progress bar, and rows in its record."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Iterator

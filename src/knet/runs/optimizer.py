@@ -3,8 +3,6 @@
 RT-K-Net decays no norm layers and lets the rate fall as a polynomial; K-Net has steps, and other rules for each task.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The record of a run: CSV files, curves and pictures in its folder; TensorBoard and Weights & Biases."""
 
-from __future__ import annotations
-
 import csv
 import os
 from collections.abc import Iterator, Mapping

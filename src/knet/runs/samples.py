@@ -1,7 +1,5 @@
 """The training samples of a config: images, pairs of frames or clips, after augmentation."""
 
-from __future__ import annotations
-
 from torch import nn
 
 from knet.config import RunConfig

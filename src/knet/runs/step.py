@@ -1,7 +1,5 @@
 """One training step: forward, backward, and an update of the weights."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

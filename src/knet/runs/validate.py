@@ -1,7 +1,5 @@
 """Validation within a run: figures, pictures, and which weights are the best so far."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -4,8 +4,6 @@ Objects are told apart by embeddings that were trained for it. The tracker's mem
 frame, and a new one comes out. Tracks not seen for some frames are forgotten, so it does not grow with the video.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 

@@ -6,8 +6,6 @@ than its own size between two frames. The tracker's memory is a value: one goes 
 out.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """What users can set of the two trackers."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from numbers import Integral, Real
 

@@ -1,7 +1,5 @@
 """What the losses of all networks share: the truth on a grid, matches, and the losses of matched kernels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol

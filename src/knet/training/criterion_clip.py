@@ -6,8 +6,6 @@ that they make, over all frames at once, so that a kernel becomes one object; th
 classes, keeps the matches of the one before.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ learns what to make of the kernels it gets. Stuff is not matched: each of its ke
 start. Where paper and official code (github.com/ZwwWayne/K-Net) differ, this follows the code.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@
 Each stage is matched separately, with all segments of an image. The losses' grid is a quarter of the padded image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

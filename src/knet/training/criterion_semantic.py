@@ -1,7 +1,5 @@
 """The losses of K-Net for semantic segmentation: every stage classifies every pixel (K-Net, section 4.3)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -7,8 +7,6 @@ Shapes: B pairs, T segments of a key frame, R objects found in the key frame, S 
 embeddings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

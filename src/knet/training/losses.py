@@ -10,8 +10,6 @@ labelled pixel) is a zero that still has a graph, so that no image can stop a tr
 Shapes: B images, N kernels, M matched masks, T segments, K classes, C channels, h x w the pixels the losses look at.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec

@@ -7,8 +7,6 @@ the device. Nothing here needs a gradient.
 Shapes: B images, N kernels, T segments (padded to the largest number in the batch), K classes, h x w pixels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Reads every frame of a video data set before a long training does, and reports all that is wrong at once."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

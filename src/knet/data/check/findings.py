@@ -1,7 +1,5 @@
 """What a check of a data set can find, with fixes, and the report."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from typing import Any
 

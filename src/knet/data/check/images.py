@@ -1,7 +1,5 @@
 """Reads every file of a data set before a long training does, and reports all that is wrong at once."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path

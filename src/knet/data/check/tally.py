@@ -1,7 +1,5 @@
 """What a check counts in a data set, in memory that does not grow with its pixels."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from knet.data.check.findings import CheckReport, ClassCount, Notes

@@ -1,7 +1,5 @@
 """Working ahead: what comes next is read or computed in threads while the caller is busy with what came before."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Keeps id maps as runs of equal ids, so that each PNG is decoded once and not in every epoch."""
 
-from __future__ import annotations
-
 import hashlib
 import zipfile
 from pathlib import Path

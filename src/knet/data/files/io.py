@@ -1,7 +1,5 @@
 """Opens the files of a data set; every failure becomes one sentence that names the file."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterable

@@ -4,8 +4,6 @@ All forms become packed RLE here: `{"size": [height, width], "counts": bytes}`. 
 background. The pixels are those of pycocotools, whose successor faster-coco-eval does the work.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -10,8 +10,6 @@ For the owner of this code. It assumes the chunks, checksums and filters of the 
 isal or Numba changes, tests/data/files/test_png.py fails first: `test_files_of_pillow`, `test_every_filter`.
 """
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections.abc import Iterator

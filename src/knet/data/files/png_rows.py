@@ -5,8 +5,6 @@ The first byte of each row names its filter: none (0), or the difference to the 
 W3C, "Portable Network Graphics (PNG) Specification", section 9.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from knet.compiled import compiled

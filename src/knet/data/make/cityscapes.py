@@ -1,7 +1,5 @@
 """Turns the instance PNGs of Cityscapes into the COCO panoptic form, as the data set's own scripts do."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from tqdm import tqdm

@@ -5,8 +5,6 @@ car behind a pole two. Results on such data say little about telling objects apa
 what its segments are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Mapillary Vistas: the class table that its config file holds, and its instance PNGs as COCO panoptic."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Makes what training reads from the raw download of a data set: class table, COCO panoptic JSON and PNGs."""
 
-from __future__ import annotations
-
 import json as jsonlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

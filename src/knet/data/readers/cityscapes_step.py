@@ -4,8 +4,6 @@ Only persons and cars have objects; Cityscapes' other things are stuff here. Sou
 external/cityscapes_step.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 

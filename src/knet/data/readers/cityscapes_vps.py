@@ -5,8 +5,6 @@ number throughout a video. The validation set for the official metric comes as `
 same throughout a video, with a JSON in the COCO panoptic form. Source: mcahny/vps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any

@@ -5,8 +5,6 @@
 A folder for each clip and a number in each frame's name; the PNGs are those of `LabelFolder`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 

@@ -5,8 +5,6 @@ A segment's id says its class and its object: (label + 1) * 65536 + number, the 
 of its own.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence

@@ -5,8 +5,6 @@ the first layer where it covers no earlier object. COCO's images need one to fou
 pixel (nearest resizing, crop, flip, padding) works on layers as well.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from json import dumps, loads

@@ -3,8 +3,6 @@
 Cityscapes (after the official conversion), Mapillary Vistas and COCO itself all come in this form.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Finds the images of a data set below a folder by the file_name of a COCO JSON."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path, PurePosixPath
 

@@ -4,8 +4,6 @@ The class 255 is void; only persons and cars have object numbers, and their numb
 the objects apart. Sources: deeplab2 g3doc/setup/kitti_step.md; Video-K-Net scripts/kitti_step_prepare.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Reads images with label PNGs, whose pixels name classes by number or colour; a second PNG may tell objects apart."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple

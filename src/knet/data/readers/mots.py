@@ -4,8 +4,6 @@ A line is `frame object class height width rle`. An object keeps its number thro
 regions that do not count, which are void here. Source: www.vision.rwth-aachen.de/page/mots.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple

@@ -4,8 +4,6 @@ A pixel of a class is the class's value, one of an object is value * objects + n
 ids (see `clips`) an object's number is larger by 1, since 0 means there that nobody told objects apart.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Opens the data set that a config or a command names: a split of a download, or files of one's own."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

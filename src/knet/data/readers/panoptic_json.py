@@ -3,8 +3,6 @@
 `CocoPanoptic` refuses a data set at the first fault, `knet data check` goes on and counts them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath

@@ -1,7 +1,5 @@
 """What all readers of data sets have in common."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol

@@ -1,7 +1,5 @@
 """Where the files of Cityscapes and Mapillary Vistas lie after unpacking the downloads."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath

@@ -4,8 +4,6 @@ A value of `panomasks` is 0 for void, category id + 1 for stuff, and (category i
 Source: VIPSeg-Dataset/VIPSeg-Dataset; the stray value 200 is void, as in Video K-Net's code.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

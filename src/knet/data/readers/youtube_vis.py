@@ -3,8 +3,6 @@
 Objects may overlap, so a frame's id map has layers, as in `CocoInstances`. Source: youtubevos/cocoapi ytvos.py.
 """
 
-from __future__ import annotations
-
 import json as jsonlib
 from collections.abc import Sequence
 from dataclasses import dataclass

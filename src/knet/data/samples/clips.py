@@ -3,8 +3,6 @@
 Source: Video K-Net's official code for YouTube-VIS (`knet_vis`): a key frame and four others up to two frames away.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

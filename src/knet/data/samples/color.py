@@ -5,8 +5,6 @@ detectron2 has it), whose saturation and hue live in OpenCV's 8-bit HSV: hue 0..
 saturation and value 0..255. The conversions here follow OpenCV's documented formulas and agree with it to +-1.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Frames of a clip that are drawn and augmented together: a key frame and others near it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol

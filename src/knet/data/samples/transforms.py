@@ -7,8 +7,6 @@ the code is followed, and a comment says so. K-Net's code takes whole images for
 crops that no class fills.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Paints a picture and its ground truth together: polygons of a 3D street seen through a camera."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Writes synthetic street clips with the files and folders of real video data sets."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence

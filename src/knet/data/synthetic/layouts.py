@@ -1,7 +1,5 @@
 """Writes synthetic street scenes with the files and folders that the downloads of real data sets have."""
 
-from __future__ import annotations
-
 import json as jsonlib
 import shutil
 from collections import Counter

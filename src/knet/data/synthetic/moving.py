@@ -5,8 +5,6 @@ makes tracking hard: people who look alike and cross each other, rows of similar
 than their own width from frame to frame, hide others, come and go.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 

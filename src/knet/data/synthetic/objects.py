@@ -3,8 +3,6 @@
 Each function paints one thing that stands at (x, z) on the ground, and draws its look from `rng`.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

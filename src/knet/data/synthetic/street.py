@@ -4,8 +4,6 @@ Scenes do not replace photographs, but have what a panoptic network must cope wi
 objects that hide each other, groups that nobody tells apart, void, light and noise. Their classes can be learned.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

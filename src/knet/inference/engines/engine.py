@@ -1,7 +1,5 @@
 """What runs a network: torch, or the runtime of an exported file."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Protocol
 

@@ -3,8 +3,6 @@
 Each file carries the model's `Card`, with its `graph`.
 """
 
-from __future__ import annotations
-
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Networks run by torch: laid out, folded and recorded for speed."""
 
-from __future__ import annotations
-
 import copy
 from collections import OrderedDict
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """ONNX files, run by onnxruntime."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Opens exported files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from knet.inference.engines.exported import GraphEngine

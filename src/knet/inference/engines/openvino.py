@@ -1,7 +1,5 @@
 """OpenVINO files, run on the CPU."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

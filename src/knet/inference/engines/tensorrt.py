@@ -3,8 +3,6 @@
 This follows NVIDIA's documentation of TensorRT 10. It was never run, as the library was not at hand.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

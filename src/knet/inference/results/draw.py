@@ -3,8 +3,6 @@
 All images are (H,W,3) uint8 RGB; id maps are (H,W) integers of the same size, 0 = void.
 """
 
-from __future__ import annotations
-
 import colorsys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache

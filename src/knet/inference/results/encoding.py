@@ -1,7 +1,5 @@
 """Pixels and segments of a result, encoded as common file formats hold them: arrays of numbers, and rows for JSON."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Protocol
 

@@ -1,7 +1,5 @@
 """Files and folders of results in the making: a file has its own name when it is whole, or is not there at all."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Sequence

@@ -1,7 +1,5 @@
 """Annotated videos: pictures in, H.264 out."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """The formats that results are written in, by the names that `--formats` and `save` take."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Sequence
 

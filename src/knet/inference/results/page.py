@@ -3,8 +3,6 @@
 It is HTML and CSS in one file, without scripts and without anything from the network, so it opens from a disk as well.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Sequence

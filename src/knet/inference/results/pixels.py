@@ -1,7 +1,5 @@
 """Work on every pixel of an image, compiled by Numba if it is installed, otherwise by NumPy, with the same results."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import ndimage
 

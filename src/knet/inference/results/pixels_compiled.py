@@ -1,7 +1,5 @@
 """`inference.results.pixels` compiled by Numba, in one pass over the pixels, without holding back other threads."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from knet.compiled import compiled

@@ -1,7 +1,5 @@
 """Everything that `knet predict` writes, behind one writer."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path

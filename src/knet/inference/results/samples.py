@@ -1,7 +1,5 @@
 """Pictures of ground truth: training and validation samples, drawn as results are."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The result for one image: which pixel belongs to which segment, and what each segment is."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

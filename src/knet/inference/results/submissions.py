@@ -18,8 +18,6 @@ the PNGs like the JSON). Sources: the headers of cityscapesScripts' evaluators, 
 descriptions of COCO and sceneparsing. Mapillary's ground truth is in COCO's panoptic format, so predictions are, too.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Tracked videos as the official evaluators of VPQ read predictions: a JSON file, and PNGs whose colours are ids."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -15,8 +15,6 @@ object has the number of its track. vipseg and cityscapes-vps have few numbers, 
 their class and video. A thing without a track is a region of its class whose objects are not separated; mots omits it.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -14,8 +14,6 @@ Void is 0 in instances and semantic. If a class has the id 0 (KITTI-STEP, VIPSeg
 pixels can hold, 255 or 65535.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

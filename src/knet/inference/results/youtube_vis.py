@@ -1,7 +1,5 @@
 """The objects of whole clips in the format that YouTube-VIS's server takes."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Cameras: webcams by their number, and network cameras by an rtsp:// address."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Decodes the frames of an open video, up to where it breaks off."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import suppress

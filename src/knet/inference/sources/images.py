@@ -3,8 +3,6 @@
 The result is always (H,W,3) uint8 RGB, turned upright as the camera noted (EXIF).
 """
 
-from __future__ import annotations
-
 import difflib
 import os
 import re

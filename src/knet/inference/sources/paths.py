@@ -1,7 +1,5 @@
 """Finds the images and videos that paths, folders and patterns stand for, and reads their images one at a time."""
 
-from __future__ import annotations
-
 import glob
 import os
 import re

@@ -1,7 +1,5 @@
 """Videos as trackers need them, from files and cameras: every frame with its number and the sequence it belongs to."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -1,7 +1,5 @@
 """Video files: their rate, length and size, and their frames one by one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """Chooses how masks are merged: by compiled code for the CPU or the GPU where that is possible, else by plain torch."""
 
-from __future__ import annotations
-
 import functools
 from types import ModuleType
 

@@ -5,8 +5,6 @@ computes the masks that these bounds leave there. Nothing waits for the GPU.
 """
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
-from __future__ import annotations
-
 import functools
 import logging
 

@@ -15,8 +15,6 @@ fails first: `test_positions_are_those_of_torch` if torch resizes in another way
 # mypy: disable-error-code="no-untyped-def"
 # (Numba's functions take arrays; their docstrings give shapes and dtypes.)
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 

@@ -6,8 +6,6 @@ so gets the same number, for whole maps and for single pixels, on a CPU and on a
 float32 resize depend on the shape and the number of threads.)
 """
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass
 

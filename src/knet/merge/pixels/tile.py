@@ -11,8 +11,6 @@ errors. `test_pixels_are_shared_as_by_the_plain_way` fails if `exact` no longer 
 """
 # mypy: disable-error-code="no-untyped-def"
 
-from __future__ import annotations
-
 import numpy as np
 
 from knet.compiled import compiled, compiled_any_order
