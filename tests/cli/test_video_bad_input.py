@@ -225,7 +225,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str, str]] = {
         "000001.png cannot be read",
         "000001.png cannot be read",
     ),
-    "frame missing": (Path.unlink, "pred lacks the frame 0000/000001 of the truth", "has no PNG"),
+    "frame missing": (Path.unlink, "pred lacks the frame 0000/000001 of the truth", "has the frame 1, which"),
 }
 
 

@@ -66,7 +66,7 @@ def _add_check(jobs: Any) -> None:
     check.add_argument("--splits", metavar="LIST", help="of ROOT, such as train,val (default: all that have labels)")
     _add_version(check)
     for option, metavar, text in (
-        ("--images", "DIR", "images of any other data set; its ground truth is given by one of the next three"),
+        ("--images", "DIR", "images of any other data set, whose ground truth the options below give"),
         ("--panoptic", "FILE", "JSON in the COCO panoptic format; needs --masks"),
         ("--masks", "DIR", "the PNGs that belong to it"),
         ("--labels", "DIR", "label PNGs of your own clips; needs --instances and --classes"),

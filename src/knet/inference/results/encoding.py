@@ -1,6 +1,5 @@
 """Pixels and segments of a result, encoded as common file formats hold them: arrays of numbers, and rows for JSON."""
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -90,8 +89,3 @@ def panoptic_entries(
     height, width = result.id_map.shape
     image = {"id": image_id, "file_name": image_file, "height": int(height), "width": int(width)}
     return image, {"image_id": image_id, "file_name": png_file, "segments_info": rows}
-
-
-def panoptic_categories(categories: Sequence[Category]) -> list[dict[str, Any]]:
-    """The class table in COCO's panoptic format."""
-    return [{"id": c.id, "name": c.name, "isthing": int(c.thing), "color": list(c.color)} for c in categories]

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from knet.data.categories import rows_for_json
 from knet.data.files.masks import Rle, pack_mask, unpack_mask
 from knet.errors import ConfigError
 from knet.files import safe_name
 from knet.inference.results.draw import map_ids, overlay
 from knet.inference.results.encoding import (
     instance_ids,
-    panoptic_categories,
     panoptic_entries,
     panoptic_rgb,
     rle_text,
@@ -112,7 +112,7 @@ class Segmentation:
         if "panoptic" in formats:
             image_entry, annotation = panoptic_entries(self, name, name, f"{name}_panoptic.png")
             document = {"images": [image_entry], "annotations": [annotation]}
-            document["categories"] = panoptic_categories(self.categories)
+            document["categories"] = rows_for_json(self.categories)
             written.append(write_bytes(folder / f"{name}_panoptic.json", json.dumps(document).encode()))
         return written
 

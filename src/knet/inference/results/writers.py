@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from knet.data.categories import rows_for_json
 from knet.files import safe_name
-from knet.inference.results.encoding import panoptic_categories, panoptic_entries
+from knet.inference.results.encoding import panoptic_entries
 from knet.inference.results.files import JsonRows, Writer
 from knet.inference.results.film import STILL_RATE, Film
 from knet.inference.results.formats import check_formats
@@ -34,7 +35,7 @@ class PanopticFile(JsonRows):
 
     def __init__(self, path: Path, categories: Sequence[Category]):
         self._images = list[bytes]()
-        rows = json.dumps(panoptic_categories(categories))
+        rows = json.dumps(rows_for_json(categories))
         super().__init__(path, f'{{"categories": {rows},\n"annotations": ['.encode())
 
     def add_image(self, image: dict[str, Any], annotation: dict[str, Any]) -> None:
