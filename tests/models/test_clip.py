@@ -16,10 +16,10 @@ from torch import Tensor
 import knet
 from knet.data.categories import load_categories
 from knet.data.files.masks import pack_mask, unpack_mask
-from knet.errors import ConfigError, DataError, OutputError
+from knet.errors import ConfigError, DataError
 from knet.inference.clip import segment_clip
 from knet.inference.load import describe_official, segmenter_for
-from knet.inference.results.youtube_vis import write_youtube_vis, youtube_vis_results
+from knet.inference.results.youtube_vis import youtube_vis_results
 from knet.inference.segmenter import Segmenter
 from knet.merge.clip import ClipObject, clip_objects
 from knet.merge.sorted import enlarge, to_image
@@ -193,19 +193,15 @@ def test_what_is_no_clip(small: Segmenter, tiny_weights: Path) -> None:
         evaluate(small, [])  # type: ignore[arg-type]
 
 
-def test_submission_to_youtube_vis(tmp_path: Path) -> None:
+def test_submission_to_youtube_vis() -> None:
     mask = np.zeros((5, 7), bool)
     mask[1:3, 2:6] = True
     categories = load_categories("youtube_vis")
     objects = [ClipObject(0.9, 0, 3, [None, pack_mask(mask)]), ClipObject(0.5, 39, 1, [None, None])]
     rows = youtube_vis_results(7, objects, categories)
-    path = write_youtube_vis(tmp_path / "results.json", rows)
-    (row,) = json.loads(path.read_text())  # an object that is nowhere is no row
+    (row,) = json.loads(json.dumps(rows))  # an object that is nowhere is no row
     assert row.keys() == {"video_id", "score", "category_id", "segmentations"}
     assert (row["video_id"], row["score"], row["category_id"]) == (7, 0.9, 1)
     empty, rle = row["segmentations"]
     assert empty is None
     assert (unpack_mask({**rle, "counts": rle["counts"].encode()}) == mask).all()
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match="Cannot write"):
-        write_youtube_vis(tmp_path / "file" / "results.json", rows)
