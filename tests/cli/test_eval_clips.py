@@ -66,7 +66,7 @@ def test_tables_and_files_of_a_video_model(run: Run, made: Path) -> None:
     assert status == 0 and json.loads(out)["stq"]["all"]["sq"] != linked["sq"]  # void is called road
 
 
-@pytest.mark.large  # tests/training/test_processes.py has images in two processes
+@pytest.mark.large  # tests/runs/test_processes.py has images in two processes
 def test_two_processes_give_the_figures_of_one(run: Run, made: Path) -> None:
     arguments = ["eval", f"{made / 'video.safetensors'}", *step_of(made), "--json"]
     _, alone, _ = run(*arguments)

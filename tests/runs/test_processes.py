@@ -79,7 +79,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("number", "who"),
-    # A killed run of one process resumes in test_loop.py.
+    # A killed run of one process resumes in test_train.py.
     [pytest.param(signal.SIGKILL, slice(None), marks=pytest.mark.large), (signal.SIGTERM, slice(1, 2))],
 )
 def test_a_stopped_run_of_two_processes_resumes_to_the_same_losses(
