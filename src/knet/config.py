@@ -3,7 +3,6 @@
 This file is the reference of all options. A config is complete in itself: it inherits nothing and names no classes.
 """
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from knet.errors import ConfigError
+from knet.errors import ConfigError, did_you_mean
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -255,8 +254,7 @@ def _find(path: str | Path) -> Path:
         return _PUBLISHED / f"{name}.yaml"
     if Path(name).suffix or len(Path(name).parts) > 1 or Path(name).is_file():
         return Path(name)
-    near = difflib.get_close_matches(name, config_names(), n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"give a YAML file, or one of: {', '.join(config_names())}."
+    hint = did_you_mean(name, config_names(), f"give a YAML file, or one of: {', '.join(config_names())}.")
     raise ConfigError(f"There is no config '{name}'; {hint}")
 
 
@@ -285,8 +283,7 @@ def _explain(item: Any, origin: str) -> str:
     place = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         allowed = _options_at(item["loc"][:-1])
-        near = difflib.get_close_matches(str(item["loc"][-1]), allowed, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(sorted(allowed))}."
+        hint = did_you_mean(item["loc"][-1], allowed, f"known here: {', '.join(sorted(allowed))}.", cutoff=0.5)
         return f"Unknown option '{place}' in {origin}; {hint}"
     if item["type"] == "missing":
         return f"The option '{place}' is missing in {origin}."

@@ -4,6 +4,9 @@ The command line prints the sentence and exits with status 2, or 1 for OutputErr
 rather than bad input. So no user sees a traceback.
 """
 
+import difflib
+from collections.abc import Callable, Iterable
+
 
 class KNetError(Exception):
     """Something that the caller can correct."""
@@ -31,3 +34,16 @@ class TrainingError(KNetError):
 
 class StoppedError(KNetError):
     """A run that was asked to stop (SIGTERM) and saved its state. The command line exits with status 143."""
+
+
+def did_you_mean(
+    name: object, known: Iterable[str], otherwise: str = "", cutoff: float = 0.6, shown: Callable[[str], object] = str
+) -> str:
+    """The end of a sentence about an unknown name: "did you mean 'x'?", or `otherwise` where no known name is near.
+
+    Args:
+        cutoff: how alike names have to be, from 0 to 1.
+        shown: what the hint gives in place of the name, such as a path.
+    """
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=cutoff)
+    return f"did you mean '{shown(near[0])}'?" if near else otherwise

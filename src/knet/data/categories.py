@@ -5,7 +5,6 @@ A class has three numbers, which must not be confused: its *label* (position in 
 """
 
 import colorsys
-import difflib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from typing import Any, TypeGuard
 
 import yaml
 
-from knet.errors import ConfigError, DataError, KNetError
+from knet.errors import ConfigError, DataError, KNetError, did_you_mean
 from knet.structures import Category
 
 _FILE_ENDINGS = (".json", ".yaml", ".yml")
@@ -83,11 +82,10 @@ def load_table(name_or_path: str | Path) -> CategoryTable:
     if not path.is_file():
         if path.suffix.lower() in _FILE_ENDINGS or len(path.parts) > 1:
             raise ConfigError(f"The class table {path} does not exist; give the path of a JSON or YAML file.")
-        near = difflib.get_close_matches(text.lower(), category_tables(), n=1, cutoff=0.4)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(text.lower(), category_tables(), cutoff=0.4).capitalize()
         raise ConfigError(
-            f"There is no class table {text!r}.{hint} Known tables: {', '.join(category_tables())}; "
-            "or give the path of a JSON or YAML file."
+            f"There is no class table {text!r}.{' ' + hint if hint else ''} Known tables: "
+            f"{', '.join(category_tables())}; or give the path of a JSON or YAML file."
         )
     return _to_table(_parse_file(path), str(path))
 

@@ -5,7 +5,6 @@ of its linked kernels: Video K-Net by these alone, RT-Video-K-Net by overlap wit
 network is tracked by overlap, with its kernels as descriptors.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
@@ -16,7 +15,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from knet.errors import ConfigError
+from knet.errors import ConfigError, did_you_mean
 from knet.inference.engines.engine import Engine
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.segments import Prediction
@@ -63,8 +62,8 @@ def choose_tracker(
     elif chosen == "overlap":
         chosen = OverlapSettings()
     if not isinstance(chosen, TrackerSettings):
-        near = difflib.get_close_matches(str(tracker), get_args(Tracker), n=1)
-        hint = f"did you mean '{near[0]}'?" if near else "it is 'embeddings' or 'overlap', or settings of knet.track."
+        known = "it is 'embeddings' or 'overlap', or settings of knet.track."
+        hint = did_you_mean(tracker, get_args(Tracker), known)
         raise ConfigError(f"There is no tracker {tracker!r}; {hint}")
     if isinstance(chosen, EmbeddingSettings) and not embeds:
         raise ConfigError(
@@ -96,8 +95,7 @@ def tracked_ids(classes: Sequence[str] | str | None, categories: Sequence[Catego
             raise ConfigError(
                 f"The class '{name}' is stuff, so the model finds no objects of it to follow; {its_things}"
             )
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else its_things
+        hint = did_you_mean(name, known, its_things)
         raise ConfigError(f"The model has no class '{name}' to follow (--track-classes); {hint}")
     return frozenset(category.id for category in things if category.name in names)
 

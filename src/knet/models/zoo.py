@@ -1,12 +1,11 @@
 """Every model by name: how it is built, and the settings that its official weights need."""
 
-import difflib
 import fnmatch
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from knet.errors import ConfigError
+from knet.errors import ConfigError, did_you_mean
 from knet.models.clip import ClipKNet
 from knet.models.image import KNet
 from knet.models.network import Network
@@ -298,8 +297,7 @@ def entry(name: str) -> ZooEntry:
         ConfigError: no model has this name; the message gives the nearest.
     """
     if name not in ZOO:
-        near = difflib.get_close_matches(name, ZOO, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"it is one of: {', '.join(ZOO)}."
+        hint = did_you_mean(name, ZOO, f"it is one of: {', '.join(ZOO)}.")
         raise ConfigError(f"There is no model '{name}'; {hint} `knet models` lists all.")
     return ZOO[name]
 

@@ -1,9 +1,8 @@
 """The formats that results are written in, by the names that `--formats` and `save` take."""
 
-import difflib
 from collections.abc import Sequence
 
-from knet.errors import ConfigError
+from knet.errors import ConfigError, did_you_mean
 from knet.structures import Category
 
 FORMATS = ("overlay", "panoptic", "instances", "semantic", "json", "video")
@@ -24,10 +23,9 @@ def check_formats(formats: Sequence[str], categories: Sequence[Category]) -> tup
                 f"The format '{name}' is for tracked videos: use `knet predict --track` or a TrackWriter."
             )
         if name not in FORMATS:
-            near = difflib.get_close_matches(str(name), FORMATS + TRACK_FORMATS, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else "."
             known = f"{', '.join(FORMATS)}, and of tracked videos {', '.join(TRACK_FORMATS)}"
-            raise ConfigError(f"Unknown format '{name}'; known are {known}{hint}")
+            hint = did_you_mean(name, FORMATS + TRACK_FORMATS)
+            raise ConfigError(f"Unknown format '{name}'; known are {known}{'; ' + hint if hint else '.'}")
     if "semantic" in formats and any(not 0 <= c.id < 65535 for c in categories):
         raise ConfigError("The format 'semantic' holds category ids from 0 to 65534; use 'panoptic' or 'json' instead.")
     bad = next((c for c in categories if not (1 <= c.id <= 65 if c.thing else 0 <= c.id < 1000)), None)

@@ -18,7 +18,6 @@ the PNGs like the JSON). Sources: the headers of cityscapesScripts' evaluators, 
 descriptions of COCO and sceneparsing. Mapillary's ground truth is in COCO's panoptic format, so predictions are, too.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ from knet.data.categories import load_categories
 from knet.data.cityscapes_labels import CITYSCAPES_EVALUATED
 from knet.data.files.io import name_some
 from knet.data.files.masks import Rle, mask_area, pack_mask
-from knet.errors import ConfigError, DataError
+from knet.errors import ConfigError, DataError, did_you_mean
 from knet.inference.results.draw import map_ids
 from knet.inference.results.encoding import panoptic_entries, panoptic_rgb, rle_text
 from knet.inference.results.files import JsonRows, Writer, write_bytes, write_image
@@ -88,9 +87,8 @@ def _check_known(kind: str) -> None:
         raise ConfigError(f"The submission '{kind}' needs a model for clips; `knet models '*youtube-vis'` lists some.")
     if kind not in KINDS:
         known = (*KINDS, OF_CLIPS)
-        near = difflib.get_close_matches(str(kind), known, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else "."
-        raise ConfigError(f"Unknown submission '{kind}'; known are {', '.join(known)}{hint}")
+        hint = did_you_mean(kind, known)
+        raise ConfigError(f"Unknown submission '{kind}'; known are {', '.join(known)}{'; ' + hint if hint else '.'}")
 
 
 def submission_name(kind: str, name: str) -> str:

@@ -3,7 +3,6 @@
 The result is always (H,W,3) uint8 RGB, turned upright as the camera noted (EXIF).
 """
 
-import difflib
 import os
 import re
 import threading
@@ -15,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from knet.errors import DataError
+from knet.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,8 +94,8 @@ def no_such_path(path: Path) -> str:
     if re.match(r"^[a-z]{2,}:/", text):
         return f"'{text}' looks like a web address, which is not fetched; download the file and pass its path."
     with suppress(OSError):
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], n=1)
-        hint = f"did you mean '{path.parent / near[0]}'?" if near else f"look in the folder '{path.parent.resolve()}'."
+        names, otherwise = [p.name for p in path.parent.iterdir()], f"look in the folder '{path.parent.resolve()}'."
+        hint = did_you_mean(path.name, names, otherwise, shown=path.parent.joinpath)
         return f"There is no '{path}'; {hint}"
     return f"There is no '{path}', nor its folder; paths count from the current folder '{Path.cwd()}'."
 
