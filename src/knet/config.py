@@ -167,17 +167,11 @@ def read_config(config: str | Path | RunConfig, /, **overrides: Any) -> RunConfi
     if isinstance(config, RunConfig) and not overrides:
         return config
     table, origin = _table_of(config)
-    for key, value in overrides.items():
-        _set(table, key.replace("__", "."), value, f"{key}={value}")
-    return validate_config(table, origin)
+    return validate_config(_replaced(table, overrides), origin)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """`read_config` with overrides as on the command line, such as `optimizer.learning_rate=1e-4`.
-
-    Raises:
-        ConfigError: as `read_config`.
-    """
+    """`read_config` with overrides as on the command line, such as `optimizer.learning_rate=1e-4`."""
     table, origin = _table_of(path)
     for override in overrides:
         _apply(table, override)
@@ -190,23 +184,12 @@ def is_config(target: RunConfig | str | Path) -> bool:
 
 
 def data_config(**overrides: Any) -> Data:
-    """The `data` part alone, from options such as `data__val__images=DIR`.
-
-    Raises:
-        ConfigError: as `read_config`.
-    """
-    table: dict[str, Any] = {"model": "none", "data": {}}
-    for key, value in overrides.items():
-        _set(table, key.replace("__", "."), value, f"{key}={value}")
-    return validate_config(table, "the options").data
+    """The `data` part alone, from options such as `data__val__images=DIR`, as `read_config`."""
+    return validate_config(_replaced({"model": "none", "data": {}}, overrides), "the options").data
 
 
 def read_overrides(overrides: list[str]) -> dict[str, Any]:
-    """`key=value` options as a table, such as {"channels": 256} from ["channels=256"].
-
-    Raises:
-        ConfigError: an option does not have this form.
-    """
+    """`key=value` options as a table, such as {"channels": 256} from ["channels=256"]."""
     table: dict[str, Any] = {}
     for override in overrides:
         _apply(table, override)
@@ -214,11 +197,7 @@ def read_overrides(overrides: list[str]) -> dict[str, Any]:
 
 
 def validate_config(table: dict[str, Any], origin: str) -> RunConfig:
-    """Checks a table of options, as read from YAML; `origin` names it in errors.
-
-    Raises:
-        ConfigError: with a sentence for each unknown key and each wrong value.
-    """
+    """Checks a table of options, which `origin` names in the error: a sentence for each unknown key and wrong value."""
     try:
         return RunConfig.model_validate(table)
     except ValidationError as error:
@@ -238,9 +217,8 @@ def _table_of(config: str | Path | RunConfig) -> tuple[dict[str, Any], str]:
     try:
         table = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise ConfigError(
-            f"Cannot read the config '{path}': {error.strerror}; give the path of a YAML file."
-        ) from error
+        what = f"Cannot read the config '{path}': {error.strerror}"
+        raise ConfigError(f"{what}; give the path of a YAML file.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"The config '{path}' is not valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(table, dict):
@@ -267,6 +245,13 @@ def _apply(table: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         raise ConfigError(f"The value of the option '{override}' cannot be read.") from error
     _set(table, key, value, override)
+
+
+def _replaced(table: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """The table with the options of `read_config`'s overrides."""
+    for key, value in overrides.items():
+        _set(table, key.replace("__", "."), value, f"{key}={value}")
+    return table
 
 
 def _set(table: dict[str, Any], key: str, value: Any, option: str) -> None:

@@ -14,31 +14,16 @@ if TYPE_CHECKING:
 
 def add_parser(verbs: Any) -> None:
     """Adds the verb to the command line."""
-    parser = add_verb(
-        verbs,
-        "bench",
-        "measure how long a model takes from an image to its segments, and where the time goes",
-        "knet bench rtknet-slim-camvid --size 384x768 720x1280 --precision fp32 bf16 --threads 2\n"
-        "  knet bench exported.xml",
-    )
-    parser.add_argument(
-        "model", metavar="MODEL", help="a name from `knet models`, weights of knet, or what `knet export` wrote"
-    )
+    summary = "measure how long a model takes from an image to its segments, and where the time goes"
+    example = "knet bench rtknet-slim-camvid --size 384x768 720x1280 --precision fp32 bf16 --threads 2"
+    parser = add_verb(verbs, "bench", summary, f"{example}\n  knet bench exported.xml")
+    model = "a name from `knet models`, weights of knet, or what `knet export` wrote"
+    parser.add_argument("model", metavar="MODEL", help=model)
     parser.add_argument("--weights", metavar="FILE", help="weights for a model given by name (default: random ones)")
-    parser.add_argument(
-        "--size",
-        nargs="+",
-        type=height_width,
-        metavar="HxW",
-        help="sizes of the images, which the network sees as they are (default: the published size)",
-    )
-    parser.add_argument(
-        "--precision",
-        nargs="+",
-        default=["auto"],
-        metavar="P",
-        help="any of auto, fp32, bf16 and fp16, or what an exported file computes in (default: auto)",
-    )
+    size = "sizes of the images, which the network sees as they are (default: the published size)"
+    parser.add_argument("--size", nargs="+", type=height_width, metavar="HxW", help=size)
+    precision = "any of auto, fp32, bf16 and fp16, or what an exported file computes in (default: auto)"
+    parser.add_argument("--precision", nargs="+", default=["auto"], metavar="P", help=precision)
     add_device(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads to use (default: one for each core)")
     add_merge(parser)

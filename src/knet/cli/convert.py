@@ -18,9 +18,8 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("source", metavar="IN", help="official checkpoint (.pth) or weights of knet (.safetensors)")
     parser.add_argument("target", metavar="OUT", help="the .safetensors file to write")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="arguments of the network that differ from the model's"
-    )
+    overrides = "arguments of the network that differ from the model's"
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
     parser.add_argument("--model", required=True, help="the model that the checkpoint belongs to; see `knet models`")
     parser.add_argument("--half", action="store_true", help="store matrices in float16, which halves the size")
     parser.set_defaults(run=run)

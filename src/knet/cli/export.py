@@ -18,47 +18,23 @@ def add_parser(verbs: Any) -> None:
         "  knet export rtknet-slim-camvid --precision int8 --calibrate photos/",
     )
     parser.add_argument("model", metavar="MODEL", help="a name from `knet models`, or a .safetensors file of knet")
-    parser.add_argument(
-        "--format",
-        choices=["onnx", "openvino", "tensorrt"],
-        default="onnx",
-        help="the file to write; tensorrt is experimental, since it was never run (default: onnx)",
-    )
+    form = "the file to write; tensorrt is experimental, since it was never run (default: onnx)"
+    parser.add_argument("--format", choices=["onnx", "openvino", "tensorrt"], default="onnx", help=form)
     add_weights(parser)
-    parser.add_argument(
-        "--output",
-        metavar="FILE",
-        help="the .onnx, .xml or .engine file to write (default: named after the model, in this folder)",
-    )
+    output = "the .onnx, .xml or .engine file to write (default: named after the model, in this folder)"
+    parser.add_argument("--output", metavar="FILE", help=output)
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--size", type=height_width, metavar="HxW", help="for images of this height and width only")
     sizes.add_argument("--dynamic", action="store_true", help="for images of any size (default)")
-    parser.add_argument(
-        "--precision",
-        choices=["fp32", "fp16", "int8"],
-        default="fp32",
-        help="fp16 for GPUs, int8 (convolutions only) for CPUs (default: fp32)",
-    )
-    parser.add_argument(
-        "--calibrate",
-        nargs="+",
-        default=[],
-        metavar="IMAGES",
-        help="with --precision int8, images, folders or videos like those the model will see (default: bundled ones)",
-    )
+    precision = "fp16 for GPUs, int8 (convolutions only) for CPUs (default: fp32)"
+    parser.add_argument("--precision", choices=["fp32", "fp16", "int8"], default="fp32", help=precision)
+    like = "with --precision int8, images, folders or videos like those the model will see (default: bundled ones)"
+    parser.add_argument("--calibrate", nargs="+", default=[], metavar="IMAGES", help=like)
     add_merge(parser)
-    parser.add_argument(
-        "--merge-inside",
-        action="store_true",
-        help="merge in the graph, which then gives each pixel's owner; for panoptic models with the optimised merge",
-    )
-    parser.add_argument(
-        "--images",
-        nargs="+",
-        default=[],
-        metavar="IMAGES",
-        help="images to compare with torch on; for clip models videos or folders of frames (default: bundled ones)",
-    )
+    inside = "merge in the graph, which then gives each pixel's owner; for panoptic models with the optimised merge"
+    parser.add_argument("--merge-inside", action="store_true", help=inside)
+    images = "images to compare with torch on; for clip models videos or folders of frames (default: bundled ones)"
+    parser.add_argument("--images", nargs="+", default=[], metavar="IMAGES", help=images)
     add_json(parser, "the report")
     parser.set_defaults(run=run)
 
@@ -71,18 +47,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.calibrate and args.precision != "int8":
         raise ConfigError("--calibrate is for --precision int8; give both or neither.")
-    report, parity = export(
-        args.model,
-        args.format,
-        args.weights,
-        args.output,
-        args.size,
-        args.precision,
-        args.merge,
-        args.merge_inside,
-        args.calibrate,
-        args.images,
-    )
+    written = args.model, args.format, args.weights, args.output, args.size, args.precision
+    report, parity = export(*written, args.merge, args.merge_inside, args.calibrate, args.images)
     if args.json:
         print(json.dumps(report, indent=1))
         return 0

@@ -60,10 +60,7 @@ def lines_shown(json: bool) -> Iterator[None]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line.
-
-    Args:
-        arguments: the words after `knet`; None for those of this process.
+    """Runs the command line: the words after `knet`, by default those of this process.
 
     Returns:
         The exit status: 0 done, 1 a failure, 2 bad usage or input, 128 + signal when stopped.

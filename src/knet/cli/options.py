@@ -25,17 +25,10 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     """--weights, --device, --precision, --compile, --size, --score, --overlap, --merge, --tta and --window."""
     add_weights(parser)
     add_device(parser)
-    parser.add_argument(
-        "--precision",
-        default="auto",
-        choices=["auto", "fp32", "bf16", "fp16"],
-        help="fp32 gives the official results; the others are faster on hardware that computes in them",
-    )
-    parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile the network: the first image takes minutes, those after it are faster",
-    )
+    precision = "fp32 gives the official results; the others are faster on hardware that computes in them"
+    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"], help=precision)
+    compiled = "compile the network: the first image takes minutes, those after it are faster"
+    parser.add_argument("--compile", action="store_true", help=compiled)
     parser.add_argument(
         "--size",
         type=_size,
@@ -44,25 +37,19 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "(default), or 'image' for the image's own",
     )
     parser.add_argument("--score", type=float, help="drop segments less certain than this, 0..1 (default: the model's)")
-    parser.add_argument(
-        "--overlap",
-        type=float,
-        help="drop segments that keep less than this share of their mask, 0..1 (default: the model's)",
-    )
+    overlap = "drop segments that keep less than this share of their mask, 0..1 (default: the model's)"
+    parser.add_argument("--overlap", type=float, help=overlap)
     add_merge(parser)
-    parser.add_argument(
-        "--tta", action="store_true", help="for semantic models: average over six scales and their mirror images"
-    )
-    parser.add_argument(
-        "--window", type=_window, metavar="N|HxW", help="for semantic models: slide a window of this size in pixels"
-    )
+    tta = "for semantic models: average over six scales and their mirror images"
+    parser.add_argument("--tta", action="store_true", help=tta)
+    window = "for semantic models: slide a window of this size in pixels"
+    parser.add_argument("--window", type=_window, metavar="N|HxW", help=window)
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """--weights."""
-    parser.add_argument(
-        "--weights", metavar="FILE", help="official checkpoint (.pth) or weights of knet (.safetensors)"
-    )
+    weights = "official checkpoint (.pth) or weights of knet (.safetensors)"
+    parser.add_argument("--weights", metavar="FILE", help=weights)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -72,11 +59,8 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 def add_merge(parser: argparse.ArgumentParser) -> None:
     """--merge."""
-    parser.add_argument(
-        "--merge",
-        choices=["optimised", "sorted"],
-        help="for panoptic models: the post-processing of RT-K-Net or of K-Net (default: the model's)",
-    )
+    merge = "for panoptic models: the post-processing of RT-K-Net or of K-Net (default: the model's)"
+    parser.add_argument("--merge", choices=["optimised", "sorted"], help=merge)
 
 
 def add_json(parser: argparse.ArgumentParser, what: str) -> None:

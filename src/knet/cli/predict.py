@@ -40,12 +40,8 @@ def add_parser(verbs: Any) -> None:
         help="a name from `knet models`, a .safetensors file of knet, or what `knet export` wrote (.onnx, .xml, or, "
         "experimental, TensorRT's .engine)",
     )
-    parser.add_argument(
-        "sources",
-        metavar="SOURCE",
-        nargs="+",
-        help="an image, a folder, a pattern in quotes, a video, the number of a webcam, or rtsp://...",
-    )
+    sources = "an image, a folder, a pattern in quotes, a video, the number of a webcam, or rtsp://..."
+    parser.add_argument("sources", metavar="SOURCE", nargs="+", help=sources)
     parser.add_argument("--output", default="results", metavar="DIR", help="folder for the results (default: results)")
     parser.add_argument(
         "--formats",
@@ -67,23 +63,16 @@ def add_parser(verbs: Any) -> None:
 
 
 def _add_tracking_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--track",
-        action=argparse.BooleanOptionalAction,
-        help="follow objects from frame to frame (default for video models; other models do it by overlap)",
-    )
+    track = "follow objects from frame to frame (default for video models; other models do it by overlap)"
+    parser.add_argument("--track", action=argparse.BooleanOptionalAction, help=track)
     parser.add_argument(
         "--tracker",
         choices=["embeddings", "overlap"],
         help="with --track, how objects are found again: by embeddings, which only models trained on video have, or by "
         "overlap (default: the model's own tracker)",
     )
-    parser.add_argument(
-        "--track-memory",
-        type=int,
-        metavar="N",
-        help="with --track, forget an object after N frames in a row without it (default: 10 by overlap, else 5)",
-    )
+    memory = "with --track, forget an object after N frames in a row without it (default: 10 by overlap, else 5)"
+    parser.add_argument("--track-memory", type=int, metavar="N", help=memory)
     parser.add_argument(
         "--track-start",
         type=float,
@@ -91,16 +80,10 @@ def _add_tracking_options(parser: argparse.ArgumentParser) -> None:
         help="with --track, give no number to new objects less certain than this, 0..1 (default: 0.35; none for "
         "panoptic models by overlap)",
     )
-    parser.add_argument(
-        "--track-classes",
-        metavar="LIST",
-        help="with --track, follow objects of these classes only, such as car,person (default: all things)",
-    )
-    parser.add_argument(
-        "--compatible",
-        action="store_true",
-        help="with --track, reproduce the errors of Video K-Net's code that its published figures contain",
-    )
+    classes = "with --track, follow objects of these classes only, such as car,person (default: all things)"
+    parser.add_argument("--track-classes", metavar="LIST", help=classes)
+    compatible = "with --track, reproduce the errors of Video K-Net's code that its published figures contain"
+    parser.add_argument("--compatible", action="store_true", help=compatible)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -212,11 +195,7 @@ def _tracking_options(args: argparse.Namespace) -> list[str]:
 
 
 def _tracking(args: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:
-    """The options for tracking as keyword arguments of `Segmenter.segment_next`.
-
-    Raises:
-        ConfigError: One is given without --track, its value is out of range, or the model has no such tracker or class.
-    """
+    """The options for tracking as keyword arguments of `Segmenter.segment_next`. A wrong one is a `ConfigError`."""
     from knet.errors import ConfigError
     from knet.inference.identities import choose_tracker, tracked_ids
 
@@ -252,11 +231,7 @@ def _of_clips(segmenter: Segmenter, frames: Iterable[Frame], failed: list[str], 
 
 
 def _clip_images(args: argparse.Namespace, files: Sequence[SourceFile], cameras: bool) -> list[Path]:
-    """The files that a clip model gets.
-
-    Raises:
-        ConfigError: an option or source is not for models that look at whole clips.
-    """
+    """The files that a clip model gets. Raises `ConfigError` for an option or a source that is not for such models."""
     from knet.errors import ConfigError
     from knet.inference.results.submissions import OF_CLIPS
 

@@ -19,12 +19,8 @@ def add_parser(verbs: Any) -> None:
         "  torchrun --nproc-per-node 4 -m knet.cli.main train rtknet-cityscapes data.root=/data/cityscapes\n"
         "  knet train rtknet-cityscapes --print > my.yaml",
     )
-    parser.add_argument(
-        "config",
-        metavar="CONFIG",
-        nargs="?",
-        help="YAML file of options, or the name of a published run (see configs/ and docs/training.md)",
-    )
+    config = "YAML file of options, or the name of a published run (see configs/ and docs/training.md)"
+    parser.add_argument("config", metavar="CONFIG", nargs="?", help=config)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that replace those of the config")
     parser.add_argument("--resume", metavar="DIR", help="continue the run in this folder from its last saved iteration")
     parser.add_argument("--print", action="store_true", help="print all options as they would be used, and stop")

@@ -37,29 +37,22 @@ from knet.structures import Output
 
 @dataclass(frozen=True)
 class Merging:
-    """Settings of Algorithm 1 inside the graph.
-
-    Attributes:
-        score, overlap, thing_candidates, stretches_padding: see `knet.models.zoo.ZooEntry`.
-        stuff: labels with kernels of their own.
-        cut: of a graph for a fixed size, the divisor of the network's own padding, and how many cells of the masks
-            cover so many pixels. Smaller images are padded to the fixed size, and their masks are cut to what the
-            network would have seen.
-    """
+    """Settings of Algorithm 1 inside the graph, see `knet.models.zoo.ZooEntry`."""
 
     score: float
     overlap: float
-    stuff: Sequence[int] = ()
+    stuff: Sequence[int] = ()  # labels with kernels of their own
     thing_candidates: int | None = None
+    # Of a graph for a fixed size: the divisor of the network's own padding, and how many cells of the masks cover so
+    # many pixels. Smaller images are padded to that size, and their masks cut to what the network would have seen.
     cut: tuple[int, int] | None = None
     stretches_padding: bool = False
 
 
 class Graph(nn.Module):
-    """A network in the form that is exported. Its inputs and outputs are described at the top of this file.
+    """A copy of a network in the form that is exported. Its inputs and outputs are described at the top of this file.
 
     Args:
-        net: copied, not changed.
         half: whether it computes in float16, except norms, and group features, whose sums need the range of float32.
         merging: puts the merge of a panoptic network inside; without it the outputs are masks and classes.
     """
@@ -247,11 +240,10 @@ def _in_own_type(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def check_size(size: tuple[int, int], divisor: int) -> None:
     """Checks the height and width of images for a graph. Raises `ConfigError` for impossible ones."""
-    height, width = size
     fitting = tuple(max(-(-side // divisor), -(-32 // divisor)) * divisor for side in size)
     if size != fitting:
         what = f"multiples of {divisor}" if divisor > 1 else "32 or more"
         raise ConfigError(
-            f"This model takes images whose height and width are {what}, not {height}x{width}; give "
+            f"This model takes images whose height and width are {what}, not {size[0]}x{size[1]}; give "
             f"--size {fitting[0]}x{fitting[1]}."
         )

@@ -29,12 +29,7 @@ _ONE_FILE = 2**31 - 2**20  # bytes; protobuf allows no more
 
 
 def to_onnx(graph: Graph, size: tuple[int, int] | None, card: Card) -> ModelProto:
-    """Turns a graph into an ONNX model. Clips may have any number of frames.
-
-    Args:
-        graph: the network.
-        size: height and width of the images; None for any that the network takes.
-        card: the model's card.
+    """Turns a graph into an ONNX model, for images of this height and width, or of any, and clips of any length.
 
     Raises:
         ConfigError: onnx or onnxscript is not installed, or ONNX cannot express the network.
@@ -68,9 +63,8 @@ def to_onnx(graph: Graph, size: tuple[int, int] | None, card: Card) -> ModelProt
             model: ModelProto = program.model_proto  # type: ignore[union-attr]
     except (RuntimeError, torch.onnx.OnnxExporterError) as error:
         way = "try a fixed size (--size HxW)" if size is None else "this network cannot be exported"
-        raise ConfigError(
-            f"torch's exporter could not write this network as ONNX ({_reason(error)}); {way}."
-        ) from error
+        what = f"torch's exporter could not write this network as ONNX ({_reason(error)})"
+        raise ConfigError(f"{what}; {way}.") from error
     foreign = sorted({node.domain for node in model.graph.node} - {"", "ai.onnx"})
     if foreign:
         raise ConfigError(f"The exported graph would need operators outside of standard ONNX ({', '.join(foreign)}).")
@@ -115,19 +109,14 @@ def _quiet() -> Iterator[None]:
 
 def write_card(model: ModelProto, card: Card) -> None:
     """Puts the card into the model, where it replaces an earlier one."""
-    kept = [row for row in model.metadata_props if row.key != METADATA_KEY]
-    del model.metadata_props[:]
-    model.metadata_props.extend(kept)
+    for row in [row for row in model.metadata_props if row.key == METADATA_KEY]:
+        model.metadata_props.remove(row)
     model.metadata_props.add(key=METADATA_KEY, value=card.text())
     model.producer_name = "knet"
 
 
 def save_onnx(model: ModelProto, path: Path) -> None:
-    """Writes the file, completely or not at all.
-
-    Raises:
-        OutputError: the file cannot be written, or the model is too large for one.
-    """
+    """Writes the file, completely or not at all. Raises `OutputError` also if the model is too large for one."""
     if model.ByteSize() > _ONE_FILE:
         raise OutputError(f"'{path}' would be larger than 2 GB, which ONNX files cannot be; try --precision fp16.")
     with atomic_path(path) as temporary:
@@ -144,8 +133,7 @@ def quantize_onnx(
     convolutions before the features, the updates of kernels and their products with the features.
 
     Args:
-        model: in float32.
-        batches: its inputs for the images to calibrate on.
+        batches: the inputs of the float32 model for the images to calibrate on.
         folder: where onnxruntime's quantiser puts its files.
         symmetric: whether activations have no zero point either, as TensorRT requires.
     """

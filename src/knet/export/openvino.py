@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 
 
 def to_openvino(model: ModelProto) -> openvino.Model:
-    """Turns an ONNX model, also in int8, into OpenVINO's.
-
-    Raises:
-        ConfigError: OpenVINO is not installed, or lacks an operator of the model.
-    """
+    """Turns an ONNX model, also in int8, into OpenVINO's. Raises `ConfigError` if that lacks an operator of it."""
     need("openvino")
     from openvino import Core
 
@@ -34,11 +30,7 @@ def to_openvino(model: ModelProto) -> openvino.Model:
 
 
 def save_openvino(model: openvino.Model, card: Card, path: Path, half: bool = False) -> None:
-    """Writes the .xml file `path` and the .bin file beside it, with weights in float16 if `half`.
-
-    Raises:
-        OutputError: the files cannot be written.
-    """
+    """Writes the .xml file `path` and the .bin file beside it, with weights in float16 if `half`."""
     from openvino import save_model
 
     model.set_rt_info(card.text(), [METADATA_KEY])

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from knet.models.clip import clip_result
 from knet.preprocess import Size, network_size, unpadded
 
 CLIP = 8  # frames of a video that are compared, for models of clips
+
+Results: TypeAlias = Sequence[Segmentation]  # of an image, or of the frames of a clip
+Differences: TypeAlias = dict[str, float | None]  # by the name of the output
 
 
 @dataclass
@@ -59,22 +62,15 @@ def compare(original: Segmenter, exported: Segmenter, images: Iterable[Item]) ->
 
 
 def compare_clips(original: Segmenter, exported: Segmenter, frames: Iterable[Frame]) -> Parity:
-    """As `compare`, for models of clips: the first `CLIP` frames of each video, as one clip.
-
-    Raises:
-        DataError: the frames of a video differ in size.
-    """
+    """As `compare`, for models of clips: the first `CLIP` frames of each video, as one clip."""
     tally = _Tally(exported)
     for group in by_video(frames):
         clip = list(islice(group, CLIP))
         name, images = clip[0].sequence, [frame.item.image for frame in clip]
         names = [f"{name}/{frame.item.name}" for frame in clip]
-        size = fitting_size(exported, images[0])
-        results = []
-        for segmenter in (original, exported):
-            objects = segment_clip(segmenter, images, size=size)
-            shape = (images[0].shape[0], images[0].shape[1])
-            results.append(list(frame_results(objects, shape, names, exported.categories)))
+        size, shape = fitting_size(exported, images[0]), images[0].shape[:2]
+        found = (segment_clip(segmenter, images, size=size) for segmenter in (original, exported))
+        results = [list(frame_results(objects, shape, names, exported.categories)) for objects in found]
         tally.add(name, _clip_logits(original, exported, images, size), *results)
     return tally.parity()
 
@@ -86,13 +82,7 @@ class _Tally:
         self._parity, self._quality = Parity(), PanopticQuality(exported.categories)
         self._pixels = self._equal = 0
 
-    def add(
-        self,
-        name: str,
-        differences: dict[str, float | None],
-        expected: Sequence[Segmentation],
-        found: Sequence[Segmentation],
-    ) -> None:
+    def add(self, name: str, differences: Differences, expected: Results, found: Results) -> None:
         """Adds an image or the frames of a clip: differences of logits, torch's results and the exported model's."""
         pixels = equal = 0
         for a, b in zip(expected, found, strict=True):
@@ -127,15 +117,15 @@ def fitting_size(segmenter: Segmenter, image: np.ndarray) -> Size:
 
 
 def same_segments(expected: Segmentation, found: Segmentation) -> np.ndarray:
-    """Where both have void, or a segment of the same class with the same number in that class. -> (H,W) bool
-
-    As segments are numbered within a class, one more or less does not shift all others.
-    """
+    """Where both have void, or a segment of the same class with the same number in that class. -> (H,W) bool"""
     return _numbered(expected) == _numbered(found)
 
 
 def _numbered(result: Segmentation) -> np.ndarray:
-    """A number for the class and the place among its segments at each pixel, 0 = void. -> (H,W) int64"""
+    """A number for the class and the place among its segments at each pixel, 0 = void. -> (H,W) int64
+
+    Places count within a class, so that one segment more or less does not shift all others.
+    """
     value = np.zeros(max((s.id for s in result.segments), default=0) + 1, np.int64)
     counts: dict[int, int] = {}
     for segment in result.segments:
@@ -152,10 +142,10 @@ def _rows(result: Segmentation) -> list[dict[str, int]]:
 
 def _logits(
     original: Segmenter, exported: Segmenter, image: np.ndarray, size: Size, previous: Tensor | None
-) -> tuple[dict[str, float | None], Tensor | None]:
+) -> tuple[Differences, Tensor | None]:
     """Differences on the same input and the same frame before; and torch's kernels, for the next frame."""
     engine = exported.engine
-    differences: dict[str, float | None] = dict.fromkeys(("mask_logits", "class_logits", "embeddings"))
+    differences: Differences = dict.fromkeys(("mask_logits", "class_logits", "embeddings"))
     if not isinstance(engine, GraphEngine) or engine.merges:
         return differences, None
     inputs, sizes = exported.prepare(image, size)
@@ -173,9 +163,7 @@ def _logits(
     return differences, expected.kernels if engine.embeds else None
 
 
-def _clip_logits(
-    original: Segmenter, exported: Segmenter, images: Sequence[np.ndarray], size: Size
-) -> dict[str, float | None]:
+def _clip_logits(original: Segmenter, exported: Segmenter, images: Sequence[np.ndarray], size: Size) -> Differences:
     """Differences on the same whole clip."""
     engine = exported.engine
     assert isinstance(engine, GraphEngine)
@@ -204,7 +192,7 @@ def write_report(path: Path, report: dict[str, Any]) -> None:
 
 def table(parity: Parity) -> str:
     """The report as text: a line for each image, then one for all."""
-    whole = {"image": "all", "size": None, **{key: getattr(parity, key) for key in _COLUMNS}}
+    whole = {"image": "all", "size": None, **vars(parity)}
     lines = [f"{'image':<20} {'size':>9} {'masks':>9} {'classes':>9} {'equal pixels':>13}"]
     for row in [*parity.images, whole]:
         size = "" if row["size"] is None else f"{row['size'][0]}x{row['size'][1]}"
@@ -214,6 +202,3 @@ def table(parity: Parity) -> str:
     pq = "-" if parity.pq is None else f"{100 * parity.pq:.2f}"
     lines.append(f"PQ of the exported model, with torch's result as the truth: {pq}")
     return "\n".join(lines)
-
-
-_COLUMNS = ("mask_logits", "class_logits", "embeddings", "equal_pixels")

@@ -42,12 +42,7 @@ def trtexec(onnx_file: Path, card: Card) -> str:
 
 
 def build_engine(onnx_file: Path, card: Card, path: Path) -> None:
-    """Builds the engine with the installed TensorRT, as `trtexec` would.
-
-    Raises:
-        ConfigError: TensorRT refuses the graph; the message says why.
-        OutputError: the file cannot be written.
-    """
+    """Builds the engine with the installed TensorRT, as `trtexec` would. Raises `ConfigError` if it refuses."""
     import tensorrt as trt
 
     logger = trt.Logger(trt.Logger.ERROR)
@@ -64,8 +59,7 @@ def build_engine(onnx_file: Path, card: Card, path: Path) -> None:
         config.add_optimization_profile(profile)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        raise ConfigError(
-            f"TensorRT could not build an engine from '{onnx_file}'; `{trtexec(onnx_file, card)}` says why."
-        )
+        command = trtexec(onnx_file, card)
+        raise ConfigError(f"TensorRT could not build an engine from '{onnx_file}'; `{command}` says why.")
     with atomic_path(path) as temporary:
         temporary.write_bytes(bytes(engine))

@@ -104,18 +104,11 @@ def export(
     _logger.info(f"wrote {path}; comparing it with torch")
     exported = load(path, device="cpu" if path.suffix != ".engine" else "auto")
     parity = _compared(original, exported, images)
-    report = {
-        "model": card.model,
-        "task": original.task,
-        "file": str(path),
-        "bytes": sum(file.stat().st_size for file in (path, path.with_suffix(".bin")) if file.is_file()),
-        "precision": precision,
-        "size": size and list(size),
-        "merge_inside": merge_inside,
-        "export_seconds": round(seconds, 1),
-        **describe_run(exported),
-        **asdict(parity),
-    }
+    files = [file for file in (path, path.with_suffix(".bin")) if file.is_file()]
+    report: dict[str, Any] = {"model": card.model, "task": original.task, "file": str(path)}
+    report |= {"bytes": sum(file.stat().st_size for file in files), "precision": precision, "size": size and list(size)}
+    report |= {"merge_inside": merge_inside, "export_seconds": round(seconds, 1)}
+    report |= describe_run(exported) | asdict(parity)
     write_report(path.with_name(f"{path.name}.report.json"), report)
     return report, parity
 
@@ -184,14 +177,11 @@ def _merging(segmenter: Segmenter, graph: GraphCard) -> Merging:
 
 def _batches(segmenter: Segmenter, graph: GraphCard, calibrate: Sequence[str | Path]) -> list[dict[str, np.ndarray]]:
     """The graph's inputs for the images to calibrate on, preprocessed like any image."""
-    batches = []
     with _sources(calibrate, (*_PHOTOS, *_VIDEO)) as sources:
-        for item in islice(open_source(sources), _CALIBRATION):
-            batches.append(graph_inputs(segmenter, graph, item))
-    whose = "the given" if calibrate else "the bundled demo"
-    _logger.info(
-        f"calibrating int8 on {len(batches)} of {whose} images" + ("" if calibrate else "; --calibrate takes others")
-    )
+        items = islice(open_source(sources), _CALIBRATION)
+        batches = [graph_inputs(segmenter, graph, item) for item in items]
+    whose = "the given images" if calibrate else "the bundled demo images; --calibrate takes others"
+    _logger.info(f"calibrating int8 on {len(batches)} of {whose}")
     return batches
 
 

@@ -45,21 +45,13 @@ def run_card(config: RunConfig, categories: Sequence[Category]) -> Card:
     if "stuff" in row.arguments or config.stuff_kernels:  # a network with a kernel for each such class
         stuff = [label for label, category in enumerate(categories) if not category.thing]
         arguments["stuff"] = [] if config.stuff_kernels is False else stuff
-    return describe(
-        config.model,
-        arguments,
-        categories,
-        replace(
-            p,
-            short_edge=config.short_edge or p.short_edge,
-            max_edge=config.max_edge or p.max_edge,
-            resize=p.resize or bool(config.short_edge or config.max_edge),
-        ),
-        row.score if config.score is None else config.score,
-        row.overlap if config.overlap is None else config.overlap,
-        config.merge,
-        version=__version__,
-    )
+    short, long = config.short_edge or p.short_edge, config.max_edge or p.max_edge
+    resize = p.resize or bool(config.short_edge or config.max_edge)
+    preprocessing = replace(p, short_edge=short, max_edge=long, resize=resize)
+    score = row.score if config.score is None else config.score
+    overlap = row.overlap if config.overlap is None else config.overlap
+    thresholds = score, overlap, config.merge
+    return describe(config.model, arguments, categories, preprocessing, *thresholds, version=__version__)
 
 
 def made_for(card: Card, dataset: Reader) -> dict[str, Any]:
@@ -77,15 +69,7 @@ _VIDEO_LAYERS = {"link", "fusion", "carry", "embedding", "clip_stages"}  # image
 
 
 def load_first(net: nn.Module, config: RunConfig) -> str:
-    """Loads the weights that a run starts from into its network.
-
-    Returns:
-        A line that says which weights these are; "" for random ones.
-
-    Raises:
-        ConfigError: the config names weights for both the whole network and its backbone.
-        CheckpointError: the weights cannot be read, or do not fit.
-    """
+    """Loads the weights that a run starts from; returns a line that says which they are, "" for random ones."""
     if config.weights is not None and config.backbone_weights is not None:
         raise ConfigError("A run starts from weights or from backbone_weights; leave one of them out.")
     if config.backbone_weights is not None:
@@ -105,8 +89,7 @@ def load_first(net: nn.Module, config: RunConfig) -> str:
 def added_to_image_model(net: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """What weights of an image model lack of a video network made of it, by name; nothing if they lack more than that.
 
-    Links and embeddings keep what the network has. The stages over whole clips begin as the image model's own, as the
-    official code does it.
+    Links and embeddings stay as they are; clip stages begin as the image model's own, as in the official code.
     """
     own = net.state_dict()
     lacking = own.keys() - state.keys()
@@ -116,14 +99,9 @@ def added_to_image_model(net: nn.Module, state: dict[str, Tensor]) -> dict[str, 
 
 
 def build_network(config: RunConfig, card: Card, device: torch.device) -> tuple[Network, nn.Module, str]:
-    """The network with its first weights, on its device.
+    """The network with its first weights on its device, the same wrapped to be trained, and the line of `load_first`.
 
-    Returns:
-        The network; the same, wrapped to be trained (on several frames, in all processes); the line of `load_first`.
-
-    Raises:
-        ConfigError: options that contradict each other.
-        CheckpointError: the weights cannot be read, or do not fit.
+    It is wrapped to take several frames where it needs them, and to train in all processes.
     """
     if config.parallel == "fsdp" and config.precision == "fp16":
         raise ConfigError("parallel=fsdp does not go with precision=fp16; train with precision=bf16 or fp32.")
@@ -171,13 +149,8 @@ def build_criterion(config: RunConfig, net: Network, card: Card) -> CriterionLik
     weights = config.losses
     if isinstance(net, KNetSemantic):
         return SemanticCriterion(semantic_weight=weights.semantic, stride=net.stride)
-    shared: dict[str, Any] = {
-        "class_weight": weights.classes,
-        "mask_weight": weights.mask,
-        "dice_weight": weights.dice,
-        "rank_weight": weights.rank,
-        "semantic_weight": weights.semantic,
-    }
+    shared: dict[str, Any] = {"class_weight": weights.classes, "mask_weight": weights.mask}
+    shared |= {"dice_weight": weights.dice, "rank_weight": weights.rank, "semantic_weight": weights.semantic}
     instances: dict[str, Any] = {"instance_weight": weights.instance}
     instances |= {"pixels": weights.pixels, "match_pixels": weights.match_pixels}
     stuff = tuple(net.stuff)

@@ -38,15 +38,7 @@ from knet.structures import Category, Sample
 def evaluate_tracks(
     segmenter: Segmenter, dataset: ClipReader, linked: bool = True, compatible: bool = False
 ) -> dict[str, Any]:
-    """The figures of a panoptic model that tracks through clips, see `evaluate`.
-
-    Args:
-        segmenter, dataset: the model, and clips with their truth.
-        linked, compatible: see `Segmenter.segment_next`.
-
-    Raises:
-        DataError: a frame or its truth cannot be read, or the class table does not fit the metrics.
-    """
+    """The figures of a panoptic model that tracks through clips, see `evaluate`."""
     figures = Figures(dataset)
     clips = share_clips(dataset.clips, rank(), world())
     with _bar(clips) as bar:
@@ -63,14 +55,7 @@ def evaluate_tracks(
 
 
 def evaluate_clips(segmenter: Segmenter, dataset: YoutubeVis) -> dict[str, Any]:
-    """The figures of a model that segments whole clips. Packed masks are kept until the end.
-
-    Returns:
-        {"instance": as `ytvis_ap`}
-
-    Raises:
-        DataError: there is no truth, a frame cannot be read, or as `ytvis_ap`.
-    """
+    """The figures of a model that segments whole clips: {"instance": as `ytvis_ap`}. Packed masks are kept."""
     dataset.read_truth(0)  # without a truth it says so before hours of work
     rows: list[dict[str, Any]] = []
     clips = share_clips(dataset.clips, rank(), world())
@@ -100,39 +85,23 @@ class Figures:
     STQ is that of the official protocol, for KITTI-STEP also that of Video K-Net's script. VPQ is that of the data
     set's protocol: Video K-Net's for KITTI-STEP, VIPSeg's for VIPSeg, Cityscapes-VPS's for all others. A thing without
     a track counts as in the files that `TrackWriter` makes: all those of a class share the number 0.
-
-    Args:
-        dataset: whose class table and protocol are taken.
-
-    Raises:
-        DataError: the metrics cannot hold the class table.
     """
 
     def __init__(self, dataset: ClipReader):
-        step = isinstance(dataset, KittiStep)
         self.categories = dataset.categories
         self.stq = {"stq": TrackingQuality(self.categories)}
+        step, vipseg = isinstance(dataset, KittiStep), isinstance(dataset, VipSeg)
         if step:
             self.stq["stq_video_knet"] = TrackingQuality(self.categories, "video-knet")
-        vipseg = isinstance(dataset, VipSeg)
-        self.vpq = VideoPanopticQuality(
-            self.categories, "video-knet" if step else "vipseg" if vipseg else "cityscapes-vps"
-        )
+        protocol = "video-knet" if step else "vipseg" if vipseg else "cityscapes-vps"
+        self.vpq = VideoPanopticQuality(self.categories, protocol)
         self.pq: dict[str, np.ndarray] = {}
         self.classes = ConfusionMatrix(len(self.categories))
         self._label_of = np.full(VOID + 1, -1)
         self._label_of[[category.id for category in self.categories]] = np.arange(len(self.categories))
 
     def add(self, clip: str, sample: Sample, found: Segmentation) -> None:
-        """Counts the next frame of a clip.
-
-        Args:
-            clip: the clip's name.
-            sample, found: the frame with its truth, and the result of the model.
-
-        Raises:
-            DataError: sizes differ, or there are more tracks than numbers for them.
-        """
+        """Counts the next frame of the clip of this name: its truth, and what the model found."""
         name = sample.name
         frame = PanopticQuality(self.categories)
         frame.add(sample.id_map, sample.segments, found.id_map, found.segments, name=name)
@@ -185,11 +154,7 @@ def true_labels(id_map: np.ndarray, categories: Sequence[Category]) -> np.ndarra
 
 
 def found_labels(found: Segmentation) -> np.ndarray:
-    """A result with tracks as the labels that video metrics count: -> (H,W) int32, see `pack_labels`
-
-    Raises:
-        DataError: a track's number is too large.
-    """
+    """A result with tracks as the labels that video metrics count: -> (H,W) int32, see `pack_labels`"""
     numbers = [segment.track or 0 if segment.thing else 0 for segment in found.segments]
     if max(numbers, default=0) >= NUMBERS:
         raise DataError(

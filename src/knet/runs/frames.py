@@ -21,8 +21,7 @@ class TwoFrames(nn.Module):
     def forward(self, key: Tensor, reference: Tensor) -> list[Output]:
         """(B,3,H,W), (B,3,H,W) -> the outputs for the key frames, followed by those for the reference frames
 
-        Reference frames are treated as the first ones of a video. Gradients flow to them through the link, as in the
-        official code.
+        Reference frames count as first ones of a video. Gradients flow to them through the link, as officially.
         """
         before = self.net(reference)
         return [*self.net(key, before[-1].kernels), *before]
@@ -42,12 +41,7 @@ class WholeClips(nn.Module):
 
 @dataclass(slots=True)
 class PairLosses:
-    """The losses of `TwoFrames`, see `CriterionLike`.
-
-    Args:
-        criterion: the losses of a video network.
-        embed: see `VideoCriterion`.
-    """
+    """The losses of `TwoFrames`, see `CriterionLike` for its methods and `VideoCriterion` for `embed`."""
 
     criterion: VideoCriterion
     embed: Callable[[Tensor], Tensor]

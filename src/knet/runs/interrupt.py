@@ -5,18 +5,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self
 
 from knet.errors import StoppedError
 
 
 class Interrupt:
-    """Catches SIGTERM while the context lasts. When it comes, `asked` becomes true, for the run to stop when it can.
-
-    Args:
-        folder: of the run, which the error names.
-    """
+    """Catches SIGTERM while the context lasts. When it comes, `asked` becomes true, for the run to stop when it can."""
 
     def __init__(self, folder: Path) -> None:
         self.asked = False
@@ -28,19 +24,13 @@ class Interrupt:
             self._before = signal.signal(signal.SIGTERM, self._note)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._before)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Lets SIGTERM stop the work at once while the context lasts, as the state was saved before.
-
-        Raises:
-            StoppedError: SIGTERM came.
-        """
+        """Lets SIGTERM stop the work at once, by `error`, while the context lasts, as the state was saved before."""
         if self.asked:
             raise self.error
         self._at_once = True

@@ -19,16 +19,7 @@ _logger = logging.getLogger("knet")
 
 
 class RunLog:
-    """Shows and records how a run goes, as its first process; the others stay silent. A context manager.
-
-    Args:
-        config: of the run.
-        start: iterations done before.
-
-    Raises:
-        ConfigError: Weights & Biases does not start.
-        OutputError: here and in every method: a file of the record cannot be written.
-    """
+    """Shows and records how a run goes after `start` iterations, in the first process only. A context manager."""
 
     def __init__(self, config: RunConfig, start: int):
         self._config, self._first = config, rank() == 0
@@ -55,13 +46,7 @@ class RunLog:
         self._waited += time.perf_counter() - start
 
     def iteration(self, step: StepResult, rate: float, invalid_costs: int, progress: Progress) -> None:
-        """Logs an iteration that is done, if it is one of every `log_every` or the last.
-
-        Args:
-            step, rate: its result and its learning rate.
-            invalid_costs: number of matching costs so far that were not finite.
-            progress: of the run, this iteration included.
-        """
+        """Logs an iteration that is done, if it is one of every `log_every` or the last; `progress` includes it."""
         self._bar.update()
         done, config = progress.iteration, self._config
         if done % config.log_every and done != config.iterations:
@@ -70,13 +55,13 @@ class RunLog:
         row = {"loss": sum(step.losses.values()), "rate": rate, "seconds": seconds / (done - self._since)}
         row |= {"waiting": self._waited / seconds, **step.losses, "gradient_norm": step.gradient_norm}
         # These grow when matching met numbers that are not finite, and when something was left out.
-        row |= {"invalid_costs": invalid_costs, "bad_images": len(progress.bad_images)}
-        row |= {"bad_losses": len(progress.bad_losses)}
+        bad = {"bad_images": len(progress.bad_images), "bad_losses": len(progress.bad_losses)}
+        row |= {"invalid_costs": invalid_costs, **bad}
         self._record.log("train", done, row)
         self._bar.set_postfix_str(f"loss {row['loss']:.3f}")
         if self._bar.disable:  # no terminal: plain lines
-            line = f"iteration {done}/{config.iterations}  loss {row['loss']:.3f}"
-            self.say(f"{line}  {row['seconds']:.2f} s/iteration")
+            speed = f"{row['seconds']:.2f} s/iteration"
+            self.say(f"iteration {done}/{config.iterations}  loss {row['loss']:.3f}  {speed}")
         self.restart_clock(done)
 
     def validation(self, iteration: int, figures: dict[str, float], pictures: dict[str, np.ndarray]) -> None:

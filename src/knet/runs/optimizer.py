@@ -29,15 +29,9 @@ def parameter_groups(
     projections, and to the initial kernels.
 
     Args:
-        model: the network.
-        base: learning rate.
-        weight_decay: of the parameters that decay.
-        backbone_multiplier: scales the learning rate of parameters whose names start with "backbone".
+        base: learning rate, which `backbone_multiplier` scales for parameters whose names start with "backbone".
         undecayed: which parameters do not decay. "norms" stands for the weights and biases of norm layers (RT-K-Net);
             any other text is a regular expression to be found in their names; None makes all decay (K-Net).
-
-    Raises:
-        ConfigError: `undecayed` is no regular expression.
     """
     try:
         rule = re.compile(undecayed or "(?!)")  # matches nothing
@@ -69,8 +63,7 @@ def adamw(
 ) -> AdamW:
     """AdamW with the groups of `parameter_groups` and the usual betas, 0.9 and 0.999.
 
-    The default of `base` is that of RT-K-Net's config for Cityscapes (1e-4 for Mapillary); the paper says 2e-3. The
-    official code also clips the norm of the whole gradient to 1.0 before each step, see `train_step`.
+    The default of `base` is that of RT-K-Net's config for Cityscapes (1e-4 for Mapillary); the paper says 2e-3.
     """
     return AdamW(parameter_groups(model, base, weight_decay, backbone_multiplier, undecayed), lr=base)
 
@@ -84,19 +77,11 @@ def learning_rate(
     power: float = 0.9,
     steps: Sequence[int] = (),
 ) -> float:
-    """The learning rate of an iteration: base * warm-up * (1 - iteration / iterations) ** power.
+    """The learning rate of an iteration, counted from 0: base * warm-up * (1 - iteration / iterations) ** power.
 
-    Args:
-        iteration: counted from 0.
-        iterations: length of the run. After it the rate is 0, unless the power is 0.
-        base: the highest rate.
-        warmup: iterations in which the warm-up rises linearly to 1; the polynomial applies during it as well.
-        warmup_factor: where the warm-up starts, 0..1.
-        power: of the polynomial; 0 for none.
-        steps: iterations at which the rate falls to a tenth.
+    During `warmup` iterations the warm-up rises linearly from `warmup_factor` to 1. At each of `steps` the rate falls
+    to a tenth, and after `iterations` it is 0, unless the power is 0.
     """
-    rise = 1.0
-    if iteration < warmup:
-        rise = warmup_factor + (1 - warmup_factor) * iteration / warmup
+    rise = warmup_factor + (1 - warmup_factor) * iteration / warmup if iteration < warmup else 1.0
     passed = sum(iteration >= step for step in steps)
     return base * rise * max(0.0, 1 - iteration / iterations) ** power * 0.1**passed

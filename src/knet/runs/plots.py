@@ -26,13 +26,7 @@ def plot_run(folder: Path) -> Path | None:
 
     It shows the total loss and its parts (summed over the stages), the learning rate, and PQ, SQ, RQ and mIoU over the
     iterations. Losses are a smooth line over a faint one of the values themselves. What is missing, or not a number, is
-    left out.
-
-    Returns:
-        The picture's path; None, without a picture, if neither file has a row.
-
-    Raises:
-        OutputError: the picture cannot be written.
+    left out; if neither file has a row there is no picture, and None is returned.
     """
     train, val = read_columns(folder / "train.csv"), read_columns(folder / "val.csv")
     if not train and not val:
@@ -71,8 +65,7 @@ def group_losses(columns: Columns) -> Columns:
     """The parts of the loss by their names in the config, each summed over the stages (s1_loss_dice, ...)."""
     groups: Columns = {}
     for key, values in columns.items():
-        match = re.fullmatch(r"(?:s\d+_)?loss_(\w+)", key)
-        if match:
+        if match := re.fullmatch(r"(?:s\d+_)?loss_(\w+)", key):
             name = _PARTS.get(match[1], match[1])
             groups[name] = groups[name] + values if name in groups else values
     return groups

@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -17,27 +16,19 @@ from knet.runs.plots import plot_run
 
 Kind = Literal["train", "val"]
 
-_RUN_ID = "wandb_run.txt"
-
 
 class RunRecord:
     """Records how a run goes. A context manager.
 
-    The folder gets train.csv and val.csv, pictures/ and curves.png on request, and tensorboard/ where TensorBoard is
-    installed. A resumed run drops the rows after the iteration that it starts from, so that the files read as if the
-    run had never stopped.
+    The folder, which must exist, gets train.csv, val.csv, pictures/ and curves.png, and tensorboard/ where TensorBoard
+    is installed. A resumed run drops the rows after the iteration that it starts from, so that the files
+    read as if the run had never stopped.
 
     Args:
-        folder: the run's folder; must exist.
         start: iterations done before.
         wandb: project of Weights & Biases to log to as well; a resumed run continues the same run there.
-            WANDB_MODE=offline keeps it from using the network.
         config: the run's options as Weights & Biases shows them.
         active: if False, as in all processes of a run but the first, no method does anything, and no file is touched.
-
-    Raises:
-        ConfigError: Weights & Biases is requested but is not installed or does not start.
-        OutputError: a file cannot be written; methods raise it, too.
     """
 
     def __init__(
@@ -99,9 +90,7 @@ class RunRecord:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             # What went wrong first is what the user should read.
             with suppress(OutputError) if error is not None else nullcontext(), self._board_written():
@@ -185,17 +174,11 @@ class _WandbRun:
             raise ConfigError(
                 f"wandb={project} needs Weights & Biases, which is not installed: install knet[wandb]."
             ) from error
-        path = folder / _RUN_ID
+        path = folder / "wandb_run.txt"
         known = path.read_text(encoding="utf-8").strip() if resume and path.is_file() else None
         try:
-            self._run = init(
-                project=project,
-                name=folder.name,
-                dir=str(folder),
-                config=config,
-                id=known,
-                resume="allow" if known else None,
-            )
+            where = {"project": project, "name": folder.name, "dir": str(folder)}
+            self._run = init(**where, config=config, id=known, resume="allow" if known else None)
         except Error as error:
             raise ConfigError(
                 f"Weights & Biases does not start: {' '.join(str(error).split())}; log in with 'wandb login', or set "

@@ -18,16 +18,7 @@ CLIP = 5  # frames of a training clip
 
 
 def training_set(config: RunConfig, reader: Reader, net: nn.Module, skip: int = 0) -> Samples:
-    """The training samples for a network: images, pairs of frames or clips, after augmentation.
-
-    Args:
-        config, reader: of the run, and its training data.
-        net: the network, whose kind decides what a sample is.
-        skip: number of images that may be unreadable, see `TrainingSet`.
-
-    Raises:
-        ConfigError: a video network has images that belong to no clip, or the config has no 'augment'.
-    """
+    """The training samples for a network, whose kind decides what they are. `skip` images may be unreadable."""
     augmentation, data = augmentation_of(config), config.data
     if not isinstance(net, VideoKNet | RTVideoKNet | ClipKNet):
         return TrainingSet(reader, augmentation, config.seed, skip)
@@ -37,17 +28,12 @@ def training_set(config: RunConfig, reader: Reader, net: nn.Module, skip: int = 
             "images, labels and instances of clips of your own."
         )
     if isinstance(net, ClipKNet):
-        reach = max(map(abs, data.offsets))
-        return ClipSet(reader, augmentation, config.seed, skip, CLIP, reach)
+        return ClipSet(reader, augmentation, config.seed, skip, CLIP, reach=max(map(abs, data.offsets)))
     return PairSet(reader, augmentation, config.seed, skip, data.offsets, data.compatible)
 
 
 def augmentation_of(config: RunConfig) -> TrainAugmentation:
-    """The config's augmentation. In mirror images it swaps the classes that the class table calls left and right.
-
-    Raises:
-        ConfigError: the config has no 'augment'.
-    """
+    """The config's augmentation. In mirror images it swaps the classes that the class table calls left and right."""
     options = config.augment
     if options is None:
         raise ConfigError("The config has no 'augment'; training needs at least augment.short_edges.")

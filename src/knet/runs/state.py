@@ -30,23 +30,14 @@ _WHOLE = StateDictOptions(full_state_dict=True)
 
 @dataclass
 class Progress:
-    """How far a run has come.
+    """How far a run has come."""
 
-    Attributes:
-        iteration: number of iterations done.
-        validated: the iteration after which the last validation took place.
-        best: the best PQ (mask AP, mIoU) so far, -1 before the first validation.
-        bad_images: images that could not be read: name -> what is wrong.
-        bad_losses: iterations whose loss was not finite.
-        made_for: model, classes and data set, see `made_for`.
-    """
-
-    iteration: int = 0
-    validated: int = 0
-    best: float = -1.0
-    bad_images: dict[str, str] = field(default_factory=dict)
-    bad_losses: list[int] = field(default_factory=list)
-    made_for: dict[str, Any] = field(default_factory=dict)
+    iteration: int = 0  # how many are done
+    validated: int = 0  # the iteration after which the last validation took place
+    best: float = -1.0  # the best PQ (mask AP, mIoU) so far, -1 before the first validation
+    bad_images: dict[str, str] = field(default_factory=dict)  # those that could not be read: name -> what is wrong
+    bad_losses: list[int] = field(default_factory=list)  # iterations whose loss was not finite
+    made_for: dict[str, Any] = field(default_factory=dict)  # model, classes and data set, see `made_for`
 
 
 class MovingAverage:
@@ -84,11 +75,7 @@ def save_state(
     progress: Progress,
     config: dict[str, Any],
 ) -> None:
-    """Writes everything that resuming needs. All processes must call it; the first one writes.
-
-    Raises:
-        OutputError: the file cannot be written; an older one stays as it was.
-    """
+    """Writes everything that resuming needs. All processes must call it; the first one writes."""
     state = {
         "net": whole_weights(net),
         "average": whole_weights(net, average) if average is not None else None,
@@ -114,15 +101,9 @@ def load_state(
     average: MovingAverage | None,
     made_for: dict[str, Any],
 ) -> Progress:
-    """Restores what `save_state` wrote, in every process.
+    """Restores what `save_state` wrote for the same `made_for`, in every process.
 
     A run that had no moving average starts one from its weights.
-
-    Returns:
-        How far the run has come.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or of another model or data set than `made_for`.
     """
     state = read_state(path)
     progress = Progress(**state["progress"])
@@ -141,11 +122,7 @@ def load_state(
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Reads what `save_state` wrote, without executing anything in the file.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or something else.
-    """
+    """Reads what `save_state` wrote, without executing anything in the file."""
     if not path.is_file():
         raise CheckpointError(f"There is no '{path}' to resume from; give the folder of a run that saved one.")
     try:

@@ -23,19 +23,12 @@ _PIXEL_STREAM, _NETWORK_STREAM = 3, 4  # keep random numbers for different uses 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """The result of a training step, the same in all processes.
+    """The result of a training step, the same in all processes."""
 
-    Attributes:
-        losses: weighted losses of the whole batch, by name.
-        gradient_norm: norm of the whole gradient before clipping.
-        taken: whether the weights changed; they do not if a loss or, in fp32 and bf16, the gradient is not finite.
-        asked: whether `asked` was set in any process, see `train_step`.
-    """
-
-    losses: dict[str, float]
-    gradient_norm: float
-    taken: bool
-    asked: bool
+    losses: dict[str, float]  # weighted losses of the whole batch, by name
+    gradient_norm: float  # of the whole gradient before clipping
+    taken: bool  # whether the weights changed; not if a loss or, in fp32 and bf16, the gradient is not finite
+    asked: bool  # whether `asked` was set in any process, see `train_step`
 
 
 def train_step(
@@ -55,31 +48,23 @@ def train_step(
 
     Args:
         wrapped: the network, possibly wrapped for frames or for several processes, see `build_network`.
-        criterion: its losses.
-        optimizer: updates the weights.
         scaler: the loss scale of fp16; disabled in other precisions.
         batch: images (3,h,w) uint8 of any sizes, and their targets; the same number in every process.
         seed: of the run, and the number of the iteration; all random numbers follow from these two.
-        precision: "fp32", "bf16" or "fp16".
         max_norm: the whole gradient is scaled down to this norm.
         parts: number of parts that the share is processed in. Batch norms see one part at a time.
         asked: a flag that every process learns of if it is set in any.
-
-    Returns:
-        What the step gave.
     """
     device = next(wrapped.parameters()).device
     wrapped.train()
     # All processes pad to the same size, so that no result depends on which images lie in which process.
     sides = [max(image.shape[side] for images in batch.frames for image in images) for side in (1, 2)]
     height, width = gather_numbers(sides).amax(0).tolist()
-    network_seed = np.random.SeedSequence([_NETWORK_STREAM, *seed, rank()]).generate_state(1)[0]
-    torch.manual_seed(int(network_seed))
+    torch.manual_seed(int(np.random.SeedSequence([_NETWORK_STREAM, *seed, rank()]).generate_state(1)[0]))
     optimizer.zero_grad(set_to_none=True)
     statistics = [buffer.clone() for buffer in wrapped.buffers()]
     counts = None
-    names: list[str] = []
-    values = torch.zeros(0, device=device)
+    sums: dict[str, Tensor] = {}
     share = len(batch) // parts
     for number in range(parts):
         delay_gradients(wrapped, delay=number < parts - 1)
@@ -94,13 +79,11 @@ def train_step(
         losses = criterion(outputs, part.targets, noise, counts)
         total = torch.stack(list(losses.values())).sum() / parts
         scaler.scale(total).backward()
-        names = list(losses)
-        here = torch.stack([loss.detach() for loss in losses.values()]) / parts
-        values = here if number == 0 else values + here
+        sums = {name: sums.get(name, 0) + loss.detach() / parts for name, loss in losses.items()}
     scaler.unscale_(optimizer)
     norm = nn.utils.clip_grad_norm_(wrapped.parameters(), max_norm)
     norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # that of sharded weights is itself in shares
-    shared = mean_over_processes(torch.cat([values, values.new_tensor([float(asked)])]))
+    shared = mean_over_processes(torch.stack([*sums.values(), torch.tensor(float(asked), device=device)]))
     *numbers, flag, gradient_norm = torch.cat([shared, norm.detach().reshape(1)]).tolist()  # one copy to the host
     taken = all(map(math.isfinite, numbers)) and (scaler.is_enabled() or math.isfinite(gradient_norm))
     if taken:
@@ -109,7 +92,7 @@ def train_step(
         for buffer, before in zip(wrapped.buffers(), statistics, strict=True):
             buffer.copy_(before)
     scaler.update()
-    return StepResult(dict(zip(names, numbers, strict=True)), gradient_norm, taken, flag > 0)
+    return StepResult(dict(zip(sums, numbers, strict=True)), gradient_norm, taken, flag > 0)
 
 
 def pixel_noise(seed: tuple[int, int], positions: list[int], pixels: int) -> Tensor:

@@ -143,9 +143,8 @@ class _Run:
         plan = BatchPlan(len(self.samples), config.batch, config.seed, **shares)
         self.criterion = build_criterion(config, self.net, self.card)
         self.base, scaled = scaled_learning_rate(config)
-        self.optimizer = adamw(
-            self.net, self.base, options.weight_decay, options.backbone_multiplier, options.undecayed
-        )
+        rules = options.weight_decay, options.backbone_multiplier, options.undecayed
+        self.optimizer = adamw(self.net, self.base, *rules)
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
@@ -191,14 +190,7 @@ def introduction(config: RunConfig, card: Card, images: int, net: nn.Module, dev
 
 
 def note_faults(progress: Progress, batch: Batch | PairBatch, config: RunConfig) -> Iterator[str]:
-    """Adds the images of a batch that could not be read to `progress.bad_images`, in all processes alike.
-
-    Yields:
-        A line to show for each new one.
-
-    Raises:
-        DataError: there are more of them than `skip_images`.
-    """
+    """Adds a batch's unreadable images to `progress.bad_images`, in all processes alike; yields a line for each."""
     for faults in gather_objects(batch.faults):
         for name, sentence in faults.items():
             if name not in progress.bad_images:
@@ -213,13 +205,9 @@ def note_faults(progress: Progress, batch: Batch | PairBatch, config: RunConfig)
 
 
 def note_loss(progress: Progress, step: StepResult, samples: Samples, config: RunConfig) -> str:
-    """Adds an iteration without a finite loss to `progress.bad_losses`, and writes its losses to not_finite.json.
+    """Adds an iteration without a finite loss to `progress.bad_losses`, and writes it to not_finite.json.
 
-    Returns:
-        A line to show.
-
-    Raises:
-        TrainingError: there are more of them than `skip_losses`; the message names the losses and the images.
+    Returns a line that names the losses and the images.
     """
     iteration = progress.iteration - 1
     progress.bad_losses.append(iteration)
@@ -240,12 +228,7 @@ def note_loss(progress: Progress, step: StepResult, samples: Samples, config: Ru
 
 
 def open_folder(config: RunConfig) -> None:
-    """Makes the run folder, with config.yaml.
-
-    Raises:
-        ConfigError: the folder already holds a run.
-        OutputError: the folder cannot be made.
-    """
+    """Makes the run folder, with config.yaml. Raises `ConfigError` if it already holds a run."""
     folder = config.output
     if (folder / "state.pt").exists():
         raise ConfigError(

@@ -32,16 +32,9 @@ def validate(
     progress: Progress,
     config: RunConfig,
 ) -> dict[str, float]:
-    """Evaluates weights on the validation set and saves them, also as the best unless earlier ones were better.
+    """The figures of weights, as `figures_of`, on the validation set. The segmenter's network keeps the weights.
 
-    Args:
-        segmenter: its network gets the weights.
-        weights, card: what is saved, as `last.safetensors` and `best.safetensors` in the run folder.
-        dataset: the validation set.
-        progress, config: of the run.
-
-    Returns:
-        As `figures_of`.
+    They are saved with the card as `last.safetensors`, also as `best.safetensors` unless earlier ones were better.
     """
     assert segmenter.net is not None
     segmenter.net.load_state_dict(weights)
@@ -56,11 +49,10 @@ def validate(
 
 
 def figures_of(result: dict[str, Any]) -> dict[str, float]:
-    """The figures of `evaluate`'s result that a run logs; the first is the one by which weights are chosen.
+    """The figures of `evaluate`'s result that a run logs: fractions, 0 where nothing was counted.
 
-    Returns:
-        pq, sq, rq, pq_things, pq_stuff and miou, with stq, aq and vpq before them for frames of clips; for objects ap,
-        ap50 and ap75. Fractions, 0 where nothing was counted.
+    These are pq, sq, rq, pq_things, pq_stuff and miou, on clips with stq, aq and vpq before them; for objects ap, ap50
+    and ap75.
     """
     figures: dict[str, float | None] = {}
     if "stq" in result:
@@ -83,10 +75,10 @@ def main_figure(figures: dict[str, float]) -> float:
 def pictures(segmenter: Segmenter, dataset: Reader) -> dict[str, np.ndarray]:
     """A few validation images by name, the truth on the left and the result on the right. (H,W,3) uint8 RGB each"""
     drawn: dict[str, np.ndarray] = {}
-    if segmenter.task == "clip":  # such models cannot say anything about a single image
-        return drawn
-    for number in range(min(_PICTURES, len(dataset))):
-        sample = dataset.read(number * len(dataset) // min(_PICTURES, len(dataset)))
+    # Models for clips cannot say anything about a single image.
+    count = 0 if segmenter.task == "clip" else min(_PICTURES, len(dataset))
+    for number in range(count):
+        sample = dataset.read(number * len(dataset) // count)
         truth = draw_truth(sample, dataset.categories)
         drawn[f"val_{number}"] = side_by_side([truth, segmenter(sample.image).overlay(sample.image)])
     return drawn
