@@ -21,8 +21,8 @@ class RunRecord:
     """Records how a run goes. A context manager.
 
     The folder, which must exist, gets train.csv, val.csv, pictures/ and curves.png, and tensorboard/ where TensorBoard
-    is installed. A resumed run drops the rows after the iteration that it starts from, so that the files
-    read as if the run had never stopped.
+    is installed. A resumed run drops the rows after the iteration that it starts from, so that the files read as if the
+    run had never stopped.
 
     Args:
         start: iterations done before.
