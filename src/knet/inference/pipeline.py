@@ -8,7 +8,6 @@ from contextlib import closing
 from functools import partial
 from itertools import repeat
 from queue import Queue
-from types import TracebackType
 from typing import Any, TypeVar
 
 import torch
@@ -111,9 +110,7 @@ class WriteBehind:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
         self._queue.put(_END)
         self._thread.join()
         if kind is None:  # else the error on its way says more

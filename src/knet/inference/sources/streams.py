@@ -153,7 +153,7 @@ def _sequences(paths: list[Path]) -> Iterator[tuple[str, list[tuple[Path, int]]]
 
 
 def frame_times(numbers: Sequence[int]) -> tuple[list[int], int | None]:
-    """Each number's time, counted from 0 in steps of the most frequent size, and that size; None if they do not grow."""
+    """Each number's time, from 0, in steps of the most frequent size; and that size, None if they do not grow."""
     steps = [after - before for before, after in pairwise(numbers)]
     if any(step <= 0 for step in steps):
         return list(range(len(numbers))), None
