@@ -61,10 +61,7 @@ class Timing:
 def open_model(
     model: str, weights: str | None, device: str, precision: str, compile: bool, merge: Any = None
 ) -> tuple[Segmenter, bool]:
-    """A model as `load` opens it, and whether its weights are random: those of names that come without any.
-
-    Raises: as `load`.
-    """
+    """A model as `load` opens it, and whether its weights are random: those of names that come without any."""
     named = Path(model).suffix not in (*ENDINGS, ".safetensors", ".pth", ".pt")
     if weights is not None or not named or entry(model).bundled is not None:
         return load(model, weights, device, precision, merge, compile), False
@@ -106,36 +103,22 @@ def measure(segmenter: Segmenter, size: tuple[int, int], rounds: int = 20) -> Ti
         wait(device)
 
     memory = PeakMemory(device)
-    seconds = _timed(once, WARM_UP, rounds)
-    peak = memory.above()
-    steps = {} if frames > 1 else _steps(segmenter, once, max(3, rounds // 2))
-    times = np.array(seconds) * 1000 / frames
-    median, p95, p99 = (float(np.percentile(times, q)) for q in (50, 95, 99))
-    flops = None if segmenter.net is None else count_flops(segmenter.net, segmenter.preprocessing.divisor, size)
-    return Timing(
-        size,
-        segmenter.precision,
-        rounds,
-        median,
-        p95,
-        p99,
-        float(1000 / times.mean()),
-        peak,
-        None if flops is None else flops / 1e9,
-        found,
-        steps,
-    )
-
-
-def _timed(once: Callable[[], None], warm_up: int, rounds: int) -> list[float]:
-    for _ in range(warm_up):
+    for _ in range(WARM_UP):
         once()
     seconds = []
     for _ in range(rounds):
         start = time.perf_counter()
         once()
         seconds.append(time.perf_counter() - start)
-    return seconds
+    peak = memory.above()
+    steps = {} if frames > 1 else _steps(segmenter, once, max(3, rounds // 2))
+    times = np.array(seconds) * 1000 / frames
+    median, p95, p99 = (float(np.percentile(times, q)) for q in (50, 95, 99))
+    throughput, gflops = float(1000 / times.mean()), None
+    if segmenter.net is not None:
+        gflops = count_flops(segmenter.net, segmenter.preprocessing.divisor, size) / 1e9
+    precision = segmenter.precision
+    return Timing(size, precision, rounds, median, p95, p99, throughput, peak, gflops, found, steps)
 
 
 def _steps(segmenter: Segmenter, once: Callable[[], None], rounds: int) -> dict[str, float]:

@@ -74,14 +74,8 @@ def segment_clips(
 ) -> Iterator[tuple[list[Frame], list[ClipObject]]]:
     """The frames of each video of a stream, see `open_stream`, and its objects, see `segment_clip`.
 
-    A video's images are kept until it has ended, beside what `segment_clip` keeps.
-
-    Args:
-        on_error: called with the error of a video that cannot be a clip; the next one follows. Without it the error is
-            raised.
-
-    Raises:
-        ConfigError: as `segment_clip`.
+    A video's images are kept until it has ended, beside what `segment_clip` keeps. `on_error` is called with the error
+    of a video that cannot be a clip; the next one follows. Without it the error is raised.
     """
     for group in by_video(frames):
         kept: list[Frame] = []
@@ -117,12 +111,10 @@ def _keeping(frames: Iterable[Frame], kept: list[Frame]) -> Iterator[np.ndarray]
 def frame_results(
     objects: Sequence[ClipObject], size: tuple[int, int], names: Sequence[str], categories: Sequence[Category]
 ) -> Iterator[Segmentation]:
-    """The objects of a clip as the results of its frames, one after the other: to be drawn and written as any others.
+    """The objects of a clip as the results of its frames, of `size` (height, width), to be drawn and written as others.
 
     An object's track is its place in the list, from 1; it has the same score in all frames. Objects may overlap, so
     there are `masks`.
-
-    size: height and width of the frames · names: what each is called · categories: the class table of the model.
     """
     for place, name in enumerate(names):
         id_map = np.zeros(size, np.int32)

@@ -26,11 +26,7 @@ class Cost:
 
 
 def cost(model: str) -> Cost:
-    """The cost of a model as published, at its published test size for a usual image of its data set.
-
-    Raises:
-        ConfigError: there is no such model.
-    """
+    """The cost of a model as published, at its published test size for a usual image of its data set."""
     row = entry(model)
     height, width = usual_size(model)
     # Not torch's "meta" device, on which autocast cannot be switched off.
@@ -56,16 +52,12 @@ def usual_size(model: str) -> tuple[int, int]:
 
 def _count(net: nn.Module, divisor: int, size: tuple[int, int]) -> int:
     height, width = (-(-side // divisor) * divisor for side in size)
-    device = next(net.parameters()).device
-    with _counter() as counted, torch.inference_mode():
-        net(torch.empty(1, 3, height, width, device=device))
-    return counted.get_total_flops()
-
-
-def _counter() -> FlopCounterMode:
-    """torch's own, which does not know deformable convolutions."""
+    image = torch.empty(1, 3, height, width, device=next(net.parameters()).device)
 
     def deformable(x: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
         return conv_flop_count(x, weight, out_shape)
 
-    return FlopCounterMode(display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: deformable})
+    unknown = {torch.ops.torchvision.deform_conv2d: deformable}  # to torch's counter
+    with FlopCounterMode(display=False, custom_mapping=unknown) as counted, torch.inference_mode():
+        net(image)
+    return counted.get_total_flops()

@@ -1,8 +1,7 @@
 """Which objects of a frame are those of the frames before: from a network's outputs to identities.
 
-Objects are followed by one of the two trackers of `knet.track`. A network with `embed` tells them apart by embeddings
-of its linked kernels: Video K-Net by these alone, RT-Video-K-Net by overlap with these as descriptors. Any other
-network is tracked by overlap, with its kernels as descriptors.
+A network with `embed` tells objects apart by embeddings of its linked kernels: Video K-Net by these alone,
+RT-Video-K-Net by overlap with these as descriptors. Any other is tracked by overlap, with its kernels as descriptors.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,17 +42,7 @@ class VideoState:
 def choose_tracker(
     tracker: Tracker | TrackerSettings | None, own: Tracker, embeds: bool, model: str
 ) -> TrackerSettings:
-    """Returns the settings of the tracker that was asked for.
-
-    Args:
-        tracker: A tracker's name, for its own settings; settings; or None, for the model's own tracker.
-        own: The tracker of a model with embeddings, see `models.zoo.ZooEntry`.
-        embeds: Whether the model has embeddings.
-        model: Its name, for messages.
-
-    Raises:
-        ConfigError: There is no such tracker, or it needs embeddings and the model has none.
-    """
+    """The settings of the tracker asked for, or else of the model's own. ConfigError if the model cannot have it."""
     chosen: object = tracker
     if tracker is None:
         chosen = own if embeds else "overlap"
@@ -74,15 +63,7 @@ def choose_tracker(
 
 
 def tracked_ids(classes: Sequence[str] | str | None, categories: Sequence[Category]) -> frozenset[int]:
-    """Returns the category ids of the things to follow.
-
-    Args:
-        classes: Their names; None follows all things.
-        categories: The model's class table.
-
-    Raises:
-        ConfigError: A name is not in the table, or is that of stuff.
-    """
+    """The category ids of the things to follow; None means all. ConfigError for a name that is not a thing's."""
     things = [category for category in categories if category.thing]
     if classes is None:
         return frozenset(category.id for category in things)
@@ -102,14 +83,7 @@ def tracked_ids(classes: Sequence[str] | str | None, categories: Sequence[Catego
 
 @dataclass(frozen=True, slots=True)
 class Tracking:
-    """How the objects of a video are followed.
-
-    Attributes:
-        tracker: The tracker's settings.
-        followed: Ids of the categories whose objects are followed.
-        compatible: Keep the faults of Video K-Net's code that its figures contain, see `Segmenter.track`.
-        linked: Whether embeddings are used, where the network has them.
-    """
+    """How the objects of a video are followed; see `Segmenter.segment_next`. `followed` holds category ids."""
 
     tracker: TrackerSettings
     followed: frozenset[int]
@@ -126,19 +100,9 @@ def identify(
     number: int,
     tracking: Tracking,
 ) -> tuple[Segmentation, VideoState]:
-    """Gives objects their tracks.
+    """Gives followed objects their tracks, and returns the state for the next frame.
 
-    Args:
-        engine: What ran the network.
-        prediction: What it says of the frame.
-        result: What was made of that.
-        kernel_of: Segment id -> its kernel, for things.
-        state: What the frame before gave.
-        number: The frame's number in its video.
-        tracking: How objects are followed.
-
-    Returns:
-        The result in which followed objects have tracks, and the state for the next frame.
+    `kernel_of`: segment id -> its kernel, for things · `state`: what the frame before gave · `number`: of the frame.
     """
     labels = {category.id: label for label, category in enumerate(result.categories)}
     things = [segment for segment in result.segments if segment.thing and segment.category in tracking.followed]
@@ -175,15 +139,9 @@ def identify(
 
 
 def _boxes(
-    objects: np.ndarray,
-    count: int,
-    prediction: Prediction,
-    categories: Sequence[Category],
-    compatible: bool,
+    objects: np.ndarray, count: int, prediction: Prediction, categories: Sequence[Category], compatible: bool
 ) -> np.ndarray:
-    """Boxes by which duplicates are found: around the pixels of each object that the semantic head, where a network has
-    one, takes for a thing. (H,W) 0 .. count -> (count,4) left, top, right, bottom, all inclusive
-    """
+    """Boxes by which duplicates are found: around what of each object the semantic head, if any, takes for a thing."""
     whole = ndimage.find_objects(objects, max_label=count)
     visible, semantic_logits, sizes = whole, prediction.outputs[0].semantic_logits, prediction.sizes
     if semantic_logits is not None:

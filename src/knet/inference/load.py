@@ -55,20 +55,29 @@ def load(
         ConfigError: unknown model, device, precision or merge, an option out of range or not for this kind of model.
         CheckpointError: missing, damaged or unsafe weights, or weights of another model.
     """
-    if Path(model).suffix in ENDINGS:
-        if compile:
-            raise ConfigError(f"The exported file '{model}' is compiled already; leave compile (--compile) out.")
-        return _load_exported(model, weights, device, precision, merge, **options)
-    net, card = read_model(model, weights, merge)
-    place = choose_device(device)
-    engine = TorchEngine(net, place, choose_precision(precision, place, net), frozen=True, compile=compile)
-    return segmenter_for(engine, card, **options)
+    if Path(model).suffix not in ENDINGS:
+        net, card = read_model(model, weights, merge)
+        place = choose_device(device)
+        engine = TorchEngine(net, place, choose_precision(precision, place, net), frozen=True, compile=compile)
+        return segmenter_for(engine, card, **options)
+    if compile:
+        raise ConfigError(f"The exported file '{model}' is compiled already; leave compile (--compile) out.")
+    if weights is not None:
+        raise ConfigError(f"The exported file '{model}' holds its weights already; leave weights (--weights) out.")
+    exported = open_exported(model, device, precision)
+    card = _merging(exported.card, merge)
+    if exported.merges and card.merge != exported.card.merge:
+        raise ConfigError(
+            f"'{model}' merges inside, the {exported.card.merge} way; leave merge (--merge) out, or export without "
+            "--merge-inside."
+        )
+    return segmenter_for(exported, card, **options)
 
 
 def read_model(
     model: str | Path, weights: str | Path | None = None, merge: Merge | None = None
 ) -> tuple[Network, Card]:
-    """A network with its weights, and its card. Arguments and errors are those of `load`."""
+    """A network with its weights, and its card; see `load`."""
     name: str | None = str(model)
     if weights is None and Path(model).suffix in _WEIGHT_FILES:
         name, weights = None, model
@@ -86,36 +95,13 @@ def read_model(
     return net, _merging(card, merge)
 
 
-def _load_exported(
-    model: str | Path,
-    weights: str | Path | None,
-    device: str,
-    precision: str,
-    merge: Merge | None,
-    **options: Unpack[Options],
-) -> Segmenter:
-    """A file of `knet export` as a `Segmenter`."""
-    if weights is not None:
-        raise ConfigError(f"The exported file '{model}' holds its weights already; leave weights (--weights) out.")
-    engine = open_exported(model, device, precision)
-    card = _merging(engine.card, merge)
-    if engine.merges and card.merge != engine.card.merge:
-        raise ConfigError(
-            f"'{model}' merges inside, the {engine.card.merge} way; leave merge (--merge) out, or export without "
-            "--merge-inside."
-        )
-    return segmenter_for(engine, card, **options)
-
-
 def _merging(card: Card, merge: Merge | None) -> Card:
     """The card with another way of merging, if one is asked for."""
     return card if merge is None else card.model_copy(update={"merge": choose_merge(card.model, merge)})
 
 
 def segmenter_for(engine: Engine | Network, card: Card, **options: Unpack[Options]) -> Segmenter:
-    """What runs a network, with its card, as a `Segmenter`; options replace the card's. A network itself runs by torch,
-    on the CPU in float32.
-    """
+    """An engine, or a network to run by torch on the CPU in float32, as a `Segmenter`; options replace the card's."""
     settings = Settings(score=card.score, overlap=card.overlap).changed(card.task, options)
     return Segmenter(TorchEngine(engine) if isinstance(engine, Network) else engine, card, settings)
 
@@ -133,13 +119,10 @@ def describe(
     """The card that makes a file of weights usable on its own: `save_weights` writes it, and `load` reads it.
 
     Args:
-        model, arguments: name in the zoo and constructor arguments that replace the model's own.
-        categories, preprocessing, score, overlap: class table in label order and test settings.
+        arguments: those of the constructor that replace the model's own.
+        categories: the class table, in label order.
         merge: see `load`; None is the model's own.
         more: anything else worth keeping beside the weights: the training config, figures, a licence.
-
-    Raises:
-        ConfigError: unknown model, or a value that does not fit it.
     """
     row = entry(model)
     return Card.checked(
@@ -156,10 +139,7 @@ def describe(
 
 
 def describe_official(model: str, arguments: dict[str, Any] | None = None) -> Card:
-    """`describe` for a model as published: its own class table, preprocessing and thresholds.
-
-    Raises: ConfigError if `arguments` change the number of classes, whose names nobody knows then.
-    """
+    """`describe` for a model as published; ConfigError if `arguments` change its classes."""
     row, arguments = entry(model), arguments or {}
     if arguments.keys() & {"classes", "stuff"}:
         raise ConfigError(

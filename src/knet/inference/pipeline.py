@@ -1,8 +1,4 @@
-"""Reading, computing and writing at the same time, in order, with only a few images waiting between the three.
-
-The next images are decoded while the network works on this one, and the results before it are drawn and written. On a
-CPU two images are computed in parallel.
-"""
+"""Reading, computing and writing at the same time, in order, with only a few images waiting between the three."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ from contextlib import closing
 from functools import partial
 from itertools import repeat
 from queue import Queue
-from types import TracebackType
 from typing import Any, TypeVar
 
 import torch
@@ -28,17 +23,14 @@ _END = object()
 
 
 def read_ahead(open_items: Opener[T], most: int = WAITING) -> Generator[T, None, None]:
-    """The items of an iterable, in order, while a thread already makes the next ones.
+    """The items of an iterable, in order, while a thread already makes the next ones, `most` at a time.
 
-    When the consumer stops early, the thread ends and the iterable is closed before anything else goes on.
+    When the consumer stops early, the thread ends and the iterable is closed before anything else goes on. An exception
+    of the iterable is raised after the items before it.
 
     Args:
         open_items: makes the iterable, at once and in the consumer's thread. It gets a function that wraps callbacks
             of the iterable: they are called in the consumer's thread, after the items before the call were consumed.
-        most: how many items may be made before they are asked for.
-
-    Yields:
-        The items. An exception of the iterable is raised after the items before it.
     """
     calls = list[Callable[[], None]]()  # of callbacks, since the last item
 
@@ -81,14 +73,8 @@ def parallel_map(function: Callable[[T], R], items: Iterable[T], workers: int) -
 
     The threads of torch are divided among the workers. In one large team a thread has to wait for another that was
     preempted by a decoder or an encoder; small teams wait less. Results differ as they do between numbers of threads,
-    in the last bits.
-
-    Args:
-        workers: with 1, or where torch has a single thread, everything happens in the consumer's thread.
-
-    Yields:
-        The results in the order of their items. An exception is raised in place of its result; items that were not
-        begun by then, or when the consumer stops early, are dropped.
+    in the last bits. With one worker, or one thread of torch, everything happens in the consumer's thread. An exception
+    is raised in place of its result; items that were not begun then, or when the consumer stops, are dropped.
     """
     threads = torch.get_num_threads()
     workers = min(workers, threads)
@@ -105,11 +91,8 @@ def parallel_map(function: Callable[[T], R], items: Iterable[T], workers: int) -
 class WriteBehind:
     """Calls a function in a thread of its own, in the order of the calls. A context manager whose end waits for them.
 
-    The error of a call is raised by the next one, or at the end; calls that were still waiting are dropped then.
-
-    Args:
-        write: the function.
-        most: how many calls may wait.
+    The error of a call is raised by the next one, or at the end; calls that were still waiting, `most` at a time, are
+    dropped then.
     """
 
     def __init__(self, write: Callable[..., object], most: int = WAITING):
@@ -127,9 +110,7 @@ class WriteBehind:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
         self._queue.put(_END)
         self._thread.join()
         if kind is None:  # else the error on its way says more

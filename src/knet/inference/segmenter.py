@@ -15,14 +15,7 @@ from torch import Tensor
 from knet.data.categories import load_categories
 from knet.errors import ConfigError, DataError
 from knet.inference.engines.engine import Engine
-from knet.inference.identities import (
-    Tracking,
-    VideoState,
-    choose_tracker,
-    identify,
-    tracked_ids,
-    void_as_lowest,
-)
+from knet.inference.identities import Tracking, VideoState, choose_tracker, identify, tracked_ids, void_as_lowest
 from knet.inference.pipeline import read_ahead
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.segments import (
@@ -130,13 +123,9 @@ class Segmenter:
         return replace(self.segment(image, name, **options), image=image)
 
     def stream(self, source: Any, **options: Unpack[Options]) -> Iterator[tuple[np.ndarray, Segmentation]]:
-        """Image and result, one after the other, of a folder, a glob, a video file or a list; constant memory.
+        """Image and result, one after the other, of a folder, a glob, a video file or a list (see `open_source`).
 
-        The next images are read while the network looks at one.
-
-        Args:
-            source: see `inference.sources.paths.open_source`.
-            options: as for a single image.
+        Memory is constant, and the next images are read while the network looks at one. Options are as for one image.
         """
         with closing(read_ahead(lambda _: open_source(source))) as items:
             for item in items:
@@ -217,10 +206,10 @@ class Segmenter:
         """One frame of a video, with tracks, and what the next frame needs of it. See `track`.
 
         Args:
-            state: what the frame before gave, `VideoState()` for the first. number: of the frame in its video.
+            state: what the frame before gave, `VideoState()` for the first.
+            number: of the frame in its video.
             linked: False uses a model that was trained on video as if it were an image model: the network sees nothing
-                of the frame before, and objects are tracked by overlap, without embeddings. It shows what those are
-                worth; the tracker "overlap" keeps both.
+                of the frame before, and objects are tracked by overlap, without embeddings.
         """
         settings = self._settings(options)
         if self.task == "semantic":
@@ -241,7 +230,10 @@ class Segmenter:
         """The settings of a call for a single image."""
         settings = self.settings.changed(self.task, options)
         if self.task == "clip":
-            raise for_clips(self.name)
+            raise ConfigError(
+                f"The model '{self.name}' looks at all frames of a clip at once, not at single images; give it to "
+                "`knet predict`, call knet.inference.clip.segment_clip from Python, or choose a model of another task."
+            )
         return settings
 
     def _look(self, image: np.ndarray, settings: Settings, previous: Tensor | None = None) -> Prediction:
@@ -278,11 +270,3 @@ class Segmenter:
         result = segments.segmentation(self.categories, name)
         self.mark("result")
         return result
-
-
-def for_clips(model: str) -> ConfigError:
-    """The error where single images are given to a model for clips."""
-    return ConfigError(
-        f"The model '{model}' looks at all frames of a clip at once, not at single images; give it to "
-        "`knet predict`, call knet.inference.clip.segment_clip from Python, or choose a model of another task."
-    )

@@ -48,19 +48,16 @@ class Segments:
             found = zip(*(values.tolist() for values in extents(self.id_map, len(self.rows))), strict=True)
             extent_of = dict(enumerate(found))
         else:
-            extent_of = {number: mask_extent(rle) for number, rle in self.masks.items()}
+            extent_of = {}
+            for number, rle in self.masks.items():
+                left, top, width, height = map(int, mask_box(rle))
+                extent_of[number] = mask_area(rle), (left, top, left + width, top + height)
         segments = []
         for number, label, score in self.rows:
             (area, box), row = extent_of[number], categories[label]
             if area:
                 segments.append(Segment(number, row.id, row.name, row.thing, score, area, tuple(box)))
         return Segmentation(self.id_map, segments, tuple(categories), name, masks=self.masks)
-
-
-def mask_extent(rle: Rle) -> tuple[int, tuple[int, int, int, int]]:
-    """The area of a packed mask, and its box (left, top, right, bottom), right and bottom exclusive."""
-    left, top, width, height = map(int, mask_box(rle))
-    return mask_area(rle), (left, top, left + width, top + height)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +73,7 @@ class PanopticRules:
 def panoptic_segments(
     engine: Engine, prediction: Prediction, things: Tensor, rules: PanopticRules, settings: Settings
 ) -> Segments:
-    """Things and stuff: every pixel belongs to one segment, or is void.
-
-    Args:
-        engine: what the prediction is from.
-        prediction: of one image.
-        things: (K,) bool, which classes are things.
-        rules: the model's.
-        settings: of which the two thresholds are used.
-
-    Raises:
-        ConfigError: the engine merges masks itself, by other thresholds.
-    """
+    """Things and stuff: every pixel is in one segment, or void. `things` (K,) bool tells which classes are things."""
     output, sizes, thresholds = prediction.outputs[-1], prediction.sizes, (settings.score, settings.overlap)
     merged = engine.merged(output, *thresholds)
     if merged is None:

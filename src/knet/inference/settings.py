@@ -52,16 +52,13 @@ class Settings:
     stride: tuple[int, int] | None = None
 
     def changed(self, task: Task, options: Options) -> Settings:
-        """These settings with some replaced.
-
-        Raises:
-            ConfigError: a value out of range, or an option that models of this task do not have.
-        """
+        """These settings with some replaced. ConfigError for a value out of range, or an option of other tasks."""
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         for name in given:
             if _OF_TASK.get(name, task) != task:
+                flag = {"scales": " (--tta)", "flip": " (--tta)", "window": " (--window)"}.get(name, "")
                 raise ConfigError(
-                    f"This is a model for {task} segmentation; the option {name}{_on_the_command_line(name)} is for "
+                    f"This is a model for {task} segmentation; the option {name}{flag} is for "
                     f"{_OF_TASK[name]} models, leave it out."
                 )
         for name in given.keys() & {"score", "overlap"}:
@@ -80,11 +77,7 @@ class Settings:
         return changed
 
     def step(self, resized: tuple[int, int]) -> tuple[int, int] | None:
-        """From window to window, down and to the right, in an image that the network sees at this size.
-
-        Raises:
-            ConfigError: the window is larger than the image.
-        """
+        """From window to window, down and to the right, in an image of this size. ConfigError if it is too small."""
         if self.window is None:
             return None
         height, width = self.window
@@ -94,10 +87,6 @@ class Settings:
                 f"{resized[0]}x{resized[1]}; take a smaller window (--window), or a larger size (--size)."
             )
         return self.stride or (max(2 * height // 3, 1), max(2 * width // 3, 1))
-
-
-def _on_the_command_line(name: str) -> str:
-    return {"scales": " (--tta)", "flip": " (--tta)", "window": " (--window)"}.get(name, "")
 
 
 def _pair(name: str, value: Any) -> tuple[int, int]:

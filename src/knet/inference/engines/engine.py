@@ -18,7 +18,6 @@ class Engine(Protocol):
 
     Attributes:
         name: the runtime: "torch", "onnxruntime", "openvino" or "tensorrt".
-        device: where inputs have to be and outputs are.
         precision: what it computes in: "fp32", "bf16", "fp16" or "int8".
         stuff: labels with kernels of their own, see `RTKNet` and `KNet`; may be empty.
         embeds: whether the network is made for tracking: linked to the frame before, and with embeddings.
@@ -43,26 +42,16 @@ class Engine(Protocol):
             inputs: normalised, padded images.
             previous: the kernels of the last output for the frame before, for linked networks.
             resized: height and width of the image without padding, for exported models that merge inside.
-
-        Raises:
-            ConfigError: an exported model was made for another size.
         """
 
     def merged(self, output: Output, score: float, overlap: float) -> MergedMasks | None:
-        """The merged masks of a last output, or None if the engine does not merge.
-
-        Raises:
-            ConfigError: it merges with other thresholds.
-        """
+        """The merged masks of a last output, None if the engine does not merge. ConfigError if thresholds differ."""
 
     def look(self, frame: Tensor) -> tuple[Tensor, ...]:
         """For models of clips: what must be kept of a frame (1,3,h,w) until the clip has ended."""
 
     def link(self, frames: list[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
-        """From the results of `look` for a clip's frames -> class logits (1,N,K), mask logits (1,N,T,h,w)
-
-        The list is emptied, so that its memory is free before the clip is computed.
-        """
+        """From the results of `look` (emptied to free memory) -> class logits (1,N,K), mask logits (1,N,T,h,w)"""
 
     def embed(self, kernels: Tensor) -> Tensor:
         """Turns the linked kernels of objects into embeddings, if `embeds`. (n,C) -> (n,C) float32"""

@@ -1,7 +1,4 @@
-"""Exported models: what the graphs that `knet export` writes have in common, whichever runtime runs them.
-
-Each file carries the model's `Card`, with its `graph`.
-"""
+"""Exported models: what the graphs that `knet export` writes have in common, whichever runtime runs them."""
 
 import importlib
 from abc import ABC, abstractmethod
@@ -47,13 +44,7 @@ class MergedOutput(Output):
 
 
 class GraphEngine(ABC):
-    """An exported graph as an `Engine`: what all formats share. The other attributes are those of `Engine`.
-
-    Attributes:
-        card: the model's card, as in the file.
-        graph: its part about the file.
-        merges: whether the merge is inside.
-    """
+    """An exported graph as an `Engine`: what all formats share. `merges` tells whether the merge is inside."""
 
     name: str
     net: Network | None = None
@@ -71,12 +62,7 @@ class GraphEngine(ABC):
     def __call__(
         self, inputs: Tensor, previous: Tensor | None = None, resized: tuple[int, int] | None = None
     ) -> list[Output]:
-        """As `Engine`, for one image. A model for clips takes the frames of one clip (T,3,h,w) and gives the output of
-        the clip.
-
-        Raises:
-            ConfigError: the image is larger than the fixed size of the file.
-        """
+        """As `Engine`, for one image, or for the frames of one clip (T,3,h,w) -> the output of the clip."""
         if self.merges and resized is None:
             resized = (inputs.shape[2], inputs.shape[3])
         out = self._run(inputs, previous, resized if self.merges else None)
@@ -150,7 +136,7 @@ class GraphEngine(ABC):
             )
 
     def embed(self, kernels: Tensor) -> Tensor:
-        """The kernels themselves, as the graph's linked kernels are embeddings already. (n,C) -> (n,C) float32"""
+        """The kernels themselves, as the graph's linked kernels are embeddings already."""
         return kernels
 
     def fitted(self, inputs: Tensor) -> Tensor:

@@ -22,19 +22,13 @@ Run = Callable[[Tensor, Tensor | None], list[Output]]
 
 
 class TorchEngine:
-    """A network run by torch.
+    """A network run by torch, set to evaluation, in the layout that is fastest on the device.
 
     Args:
-        net: moved to the device, in the layout that is fastest there, and set to evaluation.
-        device: where it runs.
         precision: "fp32" runs the network as it is, others by autocast.
         frozen: whether the weights will not change any more. Then half precision runs a copy with batch norms folded
-            into convolutions and weights stored in half precision, and a GPU runs sizes that recur as a recorded graph,
-            without launching each operator.
-        compile: whether torch compiles the network, separately for each size: slow for the first image, then faster.
-
-    Raises:
-        ConfigError: at the first image, if nothing can be compiled here.
+            into convolutions and weights stored in half precision, and a GPU runs sizes that recur as a recorded graph.
+        compile: whether torch compiles the network for each size; ConfigError at the first image if it cannot.
     """
 
     name = "torch"
@@ -136,8 +130,7 @@ def folded(net: nn.Module) -> nn.Module:
 def in_half(net: nn.Module, dtype: torch.dtype) -> nn.Module:
     """The network with the weights of convolutions and linear layers in half precision, to be run by autocast.
 
-    Everything else, such as norms and kernels, stays float32. Weights are replaced, so a copy that shares them keeps
-    its own.
+    Weights are replaced, so a copy that shares them keeps its own.
     """
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -150,12 +143,8 @@ def in_half(net: nn.Module, dtype: torch.dtype) -> nn.Module:
 class PerSize:
     """A function that is prepared for each image size as soon as that comes for the second time.
 
-    A video has one size, a folder of photos many, of which those that come once are not worth the preparation.
-
-    Args:
-        run: the function itself.
-        prepare: (run, inputs, previous) -> the same function, for this size only.
-        most: how many sizes are kept prepared, the latest ones, as each takes memory.
+    A video has one size, a folder of photos many, of which those that come once are not worth the preparation. The
+    latest `most` sizes are kept prepared, as each takes memory.
     """
 
     def __init__(self, run: Run, prepare: Callable[[Run, Tensor, Tensor | None], Run], most: int = 4):
@@ -178,10 +167,7 @@ class PerSize:
 
 
 def record(run: Run, inputs: Tensor, previous: Tensor | None) -> Run:
-    """Records a run as a CUDA graph: (inputs, previous) of the same sizes -> the first and the last output.
-
-    These are copies, as the next image overwrites the graph's own tensors.
-    """
+    """Records a run for inputs of these sizes as a CUDA graph, which gives copies of the first and the last output."""
     images = inputs.clone(memory_format=torch.preserve_format)
     kernels = None if previous is None else previous.clone()
     stream = torch.cuda.Stream()

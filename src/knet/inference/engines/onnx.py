@@ -12,12 +12,7 @@ from knet.weights.card import METADATA_KEY
 
 
 class OnnxEngine(GraphEngine):
-    """An .onnx file, run by onnxruntime.
-
-    Raises:
-        ConfigError: onnxruntime is not installed, or lacks the device or the precision.
-        CheckpointError: the file is missing, damaged or not from `knet export`.
-    """
+    """An .onnx file, run by onnxruntime."""
 
     name = "onnxruntime"
 

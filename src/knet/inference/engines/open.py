@@ -10,12 +10,15 @@ ENDINGS = {".onnx": "onnx", ".xml": "openvino", ".engine": "tensorrt"}
 
 
 def open_exported(path: str | Path, device: str = "auto", precision: str = "auto") -> GraphEngine:
-    """The engine for an exported file, chosen by its ending, see `ENDINGS`. Raises as the engines.
+    """The engine for an exported file, chosen by its ending, see `ENDINGS`.
 
     Args:
-        path: the file.
         device: "auto", "cpu", or "cuda" for ONNX and TensorRT.
         precision: "auto", or one in which the engine can compute the file.
+
+    Raises:
+        ConfigError: the runtime is not installed, or lacks the device or the precision.
+        CheckpointError: the file is missing, damaged, not from `knet export`, or for another GPU or TensorRT.
     """
     path, form = Path(path), ENDINGS[Path(path).suffix]
     if form == "tensorrt":

@@ -14,15 +14,8 @@ from knet.weights.card import METADATA_KEY
 class OpenVinoEngine(GraphEngine):
     """An OpenVINO file (.xml, beside it .bin), run on the CPU.
 
-    Args:
-        path: the .xml file.
-        device: "auto" or "cpu".
-        precision: "auto" is that of the file, with all floating point in float32; "bf16" lets OpenVINO compute in
-            bfloat16 if the processor can.
-
-    Raises:
-        ConfigError: OpenVINO is not installed, or lacks the device or the precision.
-        CheckpointError: the file is missing, damaged or not from `knet export`.
+    The precision "auto" is that of the file, with all floating point in float32; "bf16" lets OpenVINO compute in
+    bfloat16 if the processor can.
     """
 
     name = "openvino"

@@ -15,12 +15,7 @@ from knet.weights.card import METADATA_KEY
 
 
 class TensorRtEngine(GraphEngine):
-    """An .engine file on an NVIDIA GPU. Its card is in the ONNX file of the same name beside it, its source.
-
-    Raises:
-        ConfigError: TensorRT is not installed, or there is no GPU.
-        CheckpointError: a file is missing, or was made by another version of TensorRT or for another GPU.
-    """
+    """An .engine file on an NVIDIA GPU. Its card is in the ONNX file of the same name beside it, its source."""
 
     name = "tensorrt"
 

@@ -4,6 +4,7 @@ All images are (H,W,3) uint8 RGB; id maps are (H,W) integers of the same size, 0
 """
 
 import colorsys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
@@ -24,7 +25,7 @@ BORDER: Color = (255, 255, 255)
 
 
 def map_ids(id_map: np.ndarray, ids: Sequence[int], values: np.ndarray, default: int) -> np.ndarray:
-    """Replaces every pixel's id by its value. (H,W) integer ids, (N,) values -> (H,W) of the values' dtype
+    """Replaces every id by its value. (H,W) integer ids, (N,) values -> (H,W) of the values' dtype
 
     `values[n]` belongs to `ids[n]`; all other ids, void among them, get `default`.
     """
@@ -53,7 +54,7 @@ def class_color(category: int, categories: Sequence[Category]) -> Color:
 
 
 def instance_color(base: Color, n: int) -> Color:
-    """The RGB colour of the n-th object of a class: near the class colour, far from those of objects n - 1 and n + 1.
+    """The colour of the n-th object of a class: near the class colour, far from those of objects n - 1 and n + 1.
 
     Object 0 has the class colour itself, unless that is nearly black or nearly white.
     """
@@ -72,7 +73,7 @@ def segment_colors(segments: Sequence[Segment], categories: Sequence[Category]) 
     of a class are numbered from left to right, so that neighbours differ most.
     """
     colors: dict[int, Color] = {}
-    counted: dict[int, int] = {}
+    counted = Counter[int]()
     for segment in sorted(segments, key=lambda s: (s.box[0] + s.box[2], s.box[1], s.id)):
         base = class_color(segment.category, categories)
         if not segment.thing:
@@ -80,9 +81,8 @@ def segment_colors(segments: Sequence[Segment], categories: Sequence[Category]) 
         elif segment.track is not None:
             colors[segment.id] = instance_color(base, segment.track)
         else:
-            n = counted.get(segment.category, 0)
-            counted[segment.category] = n + 1
-            colors[segment.id] = instance_color(base, n)
+            colors[segment.id] = instance_color(base, counted[segment.category])
+            counted[segment.category] += 1
     return colors
 
 
@@ -94,10 +94,7 @@ def paint(
     alpha: float,
     border: int,
 ) -> np.ndarray:
-    """A new image with every segment tinted, and with the borders of things; void stays as it is. -> (H,W,3) uint8
-
-    Args as for `overlay`, and `border`: width in pixels, 1 or 2.
-    """
+    """A new image with every segment tinted, and borders (1 or 2 pixels) around things; void stays. -> (H,W,3) uint8"""
     colors = segment_colors(segments, categories)
     ids = list(colors)
     if ids and (id_map.dtype != np.int32 or min(ids) < 0 or max(ids) > LARGEST_TABLE):
@@ -131,13 +128,8 @@ def inner_depth(grid: np.ndarray) -> np.ndarray:
 def place_labels(id_map: np.ndarray, sizes: Mapping[int, tuple[int, int]], taken: Sequence[Box] = ()) -> dict[int, Box]:
     """Chooses where the name of each segment goes: centred deep inside the segment, and apart from other names.
 
-    Args:
-        id_map: (H,W) integers.
-        sizes: segment id -> (width, height) of its name in pixels. Earlier ids choose first.
-        taken: boxes that no name may touch.
-
-    Returns:
-        Segment id -> box in pixels, within the image; names for which there is no place are left out.
+    `sizes` are segment ids with (width, height) of their names in pixels; earlier ids choose first. Names that have no
+    place in the image, or none outside the boxes that are `taken`, are left out.
     """
     height, width = id_map.shape
     step = max(1, round(height / 144))
@@ -187,11 +179,9 @@ def name_size(text: str, image: tuple[int, int]) -> tuple[int, int]:
 
 @lru_cache(maxsize=128)
 def name_plate(text: str, image: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """A name on a dark plate, for an image of the given height and width.
+    """A name on a dark plate, for an image of the given height and width -> light and share, (h,w,3) uint8 each
 
-    Returns:
-        The plate's light and the share of the image that shows through, (h,w,3) uint8 each: a pixel becomes light +
-        pixel x share / 255.
+    A pixel under the plate becomes light + pixel x share / 255.
     """
     wide, high = name_size(text, image)
     drawn = []
@@ -207,10 +197,7 @@ def name_plate(text: str, image: tuple[int, int]) -> tuple[np.ndarray, np.ndarra
 def write_names(
     picture: np.ndarray, id_map: np.ndarray, segments: Sequence[Segment], taken: Sequence[Box] = ()
 ) -> None:
-    """Writes its class name (and the number of its track) on every segment of the picture that has room for it.
-
-    The (H,W,3) uint8 RGB picture is changed. No name touches one of the boxes that are `taken`.
-    """
+    """Writes names and tracks on segments of a picture, (H,W,3) uint8, where there is room beside `taken` boxes."""
     image = (id_map.shape[0], id_map.shape[1])
     texts: dict[int, str] = {}
     sizes: dict[int, tuple[int, int]] = {}
@@ -231,14 +218,10 @@ def write_names(
 def draw_legend(
     picture: np.ndarray, segments: Sequence[Segment], categories: Sequence[Category]
 ) -> tuple[np.ndarray, Box]:
-    """The picture with a panel of the classes that occur in its lower left corner, and the panel's box.
-
-    Classes are listed by the area that they cover; those for which there is no room are left out.
-    """
-    areas: dict[tuple[int, str], int] = {}
+    """The picture with a panel of its classes, largest first and as many as fit, lower left, and the panel's box."""
+    areas = Counter[tuple[int, str]]()
     for segment in segments:
-        key = (segment.category, segment.name)
-        areas[key] = areas.get(key, 0) + segment.area
+        areas[segment.category, segment.name] += segment.area
     height, width = picture.shape[:2]
     font = font_for(height, width)
     line = round(font.getbbox("Ag")[3] * 1.35) + 2
@@ -269,17 +252,7 @@ def overlay(
     names: bool = True,
     legend: bool = False,
 ) -> np.ndarray:
-    """The result drawn over its image. (H,W,3) uint8 RGB, (H,W) integer ids -> (H,W,3) uint8 RGB, a new array
-
-    Args:
-        image, id_map, segments, categories: as in a `Segmentation`.
-        alpha: share of the colours, 0 (image only) to 1 (colours only).
-        names: whether to write class names.
-        legend: whether to add a panel of the classes that occur.
-
-    Raises:
-        DataError: image and id map differ in size, or alpha is not in 0..1.
-    """
+    """The result over its image, see `Segmentation.overlay`. (H,W,3) uint8, (H,W) integers -> (H,W,3) uint8, new"""
     if image.shape != (*id_map.shape, 3) or image.dtype != np.uint8:
         raise DataError(
             f"The image to draw on has shape {image.shape} ({image.dtype}), the result {id_map.shape}; pass the "

@@ -25,11 +25,7 @@ def rle_text(rle: Rle) -> dict[str, Any]:
 
 
 def panoptic_rgb(result: Labelled) -> np.ndarray:
-    """Segment ids as colours, id = R + 256 G + 65536 B; void, and ids without a segment, are black. -> (H,W,3) uint8
-
-    Raises:
-        OutputError: a segment's id is not in 1..2^24 - 1.
-    """
+    """Segment ids (1..2^24 - 1) as colours, id = R + 256 G + 65536 B; black without a segment. -> (H,W,3) uint8"""
     ids = [s.id for s in result.segments]
     if any(not 0 < i < 1 << 24 for i in ids):
         raise OutputError(f"Segment ids of '{result.name}' must lie in 1 .. 16777215; number them from 1.")
@@ -48,11 +44,7 @@ def semantic_ids(result: Labelled) -> np.ndarray:
 
 
 def instance_ids(result: Labelled) -> np.ndarray:
-    """Category id * 1000 + n for things (n = 0, 1, ... in each class), the category id for stuff. -> (H,W) uint16
-
-    Raises:
-        OutputError: a class has more objects than there are numbers.
-    """
+    """Category id * 1000 + n for things (n = 0, 1, ... in each class), the category id for stuff. -> (H,W) uint16"""
     counted: dict[int, int] = {}
     values: list[int] = []
     for s in result.segments:
@@ -71,7 +63,7 @@ def instance_ids(result: Labelled) -> np.ndarray:
 def panoptic_entries(
     result: Labelled, image_id: int | str, image_file: str, png_file: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The rows of an image under `images` and `annotations` in COCO's panoptic format, with scores and tracks.
+    """An image's rows of `images` and `annotations` in COCO's panoptic format, with scores and tracks.
 
     Areas are counted in the id map, and segments without pixels are left out, as the official evaluation demands.
     """

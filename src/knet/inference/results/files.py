@@ -19,11 +19,7 @@ F = TypeVar("F", bound="OpenFile")
 
 
 def make_folder(folder: Path) -> Path:
-    """The folder, made if needed.
-
-    Raises:
-        OutputError: nothing can be written there.
-    """
+    """The folder, made if needed; OutputError if nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -40,22 +36,14 @@ def refused(path: Path, error: Exception) -> OutputError:
 
 
 def write_bytes(path: Path, data: bytes) -> Path:
-    """Writes a file whole or not at all, and returns its path.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+    """Writes a file whole or not at all, and returns its path."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
     return path
 
 
 def write_image(path: Path, pixels: np.ndarray) -> Path:
-    """Writes (H,W,3) or (H,W) pixels as JPEG or PNG, by the path's ending, whole or not at all; returns the path.
-
-    Raises:
-        OutputError: the file cannot be written, or its format cannot hold such an image.
-    """
+    """Writes (H,W,3) or (H,W) pixels as JPEG or PNG, by the path's ending, whole or not at all; returns the path."""
     buffer = BytesIO()
     try:
         if path.suffix == ".jpg":  # full colour resolution keeps thin borders clean
@@ -74,11 +62,7 @@ class OpenFile:
         self.path, self._stack = path, ExitStack()
 
     def finish(self) -> None:
-        """Puts the file under its own name.
-
-        Raises:
-            OutputError: it cannot be written; there is no file then.
-        """
+        """Puts the file under its own name; after an OutputError there is no file."""
         self._stack.close()
 
     def stop(self) -> None:
@@ -92,11 +76,7 @@ class OpenFile:
 
 
 class GrowingFile(OpenFile):
-    """A file whose content goes to disk as soon as it is added, so that memory stays flat.
-
-    Raises:
-        OutputError: the file cannot be made.
-    """
+    """A file whose content goes to disk as soon as it is added, so that memory stays flat."""
 
     def __init__(self, path: Path, head: bytes = b""):
         super().__init__(path)
@@ -110,11 +90,7 @@ class GrowingFile(OpenFile):
             raise refused(path, error) from error
 
     def append(self, data: bytes) -> None:
-        """Adds to the file.
-
-        Raises:
-            OutputError: the disk is full; the file is as it was before.
-        """
+        """Adds to the file; if the disk is full (OutputError) it is as it was before."""
         try:
             rest = memoryview(data)
             while rest:
@@ -148,11 +124,7 @@ class JsonRows(GrowingFile):
         self._separator = b"\n"
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Adds rows.
-
-        Raises:
-            OutputError: the disk is full; the file is as it was before.
-        """
+        """Adds rows; if the disk is full (OutputError) the file is as it was before."""
         lines = b",\n".join(json.dumps(row).encode() for row in rows)
         if lines:
             self.append(self._separator + lines)
@@ -164,18 +136,11 @@ class JsonRows(GrowingFile):
 
 
 class Writer:
-    """Writes results to a folder; the base of all writers. A context manager.
+    """Writes results to a folder, which is made if needed; the base of all writers. A context manager.
 
     Files that hold the results of many images stay open, and are finished by `close` or at the end of the `with` block.
     If the block ends with an error, files that are of use as far as they go are finished, and the others removed; the
-    caller then sees that error alone.
-
-    Args:
-        folder: gets the files, and is made if needed.
-        categories: the class table of the model.
-
-    Raises:
-        OutputError: the folder cannot be made or written.
+    caller then sees that error alone. `categories` is the class table of the model.
     """
 
     def __init__(self, folder: str | Path, categories: Sequence[Category]):
@@ -194,14 +159,7 @@ class Writer:
             self._open.pop(name).finish()
 
     def close(self) -> list[Path]:
-        """Finishes all open files, each of them even if another fails; a second call does nothing.
-
-        Returns:
-            The paths of the files that were open.
-
-        Raises:
-            OutputError: a file cannot be written.
-        """
+        """Finishes all open files, each even if another fails, and returns their paths; a second call does nothing."""
         files, self._open = list(self._open.values()), {}
         with ExitStack() as stack:
             for file in files:

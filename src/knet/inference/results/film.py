@@ -19,17 +19,12 @@ _X264 = {"preset": "ultrafast", "crf": "22", "x264-params": "deblock=0,0:partiti
 
 
 def still_video(name: str, image: np.ndarray) -> VideoInfo:
-    """Describes a video of that name made of single images, for `ResultWriter.write`. `image` (H,W,3) is its first."""
+    """Describes a video of that name made of single images, the first of which is given, for `ResultWriter.write`."""
     return VideoInfo(Path(f"{name}.images"), STILL_RATE, None, *image.shape[:2])
 
 
 class Film(OpenFile):
-    """An annotated video in the making.
-
-    Args:
-        path: of the MP4 file.
-        rate: frames a second.
-    """
+    """An annotated video (MP4) in the making, at a rate of frames a second."""
 
     def __init__(self, path: Path, rate: Fraction):
         super().__init__(path)
@@ -40,8 +35,7 @@ class Film(OpenFile):
     def add(self, picture: np.ndarray) -> None:
         """Adds a picture, (H,W,3) uint8 RGB. The first decides the size of the film; others are fitted into it.
 
-        Raises:
-            OutputError: it cannot be written. The file is removed, and every later call raises the same error.
+        If it cannot be written, the file is removed, and this and every later call raises the same OutputError.
         """
         if self._failed:
             raise self._failed

@@ -11,11 +11,7 @@ TRACK_FORMATS = ("step", "vipseg", "cityscapes-vps", "vipseg-json", "cityscapes-
 
 
 def check_formats(formats: Sequence[str], categories: Sequence[Category]) -> tuple[str, ...]:
-    """The formats of single images and videos, each once.
-
-    Raises:
-        ConfigError: a format is unknown, is for tracked videos, or cannot hold the class table.
-    """
+    """Each format once. ConfigError if one is not for single images and videos, or cannot hold the class table."""
     formats = formats.split(",") if isinstance(formats, str) else formats
     for name in formats:
         if name in TRACK_FORMATS:

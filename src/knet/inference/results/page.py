@@ -51,15 +51,9 @@ th:first-child, td:first-child { text-align: left; }
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image on the page. Files are linked, not copied, relative to the page where that is possible.
+    """One image on the page, with its size (height, width), or the `error` that it failed with.
 
-    Attributes:
-        name: of the image.
-        image: the input, if there is such a file.
-        overlay: the picture with the result, if there is such a file.
-        segments: rows of the table.
-        size: (height, width) in pixels.
-        error: the sentence to show for an image that failed.
+    Files are linked, not copied, relative to the page where that is possible.
     """
 
     name: str
@@ -71,17 +65,7 @@ class Row:
 
 
 def write_index(folder: str | Path, title: str, rows: Sequence[Row], categories: Sequence[Category] = ()) -> Path:
-    """Writes `index.html`, whole or not at all, and returns its path.
-
-    Args:
-        folder: gets the page, and is made if needed.
-        title: of the page.
-        rows: the images.
-        categories: the model's class table, for the colours of the legend, which shows the classes that occur.
-
-    Raises:
-        OutputError: the folder cannot be written, or the disk is full.
-    """
+    """Writes `index.html` with all images and a legend of the classes that occur, and returns its path."""
     folder = make_folder(Path(folder))
     colors = _colors(rows, categories)
     failed = sum(row.error is not None for row in rows)
@@ -92,15 +76,7 @@ def write_index(folder: str | Path, title: str, rows: Sequence[Row], categories:
 def write_grid(
     folder: str | Path, title: str, note: str, rows: Sequence[Row], categories: Sequence[Category] = ()
 ) -> Path:
-    """Writes `index.html` as a grid of overlays, each with its name, size and classes, and returns its path.
-
-    Args:
-        folder, title, rows, categories: see `write_index`.
-        note: a sentence below the title.
-
-    Raises:
-        OutputError: the folder cannot be written, or the disk is full.
-    """
+    """Writes `index.html` as a grid of overlays, each with name, size and classes, below a note; returns its path."""
     folder = make_folder(Path(folder))
     colors = _colors(rows, categories)
     cells = [_cell(row, colors, folder) for row in rows]

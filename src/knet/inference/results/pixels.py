@@ -31,10 +31,7 @@ def tint(picture: np.ndarray, id_map: np.ndarray, table: np.ndarray, objects: np
 
 
 def borders(objects: np.ndarray, width: int) -> np.ndarray:
-    """Where a pixel differs from the one to the left or above or, with a width of 2, from any of its four neighbours.
-
-    (H,W) integers -> (H,W) bool
-    """
+    """Where a pixel differs from that to the left or above or, with a width of 2, from any neighbour. -> (H,W) bool"""
     edge = np.zeros(objects.shape, bool)
     across, down = objects[:, 1:] != objects[:, :-1], objects[1:] != objects[:-1]
     edge[:, 1:] |= across

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
 
 from knet.inference.results.film import still_video
 from knet.inference.results.formats import TRACK_FORMATS, check_formats
@@ -17,7 +16,7 @@ from knet.merge.clip import ClipObject
 from knet.structures import Category
 
 
-class PredictionWriter:
+class PredictionWriter(ExitStack):
     """Writes the frames of `open_stream` and their results in every format asked for. A context manager.
 
     Args:
@@ -45,27 +44,23 @@ class PredictionWriter:
         submission: str | None = None,
         clips: Iterable[Path] | None = None,
     ):
-        self._track, self._writers = track, ExitStack()
+        super().__init__()
+        self._track = track
         of_tracks = [name for name in dict.fromkeys(formats) if track and name in TRACK_FORMATS]
         others = check_formats([name for name in formats if name not in of_tracks], categories)
-        self._results = self._writers.enter_context(ResultWriter(folder, others, categories))
+        self._results = self.enter_context(ResultWriter(folder, others, categories))
         self._tracks: TrackWriter | None = None
         self._images: SubmissionWriter | None = None
         self._clips: YoutubeVisWriter | None = None
         if of_tracks:
-            self._tracks = self._writers.enter_context(TrackWriter(folder, of_tracks, categories))
+            self._tracks = self.enter_context(TrackWriter(folder, of_tracks, categories))
         if submission and clips is not None:
-            self._clips = self._writers.enter_context(YoutubeVisWriter(folder, categories, clips))
+            self._clips = self.enter_context(YoutubeVisWriter(folder, categories, clips))
         elif submission:
-            self._images = self._writers.enter_context(SubmissionWriter(folder, submission, categories))
+            self._images = self.enter_context(SubmissionWriter(folder, submission, categories))
 
     def write(self, segmentation: Segmentation, frame: Frame) -> None:
-        """Writes the result of a frame.
-
-        Raises:
-            DataError: it does not fit a format or the submission.
-            OutputError: no permission, no space; the files written before stay.
-        """
+        """Writes the result of a frame; DataError if it does not fit a format or the submission."""
         item = frame.item
         video = still_video(frame.sequence, item.image) if self._track and item.video is None else item.video
         self._results.write(segmentation, item.image, path=item.path, video=video)
@@ -75,25 +70,6 @@ class PredictionWriter:
             self._images.write(segmentation)
 
     def write_clip(self, frames: Sequence[Frame], objects: Sequence[ClipObject]) -> None:
-        """Adds the objects of a whole video to the submission, if there is one of videos.
-
-        Raises:
-            DataError: frames of the video could not be read.
-            OutputError: no permission, no space.
-        """
+        """Adds a video's objects to the submission, if that is one of videos; DataError if frames could not be read."""
         if self._clips is not None:
             self._clips.write(frames, objects)
-
-    def close(self) -> None:
-        """Finishes all files, see `Writer`. A second call does nothing.
-
-        Raises:
-            OutputError: a file cannot be written.
-        """
-        self._writers.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._writers.__exit__(*error)

@@ -1,5 +1,6 @@
 """Pictures of ground truth: training and validation samples, drawn as results are."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,7 @@ def seen_ids(id_map: np.ndarray) -> np.ndarray:
 def truth_segments(id_map: np.ndarray, labels: Sequence[int], categories: Sequence[Category]) -> list[Segment]:
     """The segments of a target as a result lists them, with score 1; those without pixels are left out.
 
-    Args:
-        id_map: (H,W) integers, 0 = void, value t + 1 = the t-th segment.
-        labels: the class of each segment, an index of `categories`.
+    `id_map` (H,W) integers: 0 = void, t + 1 = the t-th segment, whose class is `categories[labels[t]]`.
     """
     areas = np.bincount(id_map.ravel(), minlength=len(labels) + 1)
     segments = []
@@ -48,13 +47,8 @@ def truth_segments(id_map: np.ndarray, labels: Sequence[int], categories: Sequen
 def draw_sample(image: np.ndarray, id_map: Any, labels: Any, categories: Sequence[Category]) -> np.ndarray:
     """Ground truth drawn over its image: class colours, borders of things, class names. -> (H,W,3) uint8 RGB
 
-    Args:
-        image: (H,W,3) uint8 RGB.
-        id_map: (H,W) or (L,H,W) integers, 0 = void, value t + 1 = the t-th segment; an array, or a tensor on the CPU.
-        labels: (T,) integers, likewise: the class of each segment, an index of `categories`.
-
-    Raises:
-        DataError: image and id map differ in size.
+    Id map (H,W) or (L,H,W): 0 = void, t + 1 = the t-th segment; labels (T,): its class, an index of `categories`. Both
+    are arrays of integers, or tensors on the CPU.
     """
     ids = seen_ids(np.asarray(id_map))
     return overlay(image, ids, truth_segments(ids, np.asarray(labels).tolist(), categories), categories)
@@ -67,11 +61,7 @@ def draw_truth(sample: Sample, categories: Sequence[Category]) -> np.ndarray:
 
 
 def side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures in a row with white gaps, all resized to the height of the first. (h,w,3) uint8 each -> (H,W,3) uint8
-
-    Raises:
-        DataError: there is no picture.
-    """
+    """Pictures in a row with white gaps, resized to the height of the first. (h,w,3) uint8 each -> (H,W,3) uint8"""
     if not pictures:
         raise DataError("There is no picture to put side by side; give one at least.")
     height = pictures[0].shape[0]
@@ -94,16 +84,8 @@ def write_samples(
 ) -> list[dict[str, Any]]:
     """Writes pictures of samples, without and with their segments, and a page `index.html` that shows them all.
 
-    Args:
-        folder, title, note, categories: see `write_grid`.
-        samples: name, (H,W,3) uint8 RGB image and target of each, on the CPU.
-
-    Returns:
-        For each sample `name`, `file` (in the folder), `height`, `width`, `void` (share of the pixels, 0..1) and
-        `classes` (name -> number of segments, by area).
-
-    Raises:
-        OutputError: the folder cannot be written.
+    Of each (name, (H,W,3) uint8 RGB image, target on the CPU) it returns `name`, `file` (in the folder), `height`,
+    `width`, `void` (share of the pixels, 0..1) and `classes` (name -> number of segments, by area).
     """
     folder = make_folder(Path(folder))
     listed: list[dict[str, Any]] = []
@@ -115,13 +97,9 @@ def write_samples(
         path = folder / f"{number:03d}_{safe_name(name)}.jpg"
         write_image(path, side_by_side([image, overlay(image, ids, segments, categories)]))
         height, width = ids.shape
-        classes: dict[str, int] = {}
-        for segment in sorted(segments, key=lambda s: -s.area):
-            classes[segment.name] = classes.get(segment.name, 0) + 1
-        void = float(np.mean(ids == 0))
-        listed.append(
-            {"name": name, "file": path.name, "height": height, "width": width, "void": void, "classes": classes}
-        )
+        about = {"name": name, "file": path.name, "height": height, "width": width, "void": float(np.mean(ids == 0))}
+        counts = Counter(segment.name for segment in sorted(segments, key=lambda s: -s.area))
+        listed.append({**about, "classes": dict(counts)})
         rows.append(Row(name, overlay=path, segments=segments, size=(height, width)))
     write_grid(folder, title, note, rows, categories)
     return listed

@@ -13,13 +13,7 @@ from knet.data.files.masks import Rle, pack_mask, unpack_mask
 from knet.errors import ConfigError
 from knet.files import safe_name
 from knet.inference.results.draw import map_ids, overlay
-from knet.inference.results.encoding import (
-    instance_ids,
-    panoptic_entries,
-    panoptic_rgb,
-    rle_text,
-    semantic_ids,
-)
+from knet.inference.results.encoding import instance_ids, panoptic_entries, panoptic_rgb, rle_text, semantic_ids
 from knet.inference.results.files import make_folder, write_bytes, write_image
 from knet.inference.results.formats import check_formats
 from knet.inference.sources.images import load_image
@@ -176,11 +170,7 @@ class Segmentation:
 def write_files(
     segmentation: Segmentation, folder: Path, name: str, formats: Sequence[str], picture: np.ndarray | None
 ) -> list[Path]:
-    """Writes the files of one image to an existing folder, and returns them; `picture` is the finished overlay.
-
-    Raises:
-        OutputError: a file cannot be written.
-    """
+    """Writes the files of one image to an existing folder, and returns them; `picture` is the finished overlay."""
     makers: dict[str, tuple[str, Callable[[], np.ndarray]]] = {
         "panoptic": (f"{name}_panoptic.png", lambda: panoptic_rgb(segmentation)),
         "instances": (f"{name}_instances.png", lambda: instance_ids(segmentation)),

@@ -59,11 +59,7 @@ _MAPILLARY_CLASSES = 65  # of v1.2; later versions have more
 
 
 def check_kind(kind: str, categories: Sequence[Category]) -> str:
-    """The kind of submission, which is known and suits the class table.
-
-    Raises:
-        ConfigError: the kind is unknown, or is for another data set.
-    """
+    """The kind of submission; ConfigError if it is unknown, or is for a data set of other classes."""
     _check_known(kind)
     ids = sorted(c.id for c in categories)
     if kind.startswith("cityscapes"):
@@ -92,12 +88,7 @@ def _check_known(kind: str) -> None:
 
 
 def submission_name(kind: str, name: str) -> str:
-    """The server's name of an image, from the name of its file without the ending.
-
-    Raises:
-        ConfigError: the kind is unknown.
-        DataError: the name does not have the form that the server needs.
-    """
+    """The server's name of an image, from the name of its file without the ending; DataError if it has another form."""
     _check_known(kind)
     pattern, description = _NAMES[kind.partition("-")[0]]
     found = pattern.fullmatch(name)
@@ -111,11 +102,7 @@ def coco_instance_results(
 ) -> list[dict[str, Any]]:
     """The objects of an image as rows of COCO's results list, ready for JSON; without boxes, as K-Net submits them.
 
-    Args:
-        image_id: COCO's number of the image.
-        masks: of the original image, (H,W) bool each, or packed. They may overlap; empty ones are left out.
-        category_ids: COCO's own numbers, 1..90.
-        scores: 0..1.
+    Masks are those of the original image, (H,W) bool or packed. They may overlap; empty ones are left out.
     """
     rows = []
     for mask, category, score in zip(masks, category_ids, scores, strict=True):
@@ -127,19 +114,11 @@ def coco_instance_results(
 
 
 class SubmissionWriter(Writer):
-    """Writes the results of many images as a submission to a test server, into `folder / kind`.
+    """Writes the results of many images as a submission to a test server (one of `KINDS`), into `folder / kind`.
 
     The attribute `folder` is then that folder, whose content is what is uploaded. Files of an earlier run are replaced;
     if the run before had other images, empty the folder first. `panoptic.json` and `detections.json` are finished by
     `close`, see `Writer`; after an error they list the images that were done. Memory does not grow with the images.
-
-    Args:
-        folder, categories: see `Writer`; the files are in a folder named after the kind.
-        kind: one of `KINDS`.
-
-    Raises:
-        ConfigError: an unknown kind, or a class table of another data set.
-        OutputError: the folder cannot be made or written.
     """
 
     def __init__(self, folder: str | Path, kind: str, categories: Sequence[Category]):
@@ -152,15 +131,10 @@ class SubmissionWriter(Writer):
         self._seen: set[str] = set()
 
     def write(self, segmentation: Segmentation) -> list[Path]:
-        """Writes one result, which is named `segmentation.name`.
+        """Writes one result, named `segmentation.name`, and returns the files that are finished: not the JSON of all.
 
-        Returns:
-            The files that are finished by now: not the JSON of all images.
-
-        Raises:
-            DataError: the server would not know the name, the image was written before, or a segment has a category
-                that the class table lacks. Nothing is written for the image.
-            OutputError: no permission, no space; the files written before stay.
+        Nothing is written, but a DataError raised, if the server would not know the name, the image was written before,
+        or a segment has a category that the class table lacks.
         """
         name = submission_name(self.kind, segmentation.name)
         if name in self._seen:

@@ -20,13 +20,8 @@ class VideoJson(JsonRows):
     all stuff of a class; things of a class without a track are one segment. Sources: VIPSeg-Dataset/VIPSeg-Dataset,
     mcahny/vps.
 
-    Args:
-        folder: gets the JSON and the PNGs.
-        nested: annotations lie below their video, PNGs in a folder for each, and a frame's id is its image's name. Else
-            all are in one list, and a frame's id, which is also the name of its PNG, begins with the video's name.
-
-    Raises:
-        OutputError: the file cannot be made.
+    If `nested`, annotations lie below their video, PNGs in a folder for each, and a frame's id is its image's name.
+    Else all are in one list, and a frame's id, which is also the name of its PNG, begins with the video's name.
     """
 
     def __init__(self, folder: Path, *, nested: bool):
@@ -44,11 +39,7 @@ class VideoJson(JsonRows):
         self._video, self._ids = video, {}
 
     def write(self, segmentation: Segmentation, frame: Frame) -> None:
-        """Writes a frame: its PNG, then its row.
-
-        Raises:
-            OutputError: no permission, no space.
-        """
+        """Writes a frame: its PNG, then its row."""
         name, place = self._name(frame)
         of_segment = [
             self._ids.setdefault((s.category, (s.track or 0) if s.thing else 0), len(self._ids) + 1)

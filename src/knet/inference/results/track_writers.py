@@ -43,11 +43,7 @@ _IDS = {"step": (0, 0, 254), "vipseg": (0, 0, 123), "cityscapes-vps": (0, 1, 64)
 
 
 def check_track_formats(formats: Sequence[str], categories: Sequence[Category]) -> None:
-    """Checks that the formats can hold the class table.
-
-    Raises:
-        ConfigError: one cannot.
-    """
+    """Raises ConfigError if one of the formats cannot hold the class table."""
     for name in formats:
         stuff, thing, last = _IDS.get(name, (-(10**9), -(10**9), 10**9))
         bad = next((c for c in categories if not (thing if c.thing else stuff) <= c.id <= last), None)
@@ -70,18 +66,10 @@ def mots_classes(categories: Sequence[Category]) -> dict[int, int]:
 
 
 class TrackWriter(Writer):
-    """Writes tracked frames to a folder.
+    """Writes tracked frames to a folder, in any of `TRACK_FORMATS`. ConfigError if one cannot hold the class table.
 
     `tracks.jsonl`, `pred.json` and the texts of mots grow on disk as frames come and are finished by `close`, see
     `Writer`; after an error they hold the frames that were done. Memory does not grow with the number of frames.
-
-    Args:
-        folder, categories: see `Writer`.
-        formats: any of `TRACK_FORMATS`.
-
-    Raises:
-        ConfigError: a format that cannot hold the class table.
-        OutputError: the folder cannot be made or written.
     """
 
     def __init__(self, folder: str | Path, formats: Sequence[str], categories: Sequence[Category]):
@@ -94,12 +82,7 @@ class TrackWriter(Writer):
         self._counted: dict[int, dict[int, int]] = {}  # category id -> track -> its number in the video
 
     def write(self, segmentation: Segmentation, frame: Frame) -> None:
-        """Writes one frame.
-
-        Raises:
-            DataError: there are more objects than a format has numbers for.
-            OutputError: no permission, no space; the files written before stay.
-        """
+        """Writes one frame. DataError if it has more objects than a format has numbers for."""
         if frame.first:
             self._begin(frame.sequence)
         makers: dict[str, Callable[[Segmentation, int], None]] = {
@@ -109,8 +92,7 @@ class TrackWriter(Writer):
             "tracks": self._write_tracks,
             "mots": self._write_mots,
         }
-        chosen = dict.fromkeys(makers[name] for name in self.formats if name in makers)
-        for maker in chosen:
+        for maker in dict.fromkeys(makers[name] for name in self.formats if name in makers):  # two share one
             maker(segmentation, frame.number)
         for name in filter(self.formats.__contains__, _NESTED):
             self._predictions(name).write(segmentation, frame)
@@ -142,11 +124,7 @@ class TrackWriter(Writer):
         write_step_png(path, classes, map_ids(segmentation.id_map, ids, objects, 0))
 
     def _check_objects(self, segmentation: Segmentation, kind: str) -> None:
-        """Checks that the numbers of tracks have 16 bits at most.
-
-        Raises:
-            DataError: one has more.
-        """
+        """Raises DataError if the number of a track has more than 16 bits."""
         largest = max((segment.track or 0 for segment in segmentation.segments), default=0)
         if largest > _LARGEST_OBJECT:
             raise DataError(

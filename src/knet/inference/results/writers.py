@@ -39,11 +39,7 @@ class PanopticFile(JsonRows):
         super().__init__(path, f'{{"categories": {rows},\n"annotations": ['.encode())
 
     def add_image(self, image: dict[str, Any], annotation: dict[str, Any]) -> None:
-        """Adds an image's rows of `images` and `annotations`.
-
-        Raises:
-            OutputError: the disk is full; the file is as it was before.
-        """
+        """Adds an image's rows of `images` and `annotations`; after an OutputError the file is as it was before."""
         self.add([annotation])
         self._images.append(json.dumps(image).encode())
 
@@ -53,16 +49,12 @@ class PanopticFile(JsonRows):
 
 
 class ResultWriter(Writer):
-    """Writes the results of many images to a folder.
+    """Writes the results of many images to a folder, in any of `FORMATS`.
 
     Images of the same name (a/x.jpg, b/x.png, b/X.png) get a number, in the order in which they come: x, x_2, X_3.
     Files that an earlier run left under these names are replaced. `panoptic.json` and videos are finished by `close`,
     see `Writer`; after an error `panoptic.json` lists the images that were done, and the unfinished video is removed.
     Memory does not grow with the number of images.
-
-    Args:
-        folder, categories: see `Writer`.
-        formats: any of `FORMATS`.
 
     Raises:
         ConfigError: an unknown format, or one that cannot hold the class table.
@@ -79,17 +71,13 @@ class ResultWriter(Writer):
     def write(
         self, segmentation: Segmentation, image: Any, *, path: Path | None = None, video: VideoInfo | None = None
     ) -> list[Path]:
-        """Writes one result.
+        """Writes one result, and returns the files that are finished by now: not `panoptic.json`, and no videos.
 
         Args:
-            segmentation: the result.
-            image: what it was made from, anything that `load_image` takes.
+            image: what the result was made from, anything that `load_image` takes.
             path: the image's file, whose name `panoptic.json` gives.
             video: the video that the image is a frame of. Each video becomes one film; images without a video become
                 one together (`images_overlay.mp4`, 10 frames a second, each fitted into the size of the first).
-
-        Returns:
-            The files that are finished by now: not `panoptic.json`, and no videos.
 
         Raises:
             DataError: the image does not fit the result.

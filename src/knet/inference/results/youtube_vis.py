@@ -18,10 +18,9 @@ from knet.structures import Category
 def youtube_vis_results(
     video_id: int, objects: Sequence[ClipObject], categories: Sequence[Category]
 ) -> list[dict[str, Any]]:
-    """The objects of a video as rows of YouTube-VIS's results list, ready for JSON.
+    """The objects of a video as rows of YouTube-VIS's results list, ready for JSON, without those that have no pixel.
 
-    Rows are {video_id, score, category_id, segmentations: RLE or None for each frame}. Objects without a pixel in any
-    frame are left out.
+    Rows are {video_id, score, category_id, segmentations: RLE or None for each frame}.
     """
     return [
         {
@@ -36,34 +35,24 @@ def youtube_vis_results(
 
 
 class YoutubeVisWriter(Writer):
-    """Writes `youtube-vis/results.json` below a folder, video by video.
+    """Writes `youtube-vis/results.json` below a folder, video by video, for a zip to YouTube-VIS's server.
 
-    YouTube-VIS's server takes it in a zip. `close` finishes it, see `Writer`; after an error it holds the videos that
-    were done. Memory does not grow with the videos.
-
-    Args:
-        folder, categories: see `Writer`.
-        images: those of all videos to come, in folders `<split>/JPEGImages/<video>`; `<split>.json`, beside the folder
-            `<split>`, has the ids of the videos.
+    `close` finishes it, see `Writer`; after an error it holds the videos that were done. `images` are those of all
+    videos to come, in folders `<split>/JPEGImages/<video>`; `<split>.json`, beside `<split>`, has the videos' ids.
 
     Raises:
         ConfigError: the class table is not that of the JSON.
         DataError: there is no such JSON, or it does not list a video, or images of one are missing.
-        OutputError: the folder cannot be made or written.
     """
 
     def __init__(self, folder: str | Path, categories: Sequence[Category], images: Iterable[Path]):
         self._videos = _read_videos(images, categories)
         super().__init__(Path(folder) / OF_CLIPS, categories)
-        self._results()  # is there even if no video comes
+        # It is there even if no video comes.
+        self._rows = self._file("results", lambda: JsonRows(self.folder / "results.json"))
 
     def write(self, frames: Sequence[Frame], objects: Sequence[ClipObject]) -> None:
-        """Adds the objects of a video.
-
-        Raises:
-            DataError: frames of it could not be read, so its masks would not match the others.
-            OutputError: no permission, no space.
-        """
+        """Adds a video's objects; DataError if frames could not be read, as masks would then stand for other frames."""
         folder = _video_of(frames[0].item.path or Path())
         id_, count = self._videos[folder]
         if len(frames) != count:
@@ -71,10 +60,7 @@ class YoutubeVisWriter(Writer):
                 f"The video '{folder.name}' has {len(frames)} frames that can be read of {count}; the submission lacks "
                 "it, since the server takes whole videos only."
             )
-        self._results().add(youtube_vis_results(id_, objects, self.categories))
-
-    def _results(self) -> JsonRows:
-        return self._file("results", lambda: JsonRows(self.folder / "results.json"))
+        self._rows.add(youtube_vis_results(id_, objects, self.categories))
 
 
 def _video_of(image: Path) -> Path:

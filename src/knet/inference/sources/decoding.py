@@ -21,8 +21,7 @@ def decode_frames(container: Any, what: str, advice: str = "copy it again") -> I
     """The frames of an open video, (H,W,3) uint8 RGB, rotated as the camera noted. They may differ in size.
 
     Raises:
-        DataError: the video breaks off, after its last whole frame. The message begins with `what` and ends with
-            `advice`.
+        DataError: the video breaks off, after its last whole frame. `what` begins the message, `advice` ends it.
     """
     done, cut, held = 0, "", list[Any]()
     try:
@@ -69,10 +68,7 @@ def _until_cut(container: Any) -> Iterator[Any]:
 
 
 def _lacks_its_end(path: Path) -> bool:
-    """Whether a file is shorter than its header states, or ends inside a packet. Other formats than these give False.
-
-    A decoder need not notice that a file was cut, as what is left can end with a whole frame, or with sound.
-    """
+    """Whether a file is shorter than its header states, or ends inside a packet, which a decoder need not notice."""
     if not path.is_file():
         return False
     length = path.stat().st_size
@@ -103,7 +99,7 @@ def _lacks_its_end(path: Path) -> bool:
 
 
 def _ebml_size(file: IO[bytes]) -> int | None:
-    """A size in Matroska's form, where the leading zeros of the first byte give its length; None for unknown."""
+    """A size in Matroska's form, whose first byte gives its length by leading zeros; None for unknown."""
     first = file.read(1)
     if not first or not first[0]:
         return None

@@ -27,11 +27,8 @@ Note = Callable[[str], None]
 class Frame:
     """One frame of a video.
 
-    Attributes:
-        sequence: the video's name.
-        number: that of its file, else counted from 0.
-        time: frames since the first, counting those that are missing.
-        first: whether a sequence begins here.
+    `number`: that of its file, else counted from 0 · `time`: frames since the first, counting those that are missing ·
+    `first`: whether a sequence, the video of that name, begins here.
     """
 
     item: Item
@@ -156,11 +153,7 @@ def _sequences(paths: list[Path]) -> Iterator[tuple[str, list[tuple[Path, int]]]
 
 
 def frame_times(numbers: Sequence[int]) -> tuple[list[int], int | None]:
-    """Times of frames whose numbers grow by a constant step, and by more where frames are missing.
-
-    Returns:
-        The time of each in frames since the first; and the step, or None if the numbers do not grow.
-    """
+    """Each number's time, from 0, in steps of the most frequent size; and that size, None if they do not grow."""
     steps = [after - before for before, after in pairwise(numbers)]
     if any(step <= 0 for step in steps):
         return list(range(len(numbers))), None

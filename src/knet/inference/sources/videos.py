@@ -44,11 +44,7 @@ class Item:
 
 
 def probe_video(path: str | Path) -> VideoInfo:
-    """Frame rate, length and size of a video, whose first frame is decoded as a check.
-
-    Raises:
-        DataError: the file is missing, empty or not a video, or no frame of it can be decoded.
-    """
+    """Frame rate, length and size of a video. DataError if the file is none, or its first frame cannot be decoded."""
     path = existing_file(Path(path).expanduser())
     with _container(path) as container:
         stream = container.streams.video[0]
@@ -63,11 +59,7 @@ def probe_video(path: str | Path) -> VideoInfo:
 
 
 def read_video(path: str | Path) -> Iterator[Item]:
-    """The frames of a video one by one, upright, named `<file>_000000` and so on; memory stays constant.
-
-    Raises:
-        DataError: as `probe_video` at the first frame, or later where the file breaks off.
-    """
+    """The frames of a video, upright, named `<file>_000000` and so on. DataError if it is none, or breaks off."""
     info = probe_video(path)
     with _container(info.path) as container:
         for index, image in enumerate(decode_frames(container, f"'{info.path}'")):
