@@ -1,8 +1,8 @@
 """The card: what travels with weights so that a file can be used on its own, and the checks of one from a file.
 
-It stands here and not in `structures`, since it is checked against the zoo: which models there are, what they do, and
-which constructor arguments they take. Files are not trusted: whatever their JSON holds, `Card.read` gives a card that
-the rest of the package can use without looking again, or raises a CheckpointError.
+It is checked against the zoo: which models there are, what they do, and which constructor arguments they take. Files
+are not trusted: whatever their JSON holds, `Card.read` gives a card that the rest of the package can use without
+looking again, or raises a CheckpointError.
 """
 
 from __future__ import annotations
@@ -113,15 +113,11 @@ class Card(_Checked):
 
     @classmethod
     def read(cls, text: str, origin: str) -> Card:
-        """The card from its JSON.
-
-        Args:
-            text: JSON, as `text` gives it. Files of version 0.1.0 may lack task and merge, which are the model's own.
-            origin: how errors call the file.
+        """The card from its JSON. Task and merge, which files of version 0.1.0 may lack, are the model's own.
 
         Raises:
-            CheckpointError: no JSON, a newer format, an entry that is missing, unknown or wrong, or entries that
-                contradict each other.
+            CheckpointError: no JSON, a newer format, a missing, unknown or wrong entry, or entries that contradict
+                each other; names the file, `origin`.
         """
         try:
             return cls._from(text)
@@ -151,7 +147,6 @@ class Card(_Checked):
 
     @classmethod
     def _from(cls, text: str) -> Card:
-        """The card from its JSON. Raises: ValueError."""
         try:
             table = from_json(text)  # unlike Python's, it bounds depth and digits
         except (TypeError, ValueError) as error:
@@ -212,14 +207,10 @@ def _arguments(build: Any) -> type[BaseModel]:
     fields: dict[str, Any] = {}
     for kind in inspect.getmro(build):
         parameters = inspect.signature(kind, eval_str=True).parameters.values()
-        for parameter in parameters:
-            if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in fields:
-                hint: Any = parameter.annotation
-                fields[parameter.name] = (
-                    _Stages if parameter.name.endswith("stages") else _ARGUMENTS.get(hint, hint),
-                    None,
-                )
-        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+        named = [parameter for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+        for name, hint in ((parameter.name, parameter.annotation) for parameter in named):
+            fields.setdefault(name, (_Stages if name.endswith("stages") else _ARGUMENTS.get(hint, hint), None))
+        if len(named) == len(parameters):
             break
     return create_model("Arguments", __base__=_Checked, **fields)
 
