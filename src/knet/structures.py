@@ -32,17 +32,11 @@ class Category:
 
 @dataclass(frozen=True, slots=True)
 class SegmentInfo:
-    """One segment of a ground-truth image.
+    """One segment of a ground-truth image."""
 
-    Attributes:
-        id: its value in the id map.
-        label: index in the class table.
-        crowd: whether it covers several objects that were not labelled separately.
-    """
-
-    id: int
+    id: int  # its value in the id map
     label: int
-    crowd: bool = False
+    crowd: bool = False  # whether it covers several objects that were not labelled separately
 
 
 @dataclass(slots=True)

@@ -76,15 +76,11 @@ def merge_panoptic(
 
 
 def number_segments(merged: MergedMasks, things: Tensor) -> tuple[Tensor, list[tuple[int, int, float]], dict[int, int]]:
-    """Numbers the segments 1, 2, ...: a thing is one mask, a segment of stuff all masks of its class.
-
-    Args:
-        merged: its `owner` is lost: the id map takes the place.
-        things: (K,) bool, which classes are things.
+    """Numbers segments 1, 2, ...: a thing is one mask, a segment of stuff all masks of its class. `things`: (K,) bool
 
     Returns:
-        The id map (H,W) int32, 0 = void; for each segment, in order, its id, label and score (of stuff the highest of
-        its masks' scores); and by id the kernel that it comes from (of stuff the last one).
+        The id map (H,W) int32, 0 = void, in the memory of `owner`; for each segment, in order, its id, label and score
+        (of stuff the highest of its masks'); and by id the kernel that it comes from (of stuff the last one).
     """
     labels, scores, is_thing = merged.labels.tolist(), merged.scores.tolist(), things.tolist()
     areas, kernels = merged.areas.tolist(), merged.kernels.tolist()

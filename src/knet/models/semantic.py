@@ -66,12 +66,9 @@ class KNetSemantic(Network):
     def forward(self, images: Tensor) -> list[Output]:
         """Classifies the pixels of a batch of images. (B,3,H,W) normalised RGB of any size -> [Output, ...]
 
-        Kernel k means class k, so there are no class logits: the mask logits are those of the classes, to be compared
-        by softmax.
-
-        Returns:
-            The initial output (in training with the auxiliary semantic logits (B,K,H/16,W/16), at 1/8 with a dilated
-            backbone), then one Output an update. The last one is the result.
+        First the initial output (in training with the auxiliary semantic logits (B,K,H/16,W/16), at 1/8 with a dilated
+        backbone), then one Output an update. The last one is the result. Kernel k means class k, so there are no class
+        logits: the mask logits are those of the classes, to be compared by softmax.
         """
         maps = self.backbone(images)
         features = self.neck(maps)

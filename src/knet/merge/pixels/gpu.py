@@ -75,20 +75,13 @@ def usable() -> bool:
 
 
 @functools.lru_cache(maxsize=64)
-def _cached(axis_key: tuple[bytes, bytes, int], side: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    index_bytes, weight_bytes, taps = axis_key
-    index = np.frombuffer(index_bytes, np.int32).reshape(-1, taps)
-    weight = np.frombuffer(weight_bytes, np.float64).reshape(-1, taps)
-    first = [int(index[start : start + side].min()) for start in range(0, len(index), side)]
-    end = [int(index[start : start + side].max()) + 1 for start in range(0, len(index), side)]
-    span = max(last - begin for begin, last in zip(first, end, strict=True))
-    tiles = np.minimum(np.array(first)[:, None] + np.arange(span), np.array(end)[:, None] - 1)
-    return tuple(torch.tensor(table, device=device) for table in (index, weight, tiles))  # type: ignore[return-value]
-
-
 def _on_device(axis: Axis, side: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """The table's indices and weights, and the source values of each tile: (tiles,span) int64, the last repeated."""
-    return _cached((axis.index.tobytes(), axis.weight.tobytes(), axis.index.shape[1]), side, device)
+    starts = range(0, len(axis.index), side)
+    first = np.array([axis.index[start : start + side].min() for start in starts], np.int64)[:, None]
+    last = np.array([axis.index[start : start + side].max() for start in starts], np.int64)[:, None]
+    tiles = np.minimum(first + np.arange((last - first).max() + 1), last)
+    return tuple(torch.tensor(table, device=device) for table in (axis.index, axis.weight, tiles))  # type: ignore[return-value]
 
 
 def _over_tiles(bounds: Tensor, sources: Tensor, dim: int, most: bool) -> Tensor:

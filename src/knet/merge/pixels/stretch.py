@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # so that what is made of it can be cached by its identity
 class Axis:
     """One axis: pixel i is the sum over t of `weight[i, t]` x source[`index[i, t]`].
 
@@ -53,12 +53,9 @@ class Stretch:
 
 @functools.lru_cache(maxsize=16)  # the images of a run have few sizes
 def stretch(source: tuple[int, int], *steps: tuple[int, int], crop: tuple[int, int] | None = None) -> Stretch:
-    """A chain of resizes, with an optional crop before the last.
+    """A chain of resizes from a map's (height, width) to those of `steps`, one after the other; none leaves it as is.
 
-    Args:
-        source: height and width of the map.
-        steps: heights and widths to resize to, one after the other; none leaves the map as it is.
-        crop: height and width of the upper left part that goes into the last step; None takes all.
+    Of the map before the last step only the upper left part of the size `crop` is used; None takes all.
     """
     rows, columns = (
         _chain(source[axis], [step[axis] for step in steps], None if crop is None else crop[axis]) for axis in (0, 1)
