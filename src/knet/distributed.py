@@ -30,11 +30,7 @@ class Place(NamedTuple):
 
 
 def place_of(environment: dict[str, str]) -> Place:
-    """Reads the variables of torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or of Slurm's srun; without both it is alone.
-
-    Raises:
-        ConfigError: some of torchrun's variables are missing, or are not numbers.
-    """
+    """Reads the variables of torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or of Slurm's srun; without both it is alone."""
     try:
         if "RANK" in environment or "WORLD_SIZE" in environment:
             return Place(*(int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
@@ -64,7 +60,7 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     """Joins the other processes, if there are any, in the context, and gives this one's device: with GPUs, its own one.
 
     Raises:
-        ConfigError: the machine has more processes than GPUs.
+        ConfigError: the machine has more processes than GPUs, or a variable of torchrun is missing or no number.
     """
     place = place_of(dict(os.environ))
     if place.world == 1:

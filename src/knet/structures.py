@@ -43,16 +43,13 @@ class SegmentInfo:
 class Sample:
     """A labelled image as read from a data set, before any augmentation.
 
-    Attributes:
-        name: unique in the data set; names the image in results, logs and errors.
-        image: (H,W,3) uint8 RGB.
-        id_map: (H,W) int32, 0 = void, other values are the `id` of one of `segments`. Where segments may overlap,
-            (L,H,W): layers, each with other segments.
+    In `id_map` 0 is void, other values are the `id` of one of `segments`. Where segments may overlap, it has L layers,
+    each with other segments.
     """
 
-    name: str
-    image: np.ndarray
-    id_map: np.ndarray
+    name: str  # unique in the data set; names the image in results, logs and errors
+    image: np.ndarray  # (H,W,3) uint8 RGB
+    id_map: np.ndarray  # (H,W) or (L,H,W) int32
     segments: list[SegmentInfo]
 
 
@@ -60,14 +57,11 @@ class Sample:
 class Target:
     """What a network should find in one training image with T segments.
 
-    Attributes:
-        id_map: (H,W) integers, 0 = void, t + 1 = segment t. Where segments may overlap, (L,H,W): layers, each segment
-            in one of them.
-        labels: (T,) int64.
+    In `id_map` 0 is void, t + 1 segment t. Where segments may overlap, it has L layers, each segment in one of them.
     """
 
-    id_map: Tensor
-    labels: Tensor
+    id_map: Tensor  # (H,W) or (L,H,W) integers
+    labels: Tensor  # (T,) int64
 
     def to(self, device: object) -> Target:
         """The same target on another device; copied without waiting if its memory is pinned."""

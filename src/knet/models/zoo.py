@@ -259,11 +259,7 @@ def models(pattern: str = "*") -> list[str]:
 
 
 def entry(name: str) -> ZooEntry:
-    """The zoo's row of a model.
-
-    Raises:
-        ConfigError: no model has this name; the message gives the nearest.
-    """
+    """The zoo's row of a model."""
     if name not in ZOO:
         near = difflib.get_close_matches(name, ZOO, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"it is one of: {', '.join(ZOO)}."

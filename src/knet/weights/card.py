@@ -59,42 +59,26 @@ class _Checked(BaseModel):
 
 
 class GraphCard(_Checked):
-    """What an exported file holds, and what is asked of a network otherwise.
-
-    Attributes:
-        precision: what it computes in.
-        size: (height, width) of the images that it takes, None for any.
-        merge_inside: whether it gives the owner of every pixel instead of masks.
-        stuff: labels that have kernels of their own.
-        embeds: whether it is linked to the frame before and has embeddings.
-        previous: shape (1,N,C) of the kernels of the frame before, None where it takes none.
-        stride: pixels of the image a cell of its masks stands for.
-        divisor: image sides are padded to multiples of this.
-    """
+    """What an exported file holds. The last five are what a `Network` tells itself, see there."""
 
     precision: Literal["fp32", "fp16", "int8"]
-    size: tuple[_Pixels, _Pixels] | None
-    merge_inside: bool
+    size: tuple[_Pixels, _Pixels] | None  # (height, width) of the images that it takes, None for any
+    merge_inside: bool  # whether it gives the owner of every pixel instead of masks
     stuff: tuple[int, ...]
     embeds: bool
-    previous: tuple[Literal[1], _Kernels, _Kernels] | None
+    previous: tuple[Literal[1], _Kernels, _Kernels] | None  # shape (1,N,C), None where it takes no frame before
     stride: Annotated[int, Field(ge=1, le=1024)]
     divisor: Annotated[int, Field(ge=1, le=1024)]
 
 
 class Card(_Checked):
-    """What travels with weights: all that is needed to use them.
-
-    Made by `knet.inference.load.describe`, or read from a file by `Card.read`.
+    """What travels with weights: all that is needed to use them. Made by `knet.inference.load.describe`.
 
     Attributes:
-        format: of the JSON; see `FORMAT`.
-        model: name in the zoo.
-        arguments: constructor arguments that replace the model's own, with values as JSON has them.
+        arguments: constructor arguments that replace those of `model`, a name in the zoo, with values as JSON has them.
         categories: the class table in label order.
         preprocessing, score, overlap: the settings to test with.
-        task: what results are, always the model's own.
-        merge: how masks share the pixels, of panoptic models.
+        task, merge: see `knet.models.zoo.ZooEntry`; the task is always the model's own.
         graph: of exported files.
         more: what else is kept: the version of knet, and of trained weights config and figures.
     """

@@ -48,10 +48,11 @@ def share_pixels(
     mixed = ~whole & (high >= 0.5 - _SLACK) & count
     asked = (possible * _POSSIBLE + mixed * _MIXED).to(torch.int32).contiguous()
 
-    pixels = [
-        torch.tensor(_lengths(side, tile), device=values.device) for side, tile in zip(stretch.size, _TILE, strict=True)
-    ]
-    large = (whole * count * pixels[0][:, None] * pixels[1]).sum((1, 2))
+    rows, columns = (
+        torch.tensor([min(tile, side - start) for start in range(0, side, tile)], device=values.device)
+        for side, tile in zip(stretch.size, _TILE, strict=True)
+    )
+    large = (whole * count * rows[:, None] * columns).sum((1, 2))
     owner = torch.empty((height, width), dtype=torch.int32, device=values.device)
     _share[asked.shape[1:]](
         grid, scores, asked, *tables, owner, large,
@@ -91,11 +92,6 @@ def _over_tiles(bounds: Tensor, sources: Tensor, dim: int, most: bool) -> Tensor
         other = bounds.index_select(dim, sources[:, place])
         result = torch.maximum(result, other) if most else torch.minimum(result, other)
     return result
-
-
-def _lengths(side: int, tile: int) -> list[int]:
-    """How many pixels each tile has along an axis."""
-    return [min(tile, side - start) for start in range(0, side, tile)]
 
 
 @triton.jit
