@@ -12,11 +12,7 @@ from knet.structures import Output
 
 
 def refine(
-    stages: Iterable[nn.Module],
-    features: Tensor,
-    kernels: Tensor,
-    mask_logits: Tensor,
-    previous: Tensor | None = None,
+    stages: Iterable[nn.Module], features: Tensor, kernels: Tensor, mask_logits: Tensor, previous: Tensor | None = None
 ) -> list[Output]:
     """The loop over stages. (B,C,H,W), (B,N,C), (B,N,H,W) that enter the first stage -> one Output a stage
 

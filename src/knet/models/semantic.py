@@ -6,10 +6,7 @@ from knet.errors import ConfigError
 from knet.models.backbones.named import named_backbone
 from knet.models.decoder import refine
 from knet.models.kernels import Stage
-from knet.models.necks.aspp import ASPPHead
-from knet.models.necks.fcn import FCNHead, classifier, conv_bn_relu
-from knet.models.necks.psp import PSPHead
-from knet.models.necks.uper import UPerHead
+from knet.models.necks.semantic_heads import ASPPHead, FCNHead, PSPHead, UPerHead, classifier, conv_bn_relu
 from knet.models.network import Network
 from knet.structures import Output
 
