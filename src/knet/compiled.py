@@ -11,17 +11,10 @@ Function = Callable[..., Any]
 
 @functools.cache
 def optional(module: str, needs: str = "numba") -> ModuleType | None:
-    """A module that needs a library which may be missing, imported when it is first asked for.
+    """The module of a full name, imported when first asked for (Numba takes half a second); None without its library.
 
-    Importing Numba takes half a second. Only the library itself may fail to import: it is not installed, or does not
-    fit the rest of the installation. A wrong name, or a mistake in the module, raises as everywhere.
-
-    Args:
-        module: full name of the module, such as "knet.merge.pixels.streaming".
-        needs: name of the library, "numba" or "triton".
-
-    Returns:
-        The module, or None where the library cannot be imported.
+    Only the library that it needs, "numba" or "triton", may fail to import: it is not installed, or does not fit the
+    rest of the installation. A wrong name, or a mistake in the module, raises as everywhere.
     """
     try:
         importlib.import_module(needs)
@@ -31,9 +24,9 @@ def optional(module: str, needs: str = "numba") -> ModuleType | None:
 
 
 def compiled(function: Function) -> Function:
-    """The function, compiled at its first call and kept on disk for later processes where that is possible.
+    """The function, compiled at its first call and kept on disk for later processes if possible; it releases the GIL.
 
-    It releases the GIL. Floating point follows IEEE 754, in the order that is written.
+    Floating point follows IEEE 754, in the order that is written.
     """
     return _compiled(function)
 

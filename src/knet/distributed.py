@@ -30,11 +30,7 @@ class Place(NamedTuple):
 
 
 def place_of(environment: dict[str, str]) -> Place:
-    """Reads the variables of torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or of Slurm's srun; without both it is alone.
-
-    Raises:
-        ConfigError: some of torchrun's variables are missing, or are not numbers.
-    """
+    """Reads the variables of torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or of Slurm's srun; without both it is alone."""
     try:
         if "RANK" in environment or "WORLD_SIZE" in environment:
             return Place(*(int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
@@ -61,13 +57,10 @@ def meeting_point(environment: dict[str, str]) -> tuple[str, str]:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[torch.device]:
-    """Joins the other processes, if there are any, for as long as the context lasts.
-
-    Yields:
-        The device of this process; on a machine with several GPUs each process has its own.
+    """Joins the other processes, if there are any, in the context, and gives this one's device: with GPUs, its own one.
 
     Raises:
-        ConfigError: the machine has more processes than GPUs.
+        ConfigError: the machine has more processes than GPUs, or a variable of torchrun is missing or no number.
     """
     place = place_of(dict(os.environ))
     if place.world == 1:
@@ -155,10 +148,7 @@ def synchronize_norms(net: nn.Module, device: torch.device) -> nn.Module:
 
 
 def synchronized_norm(norm: nn.BatchNorm2d, images: Tensor) -> Tensor:
-    """Batch norm by the mean and variance of all processes' batches, which have equal shapes.
-
-    (B,C,H,W) -> (B,C,H,W)
-    """
+    """Batch norm by the mean and variance of all processes' batches, all of one shape. (B,C,H,W) -> (B,C,H,W)"""
     if not norm.training:
         return type(norm).forward(norm, images)
     x = images.float()

@@ -11,9 +11,7 @@ from knet.errors import OutputError
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to, which replaces `path` when the block ends without an error.
-
-    It keeps the suffix, by which many libraries choose a format. After an error nothing is left behind.
+    """A temporary path with the suffix of `path`, which replaces it when the block ends; after an error none is left.
 
     Raises:
         OutputError: the folder cannot be made or written to, or the disk is full.

@@ -28,27 +28,17 @@ _ONE = 2048  # OpenCV's weights are integers, multiples of 1 / 2048
 
 @dataclass(frozen=True, slots=True)
 class ImageSizes:
-    """The sizes of an image on its way through a network, (height, width) each.
+    """The sizes of an image on its way through a network, (height, width) each."""
 
-    Attributes:
-        padded: with the padding of its batch.
-        resized: as the network sees it, without padding.
-        original: as it came in, and as its result will be.
-    """
-
-    padded: tuple[int, int]
-    resized: tuple[int, int]
-    original: tuple[int, int]
+    padded: tuple[int, int]  # with the padding of its batch
+    resized: tuple[int, int]  # as the network sees it, without padding
+    original: tuple[int, int]  # as it came in, and as its result will be
 
 
 def network_size(
     shape: tuple[int, int], size: Size, preprocessing: Preprocessing, scale: float = 1.0
 ) -> tuple[int, int]:
-    """The size, without padding, at which the network sees an image of a shape (height, width), times `scale`.
-
-    Raises:
-        ConfigError: `size` is none of the allowed values.
-    """
+    """The (height, width) at which the network sees an image of this shape, without padding, times `scale`."""
     if size == "image" or (size == "model" and not preprocessing.resize):
         return max(int(shape[0] * scale + 0.5), 1), max(int(shape[1] * scale + 0.5), 1)
     if size == "model":
@@ -86,13 +76,10 @@ class Window(NamedTuple):
 
 
 def resize_image(image: Tensor, size: tuple[int, int], window: Window | None = None, antialias: bool = True) -> Tensor:
-    """Resizes an image (bilinear) and crops it. (3,H,W) uint8 -> (3,h,w) uint8
+    """Resizes an image to (height, width) (bilinear) and crops it. (3,H,W) uint8 -> (3,h,w) uint8
 
-    Args:
-        image: RGB.
-        size: height and width of the whole result.
-        window: the part of it that is computed, with the same pixels as in the whole; None for all.
-        antialias: whether a shrunk image is smoothed, as by Pillow, or not.
+    Only the part of the result in `window` is computed, with the same pixels as in the whole. `antialias` smooths
+    shrunk images, as Pillow does.
     """
     window = window or Window(0, 0, *size)
     before = tuple(image.shape[-2:])
@@ -112,10 +99,7 @@ def resize_image(image: Tensor, size: tuple[int, int], window: Window | None = N
 
 
 def resize_ids(id_map: Tensor, size: tuple[int, int], window: Window | None = None) -> Tensor:
-    """Resizes ids to the nearest and crops them: pixel y takes row floor(y H / h). (...,H,W) -> (...,h,w)
-
-    Of the map at `size` only the part in `window` is computed.
-    """
+    """As `resize_image`, for ids, to the nearest: pixel y takes row floor(y H / h). (...,H,W) -> (...,h,w)"""
     window = window or Window(0, 0, *size)
     if tuple(id_map.shape[-2:]) == size:
         return id_map[..., window.top : window.bottom, window.left : window.right]
@@ -140,11 +124,9 @@ class _Range(NamedTuple):
 
 
 def _needed(start: int, stop: int, before: int, after: int) -> _Range:
-    """Which of `before` pixels in a row must be resized to get the pixels start .. stop - 1 of `after`.
-
-    torch aligns its first pixel with the edge of what it gets, so the part has to begin where an edge between pixels of
-    the result falls on one of the source. The triangle filter reaches one pixel of the coarser grid.
-    """
+    """Which of `before` pixels in a row must be resized to get the pixels start .. stop - 1 of `after`."""
+    # torch aligns its first pixel with the edge of what it gets, so the part has to begin where an edge between pixels
+    # of the result falls on one of the source. The triangle filter reaches one pixel of the coarser grid.
     reach = max(before, after) / before  # in pixels of the result
     common = math.gcd(before, after)
     steps = max(start - math.ceil(reach), 0) // (after // common)
@@ -179,22 +161,17 @@ def resize_as_opencv(image: Tensor, size: tuple[int, int]) -> Tensor:
 def _taps(before: int, after: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The two pixels between which each new one lies, and their weights. -> (after,) int64, int64, int32, int32"""
     place = ((torch.arange(after, dtype=torch.float64) + 0.5) * (before / after) - 0.5).float()
-    first = place.floor()
+    first = place.floor().long()
     share = place - first
-    weights = ((1 - share) * _ONE).round().int(), (share * _ONE).round().int()
-    first = first.long()
-    ends = first.clamp(0, before - 1), (first + 1).clamp(0, before - 1)
-    return ends[0].to(device), ends[1].to(device), weights[0].to(device), weights[1].to(device)
+    left, right = first.clamp(0, before - 1), (first + 1).clamp(0, before - 1)
+    near, far = ((1 - share) * _ONE).round().int(), (share * _ONE).round().int()
+    return left.to(device), right.to(device), near.to(device), far.to(device)
 
 
 def prepare(
     image: np.ndarray, size: Size, preprocessing: Preprocessing, device: torch.device, scale: float = 1.0
 ) -> tuple[Tensor, ImageSizes]:
-    """An image as a batch of one for a network, and its sizes. (H,W,3) uint8 -> (1,3,h,w) float32, normalised, padded
-
-    Raises:
-        ConfigError: `size` is none of the allowed values.
-    """
+    """An image as a normalised and padded batch of one, and its sizes. (H,W,3) uint8 -> (1,3,h,w) float32"""
     original, p = (image.shape[0], image.shape[1]), preprocessing
     resized = network_size(original, size, p, scale)
     x = uploaded(image, device).permute(2, 0, 1)
@@ -211,10 +188,7 @@ def unpadded(inputs: Tensor, sizes: ImageSizes) -> Tensor:
 
 
 def uploaded(image: np.ndarray, device: torch.device) -> Tensor:
-    """Copies an image to a device, without waiting for a GPU. (H,W,3) uint8 -> (H,W,3) uint8
-
-    On the CPU it may share the array's memory.
-    """
+    """An image on a device, without waiting for a GPU; a CPU may share the array's memory. (H,W,3) uint8 -> the same"""
     usable = image.flags.writeable and image.flags.c_contiguous  # else torch warns, or cannot
     x = torch.from_numpy(image if usable else image.copy(order="C"))
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)

@@ -32,33 +32,24 @@ class Category:
 
 @dataclass(frozen=True, slots=True)
 class SegmentInfo:
-    """One segment of a ground-truth image.
+    """One segment of a ground-truth image."""
 
-    Attributes:
-        id: its value in the id map.
-        label: index in the class table.
-        crowd: whether it covers several objects that were not labelled separately.
-    """
-
-    id: int
+    id: int  # its value in the id map
     label: int
-    crowd: bool = False
+    crowd: bool = False  # whether it covers several objects that were not labelled separately
 
 
 @dataclass(slots=True)
 class Sample:
     """A labelled image as read from a data set, before any augmentation.
 
-    Attributes:
-        name: unique in the data set; names the image in results, logs and errors.
-        image: (H,W,3) uint8 RGB.
-        id_map: (H,W) int32, 0 = void, other values are the `id` of one of `segments`. Where segments may overlap,
-            (L,H,W): layers, each with other segments.
+    In `id_map` 0 is void, other values are the `id` of one of `segments`. Where segments may overlap, it has L layers,
+    each with other segments.
     """
 
-    name: str
-    image: np.ndarray
-    id_map: np.ndarray
+    name: str  # unique in the data set; names the image in results, logs and errors
+    image: np.ndarray  # (H,W,3) uint8 RGB
+    id_map: np.ndarray  # (H,W) or (L,H,W) int32
     segments: list[SegmentInfo]
 
 
@@ -66,14 +57,11 @@ class Sample:
 class Target:
     """What a network should find in one training image with T segments.
 
-    Attributes:
-        id_map: (H,W) integers, 0 = void, t + 1 = segment t. Where segments may overlap, (L,H,W): layers, each segment
-            in one of them.
-        labels: (T,) int64.
+    In `id_map` 0 is void, t + 1 segment t. Where segments may overlap, it has L layers, each segment in one of them.
     """
 
-    id_map: Tensor
-    labels: Tensor
+    id_map: Tensor  # (H,W) or (L,H,W) integers
+    labels: Tensor  # (T,) int64
 
     def to(self, device: object) -> Target:
         """The same target on another device; copied without waiting if its memory is pinned."""

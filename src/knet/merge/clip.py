@@ -14,18 +14,12 @@ from knet.preprocess import ImageSizes
 
 @dataclass(slots=True)
 class ClipObject:
-    """An object of a clip. Objects may overlap.
+    """An object of a clip. Objects may overlap, and a kernel may give several, each of another class."""
 
-    Attributes:
-        score, label: of its class; scores are 0 to 1.
-        kernel: where it comes from; a kernel may give several objects, each of another class.
-        masks: a packed mask for each frame, None where the object has no pixel.
-    """
-
-    score: float
+    score: float  # 0 to 1
     label: int
     kernel: int
-    masks: list[dict[str, Any] | None]
+    masks: list[dict[str, Any] | None]  # packed, one a frame, None where the object has no pixel
 
 
 def clip_objects(
@@ -39,15 +33,8 @@ def clip_objects(
     """The best combinations of a kernel and a class. (N,K), (N,T,h,w) logits -> at most `count` objects, best first
 
     An object's place in the list is its identity, so nothing has to be tracked. Its mask is where the probability
-    exceeds 0.5. Only the masks of the chosen kernels are resized, one frame at a time.
-
-    Args:
-        class_logits: of the last clip stage that predicts classes.
-        mask_logits: of the last clip stage.
-        sizes: of all frames.
-        pack: turns a mask (H,W) bool into what is stored, such as `knet.data.files.masks.pack_mask`.
-        score: objects below it are left out.
-        count: the most objects; the official code gives 10 of 100 kernels x 40 classes.
+    exceeds 0.5. Only the masks of the chosen kernels are resized, one frame at a time. Objects below `score` are left
+    out. `pack` turns a mask (H,W) bool into what is stored. The official `count` is 10, of 100 kernels x 40 classes.
     """
     scores, labels, kernels = best_instances(class_logits, count)
     good = scores >= score

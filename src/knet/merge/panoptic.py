@@ -11,21 +11,13 @@ from knet.merge.pixels.stretch import stretch
 
 @dataclass(slots=True)
 class MergedMasks:
-    """One owner for every pixel of an image, among the M masks that passed the score filter. A mask may own none.
+    """One owner for every pixel of an image, among the M masks that passed the score filter. A mask may own none."""
 
-    Attributes:
-        owner: (H,W) int32, index of the mask that owns the pixel, -1 = void.
-        areas: (M,) int64, how many pixels each mask owns.
-        labels: (M,) int64.
-        scores: (M,) float, 0 to 1.
-        kernels: (M,) int64, the kernel that each mask comes from.
-    """
-
-    owner: Tensor
-    areas: Tensor
-    labels: Tensor
-    scores: Tensor
-    kernels: Tensor
+    owner: Tensor  # (H,W) int32, index of the mask that owns the pixel, -1 = void
+    areas: Tensor  # (M,) int64, how many pixels each mask owns
+    labels: Tensor  # (M,) int64
+    scores: Tensor  # (M,) float, 0 to 1
+    kernels: Tensor  # (M,) int64, the kernel that each mask comes from
 
 
 def best_class(class_logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,12 +46,12 @@ def merge_panoptic(
 
     Args:
         mask_logits: on the feature map's grid of the padded image.
-        scores, labels: best class of every mask, see `best_class`.
+        scores, labels: of every mask, see `best_class`.
         size: height and width of the result, without padding.
         score: masks below it are dropped, except the best one, so a result is never empty.
         overlap: 0 makes every pixel void, as in the official code, whose published thresholds are never 0.
-        padded: height and width of the padded image; the padding is cut off the masks. None stretches them straight
-            to `size`, padding included, as the official code does; the published figures rest on that.
+        padded: size of the padded image, for the padding to be cut off the masks. None stretches them straight to
+            `size`, padding included, as the official code does; the published figures rest on that.
     """
     # Filtering first does not change the result, and spares the work on masks that could not be in it.
     keep = scores >= min(score, scores.max().item())
@@ -76,15 +68,11 @@ def merge_panoptic(
 
 
 def number_segments(merged: MergedMasks, things: Tensor) -> tuple[Tensor, list[tuple[int, int, float]], dict[int, int]]:
-    """Numbers the segments 1, 2, ...: a thing is one mask, a segment of stuff all masks of its class.
-
-    Args:
-        merged: its `owner` is lost: the id map takes the place.
-        things: (K,) bool, which classes are things.
+    """Numbers segments 1, 2, ...: a thing is one mask, a segment of stuff all masks of its class. `things`: (K,) bool
 
     Returns:
-        The id map (H,W) int32, 0 = void; for each segment, in order, its id, label and score (of stuff the highest of
-        its masks' scores); and by id the kernel that it comes from (of stuff the last one).
+        The id map (H,W) int32, 0 = void, in the memory of `owner`; for each segment, in order, its id, label and score
+        (of stuff the highest of its masks'); and by id the kernel that it comes from (of stuff the last one).
     """
     labels, scores, is_thing = merged.labels.tolist(), merged.scores.tolist(), things.tolist()
     areas, kernels = merged.areas.tolist(), merged.kernels.tolist()

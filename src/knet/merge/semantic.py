@@ -24,19 +24,12 @@ _VALUES_AT_ONCE = 2**25  # 128 MiB of float32
 
 @dataclass(frozen=True, slots=True)
 class ViewLogits:
-    """The class logits of one view of an image: at one scale, mirrored or not.
+    """The class logits of one view of an image: at one scale, mirrored or not."""
 
-    Attributes:
-        logits: (K,h,w) of the last stage.
-        resized: height and width of the view, without padding.
-        original: height and width of the image itself.
-        flipped: whether the view is the mirror image.
-    """
-
-    logits: Tensor
-    resized: tuple[int, int]
-    original: tuple[int, int]
-    flipped: bool = False
+    logits: Tensor  # (K,h,w) of the last stage
+    resized: tuple[int, int]  # height and width of the view, without padding
+    original: tuple[int, int]  # height and width of the image itself
+    flipped: bool = False  # whether the view is the mirror image
 
     def parts(self) -> Iterator[Tensor]:
         """The logits on the image's own pixels, a few classes at a time in label order: (k,H,W) float32 each."""
@@ -56,15 +49,8 @@ def look(
 ) -> list[ViewLogits]:
     """One view of an image, or two with that of its mirror image. (1,3,h,w) -> [ViewLogits, ...]
 
-    Args:
-        predict: the network, see `Predict`.
-        inputs: the normalised image without padding.
-        original: height and width of the image itself.
-        flip: whether to add the mirror image.
-        window, stride: see `sliding_logits`; None shows the network the whole image at once.
-
-    Raises:
-        ConfigError: the window or the stride is impossible.
+    `inputs` is normalised, without padding; `original` is the size of the image itself. Without a window the network
+    sees the whole image at once, else see `sliding_logits`.
     """
     resized = (inputs.shape[2], inputs.shape[3])
 
@@ -80,14 +66,8 @@ def look(
 def sliding_logits(predict: Predict, images: Tensor, window: tuple[int, int], stride: tuple[int, int]) -> Tensor:
     """Class logits of windows that slide over the images, averaged where they overlap. (B,3,H,W) -> (B,K,H,W)
 
-    All windows have the same size: the last one of a row or column is moved back into the image, and a window larger
-    than the image is cut to it.
-
-    Args:
-        predict: the network, see `Predict`.
-        images: normalised, without padding.
-        window: height and width of a window, in pixels.
-        stride: pixels from one window to the next, down and to the right; 1 to the window's own size.
+    All windows have the same size (height, width): the last one of a row or column is moved back into the image, and a
+    window larger than the image is cut to it. `stride`: pixels from one to the next, down and to the right.
 
     Raises:
         ConfigError: a window of less than one pixel, or a stride that would skip pixels.
@@ -119,9 +99,8 @@ def best_classes(views: Sequence[ViewLogits]) -> tuple[Tensor, Tensor]:
     if len(views) == 1:
         logits = views[0].logits.float()
         to_image = stretch((logits.shape[1], logits.shape[2]), views[0].resized, views[0].original)
-        alike = torch.ones(len(logits), device=logits.device)
-        share_pixels = backend(logits.device).share_pixels
-        labels, _, _ = share_pixels(logits, alike, to_image, logits=False, count=False)
+        alike, merging = torch.ones(len(logits), device=logits.device), backend(logits.device)
+        labels, _, _ = merging.share_pixels(logits, alike, to_image, logits=False, count=False)
         return labels.long(), to_image(logits.softmax(dim=0).amax(dim=0)).float()
     top = torch.full(views[0].original, -torch.inf, device=views[0].logits.device)
     labels, first = torch.zeros_like(top, dtype=torch.int64), 0
@@ -145,11 +124,9 @@ def mean_probabilities(views: Sequence[ViewLogits]) -> Iterator[Tensor]:
 def class_segments(
     labels: Tensor, probabilities: Tensor, score: float = 0.0
 ) -> tuple[Tensor, list[tuple[int, int, float]]]:
-    """One segment for each class in an image, numbered 1, 2, ... by label. (H,W) int64, (H,W) -> id map, rows
+    """One segment a class in an image, numbered 1, 2, ... by label. (H,W) int64, (H,W) -> id map (H,W) int32, rows
 
-    Returns:
-        The id map (H,W) int32, and for each segment its id, label and score, the mean probability of its pixels.
-        Classes whose score is below `score` are void.
+    A row is a segment's id, label and score: the mean probability of its pixels. Those below `score` are void.
     """
     present, index, areas = labels.unique(return_inverse=True, return_counts=True)
     sums = torch.zeros(len(present), dtype=torch.float64, device=labels.device)

@@ -17,21 +17,13 @@ from knet.preprocess import ImageSizes
 
 @dataclass(slots=True)
 class Instances:
-    """The M objects of an image, best first. They may overlap.
+    """The M objects of an image, best first. They may overlap, and a kernel may give several, each of another class."""
 
-    Attributes:
-        labels: (M,) int64.
-        scores: (M,) float32, 0 to 1.
-        kernels: (M,) int64, where each comes from; a kernel may give several objects, each of another class.
-        masks: M packed masks, None where an object has no pixel.
-        best: (H,W) int32, 1 + the first object that has the pixel, 0 = none.
-    """
-
-    labels: Tensor
-    scores: Tensor
-    kernels: Tensor
-    masks: list[Any]
-    best: np.ndarray
+    labels: Tensor  # (M,) int64
+    scores: Tensor  # (M,) float32, 0 to 1
+    kernels: Tensor  # (M,) int64
+    masks: list[Any]  # M packed masks, None where an object has no pixel
+    best: np.ndarray  # (H,W) int32, 1 + the first object that has the pixel, 0 = none
 
 
 def enlarge(mask_logits: Tensor, times: int = 2) -> Tensor:
@@ -56,13 +48,9 @@ def panoptic_classes(
 ) -> tuple[Tensor, Tensor]:
     """Every kernel's class where stuff has kernels of its own. (N,K) logits -> scores (N,) 0..1, labels (N,) int64
 
-    The other kernels take their best thing class.
-
-    Args:
-        class_logits: of all kernels, those of stuff last.
-        stuff: the labels of stuff, in the order of their kernels.
-        thing_candidates: how many of the best combinations of a kernel and a thing class take part, see
-            `best_instances`. Kernels in none of them get the score 0 and win no pixel (Video K-Net: 100). None: all.
+    The kernels of `stuff` come last, in the order of these labels; the others take their best thing class. Of these
+    only kernels among the best `thing_candidates` of `best_instances` take part (Video K-Net: 100; None: all); the rest
+    get the score 0 and win no pixel.
     """
     things = torch.tensor([label for label in range(class_logits.shape[1]) if label not in set(stuff)])
     things, stuff_labels = things.to(class_logits.device), torch.tensor(stuff, device=class_logits.device)
@@ -107,12 +95,8 @@ def merge_sorted(
 
 
 def best_instances(class_logits: Tensor, count: int = 100) -> tuple[Tensor, Tensor, Tensor]:
-    """The best combinations of a kernel and a class. (N,K) logits -> scores (M,) 0..1, labels (M,), kernels (M,)
-
-    Best first; M = `count`, or all there are.
-    """
-    scores = class_logits.float().sigmoid().flatten()
-    scores, index = scores.topk(min(count, len(scores)))
+    """The best `count` of all kernels with all classes. (N,K) logits -> scores (M,) 0..1, labels (M,), kernels (M,)"""
+    scores, index = class_logits.float().sigmoid().flatten().topk(min(count, class_logits.numel()))
     classes = class_logits.shape[1]
     return scores, index % classes, index // classes
 
@@ -127,14 +111,8 @@ def instances(
 ) -> Instances:
     """The objects of an image, with masks where the probability exceeds 0.5. (N,h,w), (N,K) logits -> Instances
 
-    Only one mask at a time exists at full size.
-
-    Args:
-        mask_logits, class_logits: of the last stage, for one image.
-        sizes: of the image.
-        pack: turns a mask (H,W) bool into what is stored, such as `knet.data.files.masks.pack_mask`.
-        score: objects below it are left out.
-        count: the most objects.
+    Only one mask at a time exists at full size. At most `count` objects; those below `score` are left out. `pack` turns
+    a mask (H,W) bool into what is stored.
     """
     scores, labels, kernels = best_instances(class_logits, count)
     good = scores >= score

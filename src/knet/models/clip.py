@@ -20,10 +20,7 @@ from knet.structures import Output
 
 
 class ClipStage(Stage):
-    """A stage that sees all frames of a clip: shapes as for `Stage`, with T x h x w for h x w.
-
-    The group feature of a kernel is the mean over the frames of its group features in each.
-    """
+    """A stage that sees all frames of a clip: a kernel's group feature is the mean of those in each frame."""
 
     def forward(
         self, features: Tensor, kernels: Tensor, mask_logits: Tensor
@@ -69,8 +66,7 @@ class ClipKNet(KNet):
     def forward(self, images: Tensor) -> list[Output]:
         """Segments clips. (B,T,3,H,W), or (T,3,H,W) for one, normalised RGB, H and W multiples of 32 -> [Output, ...]
 
-        Returns:
-            The outputs of `KNet.forward` for all frames, those of the first clip first; then those of `link`.
+        These are the outputs of `KNet.forward` for all frames, those of the first clip first; then those of `link`.
         """
         clips = images if images.ndim == 5 else images[None]
         B, T = clips.shape[:2]
@@ -85,11 +81,9 @@ class ClipKNet(KNet):
         return self.decode(localization, semantics), localization + semantics
 
     def link(self, features: Tensor, kernels: Tensor, mask_logits: Tensor) -> Iterator[Output]:
-        """From the last output of `look` to the clip's. (B,C,T,h,w), (B,N,T,C), (B,N,T,h,w) -> one Output at a time
+        """From the last output of `look` to one Output a clip stage, see `Output`. (B,C,T,h,w), (B,N,T,C), (B,N,T,h,w)
 
-        Yields:
-            One Output a clip stage: kernels (B,N,C), mask logits (B,N,T,h,w), class logits (B,N,K), features
-            (B,C,T,h,w). The last one has kernels (B,N,T,C) and no class logits.
+        The last one has kernels (B,N,T,C) and no class logits.
         """
         T = features.shape[2]
         kernels = kernels.mean(2)

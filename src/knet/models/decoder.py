@@ -12,11 +12,7 @@ from knet.structures import Output
 
 
 def refine(
-    stages: Iterable[nn.Module],
-    features: Tensor,
-    kernels: Tensor,
-    mask_logits: Tensor,
-    previous: Tensor | None = None,
+    stages: Iterable[nn.Module], features: Tensor, kernels: Tensor, mask_logits: Tensor, previous: Tensor | None = None
 ) -> list[Output]:
     """The loop over stages. (B,C,H,W), (B,N,C), (B,N,H,W) that enter the first stage -> one Output a stage
 
@@ -31,11 +27,7 @@ def refine(
 
 
 def stuff_labels(stuff: Sequence[int], classes: int) -> list[int]:
-    """The labels of classes that have kernels of their own, as a list.
-
-    Raises:
-        ConfigError: a label is not among the classes.
-    """
+    """The labels of classes that have kernels of their own, as a list, if they are among the classes."""
     if not set(stuff) <= set(range(classes)):
         raise ConfigError(
             f"The stuff labels {list(stuff)} are not all among the {classes} classes; give stuff= the labels "
@@ -74,12 +66,8 @@ class KernelDecoder(nn.Module):
     stages. Their `carry` (B,N,C) -> (B,N,C) adds a function of the previous kernels to the learned ones, before the
     initial masks, so that kernel n can follow an object; their `link` is a `PriorLink`.
 
-    Args:
-        channels: C, of kernels and features.
-        kernels: N, the largest number of segments in an image.
-        classes: K.
-        stages: number of kernel updates.
-        pooling, transform, hidden: see `Stage`.
+    `kernels` is N, the largest number of segments in an image, `stages` the number of kernel updates; for the other
+    arguments see `Stage`.
     """
 
     def __init__(

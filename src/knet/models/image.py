@@ -65,9 +65,8 @@ class KNet(Network):
     def forward(self, images: Tensor) -> list[Output]:
         """Segments a batch of images. (B,3,H,W) normalised RGB, H and W multiples of 32 -> [Output, ...]
 
-        Returns:
-            The initial output (things only, no classes; in training with the semantic logits (B,K,H/8,W/8)), then one
-            Output an update: N kernels for things, then one for each stuff class. The last one is the result.
+        First the initial output (things only, no classes; in training with the semantic logits (B,K,H/8,W/8)), then one
+        Output an update: N kernels for things, then one for each stuff class. The last one is the result.
         """
         return self.decode(*self.features(images))
 
@@ -79,9 +78,7 @@ class KNet(Network):
     def decode(self, localization: Tensor, semantics: Tensor, previous: Tensor | None = None) -> list[Output]:
         """From `features` to the outputs of `forward`; `previous` is for networks linked to the frame before."""
         semantic_logits = self.semantic(semantics)
-        fixed = None
-        if self.stuff:
-            fixed = class_kernels(self.semantic, semantic_logits, self.stuff)
+        fixed = class_kernels(self.semantic, semantic_logits, self.stuff) if self.stuff else None
         outputs = self.decoder(localization + semantics, localization, fixed, previous)
         if self.training or self.tells_semantics:
             outputs[0].semantic_logits = semantic_logits

@@ -33,13 +33,10 @@ def predict_masks(kernels: Tensor, features: Tensor) -> Tensor:
 def group_features(mask_logits: Tensor, features: Tensor, pooling: Pooling) -> Tensor:
     """The features under each mask (Eq. 2). (B,N,H,W), (B,C,H,W) -> (B,N,C) float32
 
-    Always computed in float32: a sum over a whole image overflows half precision, and 1 / area falls below its range.
-
-    Args:
-        mask_logits, features: of the same size.
-        pooling: "sum" adds up the pixels whose mask probability is above 0.5 (K-Net); "mean" divides by their number
-            (RT-K-Net's mask normalisation, Eq. 8; an empty mask gives 0); "softmax" shares every pixel among the
-            kernels (K-Net for semantic segmentation). Hard masks pass no gradient to the logits, as in the original.
+    Pooling "sum" adds up the pixels whose mask probability is above 0.5 (K-Net); "mean" divides by their number
+    (RT-K-Net's mask normalisation, Eq. 8; an empty mask gives 0); "softmax" shares every pixel among the kernels (K-Net
+    for semantic segmentation). Hard masks pass no gradient to the logits, as in the original. Always computed in
+    float32: a sum over a whole image overflows half precision, and 1 / area falls below its range.
     """
     with torch.autocast(features.device.type, enabled=False):
         mask_logits, features = mask_logits.float(), features.float()
@@ -155,11 +152,8 @@ class Stage(nn.Module):
     def forward(
         self, features: Tensor, kernels: Tensor, mask_logits: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-        """One refinement. (B,C,H,W), (B,N,C), (B,N,H,W) -> four tensors
-
-        Returns:
-            Kernels (B,N,C), mask logits (B,N,H,W), class logits (B,N,K) or None, and the features (B,C,H,W) that the
-            masks were predicted from.
+        """One refinement. (B,C,H,W), (B,N,C), (B,N,H,W) -> kernels (B,N,C), mask logits (B,N,H,W), class logits (B,N,K)
+        or None, and the features (B,C,H,W) that the masks were predicted from.
         """
         features = self.transform(features)
         return self.renew(group_features(mask_logits, features, self.pooling), kernels, features)

@@ -77,9 +77,8 @@ class RTKNet(Network):
     def forward(self, images: Tensor) -> list[Output]:
         """Segments a batch of images. (B,3,H,W) normalised RGB, H and W multiples of 32 -> [Output, ...]
 
-        Returns:
-            The initial output (no classes; in training with the auxiliary semantic logits (B,K,H/8,W/8)), then one
-            Output an update, in which the kernels of `stuff` come last. The last one is the result.
+        First the initial output (no classes; in training with the auxiliary semantic logits (B,K,H/8,W/8)), then one
+        Output an update, in which the kernels of `stuff` come last. The last one is the result.
         """
         return self.decode(self.neck(*self.backbone(images)))
 

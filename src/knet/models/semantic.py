@@ -6,10 +6,7 @@ from knet.errors import ConfigError
 from knet.models.backbones.named import named_backbone
 from knet.models.decoder import refine
 from knet.models.kernels import Stage
-from knet.models.necks.aspp import ASPPHead
-from knet.models.necks.fcn import FCNHead, classifier, conv_bn_relu
-from knet.models.necks.psp import PSPHead
-from knet.models.necks.uper import UPerHead
+from knet.models.necks.semantic_heads import ASPPHead, FCNHead, PSPHead, UPerHead, classifier, conv_bn_relu
 from knet.models.network import Network
 from knet.structures import Output
 
@@ -66,12 +63,9 @@ class KNetSemantic(Network):
     def forward(self, images: Tensor) -> list[Output]:
         """Classifies the pixels of a batch of images. (B,3,H,W) normalised RGB of any size -> [Output, ...]
 
-        Kernel k means class k, so there are no class logits: the mask logits are those of the classes, to be compared
-        by softmax.
-
-        Returns:
-            The initial output (in training with the auxiliary semantic logits (B,K,H/16,W/16), at 1/8 with a dilated
-            backbone), then one Output an update. The last one is the result.
+        First the initial output (in training with the auxiliary semantic logits (B,K,H/16,W/16), at 1/8 with a dilated
+        backbone), then one Output an update. The last one is the result. Kernel k means class k, so there are no class
+        logits: the mask logits are those of the classes, to be compared by softmax.
         """
         maps = self.backbone(images)
         features = self.neck(maps)

@@ -27,6 +27,7 @@ _KITTI_FRAMES = Preprocessing(short_edge=375, max_edge=1242, antialias=False, re
 _CITYSCAPES_FRAMES = Preprocessing(short_edge=1024, max_edge=2048, antialias=False, resize=False)
 _VIPSEG_FRAMES = Preprocessing(short_edge=720, max_edge=1280, antialias=False, resize=False)
 _STEP = {"classes": 19, "stuff": tuple(range(2, 19))}  # person, car, then stuff
+_VIDEO_MERGE: dict[str, Any] = {"merge": "sorted", "thing_candidates": 100}
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ class ZooEntry:
     arguments: dict[str, Any]
     categories: str
     preprocessing: Preprocessing
-    score: float
-    overlap: float
     about: str
+    score: float = 0.3
+    overlap: float = 0.6
     task: Task = "panoptic"
     merge: Merge = "optimised"
     thing_candidates: int | None = None
@@ -67,7 +68,7 @@ class ZooEntry:
     stretches_padding: bool = False
     tracker: Tracker = "embeddings"
     published: dict[str, float] = field(default_factory=dict)
-    official: bool = False
+    official: bool = True
     bundled: str | None = None
 
 
@@ -77,12 +78,9 @@ def _coco_panoptic(backbone: str, title: str, published: dict[str, float]) -> Zo
         {"classes": 133, "stuff": tuple(range(80, 133)), "backbone": backbone},
         "coco_panoptic",
         _COCO_IMAGES,
-        score=0.3,
-        overlap=0.6,
-        about=f"K-Net, {title}: panoptic segmentation of everyday scenes",
+        f"K-Net, {title}: panoptic segmentation of everyday scenes",
         merge="sorted",
         published=published,
-        official=True,
     )
 
 
@@ -92,12 +90,11 @@ def _coco_instance(backbone: str, title: str, published: dict[str, float]) -> Zo
         {"classes": 80, "backbone": backbone},
         "coco_instance",
         _COCO_IMAGES,
+        f"K-Net, {title}: instance segmentation of everyday scenes",
         score=0.0,  # mask AP ranks all objects itself
         overlap=0.0,
-        about=f"K-Net, {title}: instance segmentation of everyday scenes",
         task="instance",
         published=published,
-        official=True,
     )
 
 
@@ -106,12 +103,22 @@ def _step(
 ) -> ZooEntry:
     """Streets in KITTI-STEP's classes. The published score threshold is lower for videos than for images."""
     score = 0.25 if frames is _KITTI_FRAMES else 0.3
-    return ZooEntry(build, arguments, "kitti_step", frames, score=score, overlap=0.6, about=about, **more)
+    return ZooEntry(build, arguments, "kitti_step", frames, about, score, **more)
+
+
+def _image_step(title: str, **arguments: Any) -> ZooEntry:
+    about = f"K-Net, {title}, from which the video model starts: people, cars and 17 classes of stuff in streets"
+    return _step(KNet, {**_STEP, **arguments}, about, _CITYSCAPES_FRAMES, **_VIDEO_MERGE)
+
+
+def _video_step(title: str, published: dict[str, float], **arguments: Any) -> ZooEntry:
+    about = f"Video K-Net, {title}: video panoptic segmentation of streets"
+    return _step(VideoKNet, {**_STEP, **arguments}, about, _KITTI_FRAMES, published=published, **_VIDEO_MERGE)
 
 
 def _rt_video(title: str, frames: Preprocessing, **arguments: Any) -> ZooEntry:
     about = f"RT-K-Net, RTFormer {title}, linked from frame to frame: real-time video panoptic segmentation of streets"
-    return _step(RTVideoKNet, {"classes": 19, **arguments}, about, frames, tracker="overlap")
+    return _step(RTVideoKNet, {"classes": 19, **arguments}, about, frames, tracker="overlap", official=False)
 
 
 def _vipseg(backbone: str, title: str, published: dict[str, float], **arguments: Any) -> ZooEntry:
@@ -121,13 +128,10 @@ def _vipseg(backbone: str, title: str, published: dict[str, float], **arguments:
         {"classes": 124, "stuff": tuple(range(58, 124)), "backbone": backbone, **arguments},
         "vipseg",
         _VIPSEG_FRAMES,
+        f"Video K-Net, {title}: video panoptic segmentation of everyday scenes",
         score=0.25,
-        overlap=0.6,
-        about=f"Video K-Net, {title}: video panoptic segmentation of everyday scenes",
-        merge="sorted",
-        thing_candidates=100,
         published=published,
-        official=True,
+        **_VIDEO_MERGE,
     )
 
 
@@ -141,12 +145,11 @@ def _ade20k(
         {"classes": 150, "head": head, "backbone": backbone, **more},
         "ade20k",
         Preprocessing(short_edge=short, max_edge=2048, antialias=False, divisor=1),
+        f"K-Net, {title}: semantic segmentation of scenes in 150 classes",
         score=0.0,  # every pixel gets its best class
         overlap=0.0,
-        about=f"K-Net, {title}: semantic segmentation of scenes in 150 classes",
         task="semantic",
         published={"val mIoU": single, "val mIoU (ms+flip)": flipped, "val mIoU (K-Net's repository)": paper},
-        official=True,
     )
 
 
@@ -156,12 +159,11 @@ def _youtube_vis(backbone: str, title: str, published: dict[str, float], **more:
         {"classes": 40, "backbone": backbone, **more},
         "youtube_vis",
         Preprocessing(short_edge=360, max_edge=640, antialias=False),
+        f"Video K-Net, {title}: the objects of a whole clip and their masks in all frames",
         score=0.0,  # AP ranks all objects itself
         overlap=0.0,
-        about=f"Video K-Net, {title}: the objects of a whole clip and their masks in all frames",
         task="clip",
         published=published,
-        official=True,
     )
 
 
@@ -171,42 +173,35 @@ ZOO: dict[str, ZooEntry] = {
         {"classes": 19},
         "cityscapes",
         Preprocessing(short_edge=1024, max_edge=2048),
-        score=0.3,
-        overlap=0.6,
-        about="RT-K-Net, RTFormer base: real-time panoptic segmentation of streets",
+        "RT-K-Net, RTFormer base: real-time panoptic segmentation of streets",
         published={"val PQ": 60.2},
-        official=True,
     ),
     "rtknet-mapillary": ZooEntry(
         RTKNet,
         {"classes": 65},
         "mapillary",
         Preprocessing(short_edge=2048, max_edge=2048),
+        "RT-K-Net, RTFormer base, 65 classes of streets all over the world",
         score=0.0,
-        overlap=0.6,
         stretches_padding=True,
-        about="RT-K-Net, RTFormer base, 65 classes of streets all over the world",
         published={"val PQ": 33.2},
-        official=True,
     ),
     "rtknet-slim-cityscapes": ZooEntry(
         RTKNet,
         {"classes": 19, **_SLIM},
         "cityscapes",
         Preprocessing(short_edge=1024, max_edge=2048),
-        score=0.3,
-        overlap=0.6,
-        about="RT-K-Net with RTFormer slim: half the width, for small machines",
+        "RT-K-Net with RTFormer slim: half the width, for small machines",
+        official=False,
     ),
     "rtknet-slim-camvid": ZooEntry(
         RTKNet,
         {"classes": 11, "kernels": 64, **_SLIM},
         "camvid",
         Preprocessing(short_edge=384, max_edge=768),
-        score=0.3,
-        overlap=0.6,
+        "small street model trained by this project on CamVid; comes with the package (non-commercial data)",
         regions=100,  # its data has smaller ones, but those it finds are more often wrong than right
-        about="small street model trained by this project on CamVid; comes with the package (non-commercial data)",
+        official=False,
         bundled="rtknet-slim-camvid.safetensors",
     ),
     "knet-r50-cityscapes-panoptic": ZooEntry(
@@ -214,11 +209,10 @@ ZOO: dict[str, ZooEntry] = {
         {"classes": 19, "stuff": tuple(range(11))},
         "cityscapes",
         Preprocessing(short_edge=1024, max_edge=2048),
-        score=0.3,
-        overlap=0.6,
-        about="K-Net, ResNet-50: the baseline that RT-K-Net started from",
+        "K-Net, ResNet-50: the baseline that RT-K-Net started from",
         merge="sorted",
         published={"val PQ": 56.9},
+        official=False,
     ),
     "knet-r50-coco-panoptic": _coco_panoptic("r50", "ResNet-50", {"val PQ (1x)": 44.3, "val PQ (3x)": 47.1}),
     "knet-r101-coco-panoptic": _coco_panoptic("r101", "ResNet-101", {"val PQ (3x)": 48.4}),
@@ -236,43 +230,16 @@ ZOO: dict[str, ZooEntry] = {
     "knet-upernet-swinl640-ade20k": _ade20k(
         "upernet", "swinl", "UPerNet on Swin-L, larger images", 52.7, (52.21, 53.34), short=640, drop_path=0.4
     ),
-    "knet-r50-cityscapes-step": _step(
-        KNet,
-        {**_STEP, "backbone": "r50"},
-        "K-Net, ResNet-50, from which the video model starts: people, cars and 17 classes of stuff in streets",
-        _CITYSCAPES_FRAMES,
-        merge="sorted",
-        thing_candidates=100,
-        official=True,
-    ),
-    "knet-swinb-cityscapes-step": _step(
-        KNet,
-        {**_STEP, "backbone": "swinb", "drop_path": 0.3},
-        "K-Net, Swin-B, from which the video model starts: people, cars and 17 classes of stuff in streets",
-        _CITYSCAPES_FRAMES,
-        merge="sorted",
-        thing_candidates=100,
-        official=True,
-    ),
-    "video-knet-r50-kitti-step": _step(
-        VideoKNet,
-        {**_STEP, "backbone": "r50"},
-        "Video K-Net, ResNet-50: video panoptic segmentation of streets",
-        _KITTI_FRAMES,
-        merge="sorted",
-        thing_candidates=100,
+    "knet-r50-cityscapes-step": _image_step("ResNet-50", backbone="r50"),
+    "knet-swinb-cityscapes-step": _image_step("Swin-B", backbone="swinb", drop_path=0.3),
+    "video-knet-r50-kitti-step": _video_step(
+        "ResNet-50",
         # From the paper's ablation, without its last step, the fusion, which the published configuration lacks.
-        published={"val STQ": 70.2, "val AQ": 71.2, "val SQ": 69.7, "val STQ (with fusion)": 70.9},
-        official=True,
+        {"val STQ": 70.2, "val AQ": 71.2, "val SQ": 69.7, "val STQ (with fusion)": 70.9},
+        backbone="r50",
     ),
-    "video-knet-swinb-kitti-step": _step(
-        VideoKNet,
-        {**_STEP, "backbone": "swinb", "drop_path": 0.3, "link": "update", "fusion": True},
-        "Video K-Net, Swin-B: video panoptic segmentation of streets",
-        _KITTI_FRAMES,
-        merge="sorted",
-        thing_candidates=100,
-        official=True,
+    "video-knet-swinb-kitti-step": _video_step(
+        "Swin-B", {}, backbone="swinb", drop_path=0.3, link="update", fusion=True
     ),
     "video-knet-r50-vipseg": _vipseg("r50", "ResNet-50", {"val VPQ (1 frame)": 35.4, "val STQ": 33.7}),
     "video-knet-swinb-vipseg": _vipseg("swinb", "Swin-B", {"val VPQ (1 frame)": 49.8, "val STQ": 45.2}, drop_path=0.3),
@@ -291,11 +258,7 @@ def models(pattern: str = "*") -> list[str]:
 
 
 def entry(name: str) -> ZooEntry:
-    """The zoo's row of a model.
-
-    Raises:
-        ConfigError: no model has this name; the message gives the nearest.
-    """
+    """The zoo's row of a model."""
     if name not in ZOO:
         hint = did_you_mean(name, ZOO, f"it is one of: {', '.join(ZOO)}.")
         raise ConfigError(f"There is no model '{name}'; {hint} `knet models` lists all.")

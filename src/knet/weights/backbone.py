@@ -24,15 +24,10 @@ _SHOWN = 3  # tensors that an error names
 
 
 def load_backbone(net: nn.Module, state: dict[str, Tensor], origin: str) -> str:
-    """Loads weights into a network's backbone. -> a sentence about what was loaded
+    """Loads weights under their file's own names into a network's `backbone`. -> a sentence about what was loaded
 
     Tensors outside the backbone, such as a classifier's, are left out. All tensors of the backbone must fit, except
-    those that no classifier has.
-
-    Args:
-        net: a network with a `backbone`, changed in place.
-        state: the tensors of the file, under the file's own names.
-        origin: the file, for errors.
+    those that no classifier has. `origin` is the file, for errors.
 
     Raises:
         CheckpointError: the file lacks tensors of the backbone, has too many, or some of another shape.

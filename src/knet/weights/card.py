@@ -1,8 +1,8 @@
 """The card: what travels with weights so that a file can be used on its own, and the checks of one from a file.
 
-It stands here and not in `structures`, since it is checked against the zoo: which models there are, what they do, and
-which constructor arguments they take. Files are not trusted: whatever their JSON holds, `Card.read` gives a card that
-the rest of the package can use without looking again, or raises a CheckpointError.
+It is checked against the zoo: which models there are, what they do, and which constructor arguments they take. Files
+are not trusted: whatever their JSON holds, `Card.read` gives a card that the rest of the package can use without
+looking again, or raises a CheckpointError.
 """
 
 from __future__ import annotations
@@ -59,42 +59,26 @@ class _Checked(BaseModel):
 
 
 class GraphCard(_Checked):
-    """What an exported file holds, and what is asked of a network otherwise.
-
-    Attributes:
-        precision: what it computes in.
-        size: (height, width) of the images that it takes, None for any.
-        merge_inside: whether it gives the owner of every pixel instead of masks.
-        stuff: labels that have kernels of their own.
-        embeds: whether it is linked to the frame before and has embeddings.
-        previous: shape (1,N,C) of the kernels of the frame before, None where it takes none.
-        stride: pixels of the image a cell of its masks stands for.
-        divisor: image sides are padded to multiples of this.
-    """
+    """What an exported file holds. The last five are what a `Network` tells itself, see there."""
 
     precision: Literal["fp32", "fp16", "int8"]
-    size: tuple[_Pixels, _Pixels] | None
-    merge_inside: bool
+    size: tuple[_Pixels, _Pixels] | None  # (height, width) of the images that it takes, None for any
+    merge_inside: bool  # whether it gives the owner of every pixel instead of masks
     stuff: tuple[int, ...]
     embeds: bool
-    previous: tuple[Literal[1], _Kernels, _Kernels] | None
+    previous: tuple[Literal[1], _Kernels, _Kernels] | None  # shape (1,N,C), None where it takes no frame before
     stride: Annotated[int, Field(ge=1, le=1024)]
     divisor: Annotated[int, Field(ge=1, le=1024)]
 
 
 class Card(_Checked):
-    """What travels with weights: all that is needed to use them.
-
-    Made by `knet.inference.load.describe`, or read from a file by `Card.read`.
+    """What travels with weights: all that is needed to use them. Made by `knet.inference.load.describe`.
 
     Attributes:
-        format: of the JSON; see `FORMAT`.
-        model: name in the zoo.
-        arguments: constructor arguments that replace the model's own, with values as JSON has them.
+        arguments: constructor arguments that replace those of `model`, a name in the zoo, with values as JSON has them.
         categories: the class table in label order.
         preprocessing, score, overlap: the settings to test with.
-        task: what results are, always the model's own.
-        merge: how masks share the pixels, of panoptic models.
+        task, merge: see `knet.models.zoo.ZooEntry`; the task is always the model's own.
         graph: of exported files.
         more: what else is kept: the version of knet, and of trained weights config and figures.
     """
@@ -113,15 +97,11 @@ class Card(_Checked):
 
     @classmethod
     def read(cls, text: str, origin: str) -> Card:
-        """The card from its JSON.
-
-        Args:
-            text: JSON, as `text` gives it. Files of version 0.1.0 may lack task and merge, which are the model's own.
-            origin: how errors call the file.
+        """The card from its JSON. Task and merge, which files of version 0.1.0 may lack, are the model's own.
 
         Raises:
-            CheckpointError: no JSON, a newer format, an entry that is missing, unknown or wrong, or entries that
-                contradict each other.
+            CheckpointError: no JSON, a newer format, a missing, unknown or wrong entry, or entries that contradict
+                each other; names the file, `origin`.
         """
         try:
             return cls._from(text)
@@ -151,7 +131,6 @@ class Card(_Checked):
 
     @classmethod
     def _from(cls, text: str) -> Card:
-        """The card from its JSON. Raises: ValueError."""
         try:
             table = from_json(text)  # unlike Python's, it bounds depth and digits
         except (TypeError, ValueError) as error:
@@ -212,14 +191,10 @@ def _arguments(build: Any) -> type[BaseModel]:
     fields: dict[str, Any] = {}
     for kind in inspect.getmro(build):
         parameters = inspect.signature(kind, eval_str=True).parameters.values()
-        for parameter in parameters:
-            if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in fields:
-                hint: Any = parameter.annotation
-                fields[parameter.name] = (
-                    _Stages if parameter.name.endswith("stages") else _ARGUMENTS.get(hint, hint),
-                    None,
-                )
-        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+        named = [parameter for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+        for name, hint in ((parameter.name, parameter.annotation) for parameter in named):
+            fields.setdefault(name, (_Stages if name.endswith("stages") else _ARGUMENTS.get(hint, hint), None))
+        if len(named) == len(parameters):
             break
     return create_model("Arguments", __base__=_Checked, **fields)
 

@@ -12,11 +12,7 @@ from knet.models.zoo import ZOO, ZooEntry, create
 
 
 def fitting(state: dict[str, Tensor]) -> str:
-    """A sentence that names the models which these weights fit. `state` has our names of the tensors.
-
-    Where no model fits as published, it names those that fit with other constructor arguments, such as the 256 channels
-    of K-Net's own UPerNets.
-    """
+    """A sentence that names the models which weights under our names fit, as published or with other arguments."""
     shapes = {key: tensor.shape for key, tensor in state.items()}
     names = [name for name in ZOO if _fits(shapes, name, {})]
     if names:
@@ -45,7 +41,7 @@ def _fits(shapes: dict[str, torch.Size], name: str, arguments: dict[str, Any]) -
 
 
 def _implied(shapes: dict[str, torch.Size], row: ZooEntry) -> dict[str, int]:
-    """The sizes that follow from the shapes, where this row's model has an argument for them and another value."""
+    """The sizes by the shapes, such as the 256 channels of K-Net's own UPerNets, where a row has other values."""
     stages = {key[1] for key in (re.match(r"(?:decoder\.)?stages\.(\d+)\.", key) for key in shapes) if key}
     found = {
         "kernels": _size(shapes, "decoder.kernels", 0),

@@ -1,10 +1,12 @@
 """What all renamings share: how they are applied, and the one tensor whose shape changes as well."""
 
 import re
+from collections.abc import Callable
 
 from torch import Tensor
 
-Renames = tuple[tuple[str, str], ...]  # regular expressions and their replacements, applied in order to the whole key
+# Regular expressions and their replacements, applied in order to the whole key.
+Renames = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 
 
 def renamed(key: str, renames: Renames) -> str:

@@ -39,11 +39,10 @@ _IMAGE_RENAMES: Renames = (
     (r"^neck\.lateral_convs\.(\d+)\.conv\.", r"neck.laterals.\1."),
     (r"^neck\.fpn_convs\.(\d+)\.conv\.", r"neck.outputs.\1."),
     # A level's units (convolution, norm, ReLU) have the numbers 0, 2 and 4, as a resize lies between two.
-    (r"^rpn_head\.localization_fpn\.convs_all_levels\.(\d)\.conv0\.", r"pyramid.levels.\1.0."),
-    (r"^rpn_head\.localization_fpn\.convs_all_levels\.(\d)\.conv1\.", r"pyramid.levels.\1.2."),
-    (r"^rpn_head\.localization_fpn\.convs_all_levels\.(\d)\.conv2\.", r"pyramid.levels.\1.4."),
-    (r"^rpn_head\.localization_fpn\.conv_pred\.", "pyramid.localization."),
-    (r"^rpn_head\.localization_fpn\.aux_convs\.0\.", "pyramid.semantic."),
+    (r"^rpn_head\.localization_fpn\.", "pyramid."),
+    (r"^pyramid\.convs_all_levels\.(\d)\.conv(\d)\.", lambda found: f"pyramid.levels.{found[1]}.{2 * int(found[2])}."),
+    (r"^pyramid\.conv_pred\.", "pyramid.localization."),
+    (r"^pyramid\.aux_convs\.0\.", "pyramid.semantic."),
     (r"^rpn_head\.loc_convs\.0\.", "to_localization."),
     (r"^rpn_head\.seg_convs\.0\.", "to_semantics."),
     (r"^rpn_head\.init_kernels\.weight$", "decoder.kernels"),
@@ -56,21 +55,13 @@ _IMAGE_RENAMES: Renames = (
 )
 
 
-def is_image(keys: set[str]) -> bool:
-    """Whether these look like the keys of an official K-Net for panoptic or instance segmentation."""
-    return any(key.startswith("roi_head.mask_head.0.kernel_update_conv.") for key in keys)
-
-
 def rename_image(key: str) -> str:
-    """The name of an official key in `KNet`. Keys of a Swin backbone go to `swin.translate`, see there."""
+    """The name in `KNet` of an official key that is not of a Swin backbone (see `swin.translate`)."""
     return renamed(key, RESNET_RENAMES if key.startswith(_BACKBONE) else _IMAGE_RENAMES)
 
 
 def translate_image(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """An official state dict under `KNet`'s names.
-
-    Some were trained with more than four levels of the pyramid; those beyond c5 were never read and are left out.
-    """
+    """An official state dict under `KNet`'s names, without levels of the pyramid beyond c5, which were never read."""
     ours = {rename_image(k): tensor for k, tensor in rename_swin(state).items() if not re.match(_UNREAD_LEVEL, k)}
     return flatten_kernels(ours)
 

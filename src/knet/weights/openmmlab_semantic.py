@@ -13,7 +13,7 @@ from knet.weights.openmmlab import RESNET_RENAMES, STAGE_RENAMES, rename_swin
 
 _GENERATE = r"^decode_head\.kernel_generate_head\."
 
-_UPERNET_RENAMES: Renames = (
+_UPERNET_RENAMES: Renames = (  # before all others, as UPerNet uses some of PSPNet's names for other layers
     (_GENERATE + r"psp_modules\.(\d)\.1\.", r"neck.context.scales.\1."),
     (_GENERATE + r"bottleneck\.", "neck.context.fuse."),
     (_GENERATE + r"lateral_convs\.", "neck.laterals."),
@@ -34,21 +34,11 @@ _SEMANTIC_RENAMES: Renames = (
 )
 
 
-def is_semantic(keys: set[str]) -> bool:
-    """Whether these look like the keys of an official K-Net for semantic segmentation."""
-    return any(key.startswith("decode_head.kernel_update_head.0.") for key in keys)
-
-
-def rename_semantic(key: str, upernet: bool) -> str:
-    """The name of an official key in `KNetSemantic`. Keys of a Swin backbone go to `swin.translate`, see there.
-
-    `upernet` is whether the head is UPerNet, which uses some of PSPNet's names for other layers.
-    """
-    renames = RESNET_RENAMES if key.startswith("backbone.") else _SEMANTIC_RENAMES + STAGE_RENAMES
-    return renamed(key, (*(_UPERNET_RENAMES if upernet else ()), *renames))
-
-
 def translate_semantic(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """An official state dict under `KNetSemantic`'s names."""
     upernet = any(re.match(_GENERATE + "fpn_bottleneck", key) for key in state)
-    return {rename_semantic(key, upernet): tensor for key, tensor in rename_swin(state).items()}
+    head = (*(_UPERNET_RENAMES if upernet else ()), *_SEMANTIC_RENAMES, *STAGE_RENAMES)
+    return {
+        renamed(key, RESNET_RENAMES if key.startswith("backbone.") else head): tensor
+        for key, tensor in rename_swin(state).items()
+    }

@@ -42,14 +42,10 @@ _RENAMES: Renames = (
     (r"^sem_seg_head\.feature_map_generator\.da_ppm\.", "neck.context."),
     (r"^sem_seg_head\.feature_map_generator\.conv\.", "neck.fuse."),
     (r"^neck\.context\.scale0\.", "neck.context.scales.0."),
-    (r"^neck\.context\.process1\.", "neck.context.merges.0."),
-    (r"^neck\.context\.process2\.", "neck.context.merges.1."),
-    (r"^neck\.context\.process3\.", "neck.context.merges.2."),
-    (r"^neck\.context\.process4\.", "neck.context.merges.3."),
+    (r"^neck\.context\.process(\d)\.", lambda found: f"neck.context.merges.{int(found[1]) - 1}."),
     (r"^neck\.context\.compression\.", "neck.context.compress."),
     # The official units of pooled scales have their pooling layer at index 0.
-    (r"^neck\.context\.scale([1-4])\.1\.", r"neck.context.scales.\1.0."),
-    (r"^neck\.context\.scale([1-4])\.3\.", r"neck.context.scales.\1.2."),
+    (r"^neck\.context\.scale(\d)\.(\d)\.", lambda found: f"neck.context.scales.{found[1]}.{int(found[2]) - 1}."),
     (r"^sem_seg_head\.feat_transform\.", "feature_transform."),
     (r"^sem_seg_head\.init_kernels\.weight$", "decoder.kernels"),
     (r"^sem_seg_head\.sem_seg_head\.", "semantic."),
@@ -63,11 +59,6 @@ _RENAMES: Renames = (
     (r"\.fc_mask\.", ".to_mask."),
     (r"\.fc_cls\.", ".to_class."),
 )
-
-
-def is_official(keys: set[str]) -> bool:
-    """Whether these look like the keys of an official RT-K-Net checkpoint."""
-    return any(key.startswith("sem_seg_head.feature_map_generator.") for key in keys)
 
 
 def rename(key: str) -> str:

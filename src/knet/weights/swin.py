@@ -31,40 +31,22 @@ _RENAMES: Renames = (
     (r"\.ffn\.layers\.0\.0\.", ".expand."),
     (r"\.ffn\.layers\.1\.", ".contract."),
 )
-# Tables that depend on the window's side only, so the network makes its own.
-_COMPUTED = ("relative_position_index", "attn_mask")
-
-
-def is_first_swin(keys: set[str]) -> bool:
-    """Whether these look like the keys of the first Swin code, not OpenMMLab's."""
-    return any(key.startswith("layers.0.blocks.") for key in keys)
+_COMPUTED = ("relative_position_index", "attn_mask")  # from the window's side alone, so the network makes its own
 
 
 def rename(key: str) -> str:
-    """The name of a key of either code in `Swin`."""
+    """The name in `Swin` of a key of either code."""
     return renamed(key, _RENAMES)
 
 
 def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A Swin state dict of any of these code bases under our names, with patch merging in our order.
-
-    Computed tables are left out. The classifier of ImageNet weights (`norm.*`, `head.*`) passes unchanged.
-    """
-    first = is_first_swin(set(state))
+    """A Swin state dict of these code bases under our names: patch merging in our order, classifiers pass unchanged."""
+    first = any(key.startswith("layers.0.blocks.") for key in state)
     if first and not any(key.startswith("layers.0.downsample.") for key in state):
         number = re.compile(r"(?<=^layers\.)\d+(?=\.downsample\.)")  # one more than in the first code
         state = {number.sub(lambda found: str(int(found[0]) - 1), key): x for key, x in state.items()}
     ours = {rename(key): tensor for key, tensor in state.items() if not key.endswith(_COMPUTED)}
     for key, tensor in ours.items():
-        if first and key.startswith("merges."):
-            ours[key] = by_channel(tensor)
+        if first and key.startswith("merges."):  # its last axis: from (column, row, C) to (C, row, column)
+            ours[key] = tensor.unflatten(-1, (2, 2, -1)).transpose(-1, -3).flatten(-3)
     return ours
-
-
-def by_channel(merging: Tensor) -> Tensor:
-    """Reorders patch merging's inputs from position-major (the first Swin code) to channel-major. (...,4C) -> (...,4C)
-
-    The first code concatenates the cells at (row, column) (0,0), (1,0), (0,1), (1,1); ours orders by row first.
-    """
-    # (column, row, C) -> (C, row, column)
-    return merging.unflatten(-1, (2, 2, -1)).transpose(-1, -3).flatten(-3)

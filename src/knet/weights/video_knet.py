@@ -31,24 +31,14 @@ _RENAMES: Renames = (  # after K-Net's
 )
 
 
-def is_video(keys: set[str]) -> bool:
-    """Whether these look like the keys of an official Video K-Net that recognises objects by embeddings."""
-    return any(key.startswith("track_head.fc_embed.") for key in keys)
-
-
 def rename_video(key: str) -> str:
     """The name in `VideoKNet` of a key to which K-Net's renames were applied."""
     return renamed(key, _RENAMES)
 
 
 def translate_video(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """An official state dict under `VideoKNet`'s names.
-
-    The official network has links in every stage but uses those of the last one only. The others, which were never
-    trained, are left out.
-    """
+    """An official state dict under `VideoKNet`'s names, without the links that were never trained: all but the last."""
     stages = [int(match[1]) for key in state if (match := re.match(r"roi_head\.mask_head\.(\d+)\.", key))]
     unused = re.compile(rf"roi_head\.mask_head\.(?!{max(stages, default=0)}\.)\d+\.{_LINK}")
-    return {
-        rename_video(key): x for key, x in translate_image({k: state[k] for k in state if not unused.match(k)}).items()
-    }
+    used = {key: tensor for key, tensor in state.items() if not unused.match(key)}
+    return {rename_video(key): tensor for key, tensor in translate_image(used).items()}

@@ -48,10 +48,11 @@ def share_pixels(
     mixed = ~whole & (high >= 0.5 - _SLACK) & count
     asked = (possible * _POSSIBLE + mixed * _MIXED).to(torch.int32).contiguous()
 
-    pixels = [
-        torch.tensor(_lengths(side, tile), device=values.device) for side, tile in zip(stretch.size, _TILE, strict=True)
-    ]
-    large = (whole * count * pixels[0][:, None] * pixels[1]).sum((1, 2))
+    rows, columns = (
+        torch.tensor([min(tile, side - start) for start in range(0, side, tile)], device=values.device)
+        for side, tile in zip(stretch.size, _TILE, strict=True)
+    )
+    large = (whole * count * rows[:, None] * columns).sum((1, 2))
     owner = torch.empty((height, width), dtype=torch.int32, device=values.device)
     _share[asked.shape[1:]](
         grid, scores, asked, *tables, owner, large,
@@ -75,20 +76,13 @@ def usable() -> bool:
 
 
 @functools.lru_cache(maxsize=64)
-def _cached(axis_key: tuple[bytes, bytes, int], side: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    index_bytes, weight_bytes, taps = axis_key
-    index = np.frombuffer(index_bytes, np.int32).reshape(-1, taps)
-    weight = np.frombuffer(weight_bytes, np.float64).reshape(-1, taps)
-    first = [int(index[start : start + side].min()) for start in range(0, len(index), side)]
-    end = [int(index[start : start + side].max()) + 1 for start in range(0, len(index), side)]
-    span = max(last - begin for begin, last in zip(first, end, strict=True))
-    tiles = np.minimum(np.array(first)[:, None] + np.arange(span), np.array(end)[:, None] - 1)
-    return tuple(torch.tensor(table, device=device) for table in (index, weight, tiles))  # type: ignore[return-value]
-
-
 def _on_device(axis: Axis, side: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """The table's indices and weights, and the source values of each tile: (tiles,span) int64, the last repeated."""
-    return _cached((axis.index.tobytes(), axis.weight.tobytes(), axis.index.shape[1]), side, device)
+    starts = range(0, len(axis.index), side)
+    first = np.array([axis.index[start : start + side].min() for start in starts], np.int64)[:, None]
+    last = np.array([axis.index[start : start + side].max() for start in starts], np.int64)[:, None]
+    tiles = np.minimum(first + np.arange((last - first).max() + 1), last)
+    return tuple(torch.tensor(table, device=device) for table in (axis.index, axis.weight, tiles))  # type: ignore[return-value]
 
 
 def _over_tiles(bounds: Tensor, sources: Tensor, dim: int, most: bool) -> Tensor:
@@ -98,11 +92,6 @@ def _over_tiles(bounds: Tensor, sources: Tensor, dim: int, most: bool) -> Tensor
         other = bounds.index_select(dim, sources[:, place])
         result = torch.maximum(result, other) if most else torch.minimum(result, other)
     return result
-
-
-def _lengths(side: int, tile: int) -> list[int]:
-    """How many pixels each tile has along an axis."""
-    return [min(tile, side - start) for start in range(0, side, tile)]
 
 
 @triton.jit

@@ -25,8 +25,8 @@ def share_pixels(
         count: whether to count `large`, which is 0 otherwise.
 
     Returns:
-        `owner` (H,W) int32, the index of a mask; `won` (N,) int64, how many pixels each mask owns; `large` (N,) int64,
-        in how many its probability is 0.5 or more.
+        The mask that owns each pixel, (H,W) int32; how many pixels each owns (`won`), and in how many its probability
+        is 0.5 or more (`large`), (N,) int64 each.
     """
     best, owner, large = torch.empty(0), torch.empty(0), list[Tensor]()
     for index, value in enumerate(values):

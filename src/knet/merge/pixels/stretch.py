@@ -14,17 +14,12 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # so that what is made of it can be cached by its identity
 class Axis:
-    """One axis: pixel i is the sum over t of `weight[i, t]` x source[`index[i, t]`].
+    """One axis: pixel i is the sum over t of `weight[i, t]` x source[`index[i, t]`]."""
 
-    Attributes:
-        index: (n,T) int32, ascending for each pixel, except that an index of weight 0 repeats another.
-        weight: (n,T) float64.
-    """
-
-    index: np.ndarray
-    weight: np.ndarray
+    index: np.ndarray  # (n,T) int32, ascending for each pixel, except that an index of weight 0 repeats another
+    weight: np.ndarray  # (n,T) float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +48,18 @@ class Stretch:
 
 @functools.lru_cache(maxsize=16)  # the images of a run have few sizes
 def stretch(source: tuple[int, int], *steps: tuple[int, int], crop: tuple[int, int] | None = None) -> Stretch:
-    """A chain of resizes, with an optional crop before the last.
+    """A chain of resizes from a map's (height, width) to those of `steps`, one after the other; none leaves it as is.
 
-    Args:
-        source: height and width of the map.
-        steps: heights and widths to resize to, one after the other; none leaves the map as it is.
-        crop: height and width of the upper left part that goes into the last step; None takes all.
+    Of the map before the last step only the upper left part of the size `crop` is used; None takes all.
     """
-    rows, columns = (
-        _chain(source[axis], [step[axis] for step in steps], None if crop is None else crop[axis]) for axis in (0, 1)
-    )
-    return Stretch(rows, columns)
+    crop = crop or (steps[-2] if len(steps) > 1 else source)
+    return Stretch(*(_chain(source[axis], [step[axis] for step in steps], crop[axis]) for axis in (0, 1)))
 
 
-def _chain(source: int, steps: list[int], crop: int | None) -> Axis:
+def _chain(source: int, steps: list[int], crop: int) -> Axis:
     index, weight = np.arange(source)[:, None], np.ones((source, 1))
     for number, size in enumerate(steps, start=1):
-        if crop is not None and number == len(steps):
+        if number == len(steps):
             index, weight = index[:crop], weight[:crop]
         lower, upper, share = _positions(len(index), size)
         index = np.concatenate((index[lower], index[upper]), axis=1)

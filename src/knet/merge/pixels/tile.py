@@ -78,14 +78,8 @@ def estimate_sigmoid(values, pixels):
         e = np.float32(1) + z * (
             np.float32(1) + z * (np.float32(1 / 2) + z * (np.float32(1 / 6) + z * np.float32(1 / 24)))
         )
-        e *= e
-        e *= e
-        e *= e
-        e *= e
-        e *= e
-        e *= e
-        e *= e
-        e *= e
+        for _ in range(8):
+            e *= e
         values[p] = np.float32(1) / (np.float32(1) + e)
 
 

@@ -8,8 +8,7 @@ from knet.errors import ConfigError
 from knet.models.backbones.resnet import ResNet
 from knet.models.backbones.swin import Swin
 
-# ResNets with frozen first layers are for things and stuff; those with a deep stem ("v1c"), trained in all layers, for
-# semantic segmentation.
+# Frozen ResNets are for things and stuff; those with a deep stem ("v1c"), trained in all layers, for semantics.
 _PUBLISHED: dict[str, tuple[type[ResNet | Swin], dict[str, Any]]] = {
     "r50": (ResNet, {"depth": 50, "frozen": True}),
     "r101": (ResNet, {"depth": 101, "frozen": True}),
@@ -23,11 +22,7 @@ _PUBLISHED: dict[str, tuple[type[ResNet | Swin], dict[str, Any]]] = {
 
 
 class TimmBackbone(nn.Module):
-    """A backbone of timm. (B,3,H,W) -> four maps (B,C,h,w) at 1/4, 1/8, 1/16, 1/32; `channels` has the C of each
-
-    Raises:
-        ConfigError: timm has no model of this name, or it lacks a map at one of the four scales.
-    """
+    """A backbone of timm. (B,3,H,W) -> four maps (B,C,h,w) at 1/4, 1/8, 1/16, 1/32; `channels` has the C of each"""
 
     output_stride = 32
 

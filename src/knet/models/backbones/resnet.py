@@ -47,7 +47,7 @@ class ResNet(nn.Module):
     of parameters are torchvision's, so ImageNet weights fit once their classifier is left out.
 
     Args:
-        depth: 50 or 101 layers.
+        depth: number of layers.
         deformable: whether the 3x3 convolutions of c3 to c5 are deformable.
         deep_stem: whether the stem is three small convolutions.
         output_stride: 8 keeps the size from c3 on and dilates the convolutions instead.
@@ -76,9 +76,8 @@ class ResNet(nn.Module):
             for block in (*self.layer2, *self.layer3, *self.layer4):
                 block.conv2 = OffsetConv(block.conv2.in_channels, block.conv2.stride[0])
         self.output_stride, self.frozen = output_stride, frozen
-        if frozen:
-            for module in (self.conv1, self.bn1, self.layer1):
-                module.requires_grad_(False)
+        for module in (self.conv1, self.bn1, self.layer1):
+            module.requires_grad_(not frozen)
 
     def train(self, mode: bool = True) -> "ResNet":
         """As in every module, but the batch norms of a frozen backbone stay in evaluation mode."""

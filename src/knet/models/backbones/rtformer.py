@@ -99,13 +99,10 @@ class ConvMLP(nn.Module):
 
 
 class DualBlock(nn.Module):
-    """One attention round of both streams. (B,high,H,W), (B,low_in,h,w) -> (B,high,H,W), (B,low,h',w')
+    """One attention round of both streams. (B,high,H,W), (B,low_in,h,w) -> (B,high,H,W), (B,low,h/stride,w/stride)
 
-    Args:
-        high, low_in, low: channels of the high stream, and of the low stream before and after.
-        stride: 2 halves the low stream.
-        injection: whether the high stream's result is added to the low stream at the end.
-        drop_path: probability of skipping a branch for a sample in training.
+    With `injection` the high stream's result is added to the low stream at the end. `drop_path` is the probability of
+    skipping a branch for a sample in training.
     """
 
     def __init__(self, high: int, low_in: int, low: int, stride: int, injection: bool, drop_path: float):

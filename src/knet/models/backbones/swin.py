@@ -40,10 +40,7 @@ def rounded_up(side: int, divisor: int) -> int:
 
 
 def shift_mask(height: int, width: int, window: int, shift: int) -> Tensor:
-    """Keeps cells of a shifted window from attending to cells of the map's opposite side. -> (M,w*w,w*w)
-
-    It is added to attention scores: 0, or -100 between cells that are not neighbours in the image.
-    """
+    """To be added to attention scores: 0, -100 between cells that only shifted windows make neighbours. (M,w*w,w*w)"""
     rows, columns = torch.arange(height), torch.arange(width)
     row_part = (rows >= height - window).long() + (rows >= height - shift)
     column_part = (columns >= width - window).long() + (columns >= width - shift)
@@ -52,10 +49,7 @@ def shift_mask(height: int, width: int, window: int, shift: int) -> Tensor:
 
 
 class WindowAttention(nn.Module):
-    """Multi-head attention among a window's cells, with a learned bias for every offset. (B*M,w*w,C) -> (B*M,w*w,C)
-
-    `mask` (M,w*w,w*w), or None, is added to the scores, see `shift_mask`.
-    """
+    """Multi-head attention in windows, a bias for every offset, mask of `shift_mask`. (B*M,w*w,C) -> (B*M,w*w,C)"""
 
     offsets: Tensor
 
@@ -145,8 +139,7 @@ class Swin(nn.Module):
 
     Args:
         embed_dim: channels of the first stage; each stage doubles them.
-        depths: blocks of each stage.
-        heads: attention heads of each stage.
+        depths, heads: blocks and attention heads of each stage.
         window: side of a window, in cells.
         drop_path: probability of skipping a residual branch of the last block in training; it grows linearly from 0.
     """
