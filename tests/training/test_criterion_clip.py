@@ -14,8 +14,8 @@ from torch import Tensor
 
 import knet
 from knet.errors import DataError
-from knet.inference.segmenter import normalize_and_pad
 from knet.models.zoo import entry
+from knet.preprocess import normalize_and_pad
 from knet.structures import Output, Target
 from knet.training.criterion_clip import ClipCriterion, present
 from knet.weights import openmmlab

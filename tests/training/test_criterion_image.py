@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import knet
-from knet.inference.segmenter import normalize_and_pad
 from knet.models.zoo import entry
+from knet.preprocess import normalize_and_pad
 from knet.structures import Output, Target
 from knet.training.criterion_image import KNetCriterion
 from knet.weights import openmmlab

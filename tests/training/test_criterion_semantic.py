@@ -11,8 +11,8 @@ from torch import nn
 
 import knet
 from knet.errors import DataError
-from knet.inference.segmenter import normalize_and_pad
 from knet.models.zoo import entry
+from knet.preprocess import normalize_and_pad
 from knet.structures import Output, Target
 from knet.training.criterion_semantic import SemanticCriterion
 from knet.weights import openmmlab_semantic

@@ -14,9 +14,9 @@ from torch import Tensor
 
 import knet
 from knet.data.categories import load_categories
-from knet.inference.segmenter import normalize_and_pad
 from knet.models.video import RTVideoKNet, VideoKNet, track_embedding
 from knet.models.zoo import entry
+from knet.preprocess import normalize_and_pad
 from knet.structures import Target
 from knet.training.criterion import join_matches
 from knet.training.criterion_image import KNetCriterion
