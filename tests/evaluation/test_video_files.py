@@ -66,9 +66,9 @@ def test_all_layouts_give_what_arrays_give(truth: Path, predictions: Path, tmp_p
 def test_vipsegs_masks_and_step_pngs_serve_as_predictions(goldens: Path, tmp_path: Path) -> None:
     folder = goldens / "video_knet" / "metric_vipseg_seed510/VIPSeg"
     truth: dict[str, list[Maps]] = {}
-    for frame in open_videos(folder, folder / "panomasks").frames():
-        assert (frame.truth == frame.prediction).all()
-        truth.setdefault(frame.sequence, []).append((frame.truth >> 16, frame.truth & 65535))
+    for sequence, _, true, predicted in open_videos(folder, folder / "panomasks").frames():
+        assert (true == predicted).all()
+        truth.setdefault(sequence, []).append((true >> 16, true & 65535))
     assert list(truth) == ["12_abc", "7_def"]  # as val.txt lists them
     write_step(tmp_path / "step", truth, "{0}/{1:07d}0.png")  # frames are called 0, 5, 10, ...
     with pytest.raises(DataError, match="step lacks"):

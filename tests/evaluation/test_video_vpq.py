@@ -99,14 +99,14 @@ def frames_of_vipseg(folder: Path, instances: bool) -> dict[str, list[tuple[Any,
     from knet.evaluation.video_labels import NUMBER_BITS
 
     videos: dict[str, list[tuple[Any, Any]]] = {}
-    for frame in open_videos(folder / "VIPSeg", folder / "pred").frames():
-        place = len(videos) - (frame.sequence in videos)
-        number = len(videos.setdefault(frame.sequence, []))
-        sides = [(labels >> NUMBER_BITS, labels & 0xFFFF) for labels in (frame.truth, frame.prediction)]
+    for sequence, _, *labelled in open_videos(folder / "VIPSeg", folder / "pred").frames():
+        place = len(videos) - (sequence in videos)
+        number = len(videos.setdefault(sequence, []))
+        sides = [(labels >> NUMBER_BITS, labels & 0xFFFF) for labels in labelled]
         if not instances:
             again = read_labels(folder / f"pred/panoptic/{place}/{place:06d}_{number:06d}_cat.png")
             sides[1] = (sides[1][0], again)
-        videos[frame.sequence].append((sides[0], sides[1]))
+        videos[sequence].append((sides[0], sides[1]))
     return videos
 
 

@@ -120,12 +120,10 @@ def _on_disk(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check_options(args: argparse.Namespace) -> None:
-    """Refuses options that the metric does not have."""
     for option, metrics in {"protocol": ("stq", "vpq"), "windows": ("vpq",)}.items():
         if getattr(args, option) is not None and args.metric not in metrics:
-            raise ConfigError(
-                f"--{option} belongs to --metric {' or '.join(metrics)}, not to {args.metric}; leave it out."
-            )
+            owner = f"--metric {' or '.join(metrics)}"
+            raise ConfigError(f"--{option} belongs to {owner}, not to {args.metric}; leave it out.")
     for option in ("compatible", "unlinked"):
         if getattr(args, option):
             raise ConfigError(f"--{option} is about how a model tracks, but --metric evaluates files; leave it out.")
@@ -149,7 +147,6 @@ def _of_videos(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _windows(text: str | None) -> list[int] | None:
-    """The numbers of --windows."""
     parts = [] if text is None else text.split(",")
     if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
         raise ConfigError(f"--windows takes numbers of frames from 1 on, such as 1,2,4,6, not {text!r}.")
@@ -171,9 +168,7 @@ def _of_model(args: argparse.Namespace) -> dict[str, Any]:
     if is_config(args.target):
         config = load_config(args.target, args.overrides)
         model, data = config.model, config.data
-        options["score"] = config.score if args.score is None else args.score
-        options["overlap"] = config.overlap if args.overlap is None else args.overlap
-        options["merge"] = config.merge if args.merge is None else args.merge
+        options |= {name: getattr(config, name) for name in ("score", "overlap", "merge") if options[name] is None}
     else:
         model, data = args.target, data_config(**read_overrides(args.overrides))
     if args.precision == "auto" and Path(model).suffix not in ENDINGS:

@@ -23,6 +23,8 @@ from knet.errors import DataError
 Rows = list[dict[str, Any]]
 Size = tuple[int, ...]
 """Height, width and, of a video, the number of frames."""
+Sizes = Mapping[Any, tuple[int, Size]]
+"""The number and the size of each image or video, by id."""
 
 _PIXELS = 1 << 32  # of an image, which the library counts in 32 bits
 _LIMITS = [1, 10, 100]  # predictions that count for each image and class
@@ -36,7 +38,7 @@ library needs of its mask: `segmentation`, `bbox` and `area`."""
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """The words of a format: its name, what objects lie in, the sizes of that, and what a prediction is called."""
+    """A format's words: its name, what objects lie in, the sizes of that, and what a prediction is called."""
 
     name: str
     whole: str
@@ -46,16 +48,10 @@ class Format:
     def read(
         self, truth: Any, predictions: Any, read_masks: ReadMasks, classes: Mapping[int, str] | None, progress: bool
     ) -> tuple[Rows, Rows, list[tuple[int, Size]], Mapping[int, str]]:
-        """Truth and predictions, paths or what the JSON files hold, in the one form that the library takes.
+        """Annotations, predictions, the number and size of each image or video, and the categories.
 
-        `classes` {id: name} are the categories that are evaluated; None takes those of the truth.
-
-        Returns:
-            The annotations, the predictions, the number and size of each image or video, and the categories. Numbers
-            stand for ids, which may be text, and decide between equal scores.
-
-        Raises:
-            DataError: a file cannot be read or lacks something, or predictions contradict the truth.
+        Truth and predictions are paths, or what the JSON files hold. Numbers stand for ids, which may be text, and
+        decide between equal scores. `classes` {id: name} are the categories that are evaluated, None the truth's.
         """
         origin, content = _opened(truth, "truth")
         lists = f"{self.whole}s", "annotations"
@@ -81,7 +77,7 @@ class Format:
             raise DataError(f"{origin} must hold a list of {self.prediction}s; give results in {self.name}'s format.")
         return true, rows(results, origin, scored=True), list(sizes.values()), names
 
-    def _read_sizes(self, rows: Sequence[Any], origin: str) -> dict[Any, tuple[int, Size]]:
+    def _read_sizes(self, rows: Sequence[Any], origin: str) -> Sizes:
         sizes: dict[Any, Size] = {}
         for row in rows:
             keys: Mapping[str, Any] = row if isinstance(row, Mapping) else {}
@@ -102,13 +98,7 @@ class Format:
         return {id_: (number, sizes[id_]) for number, id_ in enumerate(ordered, 1)}
 
     def _read_row(
-        self,
-        row: Any,
-        place: str,
-        sizes: Mapping[Any, tuple[int, Size]],
-        categories: Collection[int],
-        read_masks: ReadMasks,
-        scored: bool,
+        self, row: Any, place: str, sizes: Sizes, categories: Collection[int], read_masks: ReadMasks, scored: bool
     ) -> dict[str, Any]:
         if not isinstance(row, Mapping):
             raise DataError(f"{place} is {row!r:.60}; it must hold {self.whole}_id, category_id and more.")
@@ -134,18 +124,10 @@ def average_precision(
     ranges: Sequence[tuple[float, float]] | None = None,
     matched: Rows | None = None,
 ) -> dict[str, Any]:
-    """The figures of all categories and of each.
+    """The figures of all categories and of each as `mask_ap` returns them, from what `Format.read` gives.
 
-    Args:
-        true, predicted: as `Format.read_rows` gives them.
-        sizes: the number and (height, width) of each image.
-        names: the categories that are evaluated.
-        kind: "segm" compares masks, "bbox" boxes.
-        ranges: least and largest area of all, small, medium and large objects; None takes COCO's.
-        matched: the truth as predictions are matched with it, where that is not `true` itself.
-
-    Returns:
-        `{"all": {"ap", ...}, "classes": {category id: {"name", "ap", ..., "objects", "predictions"}}}`, see `mask_ap`.
+    `ranges` are the least and largest area of all, small, medium and large objects, None for COCO's. `matched` is the
+    truth as predictions are matched with it, where that is not `true` itself.
     """
     content = {"images": [{"id": number, "height": size[0], "width": size[1]} for number, size in sizes]}
     content["categories"] = [{"id": category} for category in sorted(names)]

@@ -48,8 +48,7 @@ def mask_ap(
             segmentation or bbox, and where known area and iscrowd) and `categories`.
         predictions: a path, or rows {image_id, category_id, score, segmentation or bbox}.
         kind: what is compared, "segm" (masks) or "bbox" (boxes).
-        classes: the categories that are evaluated, rows or {id: name}; those of others are left out. None takes all of
-            the truth.
+        classes: the categories that are evaluated, rows or {id: name}; None takes all of the truth.
         progress: whether a progress bar is shown.
 
     Returns:
@@ -58,8 +57,7 @@ def mask_ap(
         crowds. None where there is nothing to find; such classes are left out of the means.
 
     Raises:
-        DataError: a file cannot be read, an image or a category is unknown, a mask has another size or format, or a
-            score is missing or no number.
+        DataError: a file cannot be read, an image or a category is unknown, or a mask or a score is invalid.
     """
     if kind not in KINDS:
         raise DataError(f"There is no kind {kind!r} of average precision; use {' or '.join(KINDS)}.")
@@ -70,7 +68,6 @@ def mask_ap(
 
 
 def _read_object(row: Mapping[str, Any], size: Size, place: str, scored: bool, kind: str) -> dict[str, Any]:
-    """Mask or box, and area."""
     mask, box = None, row.get("bbox")
     box = box.tolist() if isinstance(box, np.ndarray) else box
     if kind == "bbox" and box:

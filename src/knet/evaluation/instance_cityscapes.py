@@ -37,7 +37,7 @@ _THRESHOLDS = np.arange(0.5, 1.0, 0.05)  # the official floats, rounding and all
 
 @dataclass(slots=True)
 class _Ranking:
-    """What is known of a class at one threshold: confidences of right and wrong predictions, objects not found."""
+    """A class at one threshold: confidences of right and wrong predictions, and the number of objects not found."""
 
     right: list[float] = field(default_factory=list)
     wrong: list[float] = field(default_factory=list)
@@ -46,8 +46,6 @@ class _Ranking:
 
 @dataclass(slots=True)
 class _ClassCount:
-    """A class over all images."""
-
     objects: int = 0
     predictions: int = 0
     rankings: list[_Ranking] = field(default_factory=lambda: [_Ranking() for _ in _THRESHOLDS])
@@ -83,15 +81,13 @@ def cityscapes_instance_ap(
     classes: dict[int, dict[str, Any]] = {}
     for label, count in counts.items():
         values = _class_ap(count)
-        classes[label] = {"name": CITYSCAPES_NAMES[label], "ap": None, "ap50": None}
-        if values is not None:
-            classes[label] |= {"ap": float(values.mean()), "ap50": float(values[0])}
+        ap, ap50 = (None, None) if values is None else (float(values.mean()), float(values[0]))
+        classes[label] = {"name": CITYSCAPES_NAMES[label], "ap": ap, "ap50": ap50}
         classes[label] |= {"objects": count.objects, "predictions": count.predictions}
     return {**{key: mean(row[key] for row in classes.values()) for key in ("ap", "ap50")}, "classes": classes}
 
 
 def _image_of(path: Path) -> str:
-    """city_sequence_frame"""
     city, sequence, frame = (*path.stem.split("_"), "", "")[:3]
     return f"{city}_{sequence}_{frame[:6]}"
 
@@ -122,12 +118,10 @@ def _read_listing(listing: Path, root: Path) -> dict[Path, tuple[int, float]]:
 
 
 def _count_image(truth: Path, masks: Mapping[Path, tuple[int, float]], counts: dict[int, _ClassCount]) -> None:
-    """Adds one image to every class."""
     id_map = _read_instances(truth)
     sizes = np.bincount(id_map.ravel())
     ids = np.flatnonzero(sizes)
-    column = np.cumsum(sizes > 0) - 1
-    columns = column[id_map]
+    columns = (np.cumsum(sizes > 0) - 1)[id_map]
     predicted: dict[int, list[tuple[float, np.ndarray]]] = {label: [] for label in counts}
     for path, (label, confidence) in masks.items():
         if label in counts:
@@ -189,7 +183,6 @@ def _average_precision(ranking: _Ranking) -> float:
 
 
 def _read_instances(path: Path) -> np.ndarray:
-    """(H,W) int32 instance ids"""
     ids = read_labels(path)
     last = int(ids.max())
     if ids.min() < 0 or (last // 1000 if last >= 1000 else last) >= len(CITYSCAPES_NAMES):
@@ -201,7 +194,6 @@ def _read_instances(path: Path) -> np.ndarray:
 
 
 def _read_mask(path: Path, size: tuple[int, ...]) -> np.ndarray:
-    """(H,W) bool"""
     mask = read_gray(path)
     if mask.shape != size:
         raise DataError(f"The mask {path} has {mask.shape} pixels (height, width), its image {size}; write full masks.")

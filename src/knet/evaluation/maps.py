@@ -6,11 +6,7 @@ from knet.errors import DataError
 
 
 def check_map(values: np.ndarray, name: str, what: str = "a label map is") -> np.ndarray:
-    """The map itself, as an (H,W) array of integers.
-
-    Raises:
-        DataError: it is something else. `name` and `what` begin the sentence.
-    """
+    """The map itself, as an (H,W) array of integers; an error begins with `name` and `what`."""
     values = np.asarray(values)
     if values.ndim != 2 or values.dtype.kind not in "iu" or values.size == 0:
         raise DataError(f"{name}: {what} an (H,W) integer array, not {values.shape} {values.dtype}.")
@@ -18,11 +14,7 @@ def check_map(values: np.ndarray, name: str, what: str = "a label map is") -> np
 
 
 def check_size(truth: np.ndarray, predicted: np.ndarray, name: str) -> None:
-    """Refuses maps that differ in size.
-
-    Raises:
-        DataError: they do. `name` begins the sentence.
-    """
+    """Refuses maps that differ in size; the error begins with `name`."""
     if truth.shape != predicted.shape:
         raise DataError(
             f"{name}: the prediction has {predicted.shape} pixels (height, width), the truth {truth.shape}; "

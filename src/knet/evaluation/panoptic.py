@@ -27,14 +27,7 @@ from knet.data.files.io import name_some
 from knet.errors import DataError
 from knet.evaluation.maps import check_map, check_size, runs
 from knet.evaluation.means import mean
-from knet.evaluation.panoptic_files import (
-    ID_LIMIT,
-    Labelled,
-    SegmentLike,
-    read_annotations,
-    read_document,
-    read_pairs,
-)
+from knet.evaluation.panoptic_files import ID_LIMIT, Labelled, SegmentLike, read_annotations, read_document, read_pairs
 from knet.structures import Category, SegmentInfo
 
 _UNLISTED, _VOID, _FIRST = 0, 1, 2  # positions in the table of overlaps; segments follow from _FIRST on
@@ -55,8 +48,7 @@ class PanopticQuality:
 
     `counts` (4, K) float64 holds everything, a column a category: the sum of the matches' IoU (iou), the numbers of
     matches (tp), of predicted segments that match nothing (fp) and of truth segments that nothing matches (fn).
-    Accumulators can be added: with `merge`, or by a sum over processes
-    (`torch.distributed.all_reduce(torch.from_numpy(quality.counts))`).
+    Accumulators can be added: with `merge`, or by summing `counts` over processes.
 
     Args:
         categories: the class table.
@@ -94,8 +86,8 @@ class PanopticQuality:
             name: what errors call the image.
 
         Raises:
-            DataError: the maps differ in size, an id is negative or above 16,777,215, a category is unknown, an id is
-                listed twice, or the predicted segments are not exactly the ids of the predicted map.
+            DataError: the maps differ in size, an id is negative, above 16,777,215 or listed twice, a category is
+                unknown, or the predicted segments are not exactly the ids of the predicted map.
         """
         tables = self.tabulate((truth_ids, truth_segments), (predicted_ids, predicted_segments), name)
         self.counts += match_segments(*tables, len(self.categories))
@@ -103,14 +95,7 @@ class PanopticQuality:
     def tabulate(
         self, true_image: Labelled, predicted_image: Labelled, name: str
     ) -> tuple[np.ndarray, Segments, Segments]:
-        """What `add` would count of an image, without counting it.
-
-        Returns:
-            The overlaps (2+T, 2+P) as `overlap_table` gives them, the truth's segments and the predicted ones.
-
-        Raises:
-            DataError: as `add`.
-        """
+        """What `add` counts of an image: overlaps (2+T, 2+P), see `overlap_table`, true and predicted segments."""
         sides = f"{name} (truth)", f"{name} (prediction)"
         truth_ids = check_map(true_image[0], sides[0], "an id map is")
         predicted_ids = check_map(predicted_image[0], sides[1], "an id map is")
@@ -121,9 +106,8 @@ class PanopticQuality:
         (true, found), lengths = runs(truth_ids, predicted_ids)
         for ids, side in zip((true, found), sides, strict=True):
             if ids.min() < 0 or ids.max() >= ID_LIMIT:
-                raise DataError(
-                    f"{side}: ids run from {ids.min()} to {ids.max()}; 0 (void) to {ID_LIMIT - 1} are allowed."
-                )
+                span = f"{ids.min()} to {ids.max()}"
+                raise DataError(f"{side}: ids run from {span}; 0 (void) to {ID_LIMIT - 1} are allowed.")
         overlaps = overlap_table(true, found, lengths, truth.ids, predicted.ids)
         if overlaps[:, _UNLISTED].any():
             unlisted = np.setdiff1d(predicted_ids, np.append(predicted.ids, 0))
@@ -202,17 +186,10 @@ class PanopticQuality:
 def match_segments(
     overlaps: np.ndarray, truth: Segments, predicted: Segments, classes: int, *, forgive_unlisted: bool = False
 ) -> np.ndarray:
-    """Matches the segments of one image, or of one window of a video.
+    """The sum of IoU and the numbers of tp, fp and fn of each category, of one image or window of a video.
 
-    Args:
-        overlaps: (2+T, 2+P) pixels, as `overlap_table` gives them.
-        truth, predicted: the T and the P segments.
-        classes: the number of categories.
-        forgive_unlisted: whether truth pixels that no segment lists forgive an unmatched prediction as void does; they
-            stay in the union.
-
-    Returns:
-        (4, classes) float64: the sum of IoU, and the numbers of tp, fp and fn of each category.
+    (2+T, 2+P) pixels as `overlap_table` gives them, T and P segments -> (4, classes) float64. With `forgive_unlisted`,
+    truth pixels that no segment lists forgive an unmatched prediction as void does; they stay in the union.
     """
     both = overlaps[_FIRST:, _FIRST:].astype(np.float64)
     on_void = overlaps[_VOID, _FIRST:].astype(np.float64)
@@ -257,9 +234,8 @@ def panoptic_quality(
     Predictions for images without truth are ignored, as in the official code.
 
     Args:
-        truth, predictions: either two COCO panoptic JSON files (Cityscapes and Mapillary use the same format), paired
-            by `image_id`, whose RGB PNG masks hold id = R + 256 G + 65536 B; or two equally long sequences of
-            (id map (H,W), segments).
+        truth, predictions: two COCO panoptic JSON files (Cityscapes and Mapillary use the same format), paired by
+            `image_id`, whose RGB PNG masks hold id = R + 256 G + 65536 B; or equally many (id map (H,W), segments).
         categories: the class table; with files None takes the truth's.
         truth_masks, prediction_masks: the folders of the masks. None looks in the folder that is called like the JSON
             file (without `.json`, then without a number at its end: `panoptic_2018.json`, `panoptic/`), then beside it.
@@ -309,10 +285,7 @@ def overlap_table(
 
 
 def _positions(values: np.ndarray, listed: np.ndarray) -> np.ndarray:
-    """The row of each id in the table of overlaps: (R,) ids from 0 on, (S,) listed ids -> (R,) int64
-
-    0 is the row of ids that are not listed, 1 that of void (id 0), 2 + s that of the s-th of `listed`.
-    """
+    """The row of each id in the table of overlaps: (R,) ids from 0 on, (S,) listed ids -> (R,) int64"""
     known = np.concatenate([[0], listed])
     order = np.argsort(known, kind="stable")  # a listed 0 comes behind the other, and so counts
     ordered = known[order]

@@ -30,11 +30,7 @@ ID_LIMIT = 1 << 24  # an RGB mask holds three bytes
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """The content of a COCO panoptic JSON file, which has a list `annotations`.
-
-    Raises:
-        DataError: the file is missing, broken, or has no such list.
-    """
+    """The content of a COCO panoptic JSON file, which has a list `annotations`."""
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
         raise DataError(f"{path} has no list of `annotations`; give a JSON file in the COCO panoptic format.")
@@ -47,9 +43,6 @@ def read_annotations(
     """The annotation of each `image_id` of the document at `path`.
 
     The masks lie in `folder`; None takes the first of the usual folders beside the document that holds a mask.
-
-    Raises:
-        DataError: an annotation lacks something.
     """
     rows: dict[Any, tuple[str, list[Any]]] = {}
     for row in content["annotations"]:
@@ -75,11 +68,7 @@ def _image_key(image: Any) -> Any:
 def read_pairs(
     truth: Mapping[Any, Annotation], predictions: Mapping[Any, Annotation]
 ) -> Iterator[tuple[str, Labelled, Labelled]]:
-    """The name, the truth and the prediction of each image of the truth, read ahead in threads.
-
-    Raises:
-        DataError: an image has no prediction, or a mask cannot be read.
-    """
+    """The name, the truth and the prediction of each image of the truth, read ahead in threads."""
     missing = [image for image in truth if image not in predictions]
     if missing:
         raise DataError(

@@ -1,14 +1,10 @@
-"""Results of the metrics for people and programs: a table in plain text, a CSV file, a JSON file.
-
-All functions take the dictionary that `panoptic_quality`, `PanopticQuality.result`, `mean_iou`, `mask_ap`,
-`cityscapes_instance_ap`, `stq`, `vpq` or `ytvis_ap` returned.
-"""
+"""What any of the metrics returned, for people and programs: a table in plain text, a CSV file, a JSON file."""
 
 import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +28,12 @@ _WINDOW = "window_"  # columns of VPQ's table, one for each window, are called b
 def rows(result: Mapping[str, Any]) -> list[Row]:
     """The result as flat rows, the classes first and the summary last.
 
-    Returns:
-        Rows with `level`, which says what a row is about, `id` and `name`, and the figures of the metric, fractions
-        0..1; None where there is nothing to say.
-
-        - Panoptic: level class, all, things or stuff; `pq`, `sq`, `rq`, `tp`, `fp`, `fn`, and in the summary `n`, the
-          number of categories averaged.
-        - Semantic: level class, category, mean or accuracy (the share of right pixels, in the column `iou`); `iou`,
-          `niou` (Cityscapes only), `pixels`. ADE20K has the means by both conventions and the official score (level
-          score).
-        - Instances: level class or mean; `ap`, `ap50`, `objects`, and of COCO and YouTube-VIS the others of `mask_ap`.
-        - STQ: level class, sequence or all; `stq`, `aq`, `sq` (a class's IoU), `tracks`, `frames`.
-        - VPQ: level class, sequence, things, stuff or all; `vpq` (the mean over the windows), `window_1` and so on (PQ
-          in windows of that many frames), `frames`.
-
-        The name of the last row of STQ and VPQ says the protocol.
+    Each has `level`, which says what it is about, `id`, `name`, and the metric's figures, fractions 0..1; None where
+    there is nothing to say. The column `iou` of the level accuracy is the share of right pixels, `sq` of STQ's classes
+    their IoU, `n` the number of categories averaged, `window_1` the PQ in windows of one frame, and so on. The name of
+    the last row of STQ and VPQ says the protocol.
     """
+    columns: Iterable[str]
     if "sequences" in result:
         columns, listed = _vpq_rows(result) if "windows" in result else _stq_rows(result)
     else:
@@ -61,7 +47,7 @@ def rows(result: Mapping[str, Any]) -> list[Row]:
             columns = _PANOPTIC
             listed += [(level, None, level, result[level]) for level in ("all", "things", "stuff")]
         else:
-            columns = _SEMANTIC if "mniou" in result else {key: _SEMANTIC[key] for key in ("iou", "pixels")}
+            columns = _SEMANTIC if "mniou" in result else ("iou", "pixels")
             listed += _semantic_summary(result)
     return [{"level": a, "id": b, "name": c, **{key: row.get(key) for key in columns}} for a, b, c, row in listed]
 
@@ -83,25 +69,24 @@ def _semantic_summary(result: Mapping[str, Any]) -> list[Listed]:
     return [*summary, ("accuracy", None, "pixel accuracy", {"iou": result["pixel_accuracy"]})]
 
 
-def _stq_rows(result: Mapping[str, Any]) -> tuple[dict[str, str], list[Listed]]:
+def _stq_rows(result: Mapping[str, Any]) -> tuple[Iterable[str], list[Listed]]:
     listed = [("class", key, row["name"], {**row, "sq": row["iou"]}) for key, row in result["classes"].items()]
     listed += [("sequence", None, name, row) for name, row in result["sequences"].items()]
     return _STQ, [*listed, ("all", None, f"all ({result['protocol']} protocol)", result["all"])]
 
 
-def _vpq_rows(result: Mapping[str, Any]) -> tuple[dict[str, str], list[Listed]]:
-    windows = result["windows"]
-    columns = {"vpq": "VPQ"} | {f"{_WINDOW}{frames}": str(frames) for frames in windows} | {"frames": "frames"}
+def _vpq_rows(result: Mapping[str, Any]) -> tuple[Iterable[str], list[Listed]]:
+    windows = {f"{_WINDOW}{frames}": window for frames, window in result["windows"].items()}
     listed: list[Listed] = []
     for key, row in result["classes"].items():
-        cells = {f"{_WINDOW}{frames}": window["classes"][key]["pq"] for frames, window in windows.items()}
+        cells = {column: window["classes"][key]["pq"] for column, window in windows.items()}
         listed.append(("class", key, row["name"], {**cells, "vpq": row["vpq"]}))
     listed += [("sequence", None, name, row) for name, row in result["sequences"].items()]
     for group in ("things", "stuff", "all"):
-        cells = {f"{_WINDOW}{frames}": window[group]["pq"] for frames, window in windows.items()}
+        cells = {column: window[group]["pq"] for column, window in windows.items()}
         name = f"all ({result['protocol']} protocol)" if group == "all" else group
         listed.append((group, None, name, {**cells, **result[group]}))
-    return columns, listed
+    return ["vpq", *windows, "frames"], listed
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -113,24 +98,19 @@ def table(result: Mapping[str, Any]) -> str:
     cells = [[str(row["name"]), *(_cell(row[key]) for key in columns)] for row in body]
     cells.insert(0, ["class", *(headings[key] for key in columns)])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [_line(row, widths) for row in cells]
+    lines = ["  ".join([name.ljust(widths[0]), *map(str.rjust, rest, widths[1:])]) for name, *rest in cells]
     rule = "-" * len(lines[0])
-    previous = "heading"
-    text = []
-    for line, level in zip(lines, ["heading", *(str(row["level"]) for row in body)], strict=True):
-        if level != previous and previous in ("heading", "class", "category", "sequence"):
+    text, previous = lines[:1], "heading"
+    for line, row in zip(lines[1:], body, strict=True):
+        if row["level"] != previous and previous in ("heading", "class", "category", "sequence"):
             text.append(rule)
         text.append(line)
-        previous = level
+        previous = str(row["level"])
     return "\n".join(text) + "\n"
 
 
 def write_csv(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Writes the rows in full precision, fractions 0..1, an empty cell for None.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+    """Writes the rows in full precision, fractions 0..1, an empty cell for None."""
     body = rows(result)
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(body[0]))
@@ -140,16 +120,8 @@ def write_csv(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
 
 
 def write_json(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Writes the dictionary as it is, in full precision, null for None.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+    """Writes the dictionary as it is, in full precision, null for None."""
     _write(Path(path), json.dumps(result, indent=1, allow_nan=False) + "\n")
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join([cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))])
 
 
 def _cell(value: Any) -> str:
@@ -159,6 +131,5 @@ def _cell(value: Any) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Writes in one step: who reads the file sees the old text or the new one, never half of it."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")

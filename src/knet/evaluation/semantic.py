@@ -47,7 +47,7 @@ class ConfusionMatrix:
     """Counts pixels by true and predicted class, image by image, in memory that does not grow.
 
     `counts` (K, K+1) int64: rows are true classes, columns predicted ones, the last column is void. Matrices can be
-    added: with `merge`, or by a sum over processes (`torch.distributed.all_reduce(torch.from_numpy(matrix.counts))`).
+    added: with `merge`, or by summing `counts` over processes.
 
     Args:
         classes: their number K, 1 or more.
@@ -178,8 +178,7 @@ def mean_iou(
             some are given; the other protocols need them.
         protocol: one of `PROTOCOLS`, see the top of this file. "cityscapes" takes `*_labelIds.png` and predictions with
             raw label ids, paired by the file names' `city_sequence_frame`.
-        instances: instance maps for Cityscapes' nIoU; None takes the `*_instanceIds.png` beside the truth, if there are
-            some.
+        instances: instance maps for Cityscapes' nIoU; None takes the `*_instanceIds.png` beside the truth, if any.
         progress: whether a progress bar is shown.
 
     Returns:
@@ -190,8 +189,7 @@ def mean_iou(
         "score"}`: `macc` is the mean class accuracy, `score` the mean of mIoU and pixel accuracy.
 
     Raises:
-        DataError: a file is missing or damaged, sizes differ, a Cityscapes label is unknown, or an option is not for
-            the protocol.
+        DataError: a file is missing or damaged, sizes differ, a label is unknown, or an option is not the protocol's.
     """
     if protocol not in PROTOCOLS:
         raise DataError(f"There is no protocol {protocol!r} for mean IoU; use {', '.join(PROTOCOLS)}.")
@@ -208,9 +206,8 @@ def mean_iou(
     matrix, scores = ConfusionMatrix(len(table)), _InstanceScores()
     images = pair_maps(truth, predictions, cityscapes)
     numbered = instance_maps([image[1] for image in images], instances) if cityscapes else []
-    for index, (name, true, predicted) in enumerate(
-        tqdm(images, "mIoU", unit="image", disable=None if progress else True)
-    ):
+    bar = tqdm(images, "mIoU", unit="image", disable=None if progress else True)
+    for index, (name, true, predicted) in enumerate(bar):
         truth_map, predicted_map = read_map(true, f"{name} (truth)"), read_map(predicted, f"{name} (prediction)")
         if protocol in _RAW_LABELS:
             _check_labels(truth_map, f"{name} (truth)", max(table), _RAW_LABELS[protocol])
@@ -271,7 +268,6 @@ def _members(category: str) -> list[int]:
 
 
 def _table(classes: Mapping[int, str] | Sequence[Category] | Sequence[str]) -> dict[int, str]:
-    """{pixel value: class name}"""
     rows: Iterable[tuple[int, Category | str]]
     rows = classes.items() if isinstance(classes, Mapping) else enumerate(classes)
     table: dict[int, str] = {}
@@ -284,7 +280,7 @@ def _table(classes: Mapping[int, str] | Sequence[Category] | Sequence[str]) -> d
 
 
 def _labels(values: np.ndarray, table: Sequence[int]) -> np.ndarray:
-    """The row of each pixel's value in the table, -1 for void: (H,W) integers -> (H,W) int16."""
+    """The row of each pixel's value in the table, -1 for void: (H,W) integers -> (H,W) int16"""
     row_of = np.full(max(table) + 2, -1, np.int16)  # the last entry stands for all values that are not in the table
     row_of[list(table)] = np.arange(len(table))
     outside = (values < 0) | (values > max(table))

@@ -17,11 +17,7 @@ LabelMap = np.ndarray | str | PathLike[str]
 def pair_maps(
     truth: LabelMap | Sequence[LabelMap], predictions: LabelMap | Sequence[LabelMap], cityscapes: bool
 ) -> list[tuple[str, LabelMap, LabelMap]]:
-    """The name, the truth and the prediction of each image.
-
-    Raises:
-        DataError: they do not pair up.
-    """
+    """The name, the truth and the prediction of each image."""
     if isinstance(truth, str | PathLike) and isinstance(predictions, str | PathLike) and Path(truth).is_dir():
         pattern, parts = ("*_labelIds.png", 3) if cityscapes else ("*.png", None)
         pairs = pair_files(
@@ -41,9 +37,6 @@ def pair_files(
     """The truth and the prediction of each image, from two folders that are searched recursively.
 
     Patterns are such as "*.png"; `key` gives what the names of an image's two files have in common.
-
-    Raises:
-        DataError: there is no truth, or not exactly one prediction for each.
     """
     true = sorted(truth.rglob(truth_pattern))
     if not true:
@@ -57,20 +50,14 @@ def pair_files(
         if len(found) > 1:  # the same name in several folders: the one at the same place is meant
             found = [item for item in found if item.relative_to(predictions) == path.relative_to(truth)] or found
         if len(found) != 1:
-            count = f"{len(found)} predictions" if found else "no prediction"
-            raise DataError(
-                f"{predictions} holds {count} for {path} (looked for {pattern} of {key(path)}); one is needed."
-            )
+            count, sought = f"{len(found)} predictions" if found else "no prediction", f"{pattern} of {key(path)}"
+            raise DataError(f"{predictions} holds {count} for {path} (looked for {sought}); one is needed.")
         pairs.append((path, found[0]))
     return pairs
 
 
 def instance_maps(truth: Sequence[LabelMap], given: LabelMap | Sequence[LabelMap] | None) -> list[LabelMap]:
-    """The instance map of each truth image, or none at all.
-
-    Raises:
-        DataError: there are some, but not all.
-    """
+    """The instance map of each truth image, or none at all; without `given`, those beside the truth."""
     maps: list[LabelMap] = []
     if given is not None:
         maps = _listed(given)
@@ -87,9 +74,5 @@ def _listed(maps: LabelMap | Sequence[LabelMap]) -> list[LabelMap]:
 
 
 def read_map(source: LabelMap, name: str) -> np.ndarray:
-    """A label map as an (H,W) integer array; a palette PNG gives its indices.
-
-    Raises:
-        DataError: it is none, or the file cannot be read. `name` is what errors call an array.
-    """
+    """A label map as an (H,W) integer array, which errors call `name`; a palette PNG gives its indices."""
     return check_map(source, name) if isinstance(source, np.ndarray) else read_labels(Path(source))

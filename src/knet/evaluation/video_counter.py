@@ -70,11 +70,7 @@ class FrameCounter(ABC):
         self.update_labels(sequence, truth, predicted, name=name)
 
     def update_labels(self, sequence: str, truth: np.ndarray, predicted: np.ndarray, *, name: str) -> None:
-        """Counts the next frame of a sequence from packed classes and numbers: (H,W) int32 each, see `pack_labels`.
-
-        Raises:
-            DataError: as `update`.
-        """
+        """Counts the next frame of a sequence from packed classes and numbers: (H,W) int32 each, see `pack_labels`."""
         check_size(truth, predicted, name)
         (true, found), lengths = runs(truth, predicted)
         check_classes(true, self._known, f"{name} (truth)")
@@ -122,9 +118,8 @@ class FrameCounter(ABC):
 
     def _check_alike(self, other: FrameCounter) -> None:
         if self._settings() != other._settings():
-            raise DataError(
-                f"{self.metric} accumulators with different classes or settings cannot be merged; build them alike."
-            )
+            what = f"{self.metric} accumulators with different classes or settings"
+            raise DataError(f"{what} cannot be merged; build them alike.")
 
 
 def count_videos(
@@ -136,23 +131,17 @@ def count_videos(
 ) -> dict[str, Any]:
     """The figures of all frames, from two paths that `open_videos` reads or from two mappings of arrays.
 
-    Args:
-        make: takes the class table and the form of the files, None for arrays; returns the accumulator.
-        truth, predictions, classes: see `stq`.
-        progress: whether a progress bar is shown.
-
-    Raises:
-        DataError: files are missing or damaged, frames do not pair up, or as `FrameCounter.update`.
+    `make` takes the class table and the form of the files, None for arrays, and returns the accumulator.
     """
     if isinstance(truth, str | PathLike) and isinstance(predictions, str | PathLike):
         videos = open_videos(truth, predictions, classes)
         counter = make(videos.categories, videos.form)
         bar = tqdm(videos.frames(), counter.metric, videos.count, unit="frame", disable=None if progress else True)
-        for frame in bar:
+        for sequence, name, true, predicted in bar:
             if videos.listed:
-                counter.update_segments(frame.sequence, *frame.truth, *frame.prediction, name=frame.name)
+                counter.update_segments(sequence, *true, *predicted, name=name)
             else:
-                counter.update_labels(frame.sequence, frame.truth, frame.prediction, name=frame.name)
+                counter.update_labels(sequence, true, predicted, name=name)
     elif isinstance(truth, str | PathLike) or isinstance(predictions, str | PathLike):
         raise DataError("Truth and predictions must both be paths, or both mappings of sequences to frames.")
     else:
@@ -169,10 +158,8 @@ def _paired(truth: Clips, predictions: Clips) -> Iterator[tuple[str, str, Maps, 
         raise DataError(f"Truth and predictions must have the same sequences; {name_some(lonely)} is on one side only.")
     for sequence, frames in truth.items():
         if len(frames) != len(predictions[sequence]):
-            raise DataError(
-                f"The sequence {sequence} has {len(frames)} frames of truth and {len(predictions[sequence])} of "
-                "predictions; give one for each."
-            )
+            counts = f"{len(frames)} frames of truth and {len(predictions[sequence])} of predictions"
+            raise DataError(f"The sequence {sequence} has {counts}; give one for each.")
     for sequence, frames in truth.items():
         for n, (true, predicted) in enumerate(zip(frames, predictions[sequence], strict=True)):
             yield sequence, f"{sequence}, frame {n}", true, predicted

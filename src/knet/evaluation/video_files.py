@@ -36,16 +36,10 @@ _VIPSEG_STRAY = 200  # void as well, as in Video K-Net's code
 def open_videos(
     truth: str | PathLike[str], predictions: str | PathLike[str], classes: Sequence[Category] | None = None
 ) -> Videos:
-    """Finds and pairs the frames of two sets of files.
+    """Finds and pairs the frames of two folders of PNGs, or of two JSON files.
 
-    Args:
-        truth, predictions: two folders of PNGs or two JSON files; for the latter predictions, the folder of a
-            `pred.json` will do.
-        classes: the classes of the folders' pixels, by category id; None takes the table kitti_step or vipseg, or the
-            JSON file's own.
-
-    Raises:
-        DataError: something is missing or damaged, or only one side has some of the frames.
+    In place of the predictions' JSON file, the folder of a `pred.json` will do. The `classes` of the pixels are found
+    by category id; None takes the table kitti_step or vipseg, or the JSON file's own.
     """
     true, predicted = Path(truth), Path(predictions)
     for path in (true, predicted):
@@ -67,13 +61,12 @@ def open_videos(
     def frames() -> Iterator[VideoFrame]:
         contents = map_ahead(read, [side for pair in pairs for side in pair])
         for frame, _ in pairs:
-            yield VideoFrame(frame.sequence, frame.name, next(contents), next(contents))
+            yield frame.sequence, frame.name, next(contents), next(contents)
 
     return Videos(form, listed, classes, len(pairs), frames)
 
 
 def _scan(folder: Path) -> FoundFrames:
-    """The frames in a folder of PNGs, sorted."""
     rows: FoundFrames = {}
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder of PNGs, but the truth is one; give the folder of the predictions.")
@@ -161,7 +154,7 @@ def _read_vipseg(path: Path) -> np.ndarray:
 
 
 def _read_numbers(path: Path) -> np.ndarray:
-    """(H,W) int32 numbers of a PNG of one channel, up to 16 bits."""
+    """A PNG of one channel, up to 16 bits -> (H,W) int32"""
     values = read_labels(path)
     if int(values.max()) >> NUMBER_BITS or int(values.min()) < 0:
         raise DataError(f"{path} holds {values.max()}; object ids must fit 16 bits, 0 to {(1 << NUMBER_BITS) - 1}.")

@@ -14,25 +14,16 @@ FrameKey = tuple[int | str, int | str]
 """Sequence and frame; numbers are compared as numbers, however many zeros tools write."""
 
 
-@dataclass(frozen=True, slots=True)
-class VideoFrame:
-    """One frame of both sides: labels (H,W) int32, or (id map, segments) where a JSON file lists them."""
-
-    sequence: str
-    name: str
-    truth: Any
-    prediction: Any
+VideoFrame = tuple[str, str, Any, Any]
+"""Sequence, name, truth and prediction: labels (H,W) int32, or (id map, segments) where a JSON file lists them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Videos:
-    """The videos that were found.
+    """The videos that were found."""
 
-    `form` is "step", "panomasks", "vipseg" or "cityscapes-vps"; with `listed`, frames come with their segments.
-    """
-
-    form: str
-    listed: bool
+    form: str  # "step", "panomasks", "vipseg" or "cityscapes-vps"
+    listed: bool  # whether frames come with their segments
     categories: Sequence[Category]
     count: int
     frames: Callable[[], Iterator[VideoFrame]]
@@ -57,11 +48,7 @@ FoundFrames = dict[FrameKey, FoundFrame]
 
 
 def pair_frames(truth: FoundFrames, predictions: FoundFrames, origin: str) -> list[tuple[FoundFrame, FoundFrame]]:
-    """The truth and the prediction of each frame.
-
-    Raises:
-        DataError: only one side has some of the frames. `origin`, where the predictions lie, begins the sentence.
-    """
+    """The truth and the prediction of each frame; an error begins with `origin`, where the predictions lie."""
     for one, other, fault in (
         (truth, predictions, "lacks {} of the truth; every frame needs a prediction."),
         (predictions, truth, "has {}, of which there is no truth; remove what is not to be evaluated."),

@@ -43,8 +43,8 @@ def ytvis_ap(
         `{"protocol", "all", "classes"}`, all but the first as `mask_ap` returns them.
 
     Raises:
-        DataError: a file cannot be read, a video or a category is unknown, a mask has another size or format, there is
-            not one for each frame, or a score is missing or no number.
+        DataError: a file cannot be read, a video or a category is unknown, masks or a score are invalid, or a frame has
+            no entry.
     """
     true, found, sizes, names = _YOUTUBE_VIS.read(truth, predictions, _read_track, None, progress)
     images = [(number, (height, width * frames)) for number, (height, width, frames) in sizes]

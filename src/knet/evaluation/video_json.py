@@ -18,31 +18,23 @@ from knet.evaluation.video_frames import FoundFrame, FoundFrames, frame_key
 from knet.structures import Category
 
 _TRUTH_MASKS = ("panomasksRGB", "panoptic_video", *(f"{split}/panoptic_video" for split in ("val", "train", "test")))
-_FOUND_MASKS = ("pan_pred",)
 
 
 def find_listed(
     truth: Path, predictions: Path, classes: Sequence[Category] | None
 ) -> tuple[str, Sequence[Category], FoundFrames, FoundFrames]:
-    """The frames that two JSON files list.
-
-    Returns:
-        The form of the files, "vipseg" or "cityscapes-vps", the class table (`classes`, else the truth's), and the
-        frames of both sides.
-
-    Raises:
-        DataError: a file is missing or damaged, or lists no frame or one twice.
+    """The form of two JSON files, "vipseg" or "cityscapes-vps", the class table (`classes`, else the truth's), and
+    the frames that each lists.
     """
     content = read_document(truth)
     nested = "videos" in content
     if classes is None:
         classes, _ = categories_from_rows(content.get("categories"), str(truth), DataError)
-    found = _frames(read_document(predictions), predictions, nested, _FOUND_MASKS)
+    found = _frames(read_document(predictions), predictions, nested, ["pan_pred"])
     return "vipseg" if nested else "cityscapes-vps", classes, _frames(content, truth, nested, _TRUTH_MASKS), found
 
 
 def _frames(content: Mapping[str, Any], path: Path, nested: bool, folders: Sequence[str]) -> FoundFrames:
-    """The frames of a document, videos one after the other."""
     rows: list[dict[str, Any]] = []
     try:
         for row in content["annotations"]:

@@ -20,18 +20,11 @@ Maps = tuple[np.ndarray, np.ndarray]
 
 
 def pack_labels(classes: np.ndarray, numbers: np.ndarray, name: str) -> np.ndarray:
-    """The labels of a frame: category ids (H,W) and object numbers (H,W), integers -> (H,W) int32
-
-    Raises:
-        DataError: the maps are no integers of one size, or a value does not fit into its bits. `name` begins the
-            sentence.
-    """
+    """The labels of a frame, which errors call `name`: category ids and object numbers (H,W) -> (H,W) int32"""
     classes, numbers = check_map(classes, name, "classes are"), check_map(numbers, name, "object ids are")
     if classes.shape != numbers.shape:
-        raise DataError(
-            f"{name}: classes have {classes.shape} pixels (height, width), object ids {numbers.shape}; they must be "
-            "equal."
-        )
+        sizes = f"classes have {classes.shape} pixels (height, width), object ids {numbers.shape}"
+        raise DataError(f"{name}: {sizes}; they must be equal.")
     for values, what, bits in ((classes, "class", 8), (numbers, "object", NUMBER_BITS)):
         low, high = int(values.min()), int(values.max())
         if low < 0 or high >> bits:
@@ -40,11 +33,7 @@ def pack_labels(classes: np.ndarray, numbers: np.ndarray, name: str) -> np.ndarr
 
 
 def check_classes(labels: np.ndarray, known: np.ndarray, name: str) -> None:
-    """Refuses labels whose class is not known: (R,) labels, (256,) bool as `known_classes` gives it
-
-    Raises:
-        DataError: there is such a label. `name` begins the sentence.
-    """
+    """Refuses labels whose class is not known: (R,) labels, (256,) bool as `known_classes` gives it"""
     wrong = ~known[labels >> NUMBER_BITS]
     if wrong.any():
         raise DataError(
@@ -54,11 +43,7 @@ def check_classes(labels: np.ndarray, known: np.ndarray, name: str) -> None:
 
 
 def known_classes(categories: Sequence[Category]) -> np.ndarray:
-    """Which of the values 0..255 a frame may hold, the categories' ids and void: -> (256,) bool
-
-    Raises:
-        DataError: the table is empty, an id occurs twice, or one is not in 0..254.
-    """
+    """Which of the values 0..255 a frame may hold, the categories' ids and void: -> (256,) bool"""
     ids = [category.id for category in categories]
     if not ids or len(set(ids)) != len(ids) or not 0 <= min(ids) <= max(ids) < VOID:
         raise DataError("A video metric needs a class table whose ids are unique and between 0 and 254.")

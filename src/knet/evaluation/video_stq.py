@@ -42,9 +42,8 @@ class TrackingQuality(FrameCounter):
     """Accumulates STQ frame by frame, in memory that grows with the number of tracks, not of frames.
 
     `tables` holds everything: for each sequence how many pixels each pair of segments, (truth class, number, predicted
-    class, number) in one key, has in common. Accumulators can be added with `merge`, in any order and also parts of one
-    sequence (unless they came with `update_segments`); they can be pickled, which is what
-    `torch.distributed.all_gather_object` asks for.
+    class, number) in one key, has in common. Accumulators can be pickled, and added with `merge`, in any order and also
+    parts of one sequence (unless they came with `update_segments`).
 
     Args:
         categories: the class table; None takes the table kitti_step.
@@ -86,8 +85,8 @@ class TrackingQuality(FrameCounter):
         if len(numbers) + first > 1 << NUMBER_BITS:
             raise DataError(f"{name}: the sequence has more than {1 << NUMBER_BITS} segments; STQ cannot number them.")
         classes = np.array([category.id for category in self.categories])[segments.rows]
-        own_numbers = np.where(segments.crowd, 0, np.array(own, np.int64))
-        return np.concatenate([[VOID << NUMBER_BITS] * 2, classes << NUMBER_BITS | own_numbers])
+        labels = classes << NUMBER_BITS | np.where(segments.crowd, 0, np.array(own, np.int64))
+        return np.concatenate([[VOID << NUMBER_BITS] * 2, labels])
 
     def _count(self, sequence: str, name: str, true: np.ndarray, found: np.ndarray, lengths: np.ndarray) -> None:
         keys = self._without_stuff(true) << _PAIR_BITS | self._without_stuff(found)
@@ -178,8 +177,8 @@ def stq(
     """STQ of predictions over all frames.
 
     Args:
-        truth, predictions: either two paths in one of the forms that `open_videos` reads, or two mappings
-            {sequence: [(category ids (H,W), object numbers (H,W)), ...]}.
+        truth, predictions: two paths in one of the forms that `open_videos` reads, or two mappings {sequence:
+            [(category ids (H,W), object numbers (H,W)), ...]}.
         classes: the class table; None takes that of the files, else the table kitti_step.
         protocol: one of `PROTOCOLS`, see the top of this file; None takes "official", for VIPSeg's JSON files "vipseg".
         progress: whether a progress bar is shown.
@@ -188,8 +187,7 @@ def stq(
         What `TrackingQuality.result` returns.
 
     Raises:
-        DataError: everything that `TrackingQuality.update` refuses, files that are missing or damaged, and frames that
-            only one side has.
+        DataError: as `TrackingQuality.update`; a file is missing or damaged, or only one side has a frame.
     """
 
     def make(table: Sequence[Category] | None, form: str | None) -> TrackingQuality:

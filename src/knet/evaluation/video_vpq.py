@@ -53,8 +53,7 @@ class VideoPanopticQuality(FrameCounter):
 
     `counts` {sequence: (W, 4, K)} float64 holds everything: for each window and category the sum of the matches' IoU
     and the numbers of matches, of wrong and of missed tubes. A sequence's frames come in order and without those of
-    others between them. Accumulators of different sequences can be added with `merge`; they can be pickled, which is
-    what `torch.distributed.all_gather_object` asks for.
+    others between them. Accumulators can be pickled, and those of different sequences added with `merge`.
 
     Args:
         categories: the class table; None takes the table kitti_step.
@@ -149,13 +148,11 @@ class VideoPanopticQuality(FrameCounter):
 
     def _ids(self, labels: np.ndarray, truth: bool) -> np.ndarray:
         """(R,) labels -> (R,) ids as PQ counts them: 0 = void, class 0 is 1 * 65536, and so on."""
-        classes = labels >> NUMBER_BITS
-        void, script = classes == VOID, self.protocol == "video-knet"
+        classes, script = labels >> NUMBER_BITS, self.protocol == "video-knet"
         ids = labels + (1 << NUMBER_BITS)
         if not script:
             ids = np.where(self._things[classes], ids, ids & ~_NUMBERS)
-        ignored = script and truth
-        return np.where(void, np.where(labels & _NUMBERS, _IGNORED, 0) if ignored else 0, ids)
+        return np.where(classes == VOID, np.where(labels & _NUMBERS, _IGNORED, 0) if script and truth else 0, ids)
 
     def _segments(self, ids: np.ndarray, truth: bool) -> Segments:
         listed = np.unique(ids)
@@ -179,12 +176,9 @@ class VideoPanopticQuality(FrameCounter):
         for row, frames in enumerate(self.windows):
             if frames <= len(self._recent):
                 window = _join(list(self._recent)[-frames:])
+                sides, forgiving = (window.truth, window.predicted), self.protocol == "video-knet"
                 self.counts[sequence][row] += match_segments(
-                    window.overlaps,
-                    window.truth,
-                    window.predicted,
-                    len(self.categories),
-                    forgive_unlisted=self.protocol == "video-knet",
+                    window.overlaps, *sides, len(self.categories), forgive_unlisted=forgiving
                 )
 
 
@@ -209,8 +203,7 @@ def vpq(
         What `VideoPanopticQuality.result` returns.
 
     Raises:
-        DataError: everything that `VideoPanopticQuality.update` refuses, files that are missing or damaged, and frames
-            that only one side has.
+        DataError: as `VideoPanopticQuality.update`; a file is missing or damaged, or only one side has a frame.
     """
 
     def make(table: Sequence[Category] | None, form: str | None) -> VideoPanopticQuality:
@@ -235,8 +228,7 @@ def _union(frames: Sequence[Segments]) -> tuple[Segments, list[np.ndarray]]:
     own = [
         np.array([0, 1, *(places.setdefault(id_, len(places) + 2) for id_ in frame.ids.tolist())]) for frame in frames
     ]
-    areas = np.zeros(len(places))
-    rows, crowd = np.zeros(len(places), np.int64), np.zeros(len(places), bool)
+    areas, rows, crowd = (np.zeros(len(places), kind) for kind in (np.float64, np.int64, np.bool_))
     for frame, where in reversed(list(zip(frames, own, strict=True))):  # the first frame decides class and crowd
         areas[where[2:] - 2] += frame.areas
         rows[where[2:] - 2], crowd[where[2:] - 2] = frame.rows, frame.crowd

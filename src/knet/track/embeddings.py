@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import softmax
 
 from knet.track.settings import EmbeddingSettings
 
@@ -22,14 +23,9 @@ _WEAK_DUPLICATE = 0.3  # the same for objects too uncertain to continue a track,
 class EmbeddingMemory:
     """The state of the tracker by embeddings: T tracks in order of birth, embeddings of E numbers.
 
-    Attributes:
-        given: How many identities were given so far, which is the last one's number.
-        ids: (T,) int64, the identities 1, 2, ...
-        labels: (T,) int64, the tracks' classes.
-        last: (T,) int64, the number of the frame in which each was last seen.
-        embeddings: (T,E) float32.
-        backdrops: Earlier objects without a track, which keep others from continuing a wrong one: labels (D,) and
-            embeddings (D,E) for each frame, the newest first.
+    `given` is how many identities were given so far. `ids`, `labels` and `last`, the number of the frame in which a
+    track was last seen, are (T,) int64, `embeddings` (T,E) float32. `backdrops` are earlier objects without a track,
+    which keep others from continuing a wrong one: labels (D,) and embeddings (D,E) for each frame, the newest first.
     """
 
     given: int = 0
@@ -41,16 +37,10 @@ class EmbeddingMemory:
 
 
 class Matches(NamedTuple):
-    """What the tracker by embeddings found in a frame of n objects.
+    """What the tracker by embeddings found in a frame of n objects, and its state for the next frame."""
 
-    Attributes:
-        ids: (n,) int64, their identities 1, 2, ... in the order in which they came in, 0 = none.
-        kept: (K,) int64, which of them are no duplicates, best first.
-        memory: The state for the next frame.
-    """
-
-    ids: np.ndarray
-    kept: np.ndarray
+    ids: np.ndarray  # (n,) int64, their identities 1, 2, ... in the order in which they came in, 0 = none
+    kept: np.ndarray  # (K,) int64, which of them are no duplicates, best first
     memory: EmbeddingMemory
 
 
@@ -63,9 +53,7 @@ def match(
     embeddings: np.ndarray,
     settings: EmbeddingSettings = EmbeddingSettings(),  # noqa: B008  # it cannot be changed
 ) -> Matches:
-    """Gives the n objects of a frame their identities by their embeddings.
-
-    (n,4), (n,), (n,), (n,E) -> Matches
+    """Gives the n objects of a frame their identities by their embeddings. (n,4), (n,), (n,), (n,E) -> Matches
 
     As in the official code, a lone object nearly always continues the most similar track of its class, and a frame
     without objects makes no track older. The published figures contain both.
@@ -77,7 +65,6 @@ def match(
         scores: 0..1.
         labels: Classes; objects of different classes never share a track.
         embeddings: Not normalised; their dot products are compared.
-        settings: Thresholds and memory.
     """
     if not len(scores):
         return Matches(np.zeros(0, np.int64), np.zeros(0, np.int64), memory)
@@ -94,7 +81,7 @@ def match(
     lone = (found == 0) & ~(overlaps > _WEAK_DUPLICATE).any(1)
     ids = np.zeros(len(order), np.int64)
     ids[kept] = found.clip(min=0)
-    after = _update(memory, number, found, labels, embeddings, settings)
+    after = _update(memory, number, found, labels, embeddings, settings.memory)
     backdrops = ((labels[lone], embeddings[lone]), *memory.backdrops)[:_BACKDROPS]
     return Matches(ids, kept, replace(after, backdrops=backdrops))
 
@@ -111,12 +98,7 @@ def _box_overlaps(boxes: np.ndarray) -> np.ndarray:
 def _likeness(embeddings: np.ndarray, known: np.ndarray) -> np.ndarray:
     """How similar objects are to what is known: the mean of the softmax over either. (n,E), (M,E) -> (n,M) 0..1"""
     similarity = embeddings @ known.T
-    return (_softmax(similarity, 1) + _softmax(similarity, 0)) / 2
-
-
-def _softmax(values: np.ndarray, axis: int) -> np.ndarray:
-    raised = np.exp(values - values.max(axis, keepdims=True))
-    return raised / raised.sum(axis, keepdims=True)
+    return (softmax(similarity, 1) + softmax(similarity, 0)) / 2
 
 
 def _assign(
@@ -143,14 +125,9 @@ def _assign(
 
 
 def _update(
-    memory: EmbeddingMemory,
-    number: int,
-    found: np.ndarray,
-    labels: np.ndarray,
-    embeddings: np.ndarray,
-    settings: EmbeddingSettings,
+    memory: EmbeddingMemory, number: int, found: np.ndarray, labels: np.ndarray, embeddings: np.ndarray, frames: int
 ) -> EmbeddingMemory:
-    """The tracks after a frame: those seen are renewed, new ones appended, and those not seen for long forgotten."""
+    """The tracks after a frame: those seen are renewed, new ones appended, those not seen for `frames` forgotten."""
     seen = (found > 0) & (found <= memory.given)
     places = np.searchsorted(memory.ids, found[seen])  # identities are numbered in order of birth
     fresh = found > memory.given
@@ -158,7 +135,7 @@ def _update(
     if seen.any():
         known[places] = (1 - _MOMENTUM) * known[places] + _MOMENTUM * embeddings[seen]
         last[places], kinds[places] = number, labels[seen]
-    stays = number - last < settings.memory
+    stays = number - last < frames
 
     def joined(old: np.ndarray, new: np.ndarray) -> np.ndarray:
         return np.concatenate((old[stays], new)) if len(old) else new.copy()

@@ -20,19 +20,12 @@ _INERTIA = 0.5  # weight of a track's old speed in its new one
 
 @dataclass(frozen=True, slots=True)
 class Appearance:
-    """How far the tracker relies on descriptors. Cosines are those of a track's descriptor and an object's.
+    """How far the tracker relies on descriptors. Cosines are those of a track's descriptor and an object's."""
 
-    Args:
-        weight: Weight of the cosine beside the IoU, where several segments overlap.
-        veto: Cosine below which what overlaps is another object, -1..1.
-        likeness: Least cosine of what is found again without overlap, -1..1.
-        reach: Greatest distance of what is found again without overlap, in sizes of the object.
-    """
-
-    weight: float
-    veto: float
-    likeness: float
-    reach: float
+    weight: float  # of the cosine beside the IoU, where several segments overlap
+    veto: float  # cosine below which what overlaps is another object
+    likeness: float  # least cosine of what is found again without overlap
+    reach: float  # greatest distance of what is found again without overlap, in sizes of the object
 
 
 BY_KERNELS = Appearance(weight=0.25, veto=-1.0, likeness=0.7, reach=1.5)
@@ -43,40 +36,24 @@ BY_EMBEDDINGS = Appearance(weight=1.0, veto=0.6, likeness=0.5, reach=math.inf)
 
 @dataclass(frozen=True, slots=True)
 class MaskTrack:
-    """One track of the tracker by overlap.
+    """One track of the tracker by overlap."""
 
-    Attributes:
-        id: Its identity, from 1 on.
-        label: Its class.
-        last: The number of the frame in which it was last seen.
-        cells: (P,2) int32, y and x of the cells of the grid that it covered there.
-        centre: (2,) float64, their mean.
-        speed: (2,) float64, in cells a frame.
-        kernel: (C,), its descriptor there, of length 1, if known.
-    """
-
-    id: int
+    id: int  # from 1 on
     label: int
-    last: int
-    cells: np.ndarray
-    centre: np.ndarray
-    speed: np.ndarray
-    kernel: np.ndarray | None
+    last: int  # the number of the frame in which it was last seen
+    cells: np.ndarray  # (P,2) int32, y and x of the cells of the grid that it covered there
+    centre: np.ndarray  # (2,) float64, their mean
+    speed: np.ndarray  # (2,) float64, in cells a frame
+    kernel: np.ndarray | None  # (C,) its descriptor there, of length 1, if known
 
 
 @dataclass(frozen=True, slots=True)
 class OverlapMemory:
-    """The state of the tracker by overlap.
+    """The state of the tracker by overlap."""
 
-    Attributes:
-        given: How many identities were given so far, which is the last one's number.
-        grid: Height and width of the grid that the tracks' cells lie in.
-        tracks: The tracks that are not forgotten, in order of birth.
-    """
-
-    given: int = 0
-    grid: tuple[int, int] = (0, 0)
-    tracks: tuple[MaskTrack, ...] = ()
+    given: int = 0  # how many identities were given so far, which is the last one's number
+    grid: tuple[int, int] = (0, 0)  # height and width of the grid that the tracks' cells lie in
+    tracks: tuple[MaskTrack, ...] = ()  # those not forgotten, in order of birth
 
 
 def coarse_grid(id_map: np.ndarray) -> np.ndarray:
@@ -95,9 +72,7 @@ def match_by_overlap(
     settings: OverlapSettings = OverlapSettings(),  # noqa: B008  # it cannot be changed
     appearance: Appearance = BY_KERNELS,
 ) -> tuple[np.ndarray, OverlapMemory]:
-    """Gives the n objects of a frame their identities by where they are.
-
-    (h,w), (n,), (n,), (n,C) -> (n,)
+    """Gives the n objects of a frame their identities by where they are. (h,w), (n,), (n,), (n,C) -> (n,)
 
     Args:
         memory: What the frame before gave; `OverlapMemory()` for the first frame.
@@ -108,7 +83,6 @@ def match_by_overlap(
         labels: Classes; objects of different classes never share a track.
         kernels: Descriptors of any length. None goes by overlap alone.
         settings: Thresholds and memory; a `start` of None is 0.35.
-        appearance: How far descriptors are relied on.
 
     Returns:
         Identities as (n,) int64: 1, 2, ..., 0 = none; and the memory for the next frame.
@@ -205,8 +179,7 @@ def _overlaps(
     inside = ((places >= 0) & (places < grid.shape)).all(1)
     owner, places = owner[inside], places[inside]
     under = grid[places[:, 0], places[:, 1]]
-    shared = np.bincount(owner * (count + 1) + under, minlength=len(tracks) * (count + 1))
-    shared = shared.reshape(len(tracks), count + 1)
+    shared = np.bincount(owner * (count + 1) + under, minlength=len(tracks) * (count + 1)).reshape(-1, count + 1)
     areas = np.bincount(grid.ravel(), minlength=count + 1)[1:]
     union = shared.sum(1, keepdims=True) + areas[None] - shared[:, 1:]
     return shared[:, 1:] / np.maximum(union, 1), areas

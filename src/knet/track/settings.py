@@ -56,7 +56,6 @@ TrackerSettings = EmbeddingSettings | OverlapSettings
 
 
 def _check(memory: int, **thresholds: float) -> None:
-    """Raises: ConfigError for a threshold outside of 0..1, or a memory that is not a positive number of frames."""
     for name, value in thresholds.items():
         if not isinstance(value, Real) or not 0 <= value <= 1:
             option = " (--track-start)" if name == "start" else ""

@@ -22,19 +22,16 @@ GRID = 4  # the losses' grid is a quarter of the padded image in both directions
 
 @dataclass(slots=True)
 class Truth:
-    """The targets of a batch on the losses' grid, padded to the largest number of segments T.
+    """The targets of a batch on the losses' grid, padded with zeros to the largest number of segments T."""
 
-    Attributes:
-        masks: (B,T,h,w) float32, the share of each pixel that belongs to the segment; zeros in the padding.
-        labels: (B,T) int64; 0 in the padding.
-        semantic: (B,h,w) int64 labels or IGNORE.
-        counts: how many segments each image has.
-    """
+    masks: Tensor  # (B,T,h,w) float32, the share of each pixel that belongs to the segment
+    labels: Tensor  # (B,T) int64
+    semantic: Tensor  # (B,h,w) int64 labels or IGNORE
+    counts: list[int]  # how many segments each image has
 
-    masks: Tensor
-    labels: Tensor
-    semantic: Tensor
-    counts: list[int]
+    def resize(self, logits: Tensor) -> Tensor:
+        """Resizes logits to the losses' grid (bilinear). (B,N,h,w) of any size -> (B,N,h,w) float32"""
+        return F.interpolate(logits.float(), self.masks.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def prepare(targets: Targets, size: tuple[int, int], device: torch.device | str = "cpu", stride: int = GRID) -> Truth:
@@ -44,9 +41,6 @@ def prepare(targets: Targets, size: tuple[int, int], device: torch.device | str 
     bilinearly without antialiasing: a pixel is the mean of the middle four of its 4 x 4 block (with stride 2, of all
     four). The semantic map takes the nearest pixel, which is the block's first; where segments overlap, it shows the
     one in the first layer.
-
-    Raises:
-        DataError: an image is larger than `size`.
     """
     count = max((len(target.labels) for target in targets), default=0)
     height, width = size
@@ -68,11 +62,7 @@ def prepare(targets: Targets, size: tuple[int, int], device: torch.device | str 
 
 
 def pad_ids(ids: Tensor, size: tuple[int, int], name: str) -> Tensor:
-    """Pads a map of integers with zeros at the right and the bottom to `size`. (...,H,W) -> (...,h,w)
-
-    Raises:
-        DataError: the map is larger than `size`; the message begins with `name`.
-    """
+    """Pads a map of integers, which errors call `name`, with zeros at the right and bottom. (...,H,W) -> (...,h,w)"""
     height, width = ids.shape[-2:]
     if height > size[0] or width > size[1]:
         raise DataError(
@@ -95,15 +85,11 @@ class Counts:
     """What sums over segments are divided by: the numbers of the whole batch over the number of its parts.
 
     Processes share a batch, and each may go through its share in several parts. Thanks to these divisors, the mean of
-    the parts' losses is the loss of the whole batch, however it was shared.
-
-    Attributes:
-        segments: divides the class losses; see the criterion's `count`.
-        matched: divides the mask losses of kernels that may become any segment; see the criterion's `count`.
+    the parts' losses is the loss of the whole batch, however it was shared. See also the criterion's `count`.
     """
 
-    segments: float
-    matched: float
+    segments: float  # divides the class losses
+    matched: float  # divides the mask losses of kernels that may become any segment
 
 
 def share_counts(segments: int, matched: int, parts: int) -> Counts:
@@ -113,15 +99,12 @@ def share_counts(segments: int, matched: int, parts: int) -> Counts:
 
 
 class Matched(NamedTuple):
-    """The matches of a batch on the device: `kernel` of `image` is matched to `segment`, (M,) int64 each.
-
-    Images come one after the other; `counts` has the number of matches of each.
-    """
+    """The matches of a batch on the device, image by image: `kernel` of `image` is matched to `segment`, (M,) int64."""
 
     image: Tensor
     kernel: Tensor
     segment: Tensor
-    counts: list[int]
+    counts: list[int]  # how many matches each image has
 
 
 def join_matches(match: Sequence[Match], device: torch.device) -> Matched:
@@ -138,38 +121,28 @@ class CriterionLike(Protocol):
     @property
     def invalid_costs(self) -> int:
         """How many matching costs were not finite since the criterion was made."""
-        ...
 
     def count(self, targets: Any, kernels: int, parts: int = 1) -> Any:
         """What the losses of a batch are divided by; `targets` are the share of this process."""
-        ...
 
     def __call__(
         self, outputs: Outputs, targets: Any, noise: Tensor | None = None, counts: Any = None
     ) -> dict[str, Tensor]:
         """Weighted scalar losses in float32."""
-        ...
 
 
 @dataclass(slots=True, kw_only=True)
 class MaskCriterion:
-    """What the losses of RT-K-Net and K-Net have in common: weights, and the losses of matched kernels.
-
-    Attributes:
-        class_weight, mask_weight, dice_weight, rank_weight, semantic_weight: factors of the losses.
-        stride: image pixels to a pixel of the mask logits.
-        grid: image pixels to a pixel of the losses' grid.
-        invalid_costs: how many matching costs were not finite so far; a training loop should report when it grows.
-    """
+    """What the losses of RT-K-Net and K-Net have in common: their factors, and the losses of matched kernels."""
 
     class_weight: float = 2.0
     mask_weight: float = 1.0
     dice_weight: float = 4.0
     rank_weight: float = 0.1
     semantic_weight: float = 1.0
-    stride: int = 8
-    grid: int = GRID
-    invalid_costs: int = 0
+    stride: int = 8  # image pixels to a pixel of the mask logits
+    grid: int = GRID  # image pixels to a pixel of the losses' grid
+    invalid_costs: int = 0  # how many matching costs were not finite so far
 
     def prepare(self, outputs: Outputs, targets: Targets) -> Truth:
         """The targets on the losses' grid and the outputs' device; the outputs give the padded size."""
@@ -182,7 +155,7 @@ class MaskCriterion:
         masks = truth.masks[matched.image, matched.segment]
         # Resizing the few matched masks again costs less than scattering their gradient into all masks of the grid.
         logits = output.mask_logits[matched.image, matched.kernel][:, None].flatten(1, -3)
-        logits = on_grid(logits, truth).reshape(masks.shape)
+        logits = truth.resize(logits).reshape(masks.shape)
         return {
             "loss_mask": self.mask_weight * mask_loss(logits, masks, count),
             "loss_dice": self.dice_weight * dice_loss(logits, masks, count),
@@ -199,15 +172,8 @@ class MaskCriterion:
         return self.class_weight * focal_loss(class_logits, wanted) / count
 
 
-def owned(
-    rule: Callable[[Tensor, Tensor, int], Tensor], values: Tensor, truth: Truth, matched: Matched, nobody: int = IGNORE
-) -> Tensor:
+def owned(rule: Callable[[Tensor, Tensor, int], Tensor], values: Tensor, truth: Truth, matched: Matched) -> Tensor:
     """Which matched kernel owns each pixel, by a rule such as `owners`. (M,) values of the kernels -> (B,h,w) int64"""
     masks = truth.masks[matched.image, matched.segment]
     images = zip(values.split(matched.counts), masks.split(matched.counts), strict=True)
-    return torch.stack([rule(value, mask, nobody) for value, mask in images])
-
-
-def on_grid(logits: Tensor, truth: Truth) -> Tensor:
-    """Resizes logits to the losses' grid (bilinear). (B,N,h,w) of any size -> (B,N,h,w) float32"""
-    return F.interpolate(logits.float(), truth.masks.shape[-2:], mode="bilinear", align_corners=False)
+    return torch.stack([rule(value, mask, IGNORE) for value, mask in images])

@@ -15,7 +15,7 @@ from torch import Tensor
 from knet.errors import DataError
 from knet.models.clip import is_clip
 from knet.structures import Target
-from knet.training.criterion import Counts, Outputs, Targets, Truth, join_matches, on_grid, share_counts
+from knet.training.criterion import Counts, Outputs, Targets, Truth, join_matches, share_counts
 from knet.training.criterion_image import KNetCriterion
 from knet.training.match import Match, assign, matching_cost
 
@@ -29,27 +29,18 @@ class ClipCriterion(KNetCriterion):
 
     There is one target for each frame, and the targets of a clip follow each other. They have the same `labels`, so
     that a number means the same object in the whole clip; an object without pixels is not in that frame.
-
-    Attributes:
-        frames: how many frames make a clip.
     """
 
-    frames: int = 5
+    frames: int = 5  # of a clip
 
     def __call__(  # type: ignore[override]  # no object of a clip is held
         self, outputs: Outputs, targets: Targets, noise: Tensor | None = None, counts: Counts | None = None
     ) -> dict[str, Tensor]:
-        """S outputs, B x T targets -> weighted scalar losses in float32. `counts` as from `count`.
-
-        Raises:
-            DataError: clips have another length than `frames`, the number of targets does not fit, or the targets of a
-                clip differ in their labels.
-        """
+        """S outputs, B x T targets -> weighted scalar losses in float32. `counts` as from `count`."""
         of_frames = [output for output in outputs if not is_clip(output)]
         of_clips = [output for output in outputs if is_clip(output)]
         kernels = of_frames[0].mask_logits.shape[1]
-        if of_clips[0].mask_logits.shape[2] != self.frames:
-            seen = of_clips[0].mask_logits.shape[2]
+        if (seen := of_clips[0].mask_logits.shape[2]) != self.frames:
             raise DataError(f"The network saw clips of {seen} frames, the losses are for {self.frames}; give as many.")
         visible = [present(target) for target in targets]
         counts = self.count(targets, kernels) if counts is None else counts
@@ -67,8 +58,7 @@ class ClipCriterion(KNetCriterion):
     def count(self, targets: Targets, kernels: int, parts: int = 1) -> Counts:
         """What the losses of a batch are divided by; `targets` are the share of this process.
 
-        `segments` counts the objects of single frames that get one of `kernels`, `matched` those of clips. The official
-        code takes the mean over processes for class losses alone.
+        `segments` counts the objects of single frames that get one of `kernels`, `matched` those of clips.
         """
         visible = [present(target) for target in targets]
         return share_counts(_matched(visible, kernels), _matched(self._firsts(targets), kernels), parts)
@@ -82,17 +72,12 @@ class ClipCriterion(KNetCriterion):
 
     def match_clips(self, outputs: Outputs, truth: Truth) -> list[list[Match]]:
         """Which kernel is matched to which object: [clip stage][clip], on the CPU. Truth as from `tubes`."""
-        costs = [
-            matching_cost(
-                tubes_on_grid(output.mask_logits.detach(), truth),
-                output.class_logits,
-                truth.masks,
-                truth.labels,
-                (0.0, 0.0),
-            )
-            for output in outputs
-            if output.class_logits is not None
-        ]
+        costs = []
+        for output in outputs:
+            if output.class_logits is not None:
+                logits = output.mask_logits.detach()
+                tubes = truth.resize(logits.flatten(0, 1)).unflatten(0, logits.shape[:2])  # frame by frame
+                costs.append(matching_cost(tubes, output.class_logits, truth.masks, truth.labels, (0.0, 0.0)))
         matches, invalid = assign(costs, truth.counts)
         self.invalid_costs += invalid
         return matches + matches[-1:] * (len(outputs) - len(matches))
@@ -119,12 +104,6 @@ def present(target: Target) -> Target:
     places = torch.zeros(len(target.labels) + 1, dtype=target.id_map.dtype, device=ids.device)
     places[numbers] = torch.arange(1, len(numbers) + 1, dtype=places.dtype, device=ids.device)
     return Target(places[ids], target.labels[numbers.to(target.labels.device) - 1])
-
-
-def tubes_on_grid(mask_logits: Tensor, truth: Truth) -> Tensor:
-    """Resizes masks frame by frame to the losses' grid. (B,N,T,h,w) of any size -> (B,N,T,h,w) float32"""
-    B = len(mask_logits)
-    return on_grid(mask_logits.flatten(0, 1), truth).unflatten(0, (B, -1))
 
 
 def _matched(targets: Sequence[Target], kernels: int) -> int:

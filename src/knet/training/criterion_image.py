@@ -22,33 +22,25 @@ from knet.training.criterion import (
     Targets,
     Truth,
     join_matches,
-    on_grid,
     owned,
     share_counts,
 )
 from knet.training.losses import IGNORE, focal_loss, rank_loss
-from knet.training.match import Match, assign, last_owners, matching_cost
+from knet.training.match import Held, Match, assign, last_owners, matching_cost
 
 
 @dataclass(slots=True)
 class Split:
     """A batch's truth for K-Net, things and stuff apart.
 
-    Attributes:
-        truth: T columns for things, of which an image uses the first `counts`; then one for each of the S stuff
-            classes, empty where an image lacks the class.
-        numbers: for each image, which segments of its target are things, ascending.
-        present: for each image, which of the S stuff classes it has.
+    `truth` has T columns for things, of which an image uses the first `counts`; then one for each of the S stuff
+    classes, empty where an image lacks the class.
     """
 
     truth: Truth
-    numbers: list[Tensor]
-    present: list[Tensor]
-
-    @property
-    def things(self) -> int:
-        """T, the number of columns for things."""
-        return max(self.truth.counts, default=0)
+    numbers: list[Tensor]  # for each image, which segments of its target are things, ascending
+    present: list[Tensor]  # for each image, which of the S stuff classes it has
+    things: int  # T
 
     def joined(self, match: Sequence[Match], kernels: int, stuff_first: bool) -> list[Match]:
         """The matches of things, and those of each stuff class in an image with the kernel that stands for it."""
@@ -69,15 +61,12 @@ class KNetCriterion(MaskCriterion):
 
     Void and padding belong to no segment: every mask learns to be empty there.
 
-    Attributes:
-        stuff: the labels of stuff in the order of the network's kernels. All segments of such a class count as one.
-        stage_rank: whether kernels compete for pixels after their updates, too.
-        floors: of probabilities in the matching costs, see `matching_cost`.
+    All segments of a class of stuff count as one.
     """
 
-    stuff: tuple[int, ...] = ()
-    stage_rank: bool = True
-    floors: tuple[float, float] = (0.0, 0.0)
+    stuff: tuple[int, ...] = ()  # labels in the order of the network's kernels
+    stage_rank: bool = True  # whether kernels compete for pixels after their updates, too
+    floors: tuple[float, float] = (0.0, 0.0)  # see `matching_cost`
 
     def __call__(
         self,
@@ -85,16 +74,12 @@ class KNetCriterion(MaskCriterion):
         targets: Targets,
         noise: Tensor | None = None,
         counts: Counts | None = None,
-        held: Sequence[Match] | None = None,
+        held: Held = None,
     ) -> dict[str, Tensor]:
-        """S outputs, B targets -> weighted scalar losses in float32.
+        """S outputs, the initial masks first, B targets -> weighted scalar losses in float32.
 
-        Args:
-            outputs: of all stages, the initial masks first.
-            targets: of the same images.
-            noise: not used, as nothing is drawn.
-            counts: as from `count`; without them the targets are the whole batch.
-            held: things of each target whose kernel is fixed beforehand, at every stage.
+        Without `counts`, see `count`, the targets are the whole batch. `held` are things of each target whose kernel is
+        fixed beforehand, at every stage. `noise` is not used, as nothing is drawn.
         """
         split, kernels = self.split(self.prepare(outputs, targets)), outputs[0].mask_logits.shape[1]
         counts = self.count(targets, kernels) if counts is None else counts
@@ -139,9 +124,9 @@ class KNetCriterion(MaskCriterion):
                     masks[b, columns + place[label]] += truth.masks[b, t]
         present = [torch.tensor(sorted({place[x] for x in row if x in place}), dtype=torch.int64) for row in rows]
         own = [torch.tensor(numbers, dtype=torch.int64) for numbers in things]
-        return Split(Truth(masks, labels, truth.semantic, counts), own, present)
+        return Split(Truth(masks, labels, truth.semantic, counts), own, present, columns)
 
-    def match(self, outputs: Outputs, split: Split, held: Sequence[Match] | None = None) -> list[list[Match]]:
+    def match(self, outputs: Outputs, split: Split, held: Held = None) -> list[list[Match]]:
         """Which kernel is matched to which thing by each output but the last: [output][image], on the CPU."""
         return self._match(outputs[:-1], split, outputs[0].mask_logits.shape[1], held)
 
@@ -151,14 +136,12 @@ class KNetCriterion(MaskCriterion):
         matches = self._match(outputs[-1:], split, outputs[0].mask_logits.shape[1])[0]
         return [Match(match.kernels, own[match.segments]) for match, own in zip(matches, split.numbers, strict=True)]
 
-    def _match(
-        self, outputs: Outputs, split: Split, kernels: int, held: Sequence[Match] | None = None
-    ) -> list[list[Match]]:
+    def _match(self, outputs: Outputs, split: Split, kernels: int, held: Held = None) -> list[list[Match]]:
         """Matches the first `kernels` kernels by each output."""
         truth, things = split.truth, split.things
         costs = []
         for output in outputs:
-            logits = on_grid(output.mask_logits[:, :kernels].detach(), truth)
+            logits = truth.resize(output.mask_logits[:, :kernels].detach())
             classes = None if output.class_logits is None else output.class_logits[:, :kernels]
             masks, labels = truth.masks[:, :things], truth.labels[:, :things]
             costs.append(matching_cost(logits, classes, masks, labels, self.floors))
@@ -177,7 +160,7 @@ class KNetCriterion(MaskCriterion):
             # Things come last, so they own the pixels that they share with stuff.
             matched = join_matches(split.joined(match, output.mask_logits.shape[1], stuff_first=True), device)
             labels = owned(last_owners, split.truth.labels[matched.image, matched.segment], split.truth, matched)
-            logits = on_grid(output.semantic_logits, split.truth)
+            logits = split.truth.resize(output.semantic_logits)
             losses["loss_seg"] = self.semantic_weight * self.semantic_loss(logits, labels)
         own = self._masks(output, split.truth, join_matches(match, device), counts.matched, rank=True)
         return losses | {f"s1_{name}": loss for name, loss in own.items()}
@@ -190,9 +173,8 @@ class KNetCriterion(MaskCriterion):
         official code each process divides by its own number.)
         """
         K = logits.shape[1]
-        classes = torch.where(labels == IGNORE, K, labels)
         wanted = torch.zeros(len(logits), K + 1, *logits.shape[2:], device=logits.device)
-        wanted.scatter_(1, classes[:, None], 1)
+        wanted.scatter_(1, torch.where(labels == IGNORE, K, labels)[:, None], 1)
         labelled = mean_over_processes((labels != IGNORE).sum().float())
         return focal_loss(logits, wanted[:, :K]) / labelled.clamp(min=1 / world())
 
@@ -200,7 +182,7 @@ class KNetCriterion(MaskCriterion):
         losses = self.mask_losses(output, truth, matched, count)
         if rank and self.stuff:
             owner = owned(last_owners, matched.kernel, truth, matched)
-            losses["loss_rank"] = self.rank_weight * rank_loss(on_grid(output.mask_logits, truth), owner)
+            losses["loss_rank"] = self.rank_weight * rank_loss(truth.resize(output.mask_logits), owner)
         return losses
 
     def _learned(self, class_logits: Tensor, kernels: int) -> Tensor:

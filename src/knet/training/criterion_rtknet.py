@@ -12,19 +12,9 @@ import torch
 from torch import Tensor
 
 from knet.structures import Output
-from knet.training.criterion import (
-    Counts,
-    MaskCriterion,
-    Outputs,
-    Targets,
-    Truth,
-    join_matches,
-    on_grid,
-    owned,
-    share_counts,
-)
+from knet.training.criterion import Counts, MaskCriterion, Outputs, Targets, Truth, join_matches, owned, share_counts
 from knet.training.losses import instance_discrimination_loss, rank_loss, semantic_loss
-from knet.training.match import Match, assign, matching_cost, owners
+from knet.training.match import Held, Match, assign, matching_cost, owners
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,16 +24,11 @@ class Criterion(MaskCriterion):
     Keys: `s1_loss_mask`, `s1_loss_dice`, `s1_loss_rank` and so on for every stage (s1 = the initial masks), from the
     first stage with classes on also `s2_loss_cls`; `loss_seg` from the first output, if it has semantic logits (a
     network gives them in training only), and `loss_inst_disc`, unless its weight is 0.
-
-    Attributes:
-        instance_weight: factor of `loss_inst_disc`.
-        pixels: how many pixels of an image the instance discrimination compares; its cost grows with the square.
-        match_pixels: how many pixels, drawn for each image, matching uses; None takes all, as in the official code.
     """
 
     instance_weight: float = 1.0
-    pixels: int = 4096
-    match_pixels: int | None = None
+    pixels: int = 4096  # of an image that the instance discrimination compares; its cost grows with the square
+    match_pixels: int | None = None  # drawn for each image for matching; None takes all, as in the official code
 
     def __call__(
         self,
@@ -51,16 +36,13 @@ class Criterion(MaskCriterion):
         targets: Targets,
         noise: Tensor | None = None,
         counts: Counts | None = None,
-        held: Sequence[Match] | None = None,
+        held: Held = None,
     ) -> dict[str, Tensor]:
-        """S outputs, B targets -> weighted scalar losses in float32.
+        """S outputs, the initial masks first, B targets -> weighted scalar losses in float32.
 
-        Args:
-            outputs: of all stages, the initial masks first.
-            targets: of the same images.
-            noise: (B, pixels of the grid) uniform in 0..1, decides which pixels are drawn; random if None.
-            counts: as from `count`; without them the targets are the whole batch.
-            held: segments of each target whose kernel is fixed beforehand, at every stage.
+        Without `counts`, see `count`, the targets are the whole batch. `held` are segments of each target whose kernel
+        is fixed beforehand, at every stage. `noise` (B, pixels of the grid), uniform in 0..1, decides which pixels are
+        drawn; random if None.
         """
         return self.compute(outputs, self.prepare(outputs, targets), noise, counts, held)
 
@@ -79,7 +61,7 @@ class Criterion(MaskCriterion):
 
     def match(self, outputs: Outputs, truth: Truth) -> list[list[Match]]:
         """Which kernel is matched to which segment: [stage][image], on the CPU."""
-        return self._match([on_grid(output.mask_logits, truth) for output in outputs], outputs, truth, None)
+        return self._match([truth.resize(output.mask_logits) for output in outputs], outputs, truth, None)
 
     def compute(
         self,
@@ -87,35 +69,28 @@ class Criterion(MaskCriterion):
         truth: Truth,
         noise: Tensor | None = None,
         counts: Counts | None = None,
-        held: Sequence[Match] | None = None,
+        held: Held = None,
     ) -> dict[str, Tensor]:
         """The same losses from truth that is already on the grid, to which predictions are resized."""
         counts = _counts(truth.counts, outputs[0].mask_logits.shape[1]) if counts is None else counts
         losses = self._auxiliary(outputs[0], truth, noise)
-        resized = [on_grid(output.mask_logits, truth) for output in outputs]
+        resized = [truth.resize(output.mask_logits) for output in outputs]
         matches = self._match(resized, outputs, truth, noise, held)
         for s, (output, logits, match) in enumerate(zip(outputs, resized, matches, strict=True), start=1):
-            for name, loss in self._stage(output, logits, truth, match, counts).items():
-                losses[f"s{s}_{name}"] = loss
+            stage = self._stage(output, logits, truth, match, counts)
+            losses |= {f"s{s}_{name}": loss for name, loss in stage.items()}
         return losses
 
     def _match(
-        self,
-        resized: Sequence[Tensor],
-        outputs: Outputs,
-        truth: Truth,
-        noise: Tensor | None,
-        held: Sequence[Match] | None = None,
+        self, resized: Sequence[Tensor], outputs: Outputs, truth: Truth, noise: Tensor | None, held: Held = None
     ) -> list[list[Match]]:
         masks, logits = truth.masks, [one.detach() for one in resized]
         if self.match_pixels is not None and self.match_pixels < masks.shape[-2] * masks.shape[-1]:
             noise = torch.rand(len(masks), masks.shape[-2] * masks.shape[-1]) if noise is None else noise
             places = noise.to(masks.device).topk(self.match_pixels, dim=1).indices
             masks, *logits = (_pick(each, places) for each in (masks, *logits))
-        costs = [
-            matching_cost(one, output.class_logits, masks, truth.labels)
-            for one, output in zip(logits, outputs, strict=True)
-        ]
+        stages = zip(logits, outputs, strict=True)
+        costs = [matching_cost(one, output.class_logits, masks, truth.labels) for one, output in stages]
         matches, invalid = assign(costs, truth.counts, held)
         self.invalid_costs += invalid
         return matches
@@ -123,10 +98,10 @@ class Criterion(MaskCriterion):
     def _auxiliary(self, output: Output, truth: Truth, noise: Tensor | None) -> dict[str, Tensor]:
         losses = {}
         if output.semantic_logits is not None:
-            semantic = semantic_loss(on_grid(output.semantic_logits, truth), truth.semantic)
+            semantic = semantic_loss(truth.resize(output.semantic_logits), truth.semantic)
             losses["loss_seg"] = self.semantic_weight * semantic
         if self.instance_weight:  # the only loss that takes noticeable time
-            features = on_grid(output.features, truth)
+            features = truth.resize(output.features)
             instance = instance_discrimination_loss(features, truth.masks, noise, pixels=self.pixels)
             losses["loss_inst_disc"] = self.instance_weight * instance
         return losses

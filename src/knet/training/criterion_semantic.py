@@ -16,23 +16,22 @@ class SemanticCriterion:
 
     Keys: `s1_loss_seg` and so on for every stage (s1 = the class weights themselves), and `loss_seg` of the auxiliary
     head. Logits are resized to the padded images. The mean is over all their pixels; void and padding count as zeros.
-
-    Attributes:
-        semantic_weight: factor of the auxiliary head's loss.
-        stride: image pixels to a pixel of the logits.
-        invalid_costs: always 0, as nothing is matched.
     """
 
-    semantic_weight: float = 0.4
-    stride: int = 8
-    invalid_costs: int = 0
+    semantic_weight: float = 0.4  # of the auxiliary head
+    stride: int = 8  # image pixels to a pixel of the logits
+    invalid_costs: int = 0  # always, as nothing is matched
 
     def __call__(
         self, outputs: Outputs, targets: Targets, noise: Tensor | None = None, counts: Counts | None = None
     ) -> dict[str, Tensor]:
         """S outputs, B targets -> weighted scalar losses in float32. Neither `noise` nor `counts` are used."""
-        height, width = outputs[0].mask_logits.shape[-2:]
-        labels = self.label_maps(targets, (height * self.stride, width * self.stride), outputs[0].mask_logits.device)
+        (height, width), device = outputs[0].mask_logits.shape[-2:], outputs[0].mask_logits.device
+        size, maps = (height * self.stride, width * self.stride), []
+        for b, target in enumerate(targets):
+            layers = pad_ids(target.id_map.to(device, non_blocking=True), size, f"Target {b}").long()
+            maps.append(labels_of(layers.reshape(-1, *size), target.labels.to(device, non_blocking=True)))
+        labels = torch.stack(maps)
         losses = {f"s{s}_loss_seg": _loss(output.mask_logits, labels) for s, output in enumerate(outputs, start=1)}
         if outputs[0].semantic_logits is not None:
             losses["loss_seg"] = self.semantic_weight * _loss(outputs[0].semantic_logits, labels)
@@ -41,18 +40,6 @@ class SemanticCriterion:
     def count(self, targets: Targets, kernels: int, parts: int = 1) -> Counts:
         """Ones: means over pixels need no counts, as the parts of a batch have equal shapes."""
         return Counts(1.0, 1.0)
-
-    def label_maps(self, targets: Targets, size: tuple[int, int], device: torch.device) -> Tensor:
-        """The labels of the padded images of `size`. -> (B,H,W) int64 or IGNORE
-
-        Raises:
-            DataError: an image is larger than `size`.
-        """
-        maps = []
-        for b, target in enumerate(targets):
-            ids = pad_ids(target.id_map.to(device, non_blocking=True), size, f"Target {b}")
-            maps.append(labels_of(ids.long().reshape(-1, *size), target.labels.to(device, non_blocking=True)))
-        return torch.stack(maps)
 
 
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:

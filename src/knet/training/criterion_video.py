@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from knet.structures import Output, Target
+from knet.structures import Output
 from knet.training.criterion import Counts, Outputs, Targets
 from knet.training.criterion_image import KNetCriterion
 from knet.training.criterion_rtknet import Criterion
@@ -46,22 +46,17 @@ class VideoCriterion:
     Keys: those of `frame`, for the key frame as they are and for the reference frame with the prefix `ref_`;
     `loss_track` and `loss_track_aux`. The official code has neither `across` nor `steady`.
 
-    Attributes:
-        frame: the losses of a single frame: a `FrameCriterion` for networks with kernels of stuff (`VideoKNet`), a
-            `Criterion` for others (`RTVideoKNet`, unless it is given such kernels).
-        stuff: the labels of classes without objects, which get no embeddings.
-        track_weight, similarity_weight: factors of `loss_track` and `loss_track_aux`.
-        across: whether an object is also contrasted with the objects of the batch's other clips, so that embeddings
-            learn to distinguish it from objects never seen beside it. Other parts and processes do not take part.
-        steady: whether an object keeps in the key frame the kernel it had in the reference frame, and only the rest is
-            matched. So a kernel that is linked to itself learns to follow its object, like the track queries of
-            TrackFormer (Meinhardt et al., CVPR 2022).
+    With `across` an object is also contrasted with the objects of the batch's other clips, so that embeddings learn to
+    distinguish it from objects never seen beside it; other parts and processes do not take part. With `steady` an
+    object keeps in the key frame the kernel it had in the reference frame, and only the rest is matched. So a kernel
+    that is linked to itself learns to follow its object, like the track queries of TrackFormer (Meinhardt et al., CVPR
+    2022).
     """
 
-    frame: FrameCriterion | Criterion
-    stuff: tuple[int, ...] = ()
+    frame: FrameCriterion | Criterion  # the former for networks with kernels of stuff
+    stuff: tuple[int, ...] = ()  # labels of classes without objects, which get no embeddings
     track_weight: float = 0.25
-    similarity_weight: float = 1.0
+    similarity_weight: float = 1.0  # of `loss_track_aux`
     across: bool = False
     steady: bool = False
 
@@ -84,10 +79,8 @@ class VideoCriterion:
             key_outputs: of the key frames, linked to the kernels of `reference_outputs[-1]`, which are not detached, as
                 in the official code.
             reference_outputs: of the reference frames, as first frames.
-            key_targets, reference_targets: B targets each.
             matches: for each pair (T,) int64, the segment of the reference target that is the same object, or -1.
             clips: the number of each pair's clip.
-            noise: as for `Criterion`.
             counts: as from `count`; without them the targets are the whole batch.
             embed: (...,C) linked kernels -> (...,E), the network's `embed`.
         """
@@ -109,8 +102,7 @@ class VideoCriterion:
         self, key_targets: Targets, reference_targets: Targets, kernels: int, parts: int = 1
     ) -> tuple[Counts, Counts]:
         """What the frames' losses are divided by, see `frame.count`; the losses of tracks are means over the pairs."""
-        key, reference = (self.frame.count(targets, kernels, parts) for targets in (key_targets, reference_targets))
-        return key, reference
+        return self.frame.count(key_targets, kernels, parts), self.frame.count(reference_targets, kernels, parts)
 
     def track_losses(
         self,
@@ -120,13 +112,7 @@ class VideoCriterion:
         clips: Sequence[int],
         embed: Callable[[Tensor], Tensor],
     ) -> dict[str, Tensor]:
-        """The losses of the embeddings of matched kernels, see `__call__`.
-
-        Args:
-            last: the last outputs of the key frames and of the reference frames.
-            objects: the `objects` of both.
-            matches, clips, embed: as for `__call__`.
-        """
+        """The losses of the embeddings of matched kernels, from the last outputs of both frames and their `objects`."""
         keys, references = (_embed(output, found, embed) for output, found in zip(last, objects, strict=True))
         losses = []
         for place, (own, key, match) in enumerate(zip(keys, objects[0], matches, strict=True)):
@@ -140,14 +126,12 @@ class VideoCriterion:
 
     def objects(self, outputs: Outputs, targets: Targets) -> list[Match]:
         """Which kernel of the last output is matched to which object of its target, for each image, without stuff."""
-        stuff = torch.tensor(self.stuff, dtype=torch.int64)
-
-        def without_stuff(match: Match, target: Target) -> Match:
-            kept = ~torch.isin(target.labels.cpu()[match.segments], stuff)
-            return Match(match.kernels[kept], match.segments[kept])
-
+        stuff, objects = torch.tensor(self.stuff, dtype=torch.int64), []
         found = self.frame.last_match([_detached(output) for output in outputs], targets)
-        return [without_stuff(match, target) for match, target in zip(found, targets, strict=True)]
+        for match, target in zip(found, targets, strict=True):
+            kept = ~torch.isin(target.labels.cpu()[match.segments], stuff)
+            objects.append(Match(match.kernels[kept], match.segments[kept]))
+        return objects
 
 
 def _detached(output: Output) -> Output:

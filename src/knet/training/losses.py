@@ -127,7 +127,6 @@ def instance_discrimination_loss(
         features: (B,C,h,w)
         masks: (B,T,h,w) in 0..1, of which at most one exceeds 0.5 at a pixel.
         noise: (B,h*w) uniform in 0..1, decides which pixels are drawn; random if None.
-        pixels, temperature: as above; an image with fewer pixels takes part with all.
     """
     segments = segment_index(masks).flatten(1)
     chosen = sample_pixels(segments, noise, masks.shape[1], pixels, temperature)

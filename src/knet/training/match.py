@@ -30,6 +30,10 @@ class Match(NamedTuple):
     segments: Tensor
 
 
+Held = Sequence[Match] | None
+"""For each image, one-to-one matches that are fixed beforehand."""
+
+
 @in_float32
 def class_cost(class_logits: Tensor, labels: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
     """How the focal loss would change if a kernel took a segment's class. (B,N,K) logits, (B,T) int64 -> (B,N,T)"""
@@ -71,12 +75,8 @@ def matching_cost(
 ) -> Tensor:
     """Weighted cost of matching kernel n to segment t. (B,N,h,w), (B,N,K) or None, (B,T,h,w), (B,T) int64 -> (B,N,T)
 
-    Args:
-        mask_logits, masks: on the same grid.
-        class_logits: None of a stage without classes, where they cost nothing.
-        labels: of the segments.
-        floors: raise the probabilities for the dice cost and for the mask cost, ascending. The default is that of
-            RT-K-Net's official code; K-Net's has none.
+    Logits and masks are on the same grid; a stage without classes costs nothing for them. The floors raise the
+    probabilities for the dice cost and for the mask cost, ascending: RT-K-Net's official code has them, K-Net's none.
     """
     p = mask_logits.sigmoid()
     cost = DICE_WEIGHT * dice_cost(p.clamp_(min=floors[0]), masks)
@@ -86,23 +86,16 @@ def matching_cost(
     return cost
 
 
-def assign(
-    costs: Sequence[Tensor], counts: Sequence[int], held: Sequence[Match] | None = None
-) -> tuple[list[list[Match]], int]:
+def assign(costs: Sequence[Tensor], counts: Sequence[int], held: Held = None) -> tuple[list[list[Match]], int]:
     """The cheapest one-to-one assignments, by stage and image, on the CPU; and how many costs were not finite.
 
-    If there are more segments than kernels, the most expensive segments stay without one. A cost that is not finite
-    becomes 100, so that the assignment avoids it; a matrix of nothing else gives no matches.
-
-    Args:
-        costs: for each stage (B,N,T), on any device.
-        counts: how many segments each image has; the rest of T is padding.
-        held: for each image one-to-one matches that are part of its assignment, whatever they cost.
+    Costs are (B,N,T) for each stage, of which an image uses as many columns as `counts` says. Where there are more
+    segments than kernels, the most expensive ones stay without. A cost that is not finite becomes 100, so that the
+    assignment avoids it; a matrix of nothing else gives no matches. What is `held` is assigned whatever it costs.
     """
-    host = torch.stack(list(costs)).cpu().numpy()
     matches: list[list[Match]] = []
     invalid = 0
-    for stage in host:
+    for stage in torch.stack(list(costs)).cpu().numpy():
         matches.append([])
         for image, (cost, count) in enumerate(zip(stage, counts, strict=True)):
             cost = cost[:, :count]
