@@ -85,10 +85,6 @@ def training_samples(config: RunConfig, reader: Reader) -> Iterator[tuple[str, n
 
     Yields:
         Name, (h,w,3) uint8 RGB image and target.
-
-    Raises:
-        ConfigError: the config has no 'augment'.
-        DataError: an image or its ground truth cannot be read.
     """
     from knet.data.samples.batches import BatchPlan, TrainingSet
     from knet.runs.samples import augmentation_of
@@ -104,9 +100,6 @@ def validation_samples(reader: Reader) -> Iterator[tuple[str, np.ndarray, Target
 
     Yields:
         Name, (H,W,3) uint8 RGB image and target.
-
-    Raises:
-        DataError: an image or its truth cannot be read.
     """
     import torch
 

@@ -117,9 +117,6 @@ def categories_from_rows(
         rows: what `categories` holds.
         where: names the file in errors.
         error: the kind of error.
-
-    Raises:
-        ConfigError: (or `error`) a row lacks something, has a wrong type, or repeats an id, name or label value.
     """
     if not isinstance(rows, list) or not rows:
         raise error(f"{where}: 'categories' must be a list with at least one row of id, name and thing (or isthing).")
@@ -155,9 +152,6 @@ def things_from_rows(rows: object, where: str) -> tuple[Category, ...]:
     """Classes from the rows of a COCO instances or YouTube-VIS file, which are all things without saying so.
 
     A row without a name is called by its id. `where` names the file in errors.
-
-    Raises:
-        DataError: as `categories_from_rows`.
     """
     if isinstance(rows, list):
         rows = [{"thing": 1, "name": str(row.get("id")), **row} if isinstance(row, dict) else row for row in rows]

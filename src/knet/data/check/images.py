@@ -28,13 +28,7 @@ ROOTS = ("cityscapes", "mapillary")
 
 
 def check_panoptic(
-    images: str | Path,
-    json: str | Path,
-    masks: str | Path,
-    categories: Sequence[Category] | None = None,
-    *,
-    name: str | None = None,
-    progress: bool = True,
+    images: str | Path, json: str | Path, masks: str | Path, categories: Sequence[Category] | None = None
 ) -> CheckReport:
     """Checks a data set in the COCO panoptic form, file by file. Memory grows with the JSON only.
 
@@ -43,23 +37,16 @@ def check_panoptic(
         json: the panoptic JSON.
         masks: folder of its PNGs.
         categories: the classes in label order; None takes those of the JSON.
-        name: of the report; None takes the JSON's path.
-        progress: whether to show a progress bar on a terminal.
 
     Raises:
         DataError: a folder does not exist. Everything else that is wrong is in the report.
     """
-    files = RootSplit(name or str(json), Path(images), Path(), Path(json), Path(masks), "", "")
-    return _Check(files, categories, {}).run(progress)
+    files = RootSplit(str(json), Path(images), Path(), Path(json), Path(masks), "", "")
+    return _Check(files, categories, {}).run()
 
 
 def check_root(
-    layout: str,
-    root: str | Path,
-    splits: Sequence[str] | None = None,
-    *,
-    version: str | None = None,
-    progress: bool = True,
+    layout: str, root: str | Path, splits: Sequence[str] | None = None, *, version: str | None = None
 ) -> list[CheckReport]:
     """Checks the splits of a prepared Cityscapes or Mapillary Vistas folder, and that no raw label was forgotten.
 
@@ -68,7 +55,6 @@ def check_root(
         root: the folder of the data set.
         splits: names of splits, None for all that have labels.
         version: of Mapillary Vistas, see `find_mapillary`.
-        progress: whether to show a progress bar on a terminal.
 
     Raises:
         ConfigError: an unknown layout.
@@ -78,7 +64,7 @@ def check_root(
         raise ConfigError(f"There is no data set layout {layout!r} to check; choose from {', '.join(ROOTS)}.")
     digests: dict[bytes, str] = {}  # for all splits together: a picture of train in val spoils the figures
     checks = [_Check(*prepared, digests) for prepared in _prepared(layout, Path(root), splits, version)]
-    return [check.run(progress) for check in checks]
+    return [check.run() for check in checks]
 
 
 def _prepared(
@@ -110,7 +96,7 @@ class _Check:
         self._notes: list[tuple[str, object]] = []
         self._used: set[str] = set()
 
-    def run(self, progress: bool) -> CheckReport:
+    def run(self) -> CheckReport:
         """Reads everything and reports."""
         files = self._files
         if files.label_ending:
@@ -135,7 +121,7 @@ class _Check:
                     tally.notes.add(wrong.kind, example)
         entries = [entry for entry in found if isinstance(entry, Entry)]
         shown = f"checking {Path(files.name).name}"
-        for entry in tqdm(entries, desc=shown, unit="image", disable=None if progress else True):
+        for entry in tqdm(entries, desc=shown, unit="image", disable=None):
             tally.add_segments(entry.segments, entry.name)
             size = None if entry.image is None else self._read_image(entry.image, tally)
             if entry.mask in masks:

@@ -61,7 +61,6 @@ def labels_to_panoptic(
     instances: str | Path | None = None,
     minimum_area: int | None = None,
     overwrite: bool = False,
-    progress: bool = True,
 ) -> LabelConversion:
     """Writes output/panoptic.json and output/panoptic/*.png (COCO panoptic); images stay in place.
 
@@ -76,7 +75,7 @@ def labels_to_panoptic(
         categories: a class table, its name or its file.
         minimum_area: smaller objects become void, in pixels; None: 20, or 0 with `instances`, since what was annotated
             is kept.
-        overwrite, progress: whether to replace what exists, and to show a progress bar on a terminal.
+        overwrite: whether to replace what exists.
 
     Raises:
         DataError: images, labels and instances do not fit together, or the output exists and `overwrite` is off.
@@ -93,9 +92,7 @@ def labels_to_panoptic(
     counts, crowds, dropped = (np.zeros(len(things), int) for _ in range(3))
     target = Path(output)
     with PanopticWriter(target / "panoptic.json", target / "panoptic", overwrite) as writer:
-        for index in tqdm(
-            range(len(reader)), desc="labels to panoptic", unit="image", disable=None if progress else True
-        ):
+        for index in tqdm(range(len(reader)), desc="labels to panoptic", unit="image", disable=None):
             label_map, instance_map = reader.read_label_map(index), reader.read_instance_map(index)
             id_map, segments, small = split_segments(label_map, things, minimum_area, instance_map)
             image = {"id": reader.name(index), "file_name": reader.image_name(index)}

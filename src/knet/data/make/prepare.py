@@ -53,12 +53,7 @@ class PreparedMapillary:
 
 
 def prepare_cityscapes(
-    root: str | Path,
-    splits: Sequence[str] = CITYSCAPES_SPLITS,
-    *,
-    train_ids: bool = False,
-    overwrite: bool = False,
-    progress: bool = True,
+    root: str | Path, splits: Sequence[str] = CITYSCAPES_SPLITS, *, train_ids: bool = False, overwrite: bool = False
 ) -> list[PreparedSplit]:
     """Makes gtFine/cityscapes_panoptic_<split>[_trainId](.json) from the instance PNGs, as the official script does.
 
@@ -70,7 +65,6 @@ def prepare_cityscapes(
         splits: names of splits.
         train_ids: whether category ids are 0..18 instead of the raw 7..33.
         overwrite: whether to make again what is there already.
-        progress: whether to show a progress bar on a terminal.
 
     Raises:
         DataError: a folder, an image or a label is missing or broken, or an existing form contradicts itself.
@@ -78,7 +72,7 @@ def prepare_cityscapes(
     """
 
     def convert(split: RootSplit) -> None:
-        options = {"train_ids": train_ids, "overwrite": overwrite, "progress": progress}
+        options = {"train_ids": train_ids, "overwrite": overwrite}
         instance_ids_to_panoptic(split.labels, split.json, split.masks, **options)
 
     found = find_cityscapes(root, splits, train_ids)
@@ -88,12 +82,7 @@ def prepare_cityscapes(
 
 
 def prepare_mapillary(
-    root: str | Path,
-    splits: Sequence[str] = MAPILLARY_SPLITS,
-    *,
-    version: str | None = None,
-    overwrite: bool = False,
-    progress: bool = True,
+    root: str | Path, splits: Sequence[str] = MAPILLARY_SPLITS, *, version: str | None = None, overwrite: bool = False
 ) -> PreparedMapillary:
     """Writes the class table knet_categories.json beside the download's config file, and the panoptic form if absent.
 
@@ -103,7 +92,6 @@ def prepare_mapillary(
         version: "1.2" or "2.0"; None takes what is there (1.2 if both are). The name of v2.0's table ends with it.
         overwrite: whether to replace the official panoptic JSON of a split and its PNGs by what is made from the
             instance PNGs.
-        progress: whether to show a progress bar on a terminal.
 
     Raises:
         DataError: a folder, an image or a label is missing or broken, another table is in the way, or an existing
@@ -113,7 +101,7 @@ def prepare_mapillary(
 
     def convert(split: RootSplit) -> None:
         files = split.images, split.labels, found.config, split.json, split.masks
-        instances_to_panoptic(*files, overwrite=overwrite, progress=progress)
+        instances_to_panoptic(*files, overwrite=overwrite)
 
     found = find_mapillary(root, splits, version)
     unlabelled = _require_images(found.splits)

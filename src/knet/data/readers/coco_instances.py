@@ -114,21 +114,13 @@ class CocoInstances:
         return self._json
 
     def read(self, index: int) -> Sample:
-        """Reads image number `index` with its objects; `id_map` is (L,H,W) int32, the layers, L >= 1.
-
-        Raises:
-            DataError: the image cannot be read or has another size than the JSON says, or a mask is damaged.
-        """
+        """Reads image number `index` with its objects; `id_map` is (L,H,W) int32, the layers, L >= 1."""
         image = self.read_image(index)
         truth = self.read_truth(index)
         return Sample(truth.name, image, truth.id_map, truth.segments)
 
     def read_image(self, index: int) -> np.ndarray:
-        """Reads image number `index` alone. -> (H,W,3) uint8 RGB
-
-        Raises:
-            DataError: it cannot be read or has another size than the JSON says.
-        """
+        """Reads image number `index` alone. -> (H,W,3) uint8 RGB"""
         entry = self._entries[index]
         if self._images is None or entry.image is None:
             raise DataError(f"{self._json} was opened without a folder of images; give one to read images.")
@@ -140,11 +132,7 @@ class CocoInstances:
         return image
 
     def read_truth(self, index: int) -> Sample:
-        """Like `read`, with an empty image (0,0,3).
-
-        Raises:
-            DataError: a mask is damaged.
-        """
+        """Like `read`, with an empty image (0,0,3)."""
         entry = self._entries[index]
         kept = []
         for thing in sorted(entry.objects, key=lambda thing: thing.crowd):

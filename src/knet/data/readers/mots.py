@@ -99,11 +99,7 @@ class Mots(ClipReader):
 
 
 def read_mots(path: Path) -> list[MotsLine]:
-    """Reads the lines of a MOTS text.
-
-    Raises:
-        DataError: the file cannot be read, or a line is wrong; the sentence names it.
-    """
+    """Reads the lines of a MOTS text."""
     try:
         rows = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as fault:

@@ -82,10 +82,6 @@ def open_clips(
         split: its name.
         categories: the classes in label order; None takes the data set's own.
         compatible: see `KittiStep`.
-
-    Raises:
-        ConfigError: an unknown layout.
-        DataError: as the reader.
     """
     root = Path(root)
     if layout == "step":

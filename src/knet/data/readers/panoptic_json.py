@@ -59,9 +59,6 @@ class PanopticJson:
     Args:
         path: of the file.
         categories: the classes in label order; None takes those of the file, in its order.
-
-    Raises:
-        DataError: the file is missing, broken or no mapping, or its classes are needed and unusable.
     """
 
     def __init__(self, path: Path, categories: Sequence[Category] | None):

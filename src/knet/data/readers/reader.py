@@ -23,7 +23,11 @@ class Reader(Protocol):
         ...
 
     def read(self, index: int) -> Sample:
-        """Image, id map and segments."""
+        """Image, id map and segments.
+
+        Raises:
+            DataError: a file cannot be read, or its files contradict each other; the sentence names one.
+        """
         ...
 
 
@@ -33,11 +37,7 @@ def without_image(name: str, id_map: np.ndarray, segments: list[SegmentInfo]) ->
 
 
 def with_image(truth: Sample, image: np.ndarray, path: Path | None, truth_path: Path | None) -> Sample:
-    """The ground truth with its image (H,W,3).
-
-    Raises:
-        DataError: they differ in size; the sentence names both files.
-    """
+    """The ground truth with its image (H,W,3)."""
     if truth.id_map.shape[-2:] != image.shape[:2]:
         raise DataError(
             f"{path} is {size_text(image.shape)} pixels but its ground truth ({truth_path}) is "

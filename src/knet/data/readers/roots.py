@@ -61,9 +61,6 @@ def find_cityscapes(
         root: the folder that holds gtFine and leftImg8bit.
         splits: names of splits.
         train_ids: whether category ids are 0..18 in the panoptic form (cityscapes_panoptic_val_trainId).
-
-    Raises:
-        DataError: an unknown split, or a folder is missing; the sentence says where it comes from.
     """
     root = Path(root)
     _check_splits("Cityscapes", splits, CITYSCAPES_SPLITS, "test")
@@ -86,9 +83,6 @@ def find_mapillary(
         root: the folder that holds config.json or config_v2.0.json.
         splits: names of splits.
         version: "1.2" or "2.0"; None takes 1.2 where there is a choice, since the published models know its classes.
-
-    Raises:
-        DataError: an unknown split or version, or something is missing; the sentence says where it comes from.
     """
     root = Path(root)
     _check_splits("Mapillary", splits, MAPILLARY_SPLITS, "testing")

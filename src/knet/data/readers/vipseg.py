@@ -63,11 +63,7 @@ class VipSeg(ClipReader):
 
 
 def read_video_list(path: Path) -> list[str]:
-    """Reads a file with a video's name on each line.
-
-    Raises:
-        DataError: the file is missing or empty.
-    """
+    """Reads a file with a video's name on each line."""
     needs = "it needs a video's name on each line."
     try:
         names = path.read_text("utf-8").split()

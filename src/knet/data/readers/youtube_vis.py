@@ -149,11 +149,7 @@ class VideoToWrite(NamedTuple):
 
 
 def write_youtube_vis(json: str | Path, videos: Sequence[VideoToWrite], categories: Sequence[Category]) -> None:
-    """Writes the JSON of a split.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+    """Writes the JSON of a split."""
     rows: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for video_id, video in enumerate(videos, 1):

@@ -181,11 +181,7 @@ class TrainingSet(Dataset[Item]):
         return self._reader.name(number)
 
     def __getitem__(self, draw: Draw) -> Item:
-        """The item.
-
-        Raises:
-            DataError: an image or its ground truth cannot be read, and too many before it; the sentence names the file.
-        """
+        """The item."""
         rng = np.random.default_rng([_SAMPLE_STREAM, self._seed, draw.iteration, draw.position])
         faults: dict[str, str] = {}
         while True:

@@ -28,9 +28,6 @@ class ClipSet(NearFrames):
         reader, augmentation, seed, skip: see `NearFrames`.
         frames: number of frames of a clip.
         reach: how far frames may be from the key frame.
-
-    Raises:
-        ConfigError: no frame has enough neighbours.
     """
 
     collate = staticmethod(collate_clips)
@@ -50,11 +47,7 @@ class ClipSet(NearFrames):
         super().__init__(reader, augmentation, seed, skip, offsets, frames - 1)
 
     def __getitem__(self, draw: Draw) -> list[Item]:
-        """An item for each frame. Their targets have equal `labels`; an object may have no pixel in some of them.
-
-        Raises:
-            DataError: as `NearFrames.draw`.
-        """
+        """An item for each frame. Their targets have equal `labels`; an object may have no pixel in some of them."""
         found = self.draw(draw, lambda frames: len(frames[0].segments) > 0)
         order = sorted(range(len(found.frames)), key=lambda place: found.indices[place])
         frames = [found.frames[place] for place in order]

@@ -52,9 +52,6 @@ class NearFrames:
         offsets: how many frames away neighbours may be.
         count: how many of the neighbours that exist are drawn, each once.
         compatible: whether a frame's offset is drawn once for the whole run, as in Video K-Net's code.
-
-    Raises:
-        ConfigError: no frame has enough neighbours, or an offset is 0.
     """
 
     def __init__(
@@ -87,12 +84,7 @@ class NearFrames:
         return self._reader.name(self._choices[number].key)
 
     def draw(self, draw: Draw, useful: Callable[[list[Augmented]], bool]) -> NearFramesDrawn:
-        """The frames of a draw, or those of another key frame where they are not `useful`.
-
-        Raises:
-            DataError: frames or their ground truth cannot be read or differ in size, more often than `skip` allows; or
-                100 draws in a row were of no use.
-        """
+        """The frames of a draw, or those of another key frame where they are not `useful`."""
         rng = np.random.default_rng([_FRAMES_STREAM, self._seed, draw.iteration, draw.position])
         faults: dict[str, str] = {}
         place = draw.image % len(self)

@@ -113,9 +113,6 @@ class PairSet(NearFrames):
         offsets: how many frames away the reference may be; one that exists is drawn.
         compatible: whether a frame's offset is drawn once for the run, and frames where it leads out of the clip are
             left out, as in Video K-Net's code.
-
-    Raises:
-        ConfigError: no frame has a neighbour, or an offset is 0.
     """
 
     collate = staticmethod(collate_pairs)
@@ -132,11 +129,7 @@ class PairSet(NearFrames):
         super().__init__(reader, augmentation, seed, skip, offsets, 1, compatible)
 
     def __getitem__(self, draw: Draw) -> PairItem:
-        """The pair.
-
-        Raises:
-            DataError: as `NearFrames.draw`; no pair with a common object was found.
-        """
+        """The pair."""
         things = self.things
         found = self.draw(draw, lambda frames: bool((match_objects(frames[0], frames[1], things) >= 0).any()))
         key, reference = found.frames

@@ -170,20 +170,12 @@ class Street:
 
 
 def draw_clip(frames: int, height: int, width: int, seed: list[int]) -> Iterator[MovingFrame]:
-    """Draws the frames of a clip. Equal sizes and seeds give equal clips; more frames only make it longer.
-
-    Raises:
-        ConfigError: an edge of less than 32 pixels.
-    """
+    """Draws the frames of a clip. Equal sizes and seeds give equal clips; more frames only make it longer."""
     yield from film(plan_street(height, width, np.random.default_rng(seed)), frames, (height, width), seed)
 
 
 def plan_street(height: int, width: int, rng: np.random.Generator, cast: type[Cast] = Cast) -> Street:
-    """A street to film in pictures of a size; another `cast` draws other people and vehicles.
-
-    Raises:
-        ConfigError: an edge of less than 32 pixels.
-    """
+    """A street to film in pictures of a size; another `cast` draws other people and vehicles."""
     camera = draw_camera(height, width, rng)
     plan = draw_plan(rng)
     ahead = float(rng.choice([0.0, rng.uniform(0.1, 0.5)]))

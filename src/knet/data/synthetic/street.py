@@ -49,9 +49,6 @@ def draw_street(height: int, width: int, rng: np.random.Generator) -> StreetScen
     """Draws a street as a car's camera sees it. Equal sizes and generators give equal scenes.
 
     Kinds are the names of Cityscapes' classes, and "ego vehicle", "out of roi" and "static", which are void there.
-
-    Raises:
-        ConfigError: an edge of less than 32 pixels.
     """
     canvas = Canvas(height, width, draw_camera(height, width, rng), rng)
     plan = draw_plan(rng)
@@ -65,11 +62,7 @@ def draw_street(height: int, width: int, rng: np.random.Generator) -> StreetScen
 
 
 def draw_camera(height: int, width: int, rng: np.random.Generator) -> Camera:
-    """Draws the camera of a car, for pictures of a size.
-
-    Raises:
-        ConfigError: an edge of less than 32 pixels.
-    """
+    """Draws the camera of a car, for pictures of a size."""
     if min(height, width) < _SMALLEST:
         raise ConfigError(f"A street scene of {height}x{width} pixels is too small; each edge needs {_SMALLEST}.")
     return Camera(
