@@ -62,16 +62,13 @@ def load_categories(name_or_path: str | Path) -> tuple[Category, ...]:
 
 
 def load_table(name_or_path: str | Path) -> CategoryTable:
-    """A class table: one that comes with the package, or a file of the user's.
+    """A class table: one that comes with the package, by its name, or a JSON or YAML file of the user's, by its path.
 
-    The file is JSON or YAML with a list `categories` of rows {id, name, thing, color, label_value, flip_to}. `color` is
-    RGB and may be left out; so may `label_value` where it is the id, and `flip_to`, the id of the class that this one
-    becomes in a mirror image, where that is the class itself. `void_id` is the pixel value (or list of values) that
-    means void in label PNGs; `image_size`, which may be left out, is [height, width] of a usual image. The `categories`
-    of a COCO panoptic JSON (with isthing instead of thing) are read as well.
-
-    Args:
-        name_or_path: the table's name, or the path of a JSON or YAML file.
+    The file has a list `categories` of rows {id, name, thing, color, label_value, flip_to}. `color` is RGB and may be
+    left out; so may `label_value` where it is the id, and `flip_to`, the id of the class that this one becomes in a
+    mirror image, where that is the class itself. `void_id` is the pixel value (or list of values) that means void in
+    label PNGs; `image_size`, which may be left out, is [height, width] of a usual image. The `categories` of a COCO
+    panoptic JSON (with isthing instead of thing) are read as well.
 
     Raises:
         ConfigError: there is no such table or file, or the table contradicts itself.
@@ -111,13 +108,7 @@ def rows_for_json(categories: Sequence[Category]) -> list[dict[str, Any]]:
 def categories_from_rows(
     rows: object, where: str, error: type[KNetError] = ConfigError
 ) -> tuple[tuple[Category, ...], tuple[int, ...]]:
-    """Classes and label values from the rows of a table or of a COCO JSON.
-
-    Args:
-        rows: what `categories` holds.
-        where: names the file in errors.
-        error: the kind of error.
-    """
+    """Classes and label values from the rows of a table or of a COCO JSON; `where` names the file in the `error`."""
     if not isinstance(rows, list) or not rows:
         raise error(f"{where}: 'categories' must be a list with at least one row of id, name and thing (or isthing).")
     categories: list[Category] = []
@@ -151,7 +142,7 @@ def categories_from_rows(
 def things_from_rows(rows: object, where: str) -> tuple[Category, ...]:
     """Classes from the rows of a COCO instances or YouTube-VIS file, which are all things without saying so.
 
-    A row without a name is called by its id. `where` names the file in errors.
+    A row without a name is called by its id. `where` names the file in the `DataError`.
     """
     if isinstance(rows, list):
         rows = [{"thing": 1, "name": str(row.get("id")), **row} if isinstance(row, dict) else row for row in rows]

@@ -33,9 +33,8 @@ def check_panoptic(
     """Checks a data set in the COCO panoptic form, file by file. Memory grows with the JSON only.
 
     Args:
-        images: folder of the images.
+        images, masks: folders of the images, and of the PNGs.
         json: the panoptic JSON.
-        masks: folder of its PNGs.
         categories: the classes in label order; None takes those of the JSON.
 
     Raises:
@@ -53,11 +52,10 @@ def check_root(
     Args:
         layout: "cityscapes" or "mapillary".
         root: the folder of the data set.
-        splits: names of splits, None for all that have labels.
+        splits: their names, None for all that have labels.
         version: of Mapillary Vistas, see `find_mapillary`.
 
     Raises:
-        ConfigError: an unknown layout.
         DataError: a folder is missing, or a split is not prepared yet.
     """
     if layout not in ROOTS:

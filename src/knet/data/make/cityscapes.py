@@ -16,7 +16,7 @@ _INSTANCES_FROM = 1000
 def instance_ids_to_panoptic(
     labels: str | Path, json: str | Path, masks: str | Path, *, train_ids: bool = False, overwrite: bool = False
 ) -> int:
-    """Writes a COCO panoptic JSON and a folder of PNGs from every "*_gtFine_instanceIds.png".
+    """Writes a COCO panoptic JSON and a folder of PNGs from every "*_gtFine_instanceIds.png". -> the number of images
 
     Segment ids are the values of the instance PNG: class * 1000 + number for objects, the plain class for stuff and for
     groups of objects, which become crowds. Classes that are not evaluated become void. Like the official script
@@ -28,9 +28,6 @@ def instance_ids_to_panoptic(
         json, masks: what to write.
         train_ids: whether category ids are 0..18 instead of the raw 7..33.
         overwrite: whether to replace what exists.
-
-    Returns:
-        The number of images.
     """
     raw_labels = {row["id"]: row for row in package_table("cityscapes")["raw_labels"]}
     paths = sorted(Path(labels).rglob(f"*{_ENDING}"))

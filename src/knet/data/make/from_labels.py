@@ -122,16 +122,14 @@ def split_segments(
 ) -> tuple[np.ndarray, list[SegmentInfo], list[int]]:
     """Makes segments of a label map: one for each stuff class, one for each object of a thing class.
 
-    (H,W) int32 labels, -1 = void, (H,W) int32 numbers of objects -> id map (H,W) int32, 0 = void, and its segments
+    (H,W) int32 labels, -1 = void, (H,W) int32 numbers of objects -> id map (H,W) int32, 0 = void, its segments, and the
+    labels of the objects that were dropped
 
     Args:
         things: whether each label is a thing.
         minimum_area: objects of fewer pixels are dropped.
         instance_map: pixels of equal class and number are one object, also where they do not touch; the number 0 makes
             a crowd region of any size. Without numbers each 8-connected component is an object.
-
-    Returns:
-        The id map, its segments, and the labels of the objects that were dropped.
     """
     id_map = np.zeros(label_map.shape, np.int32)
     segments: list[SegmentInfo] = []

@@ -85,20 +85,11 @@ def instances_to_panoptic(
     *,
     overwrite: bool = False,
 ) -> int:
-    """Writes a COCO panoptic JSON and a folder of PNGs from Mapillary's 16-bit instance PNGs.
+    """Writes a COCO panoptic JSON and a folder of PNGs from Mapillary's 16-bit instance PNGs. -> the number of images
 
     Category ids are those of the official panoptic JSON (label index + 1); segment ids, which are arbitrary there, are
     category * 256 + number of the instance here (stuff: + 0). Nothing is a crowd: the instance PNGs know none. Classes
-    that the config does not evaluate become void.
-
-    Args:
-        images, instances: folders of a split.
-        config: the config file of the download.
-        json, masks: what to write.
-        overwrite: whether to replace what exists.
-
-    Returns:
-        The number of images.
+    that the download's config file does not evaluate become void.
     """
     instances = Path(instances)
     labels = read_config(config)

@@ -30,10 +30,6 @@ class PanopticWriter:
     Until then everything lies in a hidden folder beside `masks`, which leaving the `with` block removes: an interrupted
     run leaves nothing behind.
 
-    Args:
-        json, masks: what to write.
-        overwrite: whether both may replace what is there.
-
     Raises:
         DataError: `json` or `masks` exists and `overwrite` is off.
         OutputError: no permission, no space.
@@ -69,8 +65,7 @@ class PanopticWriter:
         Args:
             image: its row of the JSON (id, file_name).
             mask: the name of its PNG.
-            id_map: (H,W) int; it must hold the ids of all `segments`, and no others but 0.
-            segments: those of the image.
+            id_map, segments: (H,W) int, with the ids of all segments, and no others but 0.
         """
         numbers = np.zeros(max((row.id for row in segments), default=0) + 1, np.int32)
         numbers[[row.id for row in segments]] = np.arange(1, len(segments) + 1)

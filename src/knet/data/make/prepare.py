@@ -26,13 +26,9 @@ from knet.structures import Category
 
 @dataclass(frozen=True, slots=True)
 class PreparedSplit:
-    """A split that training can read.
+    """A split that training can read: `images` labelled ones, and its panoptic form, new (`made`) or there already.
 
-    Attributes:
-        images: number of the labelled ones.
-        json, masks: its panoptic form.
-        made: False where that was there already.
-        unlabelled: image files without a label, which stay unused.
+    `unlabelled` lists image files without a label, which stay unused.
     """
 
     name: str
@@ -62,13 +58,12 @@ def prepare_cityscapes(
 
     Args:
         root: the folder that holds gtFine and leftImg8bit.
-        splits: names of splits.
+        splits: their names.
         train_ids: whether category ids are 0..18 instead of the raw 7..33.
         overwrite: whether to make again what is there already.
 
     Raises:
         DataError: a folder, an image or a label is missing or broken, or an existing form contradicts itself.
-        OutputError: the output cannot be written.
     """
 
     def convert(split: RootSplit) -> None:
@@ -88,15 +83,13 @@ def prepare_mapillary(
 
     Args:
         root: the folder that holds config.json or config_v2.0.json.
-        splits: names of splits.
+        splits: their names.
         version: "1.2" or "2.0"; None takes what is there (1.2 if both are). The name of v2.0's table ends with it.
-        overwrite: whether to replace the official panoptic JSON of a split and its PNGs by what is made from the
-            instance PNGs.
+        overwrite: whether to replace a split's official panoptic JSON and PNGs by what the instance PNGs give.
 
     Raises:
         DataError: a folder, an image or a label is missing or broken, another table is in the way, or an existing
             panoptic form contradicts itself or the table.
-        OutputError: the output cannot be written.
     """
 
     def convert(split: RootSplit) -> None:

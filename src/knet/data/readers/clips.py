@@ -68,14 +68,9 @@ class FrameFiles(NamedTuple):
 
 
 class ClipReader:
-    """What all readers of video data sets share: a `Reader` of frames that belong to `clips`.
+    """What all readers of video data sets share: a `Reader` of frames that belong to `clips`; errors call it `where`.
 
-    Frames are sorted by clip and number. A format says in `_decode` what its ground truth means.
-
-    Args:
-        frames: of all clips, in any order.
-        categories: the classes in label order.
-        where: what errors call the data set.
+    Frames come in any order and are sorted by clip and number. A format says in `_decode` what its ground truth means.
     """
 
     def __init__(self, frames: Sequence[FrameFiles], categories: Sequence[Category], where: str):

@@ -26,8 +26,7 @@ class CocoPanoptic:
         json: the panoptic JSON.
         masks: folder of its PNGs.
         categories: the classes in label order; None takes those of the JSON, in its order.
-        cache: folder that keeps the PNGs' content in a form that is read faster (`IdCache`); None decodes them each
-            time.
+        cache: folder that keeps the PNGs' content in a form that is read faster (`IdCache`); None keeps nothing.
 
     Raises:
         DataError: a missing or broken file, or a JSON that contradicts itself, its folders or the categories.

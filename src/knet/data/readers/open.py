@@ -74,15 +74,7 @@ def _open_split(data: Data, files: Files, categories: Sequence[Category] | None)
 def open_clips(
     layout: str, root: str | Path, split: str, categories: Sequence[Category] | None = None, compatible: bool = False
 ) -> ClipReader:
-    """Opens a split of a video data set.
-
-    Args:
-        layout: one of `CLIP_ROOTS`.
-        root: the folder of the data set.
-        split: its name.
-        categories: the classes in label order; None takes the data set's own.
-        compatible: see `KittiStep`.
-    """
+    """Opens a split of a video data set, of a layout in `CLIP_ROOTS`; the rest as in the readers."""
     root = Path(root)
     if layout == "step":
         return KittiStep(root, split, categories, compatible)

@@ -54,12 +54,7 @@ class Entry:
 
 
 class PanopticJson:
-    """An open COCO panoptic JSON.
-
-    Args:
-        path: of the file.
-        categories: the classes in label order; None takes those of the file, in its order.
-    """
+    """An open COCO panoptic JSON. `categories` are the classes in label order; None takes those of the file."""
 
     def __init__(self, path: Path, categories: Sequence[Category] | None):
         self.path, self.content = path, read_json(path)
@@ -75,8 +70,7 @@ class PanopticJson:
 
         Args:
             find: looks for the images; None leaves them alone.
-            folder: that of the PNGs.
-            masks: paths of the PNGs that are there, relative to the folder.
+            folder, masks: that of the PNGs, and those that are there, relative to it.
         """
         by_id: dict[str, dict[object, dict[str, Any]]] = {}
         for key, id_key in (("images", "id"), ("annotations", "image_id")):

@@ -20,14 +20,9 @@ def collate_clips(clips: Sequence[Sequence[Item]]) -> Batch:
 
 
 class ClipSet(NearFrames):
-    """Augmented clips for the `Draw`s of a `BatchPlan`; frames come in their order. Any two calls are independent.
+    """Augmented clips for the `Draw`s of a `BatchPlan`, as `NearFrames`, in order. Any two calls are independent.
 
-    A clip whose key frame shares no object with another frame is replaced.
-
-    Args:
-        reader, augmentation, seed, skip: see `NearFrames`.
-        frames: number of frames of a clip.
-        reach: how far frames may be from the key frame.
+    A clip has `frames` frames, at most `reach` from its key frame; one whose key frame shares no object is replaced.
     """
 
     collate = staticmethod(collate_clips)

@@ -26,13 +26,9 @@ class ClipSource(Reader, Protocol):
 
 @dataclass(slots=True)
 class NearFramesDrawn:
-    """Frames of a clip after augmentation.
+    """Frames of a clip after augmentation, the key frame first, and their `indices` in the data set.
 
-    Attributes:
-        frames: the key frame comes first.
-        indices: the frames' places in the data set.
-        clip: the number of their clip in the data set.
-        faults: as those of an `Item`.
+    `clip` is the number of their clip in the data set, `faults` are as those of an `Item`.
     """
 
     frames: list[Augmented]
@@ -45,13 +41,13 @@ class NearFrames:
     """Draws a key frame's neighbours and augments them all alike; its length is the number of possible key frames.
 
     Args:
-        reader: a video data set.
-        augmentation: the key frame decides on its window.
-        seed: of the run.
-        skip: as in `TrainingSet`.
+        reader, augmentation, seed, skip: as in `TrainingSet`; the key frame decides on the window.
         offsets: how many frames away neighbours may be.
         count: how many of the neighbours that exist are drawn, each once.
         compatible: whether a frame's offset is drawn once for the whole run, as in Video K-Net's code.
+
+    Raises:
+        ConfigError: no frame has enough neighbours, or an offset is 0.
     """
 
     def __init__(
@@ -84,7 +80,10 @@ class NearFrames:
         return self._reader.name(self._choices[number].key)
 
     def draw(self, draw: Draw, useful: Callable[[list[Augmented]], bool]) -> NearFramesDrawn:
-        """The frames of a draw, or those of another key frame where they are not `useful`."""
+        """The frames of a draw, or those of another key frame where they are not `useful`.
+
+        After 100 draws in vain, or more than `skip` whose files cannot be read or differ in size, a `DataError` is raised.
+        """
         rng = np.random.default_rng([_FRAMES_STREAM, self._seed, draw.iteration, draw.position])
         faults: dict[str, str] = {}
         place = draw.image % len(self)

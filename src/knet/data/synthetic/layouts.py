@@ -53,11 +53,11 @@ def synthesize(layout: str, output: str | Path, images: int, size: tuple[int, in
         output: folder to make.
         images: of the training split; validation gets a quarter of that (at least one), and so does Cityscapes' test,
             which has images only.
-        size: (height, width) in pixels.
+        size: (height, width) in pixels, each 32 or more.
         seed: the same one gives the same files.
 
     Raises:
-        ConfigError: an unknown layout, a number of images below 1, a size below 32 or a negative seed.
+        ConfigError: an unknown layout, or a number out of its range.
         DataError: the output exists.
         OutputError: the output cannot be written.
     """
