@@ -24,12 +24,9 @@ _FILE_ENDINGS = (".json", ".yaml", ".yml")
 
 @dataclass(frozen=True, slots=True)
 class CategoryTable:
-    """A class table, with the numbers that label PNGs use.
+    """A class table in label order, with the numbers that label PNGs use; `source` is where it comes from.
 
     Attributes:
-        name: of the table.
-        source: where its content comes from.
-        categories: the classes in label order.
         label_values: the pixel value of each label.
         void_values: pixel values that mean void.
         flip_labels: the label that each label becomes in a mirror image: itself, but for classes that tell left from

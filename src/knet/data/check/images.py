@@ -12,6 +12,7 @@ from knet.data.check.tally import Tally
 from knet.data.files.io import areas_in, list_images, read_ids, read_image
 from knet.data.readers.find_images import ImageFinder
 from knet.data.readers.panoptic_json import Entry, Fault, PanopticJson
+from knet.data.readers.reader import size_text
 from knet.data.readers.roots import (
     CITYSCAPES_SPLITS,
     MAPILLARY_SPLITS,
@@ -32,10 +33,7 @@ def check_panoptic(
 ) -> CheckReport:
     """Checks a data set in the COCO panoptic form, file by file. Memory grows with the JSON only.
 
-    Args:
-        images, masks: folders of the images, and of the PNGs.
-        json: the panoptic JSON.
-        categories: the classes in label order; None takes those of the JSON.
+    `categories` are the classes in label order; None takes those of the JSON.
 
     Raises:
         DataError: a folder does not exist. Everything else that is wrong is in the report.
@@ -49,13 +47,10 @@ def check_root(
 ) -> list[CheckReport]:
     """Checks the splits of a prepared Cityscapes or Mapillary Vistas folder, and that no raw label was forgotten.
 
-    Args:
-        layout: "cityscapes" or "mapillary".
-        root: the folder of the data set.
-        splits: their names, None for all that have labels.
-        version: of Mapillary Vistas, see `find_mapillary`.
+    `splits` are names, None for all that have labels; for `version` see `find_mapillary`.
 
     Raises:
+        ConfigError: an unknown layout.
         DataError: a folder is missing, or a split is not prepared yet.
     """
     if layout not in ROOTS:
@@ -173,7 +168,7 @@ class _Check:
         size = id_map.shape[0], id_map.shape[1]
         for kind, what, other in (("json size", "JSON", entry.size), ("image size", "image", image_size)):
             if other is not None and other != size:
-                tally.notes.add(kind, f"{entry.mask} {_size(size)}, {what} {_size(other)}")
+                tally.notes.add(kind, f"{entry.mask} {size_text(size)}, {what} {size_text(other)}")
         areas = areas_in(id_map)
         void, known = areas.pop(0, 0), {segment.id: segment.label for segment in entry.segments}
         for kind, lonely in (("not in json", areas.keys() - known.keys()), ("not in png", known.keys() - areas.keys())):
@@ -184,7 +179,3 @@ class _Check:
             if area is not None and row.get("area", area) != area:
                 tally.notes.add("area", f"{row['id']} in {entry.mask}: {area} pixels, JSON {row['area']}")
         tally.add_pixels(id_map.size, void, [(known[id_], area) for id_, area in areas.items() if id_ in known])
-
-
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[1]}x{size[0]}"

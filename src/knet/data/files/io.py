@@ -47,11 +47,7 @@ def read_image_size(path: Path) -> tuple[int, int]:
 
 
 def read_ids(path: Path) -> np.ndarray:
-    """Reads the segment ids of a COCO panoptic PNG. -> (H,W) int32 R + 256 G + 65536 B, 0 = void; alpha is ignored
-
-    Raises:
-        DataError: the file is missing, no readable PNG, or neither in RGB nor in RGBA, with 8 bits a channel.
-    """
+    """Reads the segment ids of a COCO panoptic PNG. -> (H,W) int32 R + 256 G + 65536 B, 0 = void; alpha is ignored"""
     try:
         plain = read_png_ids(path)
         if plain is not None:

@@ -32,11 +32,9 @@ SMALLEST_COMPONENT = 20
 
 @dataclass(frozen=True, slots=True)
 class LabelConversion:
-    """What `labels_to_panoptic` made.
+    """What `labels_to_panoptic` made: `json`, `masks` and the number of `images`.
 
     Attributes:
-        json, masks: what was written.
-        images: their number.
         segments: how many there are of each class, by its name.
         crowds: how many of these are crowd regions, for things.
         dropped: how many objects were too small, for things.

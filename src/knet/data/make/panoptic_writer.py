@@ -6,7 +6,6 @@ import json as jsonlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,9 +53,7 @@ class PanopticWriter:
             raise self._unwritable(fault) from fault
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *fault: object) -> None:
         shutil.rmtree(self._partial, ignore_errors=True)
 
     def add(self, image: dict[str, Any], mask: str, id_map: np.ndarray, segments: Sequence[SegmentRow]) -> None:

@@ -33,9 +33,6 @@ class CityscapesStep:
         root: the folder that holds gtFine and leftImg8bit.
         split: train or val.
         categories: the classes in label order, whose ids are train ids; None takes the table kitti_step.
-
-    Raises:
-        DataError: a folder is missing or has no labels, or a label has no image.
     """
 
     def __init__(self, root: str | Path, split: str, categories: Sequence[Category] | None = None):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from knet.data.files.io import list_images, name_some, read_image, values_in, without_ending
+from knet.data.files.io import list_images, name_some, read_image, values_in
 from knet.data.readers.reader import with_image, without_image
 from knet.errors import DataError
 from knet.structures import Category, Sample, SegmentInfo
@@ -101,11 +101,10 @@ class ClipReader:
 
     def gaps(self) -> list[str]:
         """A sentence for each clip in which frames are missing; the clip is read without them."""
-        found = [(clip.name, clip.missing) for clip in self.clips]
         return [
-            f"The clip {name} has no frame {name_some(missing)}; frames on both sides of a gap are no neighbours."
-            for name, missing in found
-            if missing
+            f"The clip {clip.name} has no frame {name_some(missing)}; frames on both sides of a gap are no neighbours."
+            for clip in self.clips
+            if (missing := clip.missing)
         ]
 
     def read(self, index: int) -> Sample:
@@ -199,16 +198,21 @@ def frames_below(folder: Path) -> dict[str, dict[int, str]]:
     """
     found: dict[str, dict[int, str]] = {}
     for name in list_images(folder):
-        clip, stem = PurePosixPath(without_ending(name)).parent.as_posix(), PurePosixPath(name).stem
-        number = last_number(stem)
-        if number is None or clip == ".":
-            raise DataError(
-                f"{folder / name} is no frame of a clip; put each clip into a folder of its own and number its frames."
-            )
+        clip, number = clip_and_number(folder, name)
         other = found.setdefault(clip, {}).setdefault(number, name)
         if other != name:
             raise DataError(f"{folder} has two frames {number} of {clip}, {other} and {name}; remove one.")
     return found
+
+
+def clip_and_number(folder: Path, name: str) -> tuple[str, int]:
+    """The clip, and the number in it, of a frame whose image lies at `name` in `folder`."""
+    clip, number = PurePosixPath(name).parent.as_posix(), last_number(PurePosixPath(name).stem)
+    if number is None or clip == ".":
+        raise DataError(
+            f"{folder / name} is no frame of a clip; put each clip into a folder of its own and number its frames."
+        )
+    return clip, number
 
 
 def last_number(stem: str) -> int | None:

@@ -43,9 +43,6 @@ class KittiStep(ClipReader):
         categories: the classes in label order, whose ids are the PNGs' values; None takes the table kitti_step.
         compatible: whether a person's or car's region without a number is an ordinary object, as in Video K-Net's
             code, instead of a crowd.
-
-    Raises:
-        DataError: an unknown split, no such layout, or images and PNGs that do not pair up.
     """
 
     def __init__(

@@ -21,7 +21,6 @@ from knet.errors import DataError
 from knet.structures import Category, Sample, SegmentInfo
 
 _UNKNOWN = -2
-_BLACK = 0
 _LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
 
 
@@ -46,9 +45,6 @@ class LabelFolder:
         images, labels: folders.
         categories: a class table, its name or its file; with plain rows the pixels hold category ids.
         instances: a third folder, None where there is none.
-
-    Raises:
-        DataError: a folder is missing or empty, its files do not pair up with the others', or labels are JPEGs.
     """
 
     def __init__(
@@ -149,7 +145,7 @@ class LabelFolder:
                     f"{self._labels} has labels in colours, but the class table has the colour {category.color} for "
                     f"{self.categories[other].name!r} and for {category.name!r}; give each class its own."
                 )
-        labels.setdefault(_BLACK, -1)
+        labels.setdefault(0, -1)
         return labels
 
     def _match(self) -> list[_Files]:

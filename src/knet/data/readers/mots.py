@@ -45,9 +45,6 @@ class Mots(ClipReader):
             truth of the frames that have a line.
         annotations: folder of <sequence>.txt.
         categories: the classes in label order; None takes the table kitti_mots.
-
-    Raises:
-        DataError: a missing or broken file, an unknown class, a sequence without images.
     """
 
     def __init__(

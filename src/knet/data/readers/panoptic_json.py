@@ -19,12 +19,9 @@ LARGEST_ID = 256**3 - 1
 
 
 class Fault(NamedTuple):
-    """Something wrong with a data set.
+    """Something wrong with a data set: a kind of `check.findings.KINDS`, and what a reader says of it.
 
-    Attributes:
-        kind: one of those that a check counts (`check.findings.KINDS`).
-        examples: what a check shows of it, one for each time that it is wrong.
-        sentence: what a reader says.
+    `examples` are what a check shows, one for each time that it is wrong.
     """
 
     kind: str
@@ -37,7 +34,6 @@ class Entry:
     """An image of the JSON with its annotation.
 
     Attributes:
-        name: its id as text.
         image: path relative to the folder of images, None where it was not found or not looked for.
         mask: path relative to the folder of PNGs.
         size: (height, width), None where the JSON gives none.

@@ -1,6 +1,7 @@
 """What all readers of data sets have in common."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -23,11 +24,7 @@ class Reader(Protocol):
         ...
 
     def read(self, index: int) -> Sample:
-        """Image, id map and segments.
-
-        Raises:
-            DataError: a file cannot be read, or its files contradict each other; the sentence names one.
-        """
+        """Image, id map and segments."""
         ...
 
 
@@ -43,7 +40,7 @@ def with_image(truth: Sample, image: np.ndarray, path: Path | None, truth_path: 
             f"{path} is {size_text(image.shape)} pixels but its ground truth ({truth_path}) is "
             f"{size_text(truth.id_map.shape[-2:])}; they must be equal."
         )
-    return Sample(truth.name, image, truth.id_map, truth.segments)
+    return replace(truth, image=image)
 
 
 def unknown_category(where: str, category: object, known: Iterable[int]) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from knet.data.readers.clips import Clip
-from knet.data.readers.reader import Reader
+from knet.data.readers.reader import Reader, size_text
 from knet.data.samples.batches import Draw
 from knet.data.samples.transforms import Augmented, TrainAugmentation
 from knet.errors import ConfigError, DataError
@@ -45,9 +45,6 @@ class NearFrames:
         offsets: how many frames away neighbours may be.
         count: how many of the neighbours that exist are drawn, each once.
         compatible: whether a frame's offset is drawn once for the whole run, as in Video K-Net's code.
-
-    Raises:
-        ConfigError: no frame has enough neighbours, or an offset is 0.
     """
 
     def __init__(
@@ -82,7 +79,7 @@ class NearFrames:
     def draw(self, draw: Draw, useful: Callable[[list[Augmented]], bool]) -> NearFramesDrawn:
         """The frames of a draw, or those of another key frame where they are not `useful`.
 
-        After 100 draws in vain, or more than `skip` whose files cannot be read or differ in size, a `DataError` is raised.
+        A `DataError` is raised after 100 draws in vain, or where more than `skip` have broken files or differ in size.
         """
         rng = np.random.default_rng([_FRAMES_STREAM, self._seed, draw.iteration, draw.position])
         faults: dict[str, str] = {}
@@ -128,7 +125,7 @@ class _Choice(NamedTuple):
 def _compare_sizes(samples: Sequence[Sample]) -> None:
     for sample in samples[1:]:
         if sample.image.shape != samples[0].image.shape:
-            told = [f"{one.name} is {one.image.shape[1]}x{one.image.shape[0]}" for one in (samples[0], sample)]
+            told = [f"{one.name} is {size_text(one.image.shape)}" for one in (samples[0], sample)]
             raise DataError(f"{' and '.join(told)} pixels; the frames of a clip must be of equal size.")
 
 

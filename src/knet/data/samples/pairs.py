@@ -25,8 +25,8 @@ OFFSETS = (-2, -1, 1, 2)
 class PairItem:
     """Two augmented frames of a clip, which has the number `clip` in the data set.
 
-    `matches` (T,) int64 is, for each segment of the key's target, the index of the same object in the reference's; -1 for
-    objects that are not there, and for stuff.
+    `matches` (T,) int64 is, for each segment of the key's target, the index of the same object in the reference's; -1
+    for objects that are not there, and for stuff.
     """
 
     key: Item

@@ -65,15 +65,14 @@ def synthesize_clips(
         layout: "step", "vipseg", "youtube-vis" or "cityscapes-vps".
         output: folder to make.
         clips: of the training split; validation gets a quarter of that (at least one).
-        frames: of each clip; all of them have a ground truth.
-        size: (height, width) in pixels.
+        frames: of each clip, at most 1000; all of them have a ground truth.
+        size: (height, width) in pixels, each 32 or more.
         seed: the same one gives the same files.
         draw: draws what the clips show, called as `draw_clip` is.
 
     Raises:
-        ConfigError: an unknown layout, a number that is too small, or more than 1000 frames.
+        ConfigError: an unknown layout, or a number out of its range.
         DataError: the output exists.
-        OutputError: the output cannot be written.
     """
     if layout not in _LAYOUTS:
         raise ConfigError(f"There is no layout {layout!r} of clips; choose from {', '.join(_LAYOUTS)}.")

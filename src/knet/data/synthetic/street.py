@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from knet.data.synthetic import objects
-from knet.data.synthetic.canvas import Camera, Canvas, PaintedObject
+from knet.data.synthetic.canvas import Camera, Canvas, Color, PaintedObject
 from knet.errors import ConfigError
 
 _END = 110.0  # metres; nothing stands farther away
@@ -107,14 +107,7 @@ def paint_background(canvas: Canvas, plan: StreetPlan, rng: np.random.Generator)
 
 
 def _paint_lane(
-    canvas: Canvas,
-    left: float,
-    right: float,
-    near: float,
-    far: float,
-    color: tuple[float, float, float],
-    number: int,
-    texture: float,
+    canvas: Canvas, left: float, right: float, near: float, far: float, color: Color, number: int, texture: float
 ) -> None:
     near = max(near, 1.5)
     strip = [(left, 0.0, near), (right, 0.0, near), (right, 0.0, far), (left, 0.0, far)]
