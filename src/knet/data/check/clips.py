@@ -14,7 +14,7 @@ from knet.errors import ConfigError, DataError
 
 
 def check_clip_root(layout: str, root: str | Path, splits: Sequence[str] | None = None) -> list[CheckReport]:
-    """Checks the splits of a video data set, of a layout in `CLIP_ROOTS`; None takes all that have a ground truth.
+    """Checks splits of a video data set, of a layout in `CLIP_ROOTS`; without `splits`, all that have a ground truth.
 
     Raises:
         ConfigError: an unknown layout.

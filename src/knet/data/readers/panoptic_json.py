@@ -66,7 +66,7 @@ class PanopticJson:
 
         Args:
             find: looks for the images; None leaves them alone.
-            folder, masks: that of the PNGs, and those that are there, relative to it.
+            folder, masks: the folder of the PNGs, and the paths of those that are there, relative to it.
         """
         by_id: dict[str, dict[object, dict[str, Any]]] = {}
         for key, id_key in (("images", "id"), ("annotations", "image_id")):

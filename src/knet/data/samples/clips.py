@@ -20,9 +20,10 @@ def collate_clips(clips: Sequence[Sequence[Item]]) -> Batch:
 
 
 class ClipSet(NearFrames):
-    """Augmented clips for the `Draw`s of a `BatchPlan`, as `NearFrames`, in order. Any two calls are independent.
+    """Augmented clips for the `Draw`s of a `BatchPlan`, drawn as by `NearFrames`. Any two calls are independent.
 
-    A clip has `frames` frames, at most `reach` from its key frame; one whose key frame shares no object is replaced.
+    A clip has `frames` frames in their order, at most `reach` from its key frame. It is replaced by another one if its
+    key frame shares no object with the others.
     """
 
     collate = staticmethod(collate_clips)

@@ -28,7 +28,7 @@ class ClipSource(Reader, Protocol):
 class NearFramesDrawn:
     """Frames of a clip after augmentation, the key frame first, and their `indices` in the data set.
 
-    `clip` is the number of their clip in the data set, `faults` are as those of an `Item`.
+    `clip` is the number of their clip in the data set; `faults` are as those of an `Item`.
     """
 
     frames: list[Augmented]

@@ -124,7 +124,7 @@ class PairSet(NearFrames):
         super().__init__(reader, augmentation, seed, skip, offsets, 1, compatible)
 
     def __getitem__(self, draw: Draw) -> PairItem:
-        """The pair."""
+        """The pair; `DataError` as `NearFrames.draw`."""
         things = self.things
         found = self.draw(draw, lambda frames: bool((match_objects(frames[0], frames[1], things) >= 0).any()))
         key, reference = found.frames

@@ -62,7 +62,7 @@ def draw_street(height: int, width: int, rng: np.random.Generator) -> StreetScen
 
 
 def draw_camera(height: int, width: int, rng: np.random.Generator) -> Camera:
-    """Draws the camera of a car, for pictures of a size."""
+    """Draws the camera of a car, for pictures of a size, of which each edge needs 32 pixels."""
     if min(height, width) < _SMALLEST:
         raise ConfigError(f"A street scene of {height}x{width} pixels is too small; each edge needs {_SMALLEST}.")
     return Camera(
