@@ -69,7 +69,7 @@ def open_data(data: Data, files: Files | None, categories: Sequence[Category] | 
 def open_clips(
     layout: str, root: str | Path, split: str, categories: Sequence[Category] | None = None, compatible: bool = False
 ) -> ClipReader:
-    """Opens a split of a video data set, of a layout in `CLIP_ROOTS`; `categories` and `compatible` as in its reader."""
+    """Opens a split of a video data set whose layout is one of `CLIP_ROOTS`; the rest as in its reader."""
     root = Path(root)
     if layout == "step":
         return KittiStep(root, split, categories, compatible)
