@@ -102,7 +102,7 @@ def drawn_camvid(root: Path) -> None:
             Image.fromarray(rng.integers(0, 256, (64, 96, 3), np.uint8)).save(root / "images" / part / f"{number}.png")
             Image.fromarray(labels).save(root / "labels" / part / f"{number}.png")
         make = knet.data.make.from_labels.labels_to_panoptic
-        make(root / "images" / part, root / "labels" / part, root / part, "camvid", progress=False)
+        make(root / "images" / part, root / "labels" / part, root / part, "camvid")
 
 
 def test_the_page_about_python_runs(

@@ -54,6 +54,6 @@ def test_distinct_clips_have_no_doubles(script: Any) -> None:
 
 
 def test_a_data_set_is_made_of_them(script: Any, tmp_path: Path) -> None:
-    synthesize_clips("step", tmp_path / "out", 1, 2, (32, 64), 2, draw=script.draw_sparse_clip, progress=False)
+    synthesize_clips("step", tmp_path / "out", 1, 2, (32, 64), 2, draw=script.draw_sparse_clip)
     last = list(script.draw_sparse_clip(2, 32, 64, [2, 1, 0]))[1]
     assert np.array_equal(KittiStep(tmp_path / "out", "val").read(1).image, last.image)

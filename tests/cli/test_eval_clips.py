@@ -35,7 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """step/ and youtube-vis/, two clips each; video.safetensors, clip.safetensors and instance.safetensors."""
     root = tmp_path_factory.mktemp("made")
     for layout in ("step", "youtube-vis"):
-        synthesize_clips(layout, root / layout, 2, FRAMES, SIZE, seed=3, progress=False)
+        synthesize_clips(layout, root / layout, 2, FRAMES, SIZE, seed=3)
     for task in ("video", "clip", "instance"):
         tiny_file(task, root)
     return root

@@ -184,7 +184,7 @@ def test_more_objects_than_a_step_png_holds(
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("drawn") / "step"
-    return synthesize_clips("step", root, 1, 4, (32, 64), seed=3, progress=False).root
+    return synthesize_clips("step", root, 1, 4, (32, 64), seed=3).root
 
 
 @pytest.fixture

@@ -208,7 +208,7 @@ def test_a_model_is_judged_on_a_config_however_both_are_given(tmp_path: Path) ->
     labels = segmenter(data / "images" / "0.png").semantic_map()
     # CamVid's label PNGs count classes from 0, its ids from 1.
     Image.fromarray((np.where(labels < 0, labels.max(), labels) - 1).astype(np.uint8)).save(data / "labels" / "0.png")
-    labels_to_panoptic(data / "images", data / "labels", data, "camvid", progress=False)
+    labels_to_panoptic(data / "images", data / "labels", data, "camvid")
     files = {"images": "images", "json": "panoptic.json", "masks": "panoptic"}
     config = tmp_path / "run.yaml"
     config.write_text(json.dumps({"model": "rtknet-slim-camvid", "data": {"root": str(data), "val": files}}))

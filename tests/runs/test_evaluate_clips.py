@@ -44,7 +44,7 @@ Spoil = Callable[[list[Segment], np.ndarray, int], list[Segment]]
 
 
 def clips_of(layout: str, folder: Path, frames: int = FRAMES) -> ClipReader:
-    synthesize_clips(layout, folder, 2, frames, SIZE, seed=3, progress=False)
+    synthesize_clips(layout, folder, 2, frames, SIZE, seed=3)
     return open_clips(layout, folder, "train")
 
 

@@ -74,7 +74,7 @@ def take_steps(config: RunConfig, net: torch.nn.Module, criterion: Any, batches:
 @pytest.mark.parametrize("name", VIDEO_ROWS)
 def test_two_iterations_on_clips(name: str, tmp_path: Path) -> None:
     config, layout = published(name), LAYOUTS[ZOO[name].categories]
-    root = synthesize_clips(layout, tmp_path / "clips", 2, 6, (64, 128), seed=3, progress=False).root
+    root = synthesize_clips(layout, tmp_path / "clips", 2, 6, (64, 128), seed=3).root
     assert config.data.train is not None and config.augment is not None
     train = config.data.train.model_copy(update={"format": layout})
     small = {"short_edges": [64], "max_edge": 128, "crop": config.augment.crop and (64, 96), "pad": None}

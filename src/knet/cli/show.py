@@ -81,15 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def training_samples(config: RunConfig, reader: Reader) -> Iterator[tuple[str, np.ndarray, Target]]:
-    """The samples of a run from the first one on, without end.
-
-    Yields:
-        Name, (h,w,3) uint8 RGB image and target.
-
-    Raises:
-        ConfigError: the config has no 'augment'.
-        DataError: an image or its ground truth cannot be read.
-    """
+    """Name, (h,w,3) uint8 RGB image and target of a run's samples, from the first one on, without end."""
     from knet.data.samples.batches import BatchPlan, TrainingSet
     from knet.runs.samples import augmentation_of
 
@@ -100,14 +92,7 @@ def training_samples(config: RunConfig, reader: Reader) -> Iterator[tuple[str, n
 
 
 def validation_samples(reader: Reader) -> Iterator[tuple[str, np.ndarray, Target]]:
-    """The images of a validation set; crowd regions are void.
-
-    Yields:
-        Name, (H,W,3) uint8 RGB image and target.
-
-    Raises:
-        DataError: an image or its truth cannot be read.
-    """
+    """Name, (H,W,3) uint8 RGB image and target of a validation set; crowd regions are void."""
     import torch
 
     from knet.data.samples.transforms import make_target

@@ -23,12 +23,9 @@ _FILE_ENDINGS = (".json", ".yaml", ".yml")
 
 @dataclass(frozen=True, slots=True)
 class CategoryTable:
-    """A class table, with the numbers that label PNGs use.
+    """A class table in label order, with the numbers that label PNGs use; `source` is where it comes from.
 
     Attributes:
-        name: of the table.
-        source: where its content comes from.
-        categories: the classes in label order.
         label_values: the pixel value of each label.
         void_values: pixel values that mean void.
         flip_labels: the label that each label becomes in a mirror image: itself, but for classes that tell left from
@@ -61,16 +58,13 @@ def load_categories(name_or_path: str | Path) -> tuple[Category, ...]:
 
 
 def load_table(name_or_path: str | Path) -> CategoryTable:
-    """A class table: one that comes with the package, or a file of the user's.
+    """A class table: one that comes with the package, by its name, or a JSON or YAML file of the user's, by its path.
 
-    The file is JSON or YAML with a list `categories` of rows {id, name, thing, color, label_value, flip_to}. `color` is
-    RGB and may be left out; so may `label_value` where it is the id, and `flip_to`, the id of the class that this one
-    becomes in a mirror image, where that is the class itself. `void_id` is the pixel value (or list of values) that
-    means void in label PNGs; `image_size`, which may be left out, is [height, width] of a usual image. The `categories`
-    of a COCO panoptic JSON (with isthing instead of thing) are read as well.
-
-    Args:
-        name_or_path: the table's name, or the path of a JSON or YAML file.
+    The file has a list `categories` of rows {id, name, thing, color, label_value, flip_to}. `color` is RGB and may be
+    left out; so may `label_value` where it is the id, and `flip_to`, the id of the class that this one becomes in a
+    mirror image, where that is the class itself. `void_id` is the pixel value (or list of values) that means void in
+    label PNGs; `image_size`, which may be left out, is [height, width] of a usual image. The `categories` of a COCO
+    panoptic JSON (with isthing instead of thing) are read as well.
 
     Raises:
         ConfigError: there is no such table or file, or the table contradicts itself.
@@ -109,16 +103,7 @@ def rows_for_json(categories: Sequence[Category]) -> list[dict[str, Any]]:
 def categories_from_rows(
     rows: object, where: str, error: type[KNetError] = ConfigError
 ) -> tuple[tuple[Category, ...], tuple[int, ...]]:
-    """Classes and label values from the rows of a table or of a COCO JSON.
-
-    Args:
-        rows: what `categories` holds.
-        where: names the file in errors.
-        error: the kind of error.
-
-    Raises:
-        ConfigError: (or `error`) a row lacks something, has a wrong type, or repeats an id, name or label value.
-    """
+    """Classes and label values from the rows of a table or of a COCO JSON; `where` names the file in the `error`."""
     if not isinstance(rows, list) or not rows:
         raise error(f"{where}: 'categories' must be a list with at least one row of id, name and thing (or isthing).")
     categories: list[Category] = []
@@ -152,10 +137,7 @@ def categories_from_rows(
 def things_from_rows(rows: object, where: str) -> tuple[Category, ...]:
     """Classes from the rows of a COCO instances or YouTube-VIS file, which are all things without saying so.
 
-    A row without a name is called by its id. `where` names the file in errors.
-
-    Raises:
-        DataError: as `categories_from_rows`.
+    A row without a name is called by its id. `where` names the file in the `DataError`.
     """
     if isinstance(rows, list):
         rows = [{"thing": 1, "name": str(row.get("id")), **row} if isinstance(row, dict) else row for row in rows]

@@ -20,7 +20,7 @@ from knet.structures import Category
 
 
 def check(tiny: TinyPanoptic, categories: tuple[Category, ...] | None = None) -> CheckReport:
-    return check_panoptic(tiny.images, tiny.json, tiny.masks, categories, progress=False)
+    return check_panoptic(tiny.images, tiny.json, tiny.masks, categories)
 
 
 def test_a_sound_data_set(tiny: TinyPanoptic) -> None:
@@ -161,7 +161,7 @@ def test_the_table_says_otherwise(tiny: TinyPanoptic) -> None:
 def test_broken_json(tiny: TinyPanoptic, text: str) -> None:
     path = tiny.json
     path.write_text(text)
-    report = check_panoptic(tiny.images, path, tiny.masks, progress=False)
+    report = check_panoptic(tiny.images, path, tiny.masks)
     assert report.errors == 1 and report.images == 0
     assert str(path) in report.findings[0].line
 
@@ -184,7 +184,7 @@ def test_nonsense_in_the_json_is_no_crash(tiny: TinyPanoptic, change: dict[str, 
 
 def test_missing_folder(tiny: TinyPanoptic) -> None:
     with pytest.raises(DataError, match="nowhere does not exist"):
-        check_panoptic(tiny.folder / "nowhere", tiny.json, tiny.masks, progress=False)
+        check_panoptic(tiny.folder / "nowhere", tiny.json, tiny.masks)
 
 
 def test_notes_stay_small() -> None:
@@ -199,15 +199,15 @@ def test_notes_stay_small() -> None:
 def streets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("streets")
     for layout in ("cityscapes", "mapillary"):
-        synthesize(layout, folder / layout, 3, (48, 96), progress=False)
-    prepare_cityscapes(folder / "cityscapes", progress=False)
-    prepare_mapillary(folder / "mapillary", progress=False)
+        synthesize(layout, folder / layout, 3, (48, 96))
+    prepare_cityscapes(folder / "cityscapes")
+    prepare_mapillary(folder / "mapillary")
     return folder
 
 
 @pytest.mark.parametrize("layout", ["cityscapes", "mapillary"])
 def test_prepared_roots_are_clean(streets: Path, layout: str) -> None:
-    reports = check_root(layout, streets / layout, progress=False)
+    reports = check_root(layout, streets / layout)
     assert [report.images for report in reports] == [3, 1]
     for report in reports:
         assert {finding.kind for finding in report.findings} <= {"class absent"}
@@ -219,7 +219,7 @@ def test_raw_labels_that_were_forgotten(streets: Path, tmp_path: Path) -> None:
     shutil.copytree(streets / "cityscapes", root)
     label = next((root / "gtFine" / "val").rglob("*_gtFine_instanceIds.png"))
     shutil.copy(label, label.with_name("kernelhausen_000099_000019_gtFine_instanceIds.png"))
-    (val,) = check_root("cityscapes", root, ["val"], progress=False)
+    (val,) = check_root("cityscapes", root, ["val"])
     assert {finding.kind for finding in val.findings if finding.error} == {"label without image", "label not prepared"}
 
 
@@ -227,7 +227,7 @@ def test_a_broken_json_of_a_root(streets: Path, tmp_path: Path) -> None:
     root = tmp_path / "cityscapes"
     shutil.copytree(streets / "cityscapes", root)
     (root / "gtFine" / "cityscapes_panoptic_val.json").write_text("{")
-    (val,) = check_root("cityscapes", root, ["val"], progress=False)
+    (val,) = check_root("cityscapes", root, ["val"])
     assert "json" in {finding.kind for finding in val.findings}
 
 
@@ -236,20 +236,18 @@ def test_a_picture_in_two_splits(streets: Path, tmp_path: Path) -> None:
     shutil.copytree(streets / "mapillary", root)
     source, target = (next((root / split / "images").iterdir()) for split in ("training", "validation"))
     shutil.copy(source, target)
-    reports = check_root("mapillary", root, progress=False)
+    reports = check_root("mapillary", root)
     assert "same picture" in {finding.kind for finding in reports[1].findings}
 
 
 def test_roots_that_cannot_be_checked(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no data set layout 'kitti'"):
         check_root("kitti", tmp_path)
-    synthesize("cityscapes", tmp_path / "raw", 1, (48, 96), progress=False)
+    synthesize("cityscapes", tmp_path / "raw", 1, (48, 96))
     with pytest.raises(DataError, match="run `knet data prepare cityscapes"):
-        check_root("cityscapes", tmp_path / "raw", progress=False)
-    prepare_cityscapes(tmp_path / "raw", train_ids=True, progress=False)
-    assert [report.category_ids for report in check_root("cityscapes", tmp_path / "raw", progress=False)] == [
-        (0, 18)
-    ] * 2
+        check_root("cityscapes", tmp_path / "raw")
+    prepare_cityscapes(tmp_path / "raw", train_ids=True)
+    assert [report.category_ids for report in check_root("cityscapes", tmp_path / "raw")] == [(0, 18)] * 2
 
 
 def test_areas_are_counted_as_bincount_does() -> None:

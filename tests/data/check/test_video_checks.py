@@ -30,8 +30,8 @@ def test_every_layout_that_is_drawn_can_be_opened() -> None:
 
 @pytest.mark.parametrize("layout", CLIP_LAYOUTS)
 def test_counts_are_those_of_the_frames(tmp_path: Path, layout: str) -> None:
-    synthesize_clips(layout, tmp_path / "out", 1, 3, (32, 64), seed=3, progress=False)
-    reports = check_clip_root(layout, tmp_path / "out", progress=False)
+    synthesize_clips(layout, tmp_path / "out", 1, 3, (32, 64), seed=3)
+    reports = check_clip_root(layout, tmp_path / "out")
     assert [report.name for report in reports] == [f"{tmp_path}/out {split} (1 clips)" for split in CLIP_ROOTS[layout]]
     for report, split in zip(reports, CLIP_ROOTS[layout], strict=True):
         reader: ClipReader = open_clips(layout, tmp_path / "out", split)
@@ -45,7 +45,7 @@ def test_counts_are_those_of_the_frames(tmp_path: Path, layout: str) -> None:
 
 def test_gaps_and_broken_frames_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "out"
-    synthesize_clips("step", root, 1, 5, (32, 64), seed=3, progress=False)
+    synthesize_clips("step", root, 1, 5, (32, 64), seed=3)
     assert main(["data", "check", "step", str(root)]) == 0
     for folder in ("images", "panoptic_maps"):
         (root / folder / "train/0000/000002.png").unlink()

@@ -18,7 +18,7 @@ def test_equals_the_official_conversion(goldens: Path, tmp_path: Path, train_ids
     golden = goldens / "metrics" / "cityscapes_conversion_a"
     name = "cityscapes_panoptic_val" + ("_trainId" if train_ids else "")
     out = tmp_path / f"{name}.json"
-    count = instance_ids_to_panoptic(golden / "gtFine/val", out, tmp_path / name, train_ids=train_ids, progress=False)
+    count = instance_ids_to_panoptic(golden / "gtFine/val", out, tmp_path / name, train_ids=train_ids)
     assert count == 2
     assert json.loads(out.read_text()) == json.loads((golden / "expected" / f"{name}.json").read_text())
     pictures = sorted((golden / "expected" / name).iterdir())
@@ -29,7 +29,7 @@ def test_equals_the_official_conversion(goldens: Path, tmp_path: Path, train_ids
 
 def test_the_result_is_read_with_the_class_table(goldens: Path, tmp_path: Path) -> None:
     golden = goldens / "metrics" / "cityscapes_conversion_a"
-    instance_ids_to_panoptic(golden / "gtFine/val", tmp_path / "a.json", tmp_path / "a", progress=False)
+    instance_ids_to_panoptic(golden / "gtFine/val", tmp_path / "a.json", tmp_path / "a")
     categories = load_categories("cityscapes")
     reader = CocoPanoptic(None, tmp_path / "a.json", tmp_path / "a", categories)
     for index in range(len(reader)):
@@ -41,7 +41,7 @@ def test_the_result_is_read_with_the_class_table(goldens: Path, tmp_path: Path) 
 
 def test_refuses(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no"):
-        instance_ids_to_panoptic(tmp_path, tmp_path / "a.json", tmp_path / "a", progress=False)
+        instance_ids_to_panoptic(tmp_path, tmp_path / "a.json", tmp_path / "a")
     Image.fromarray(np.full((2, 2), 65000, np.uint16)).save(tmp_path / "x_0_1_gtFine_instanceIds.png")
     with pytest.raises(DataError, match=r"instanceIds\.png has the value .* no Cityscapes class"):
-        instance_ids_to_panoptic(tmp_path, tmp_path / "a.json", tmp_path / "a", progress=False)
+        instance_ids_to_panoptic(tmp_path, tmp_path / "a.json", tmp_path / "a")

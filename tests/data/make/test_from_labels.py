@@ -103,7 +103,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_written_data_set(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    made = labels_to_panoptic(*folders, tmp_path / "out", "camvid", progress=False)
+    made = labels_to_panoptic(*folders, tmp_path / "out", "camvid")
     assert made.images == 2
     assert {name: count for name, count in made.segments.items() if count} == {"Sky": 1, "Car": 1, "Pedestrian": 1}
     assert made.dropped == {"Car": 1, "Pedestrian": 0, "Bicyclist": 0}
@@ -155,7 +155,7 @@ def numbered(folders: tuple[Path, Path], tmp_path: Path) -> Numbered:
 def test_instance_pngs_tell_objects_apart(
     folders: tuple[Path, Path], numbered: Numbered, tmp_path: Path, mode: str
 ) -> None:
-    made = labels_to_panoptic(*folders, tmp_path / "out", "camvid", instances=numbered(mode), progress=False)
+    made = labels_to_panoptic(*folders, tmp_path / "out", "camvid", instances=numbered(mode))
     assert {name: count for name, count in made.segments.items() if count} == {"Sky": 1, "Car": 3, "Pedestrian": 1}
     assert made.crowds == {"Car": 1, "Pedestrian": 0, "Bicyclist": 0}
     assert not any(made.dropped.values())
@@ -169,9 +169,7 @@ def test_instance_pngs_tell_objects_apart(
         (9, 18, 0),
     ]
     assert len(CocoPanoptic(folders[0], made.json, made.masks).read(1).segments) == 5
-    made = labels_to_panoptic(
-        *folders, tmp_path / "large", "camvid", instances=tmp_path / "instances", minimum_area=20, progress=False
-    )
+    made = labels_to_panoptic(*folders, tmp_path / "large", "camvid", instances=tmp_path / "instances", minimum_area=20)
     assert (made.segments["Car"], made.crowds["Car"], made.dropped["Car"]) == (1, 1, 2)
     assert "less than 20 pixels" in json.loads(made.json.read_text())["info"]["description"]
 
@@ -180,7 +178,7 @@ def test_instance_pngs_that_do_not_fit(folders: tuple[Path, Path], numbered: Num
     instances = numbered("L")
 
     def convert() -> None:
-        labels_to_panoptic(*folders, tmp_path / "out", "camvid", instances=instances, progress=False)
+        labels_to_panoptic(*folders, tmp_path / "out", "camvid", instances=instances)
 
     Image.new("L", (5, 5)).save(instances / "b.png")
     with pytest.raises(DataError, match=r"instances/b\.png is 5x5 pixels but its image .*b\.jpg is 40x10"):
@@ -200,19 +198,19 @@ def test_instance_pngs_that_do_not_fit(folders: tuple[Path, Path], numbered: Num
     with pytest.raises(DataError, match=r"instances has b\.jpg, in a format that changes pixel values"):
         convert()
     with pytest.raises(DataError, match=r"The folder .*nowhere does not exist"):
-        labels_to_panoptic(*folders, tmp_path / "out", "camvid", instances=tmp_path / "nowhere", progress=False)
+        labels_to_panoptic(*folders, tmp_path / "out", "camvid", instances=tmp_path / "nowhere")
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
 def test_labels_in_colours_give_what_their_numbers_give(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    by_number = labels_to_panoptic(*folders, tmp_path / "numbers", "camvid", progress=False)
+    by_number = labels_to_panoptic(*folders, tmp_path / "numbers", "camvid")
     table = load_table("camvid")
     palette = np.zeros((256, 4), np.uint8)  # void is black
     palette[list(table.label_values), :3] = [category.color for category in table.categories]
     palette[:, 3] = 255
     for path, channels in zip(sorted(folders[1].rglob("*.png")), (3, 4), strict=True):
         Image.fromarray(palette[np.asarray(Image.open(path)), :channels]).save(path)
-    by_color = labels_to_panoptic(*folders, tmp_path / "colours", "camvid", progress=False)
+    by_color = labels_to_panoptic(*folders, tmp_path / "colours", "camvid")
     assert by_color.json.read_bytes() == by_number.json.read_bytes()
     for path in by_number.masks.rglob("*.png"):
         assert (by_color.masks / path.relative_to(by_number.masks)).read_bytes() == path.read_bytes()
@@ -242,15 +240,15 @@ def test_colours_that_no_class_has(folders: tuple[Path, Path], tmp_path: Path) -
     picture.putpixel((30, 20), (9, 8, 8))
     picture.save(folders[1] / "town/a.png")
     with pytest.raises(DataError, match=r"town/a\.png has the colour \(9, 8, 7\) and 1 more, which is neither"):
-        labels_to_panoptic(*folders, tmp_path / "out", "camvid", progress=False)
+        labels_to_panoptic(*folders, tmp_path / "out", "camvid")
     twice = [Category(number, f"class {number}", False, (9, 8, 7)) for number in (0, 8, 9, 11)]
     with pytest.raises(DataError, match=r"the colour \(9, 8, 7\) for 'class 0' and for 'class 8'"):
-        labels_to_panoptic(*folders, tmp_path / "out", twice, progress=False)
+        labels_to_panoptic(*folders, tmp_path / "out", twice)
 
 
 def test_same_input_gives_the_same_files(folders: tuple[Path, Path], tmp_path: Path) -> None:
     for name in ("one", "two"):
-        labels_to_panoptic(*folders, tmp_path / name, "camvid", progress=False)
+        labels_to_panoptic(*folders, tmp_path / name, "camvid")
     files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*")]
     assert len(files) == 3
     for path in files:
@@ -259,10 +257,10 @@ def test_same_input_gives_the_same_files(folders: tuple[Path, Path], tmp_path: P
 
 def test_nothing_is_overwritten_unasked(folders: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    labels_to_panoptic(*folders, out, "camvid", progress=False)
+    labels_to_panoptic(*folders, out, "camvid")
     with pytest.raises(DataError, match="exists already"):
-        labels_to_panoptic(*folders, out, "camvid", progress=False)
-    made = labels_to_panoptic(*folders, out, "camvid", minimum_area=0, overwrite=True, progress=False)
+        labels_to_panoptic(*folders, out, "camvid")
+    made = labels_to_panoptic(*folders, out, "camvid", minimum_area=0, overwrite=True)
     assert made.segments["Car"] == 2
 
 
@@ -270,21 +268,21 @@ def test_a_failed_conversion_leaves_nothing(folders: tuple[Path, Path], tmp_path
     out = tmp_path / "out"
     Image.new("L", (32, 24), 77).save(folders[1] / "town/a.png")
     with pytest.raises(DataError, match=r"a\.png has the pixel value 77"):
-        labels_to_panoptic(*folders, out, "camvid", progress=False)
+        labels_to_panoptic(*folders, out, "camvid")
     assert list(out.iterdir()) == []
     camvid = load_table("camvid")
     table = replace(camvid, void_values=camvid.void_values | {77})
-    made = labels_to_panoptic(*folders, out, table, progress=False)
+    made = labels_to_panoptic(*folders, out, table)
     before = made.json.read_bytes()
     with pytest.raises(DataError, match="77"):
-        labels_to_panoptic(*folders, out, "camvid", overwrite=True, progress=False)
+        labels_to_panoptic(*folders, out, "camvid", overwrite=True)
     assert made.json.read_bytes() == before
     assert len(list(made.masks.rglob("*.png"))) == 2
 
 
 def test_bad_options(folders: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="minimum_area is -1"):
-        labels_to_panoptic(*folders, tmp_path / "out", "camvid", minimum_area=-1, progress=False)
+        labels_to_panoptic(*folders, tmp_path / "out", "camvid", minimum_area=-1)
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
-        labels_to_panoptic(*folders, tmp_path / "file", "camvid", progress=False)
+        labels_to_panoptic(*folders, tmp_path / "file", "camvid")

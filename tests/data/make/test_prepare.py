@@ -25,7 +25,7 @@ SIZE = (48, 96)
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("raw")
     for layout in ("cityscapes", "mapillary"):
-        synthesize(layout, folder / layout, 3, SIZE, progress=False)
+        synthesize(layout, folder / layout, 3, SIZE)
     return folder
 
 
@@ -60,7 +60,7 @@ def as_v2(root: Path, also_v1: bool = False) -> None:
 
 
 def test_cityscapes_is_prepared_and_read(cityscapes: Path) -> None:
-    made = prepare_cityscapes(cityscapes, progress=False)
+    made = prepare_cityscapes(cityscapes)
     assert [(split.name, split.images, split.made, split.unlabelled) for split in made] == [
         ("train", 3, True, []),
         ("val", 1, True, []),
@@ -82,21 +82,21 @@ def test_cityscapes_is_prepared_and_read(cityscapes: Path) -> None:
 
 
 def test_what_is_there_is_kept(cityscapes: Path) -> None:
-    before = prepare_cityscapes(cityscapes, ["val"], progress=False)[0].json.stat().st_mtime_ns
-    again = prepare_cityscapes(cityscapes, progress=False)
+    before = prepare_cityscapes(cityscapes, ["val"])[0].json.stat().st_mtime_ns
+    again = prepare_cityscapes(cityscapes)
     assert [split.made for split in again] == [True, False]
     assert again[1].json.stat().st_mtime_ns == before
-    assert all(split.made for split in prepare_cityscapes(cityscapes, overwrite=True, progress=False))
-    with_train_ids = prepare_cityscapes(cityscapes, ["val"], train_ids=True, progress=False)[0]
+    assert all(split.made for split in prepare_cityscapes(cityscapes, overwrite=True))
+    with_train_ids = prepare_cityscapes(cityscapes, ["val"], train_ids=True)[0]
     assert with_train_ids.json.name == "cityscapes_panoptic_val_trainId.json" and with_train_ids.images == 1
 
 
 def test_an_existing_form_that_lies(cityscapes: Path) -> None:
-    split = prepare_cityscapes(cityscapes, ["val"], progress=False)[0]
+    split = prepare_cityscapes(cityscapes, ["val"])[0]
     next(split.masks.iterdir()).unlink()
     with pytest.raises(DataError, match=r"does not exist.*--overwrite makes cityscapes_panoptic_val\.json anew"):
-        prepare_cityscapes(cityscapes, ["val"], progress=False)
-    assert prepare_cityscapes(cityscapes, ["val"], overwrite=True, progress=False)[0].images == 1
+        prepare_cityscapes(cityscapes, ["val"])
+    assert prepare_cityscapes(cityscapes, ["val"], overwrite=True)[0].images == 1
 
 
 def test_cityscapes_without_what_it_needs(cityscapes: Path, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_cityscapes_without_what_it_needs(cityscapes: Path, tmp_path: Path) -> N
     image = next((cityscapes / "leftImg8bit/train").rglob("*.png"))
     image.rename(image.with_name("knetburg_000077_000019_leftImg8bit.png"))
     with pytest.raises(DataError, match=r"gtFine/train has .* without an image in .*leftImg8bit/train"):
-        prepare_cityscapes(cityscapes, progress=False)
+        prepare_cityscapes(cityscapes)
     assert not (cityscapes / "gtFine/cityscapes_panoptic_val.json").exists()
     shutil.rmtree(cityscapes / "leftImg8bit/val")
     with pytest.raises(DataError, match=r"lacks leftImg8bit/val; .*cityscapes-dataset\.com.*--splits"):
@@ -117,7 +117,7 @@ def test_cityscapes_without_what_it_needs(cityscapes: Path, tmp_path: Path) -> N
 def test_images_without_a_label_are_named(cityscapes: Path) -> None:
     label = next((cityscapes / "gtFine/train").rglob("*_gtFine_instanceIds.png"))
     label.unlink()
-    made = prepare_cityscapes(cityscapes, ["train"], progress=False)[0]
+    made = prepare_cityscapes(cityscapes, ["train"])[0]
     assert made.images == 2
     assert [Path(name).name for name in made.unlabelled] == [label.name.replace("gtFine_instanceIds", "leftImg8bit")]
 
@@ -132,7 +132,7 @@ def test_table_of_the_v12_config_is_the_packages_own(goldens: Any) -> None:
 
 
 def test_mapillary_is_prepared_and_read(mapillary: Path) -> None:
-    made = prepare_mapillary(mapillary, progress=False)
+    made = prepare_mapillary(mapillary)
     assert made.version == "1.2" and made.table == mapillary / "knet_categories.json"
     assert load_table(made.table).categories == load_table("mapillary").categories
     train = made.splits[0]
@@ -150,14 +150,14 @@ def test_mapillary_is_prepared_and_read(mapillary: Path) -> None:
             assert len(np.unique(inside)) == 1
     rows = json.loads(train.json.read_text())["categories"]
     assert [row["id"] for row in rows] == list(range(1, 66))
-    assert [split.made for split in prepare_mapillary(mapillary, progress=False).splits] == [False, False]
+    assert [split.made for split in prepare_mapillary(mapillary).splits] == [False, False]
 
 
 @pytest.mark.parametrize("also_v1", [False, True])
 def test_mapillary_v20(mapillary: Path, also_v1: bool) -> None:
     as_v2(mapillary, also_v1)
     assert find_mapillary(mapillary).version == ("1.2" if also_v1 else "2.0")
-    made = prepare_mapillary(mapillary, version="2.0", progress=False)
+    made = prepare_mapillary(mapillary, version="2.0")
     assert made.splits[1].json == mapillary / "validation/v2.0/panoptic/panoptic_2020.json"
     table = load_table(made.table)
     assert table.name == "mapillary_vistas_v2.0" and len(table.categories) == 71
@@ -171,7 +171,7 @@ def test_mapillary_v20(mapillary: Path, also_v1: bool) -> None:
     }
     assert made.table.name == "knet_categories_v2.0.json"
     if also_v1:
-        assert prepare_mapillary(mapillary, progress=False).table.name == "knet_categories_v1.2.json"
+        assert prepare_mapillary(mapillary).table.name == "knet_categories_v1.2.json"
         assert made.table.exists() and made.splits[1].json.exists()
 
 
@@ -180,7 +180,7 @@ def test_a_table_in_the_way(mapillary: Path) -> None:
     with pytest.raises(
         DataError, match=r"knet_categories\.json is not the class table that config\.json gives; remove"
     ):
-        prepare_mapillary(mapillary, overwrite=True, progress=False)
+        prepare_mapillary(mapillary, overwrite=True)
 
 
 def test_the_official_panoptic_json_is_kept(mapillary: Path, goldens: Any) -> None:
@@ -193,7 +193,7 @@ def test_the_official_panoptic_json_is_kept(mapillary: Path, goldens: Any) -> No
         (root / kind).mkdir()
         for path in (golden / "panoptic").iterdir():
             Image.new(mode, Image.open(path).size).save(root / kind / f"{path.stem}{ending}")
-    made = prepare_mapillary(mapillary, ["validation"], progress=False).splits[0]
+    made = prepare_mapillary(mapillary, ["validation"]).splits[0]
     assert not made.made and made.images == len(list((golden / "panoptic").iterdir()))
 
 
@@ -237,13 +237,13 @@ def test_instances_that_do_not_fit(mapillary: Path, tmp_path: Path) -> None:
     label = next((split / "instances").iterdir())
     Image.fromarray(np.full(SIZE, 66 * 256, np.uint16)).save(label)
     with pytest.raises(DataError, match=r"has the label 66, but .*config\.json lists 66 labels"):
-        instances_to_panoptic(*files, progress=False)
+        instances_to_panoptic(*files)
     label.rename(label.with_name("lonely.png"))
     with pytest.raises(DataError, match=r"lonely\.png has no image in"):
-        instances_to_panoptic(*files, progress=False)
+        instances_to_panoptic(*files)
     label.with_name("lonely.png").unlink()
     with pytest.raises(DataError, match="holds no PNG"):
-        instances_to_panoptic(*files, progress=False)
+        instances_to_panoptic(*files)
     assert not (tmp_path / "a.json").exists() and not (tmp_path / "a").exists()
 
 
@@ -251,5 +251,5 @@ def test_a_failed_preparation_leaves_nothing(mapillary: Path) -> None:
     label = next((mapillary / "validation/instances").iterdir())
     label.write_bytes(b"no picture")
     with pytest.raises(DataError, match="cannot be read"):
-        prepare_mapillary(mapillary, ["validation"], progress=False)
+        prepare_mapillary(mapillary, ["validation"])
     assert {path.name for path in (mapillary / "validation").iterdir()} == {"images", "instances", "labels"}

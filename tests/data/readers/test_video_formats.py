@@ -291,7 +291,7 @@ def test_looking_up() -> None:
 
 
 def test_cityscapes_step_from_both_kinds_of_labels(tmp_path: Path) -> None:
-    synthesize("cityscapes", tmp_path, 3, (64, 128), seed=5, progress=False)
+    synthesize("cityscapes", tmp_path, 3, (64, 128), seed=5)
     raw = CityscapesStep(tmp_path, "train")
     before = [raw.read(index) for index in range(3)]
     to_train_id = {7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10}

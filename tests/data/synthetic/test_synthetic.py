@@ -55,7 +55,7 @@ def test_classes_look_different() -> None:
 
 
 def test_cityscapes_layout(tmp_path: Path) -> None:
-    made = synthesize("cityscapes", tmp_path / "out", 5, (64, 128), seed=2, progress=False)
+    made = synthesize("cityscapes", tmp_path / "out", 5, (64, 128), seed=2)
     assert made.images == {"train": 5, "val": 1, "test": 1}
     images = sorted((tmp_path / "out/leftImg8bit").rglob("*_leftImg8bit.png"))
     assert len(images) == 7
@@ -80,7 +80,7 @@ def test_cityscapes_layout(tmp_path: Path) -> None:
 
 
 def test_mapillary_layout(tmp_path: Path) -> None:
-    made = synthesize("mapillary", tmp_path / "out", 2, (60, 90), progress=False)
+    made = synthesize("mapillary", tmp_path / "out", 2, (60, 90))
     assert made.images == {"training": 2, "validation": 1}
     config = json.loads((tmp_path / "out/config.json").read_text())["labels"]
     assert len(config) == 66 and config[65]["evaluate"] is False
@@ -97,7 +97,7 @@ def test_mapillary_layout(tmp_path: Path) -> None:
 
 def test_equal_seeds_give_equal_files(tmp_path: Path) -> None:
     for name, seed in (("one", 5), ("two", 5), ("three", 6)):
-        synthesize("mapillary", tmp_path / name, 1, (48, 64), seed, progress=False)
+        synthesize("mapillary", tmp_path / name, 1, (48, 64), seed)
     files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*")]
     assert len(files) == 7
     equal = [(tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes() for path in files]
@@ -113,10 +113,10 @@ def test_refuses(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="0 images with seed 0"):
         synthesize("mapillary", out, 0, (64, 64))
     with pytest.raises(ConfigError, match="16x64 pixels is too small"):
-        synthesize("mapillary", out, 1, (16, 64), progress=False)
+        synthesize("mapillary", out, 1, (16, 64))
     assert list(tmp_path.iterdir()) == []
     out.write_text("")
     with pytest.raises(DataError, match="out exists already"):
         synthesize("mapillary", out, 1, (64, 64))
     with pytest.raises(OutputError, match="Cannot write"):
-        synthesize("mapillary", out / "below", 1, (64, 64), progress=False)
+        synthesize("mapillary", out / "below", 1, (64, 64))

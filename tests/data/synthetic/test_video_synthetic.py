@@ -111,7 +111,7 @@ NAMES["youtube-vis"] |= {"car": "sedan", "motorcycle": "motorbike"}
 
 @pytest.mark.parametrize("layout", CLIP_LAYOUTS)
 def test_layouts_hold_the_exact_tracks(tmp_path: Path, layout: str) -> None:
-    made = synthesize_clips(layout, tmp_path / "out", 2, 5, SIZE, seed=4, progress=False)
+    made = synthesize_clips(layout, tmp_path / "out", 2, 5, SIZE, seed=4)
     assert sorted(made.clips.values()) == [1, 2] and made.frames == 5 and made.tracks["car"] > 3
     for number, (split, count) in enumerate((("train", 2), ("val", 1))):
         reader = open_clips(layout, tmp_path / "out", split)
@@ -150,7 +150,7 @@ def check_objects(id_map, segments, drawn, reader, names, ids) -> None:  # type:
 
 
 def test_both_forms_of_cityscapes_vps_hold_the_same(tmp_path: Path) -> None:
-    synthesize_clips("cityscapes-vps", tmp_path / "out", 1, 4, SIZE, seed=8, progress=False)
+    synthesize_clips("cityscapes-vps", tmp_path / "out", 1, 4, SIZE, seed=8)
     plain = CityscapesVps(tmp_path / "out", "train")
     first = [plain.read(index) for index in range(4)]
     (tmp_path / "out/train/panoptic_inst").rename(tmp_path / "out/train/gone")
@@ -170,7 +170,7 @@ def test_both_forms_of_cityscapes_vps_hold_the_same(tmp_path: Path) -> None:
 
 def test_pairs_of_synthetic_clips(tmp_path: Path) -> None:
     """What training will see: KITTI's augmentation on clips, most objects found again."""
-    synthesize_clips("step", tmp_path / "out", 2, 5, (64, 192), seed=1, progress=False)
+    synthesize_clips("step", tmp_path / "out", 2, 5, (64, 192), seed=1)
     augmentation = TrainAugmentation([64], 192, (64, 192), color=False, ratio=(0.5, 2.0), instance_crop=False)
     pairs = PairSet(KittiStep(tmp_path / "out", "train"), augmentation, seed=0)
     matched = [(pairs[Draw(0, n, n)].matches >= 0).sum().item() for n in range(10)]
@@ -179,7 +179,7 @@ def test_pairs_of_synthetic_clips(tmp_path: Path) -> None:
 
 def test_equal_seeds_give_equal_files(tmp_path: Path) -> None:
     for name, seed in (("one", 5), ("two", 5), ("three", 6)):
-        synthesize_clips("vipseg", tmp_path / name, 1, 2, (32, 64), seed, progress=False)
+        synthesize_clips("vipseg", tmp_path / name, 1, 2, (32, 64), seed)
     files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*")]
     assert len(files) == 10
     assert all((tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes() for path in files)
@@ -194,7 +194,7 @@ def test_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match="1 clips of 0 frames"):
         synthesize_clips("step", out, 1, 0, SIZE)
     with pytest.raises(ConfigError, match="16x64 pixels is too small"):
-        synthesize_clips("step", out, 1, 2, (16, 64), progress=False)
+        synthesize_clips("step", out, 1, 2, (16, 64))
     assert list(tmp_path.iterdir()) == []
     out.write_text("")
     with pytest.raises(DataError, match="out exists already"):

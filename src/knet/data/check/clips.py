@@ -13,16 +13,8 @@ from knet.data.readers.open import CLIP_ROOTS, open_clips
 from knet.errors import ConfigError, DataError
 
 
-def check_clip_root(
-    layout: str, root: str | Path, splits: Sequence[str] | None = None, *, progress: bool = True
-) -> list[CheckReport]:
-    """Checks the splits of a video data set.
-
-    Args:
-        layout: one of `CLIP_ROOTS`.
-        root: the folder of the data set.
-        splits: names of splits, None for all that have a ground truth.
-        progress: whether to show a progress bar on a terminal.
+def check_clip_root(layout: str, root: str | Path, splits: Sequence[str] | None = None) -> list[CheckReport]:
+    """Checks splits of a video data set, of a layout in `CLIP_ROOTS`; without `splits`, all that have a ground truth.
 
     Raises:
         ConfigError: an unknown layout.
@@ -31,15 +23,15 @@ def check_clip_root(
     if layout not in CLIP_ROOTS:
         raise ConfigError(f"There is no layout {layout!r} of clips to check; choose from {', '.join(CLIP_ROOTS)}.")
     readers = {split: open_clips(layout, root, split) for split in splits or CLIP_ROOTS[layout]}
-    return [check_clips(reader, f"{root} {split}", progress=progress) for split, reader in readers.items()]
+    return [check_clips(reader, f"{root} {split}") for split, reader in readers.items()]
 
 
-def check_clips(reader: ClipReader, name: str, *, progress: bool = True) -> CheckReport:
+def check_clips(reader: ClipReader, name: str) -> CheckReport:
     """Counts what is in a video data set: frames, classes, gaps, and what cannot be read."""
     tally = Tally(reader.categories)
     for gap in reader.gaps():
         tally.notes.add("gap", gap.split(";")[0])
-    for index in tqdm(range(len(reader)), desc=name, unit="frame", disable=None if progress else True):
+    for index in tqdm(range(len(reader)), desc=name, unit="frame", disable=None):
         try:
             sample = reader.read(index)
         except DataError as fault:

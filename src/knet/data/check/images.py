@@ -12,6 +12,7 @@ from knet.data.check.tally import Tally
 from knet.data.files.io import areas_in, list_images, read_ids, read_image
 from knet.data.readers.find_images import ImageFinder
 from knet.data.readers.panoptic_json import Entry, Fault, PanopticJson
+from knet.data.readers.reader import size_text
 from knet.data.readers.roots import (
     CITYSCAPES_SPLITS,
     MAPILLARY_SPLITS,
@@ -28,47 +29,25 @@ ROOTS = ("cityscapes", "mapillary")
 
 
 def check_panoptic(
-    images: str | Path,
-    json: str | Path,
-    masks: str | Path,
-    categories: Sequence[Category] | None = None,
-    *,
-    name: str | None = None,
-    progress: bool = True,
+    images: str | Path, json: str | Path, masks: str | Path, categories: Sequence[Category] | None = None
 ) -> CheckReport:
     """Checks a data set in the COCO panoptic form, file by file. Memory grows with the JSON only.
 
-    Args:
-        images: folder of the images.
-        json: the panoptic JSON.
-        masks: folder of its PNGs.
-        categories: the classes in label order; None takes those of the JSON.
-        name: of the report; None takes the JSON's path.
-        progress: whether to show a progress bar on a terminal.
+    `categories` are the classes in label order; None takes those of the JSON.
 
     Raises:
         DataError: a folder does not exist. Everything else that is wrong is in the report.
     """
-    files = RootSplit(name or str(json), Path(images), Path(), Path(json), Path(masks), "", "")
-    return _Check(files, categories, {}).run(progress)
+    files = RootSplit(str(json), Path(images), Path(), Path(json), Path(masks), "", "")
+    return _Check(files, categories, {}).run()
 
 
 def check_root(
-    layout: str,
-    root: str | Path,
-    splits: Sequence[str] | None = None,
-    *,
-    version: str | None = None,
-    progress: bool = True,
+    layout: str, root: str | Path, splits: Sequence[str] | None = None, *, version: str | None = None
 ) -> list[CheckReport]:
     """Checks the splits of a prepared Cityscapes or Mapillary Vistas folder, and that no raw label was forgotten.
 
-    Args:
-        layout: "cityscapes" or "mapillary".
-        root: the folder of the data set.
-        splits: names of splits, None for all that have labels.
-        version: of Mapillary Vistas, see `find_mapillary`.
-        progress: whether to show a progress bar on a terminal.
+    `splits` are names, None for all that have labels; for `version` see `find_mapillary`.
 
     Raises:
         ConfigError: an unknown layout.
@@ -78,7 +57,7 @@ def check_root(
         raise ConfigError(f"There is no data set layout {layout!r} to check; choose from {', '.join(ROOTS)}.")
     digests: dict[bytes, str] = {}  # for all splits together: a picture of train in val spoils the figures
     checks = [_Check(*prepared, digests) for prepared in _prepared(layout, Path(root), splits, version)]
-    return [check.run(progress) for check in checks]
+    return [check.run() for check in checks]
 
 
 def _prepared(
@@ -110,7 +89,7 @@ class _Check:
         self._notes: list[tuple[str, object]] = []
         self._used: set[str] = set()
 
-    def run(self, progress: bool) -> CheckReport:
+    def run(self) -> CheckReport:
         """Reads everything and reports."""
         files = self._files
         if files.label_ending:
@@ -135,7 +114,7 @@ class _Check:
                     tally.notes.add(wrong.kind, example)
         entries = [entry for entry in found if isinstance(entry, Entry)]
         shown = f"checking {Path(files.name).name}"
-        for entry in tqdm(entries, desc=shown, unit="image", disable=None if progress else True):
+        for entry in tqdm(entries, desc=shown, unit="image", disable=None):
             tally.add_segments(entry.segments, entry.name)
             size = None if entry.image is None else self._read_image(entry.image, tally)
             if entry.mask in masks:
@@ -189,7 +168,7 @@ class _Check:
         size = id_map.shape[0], id_map.shape[1]
         for kind, what, other in (("json size", "JSON", entry.size), ("image size", "image", image_size)):
             if other is not None and other != size:
-                tally.notes.add(kind, f"{entry.mask} {_size(size)}, {what} {_size(other)}")
+                tally.notes.add(kind, f"{entry.mask} {size_text(size)}, {what} {size_text(other)}")
         areas = areas_in(id_map)
         void, known = areas.pop(0, 0), {segment.id: segment.label for segment in entry.segments}
         for kind, lonely in (("not in json", areas.keys() - known.keys()), ("not in png", known.keys() - areas.keys())):
@@ -200,7 +179,3 @@ class _Check:
             if area is not None and row.get("area", area) != area:
                 tally.notes.add("area", f"{row['id']} in {entry.mask}: {area} pixels, JSON {row['area']}")
         tally.add_pixels(id_map.size, void, [(known[id_], area) for id_, area in areas.items() if id_ in known])
-
-
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[1]}x{size[0]}"

@@ -8,14 +8,11 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-AHEAD = 4
-"""Files that are decoded while another is being counted."""
-
 
 def map_ahead(
     function: Callable[[Item], Result],
     items: Iterable[Item],
-    ahead: int = AHEAD,
+    ahead: int = 4,
     *,
     workers: int | None = None,
     initializer: Callable[[], object] | None = None,

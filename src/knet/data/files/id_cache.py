@@ -22,12 +22,7 @@ class IdCache:
         self._folder = folder
 
     def read(self, path: Path) -> np.ndarray:
-        """Reads the segment ids of a PNG, as `read_ids` does. -> (H,W) int32
-
-        Raises:
-            DataError: the PNG is missing, unreadable, or not in RGB.
-            OutputError: the folder cannot be written.
-        """
+        """Reads the segment ids of a PNG, as `read_ids` does. -> (H,W) int32"""
         kept = self._folder / self._name(path)
         try:
             with np.load(kept) as runs:

@@ -1,4 +1,4 @@
-"""Opens the files of a data set; every failure becomes one sentence that names the file."""
+"""Opens the files of a data set; every failure becomes a `DataError` of one sentence that names the file."""
 
 import json
 import os
@@ -21,11 +21,7 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.D
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Reads an image, upright where the camera noted an orientation (EXIF). -> (H,W,3) uint8 RGB
-
-    Raises:
-        DataError: the file is missing or no readable image.
-    """
+    """Reads an image, upright where the camera noted an orientation (EXIF). -> (H,W,3) uint8 RGB"""
     try:
         plain = read_png_rgb(path)
         if plain is not None:
@@ -38,11 +34,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_image_size(path: Path) -> tuple[int, int]:
-    """Reads (height, width) of an image that `read_image` gives, from the file's head alone.
-
-    Raises:
-        DataError: the file is missing or no readable image.
-    """
+    """Reads (height, width) of an image that `read_image` gives, from the file's head alone."""
     try:
         with Image.open(path) as file:
             width, height = file.size
@@ -55,11 +47,7 @@ def read_image_size(path: Path) -> tuple[int, int]:
 
 
 def read_ids(path: Path) -> np.ndarray:
-    """Reads the segment ids of a COCO panoptic PNG. -> (H,W) int32 R + 256 G + 65536 B, 0 = void; alpha is ignored
-
-    Raises:
-        DataError: the file is missing, no readable PNG, or neither in RGB nor in RGBA, with 8 bits a channel.
-    """
+    """Reads the segment ids of a COCO panoptic PNG. -> (H,W) int32 R + 256 G + 65536 B, 0 = void; alpha is ignored"""
     try:
         plain = read_png_ids(path)
         if plain is not None:
@@ -77,11 +65,7 @@ def read_ids(path: Path) -> np.ndarray:
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """Reads the pixel values of a label PNG: 8-bit index or palette, or 16-bit. -> (H,W) int32
-
-    Raises:
-        DataError: the file is missing, no readable PNG, or a colour picture.
-    """
+    """Reads the pixel values of a label PNG: 8-bit index or palette, or 16-bit. -> (H,W) int32"""
     values = read_labels_or_colors(path)
     if values.ndim == 3:
         raise DataError(f"{path} is a colour picture; a label PNG must have one channel with a number per pixel.")
@@ -89,11 +73,7 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def read_labels_or_colors(path: Path) -> np.ndarray:
-    """Reads a label PNG as `read_labels`, or one in RGB without its alpha. -> (H,W) int32 or (H,W,3) uint8
-
-    Raises:
-        DataError: the file is missing, no readable PNG, or neither numbers nor RGB.
-    """
+    """Reads a label PNG as `read_labels`, or one in RGB without its alpha. -> (H,W) int32 or (H,W,3) uint8"""
     try:
         with Image.open(path) as file:
             mode = file.mode
@@ -111,11 +91,7 @@ def read_labels_or_colors(path: Path) -> np.ndarray:
 
 
 def read_gray(path: Path) -> np.ndarray:
-    """(H,W) uint8 grey levels of a picture in any mode, as Pillow converts it to "L".
-
-    Raises:
-        DataError: the file is missing or no readable image.
-    """
+    """(H,W) uint8 grey levels of a picture in any mode, as Pillow converts it to "L"."""
     try:
         with Image.open(path) as file:
             return np.asarray(file.convert("L"))
@@ -124,11 +100,7 @@ def read_gray(path: Path) -> np.ndarray:
 
 
 def refuse_deep_colors(file: Image.Image, path: Path) -> None:
-    """Refuses an open picture, not yet decoded, with 16 bits a channel: Pillow keeps only the upper half of each.
-
-    Raises:
-        DataError: the picture is of that kind.
-    """
+    """Refuses an open picture, not yet decoded, with 16 bits a channel: Pillow keeps only the upper half of each."""
     if any(";16" in str(tile[3]) for tile in getattr(file, "tile", ()) if file.mode in {"RGB", "RGBA"}):
         raise DataError(
             f"{path} has 16 bits a channel; ids are made of three channels of 8 bits: write it anew in RGB."
@@ -136,11 +108,7 @@ def refuse_deep_colors(file: Image.Image, path: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-        DataError: the file is missing or broken.
-    """
+    """Reads a JSON file."""
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as fault:
@@ -148,11 +116,7 @@ def read_json(path: Path) -> Any:
 
 
 def save_png(path: str | Path, pixels: np.ndarray) -> None:
-    """Writes a PNG: (H,W) uint8 or uint16, or (H,W,3) uint8 RGB.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+    """Writes a PNG: (H,W) uint8 or uint16, or (H,W,3) uint8 RGB."""
     with atomic_path(path) as temporary:
         Image.fromarray(pixels).save(temporary)
 
@@ -161,9 +125,6 @@ def list_images(folder: Path) -> list[str]:
     """Lists all images below a folder: paths relative to it, with forward slashes, sorted. Links are followed.
 
     On a network disk, one walk over the folder is much cheaper than asking for each file of a large data set.
-
-    Raises:
-        DataError: the folder does not exist.
     """
     if not folder.is_dir():
         raise DataError(f"The folder {folder} does not exist; give the folder that holds the images.")

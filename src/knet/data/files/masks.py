@@ -47,16 +47,11 @@ def mask_box(rle: Rle) -> list[float]:
 def read_mask(segmentation: object, size: tuple[int, int], where: str) -> Rle:
     """Packs a mask that comes in any of COCO's forms or as an (H,W) array of bool or integers.
 
-    A polygon of fewer than three corners covers no pixel, nor does a list without polygons; what lies outside the
-    image is cut off.
-
-    Args:
-        segmentation: the mask.
-        size: (height, width) of the image.
-        where: begins the sentences of errors.
+    A polygon of fewer than three corners covers no pixel, nor does a list without polygons; what lies outside the image
+    is cut off. `size` is (height, width) of the image; `where` begins the sentences of errors.
 
     Raises:
-        DataError: no such form, RLE of another size or with a wrong sum of runs, corners that are no numbers or lie
+        DataError: no such form, RLE of another size or with a wrong sum of runs, or corners that are no numbers or lie
             absurdly far out.
     """
     if isinstance(segmentation, np.ndarray):

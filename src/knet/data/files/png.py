@@ -35,11 +35,7 @@ _NOT_PLAIN = frozenset({b"eXIf", b"acTL", b"CgBI"})  # may be rotated, is animat
 
 
 def read_png_rgb(path: Path) -> np.ndarray | None:
-    """The pixels of such a file, (H,W,3) uint8; None for another file, or without Numba.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
+    """Pixels of such a file, (H,W,3) uint8; None for another file, or without Numba; `ValueError`: it is damaged."""
     found = _read_lines(path)
     if found is None:
         return None
@@ -49,11 +45,7 @@ def read_png_rgb(path: Path) -> np.ndarray | None:
 
 
 def read_png_ids(path: Path) -> np.ndarray | None:
-    """R + 256 G + 65536 B of such a file, (H,W) int32; None for another file, or without Numba.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
+    """R + 256 G + 65536 B of such a file, (H,W) int32; None and `ValueError` as above."""
     found = _read_lines(path)
     if found is None:
         return None
@@ -95,11 +87,7 @@ def _read_lines(path: Path) -> tuple[ModuleType, np.ndarray] | None:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """Kind and content of each chunk, up to the end or to where the file is cut off.
-
-    Raises:
-        ValueError: the checksum of the header or of pixels is wrong. (Pillow does not check that of pixels.)
-    """
+    """Kind and content of each chunk, up to the end or to where the file is cut off."""
     view, place = memoryview(data), len(_SIGNATURE)
     while place + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, place)

@@ -14,15 +14,9 @@ _INSTANCES_FROM = 1000
 
 
 def instance_ids_to_panoptic(
-    labels: str | Path,
-    json: str | Path,
-    masks: str | Path,
-    *,
-    train_ids: bool = False,
-    overwrite: bool = False,
-    progress: bool = True,
+    labels: str | Path, json: str | Path, masks: str | Path, *, train_ids: bool = False, overwrite: bool = False
 ) -> int:
-    """Writes a COCO panoptic JSON and a folder of PNGs from every "*_gtFine_instanceIds.png".
+    """Writes a COCO panoptic JSON and a folder of PNGs from every "*_gtFine_instanceIds.png". -> the number of images
 
     Segment ids are the values of the instance PNG: class * 1000 + number for objects, the plain class for stuff and for
     groups of objects, which become crowds. Classes that are not evaluated become void. Like the official script
@@ -33,21 +27,14 @@ def instance_ids_to_panoptic(
         labels: the folder of a split (gtFine/val) with its city folders.
         json, masks: what to write.
         train_ids: whether category ids are 0..18 instead of the raw 7..33.
-        overwrite, progress: whether to replace what exists, and to show a progress bar on a terminal.
-
-    Returns:
-        The number of images.
-
-    Raises:
-        DataError: no such files, an unreadable one, an unknown class in one, or an output that exists.
-        OutputError: the output cannot be written.
+        overwrite: whether to replace what exists.
     """
     raw_labels = {row["id"]: row for row in package_table("cityscapes")["raw_labels"]}
     paths = sorted(Path(labels).rglob(f"*{_ENDING}"))
     if not paths:
         raise DataError(f"{labels} holds no *{_ENDING}; give a split of Cityscapes' gtFine, such as gtFine/val.")
     with PanopticWriter(json, masks, overwrite) as writer:
-        for path in tqdm(paths, desc="Cityscapes to panoptic", unit="image", disable=None if progress else True):
+        for path in tqdm(paths, desc="Cityscapes to panoptic", unit="image", disable=None):
             id_map = read_labels(path)
             segments = []
             for value in values_in(id_map).tolist():

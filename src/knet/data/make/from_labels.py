@@ -32,11 +32,9 @@ SMALLEST_COMPONENT = 20
 
 @dataclass(frozen=True, slots=True)
 class LabelConversion:
-    """What `labels_to_panoptic` made.
+    """What `labels_to_panoptic` made: `json`, `masks` and the number of `images`.
 
     Attributes:
-        json, masks: what was written.
-        images: their number.
         segments: how many there are of each class, by its name.
         crowds: how many of these are crowd regions, for things.
         dropped: how many objects were too small, for things.
@@ -61,7 +59,6 @@ def labels_to_panoptic(
     instances: str | Path | None = None,
     minimum_area: int | None = None,
     overwrite: bool = False,
-    progress: bool = True,
 ) -> LabelConversion:
     """Writes output/panoptic.json and output/panoptic/*.png (COCO panoptic); images stay in place.
 
@@ -76,7 +73,7 @@ def labels_to_panoptic(
         categories: a class table, its name or its file.
         minimum_area: smaller objects become void, in pixels; None: 20, or 0 with `instances`, since what was annotated
             is kept.
-        overwrite, progress: whether to replace what exists, and to show a progress bar on a terminal.
+        overwrite: whether to replace what exists.
 
     Raises:
         DataError: images, labels and instances do not fit together, or the output exists and `overwrite` is off.
@@ -93,9 +90,7 @@ def labels_to_panoptic(
     counts, crowds, dropped = (np.zeros(len(things), int) for _ in range(3))
     target = Path(output)
     with PanopticWriter(target / "panoptic.json", target / "panoptic", overwrite) as writer:
-        for index in tqdm(
-            range(len(reader)), desc="labels to panoptic", unit="image", disable=None if progress else True
-        ):
+        for index in tqdm(range(len(reader)), desc="labels to panoptic", unit="image", disable=None):
             label_map, instance_map = reader.read_label_map(index), reader.read_instance_map(index)
             id_map, segments, small = split_segments(label_map, things, minimum_area, instance_map)
             image = {"id": reader.name(index), "file_name": reader.image_name(index)}
@@ -125,16 +120,14 @@ def split_segments(
 ) -> tuple[np.ndarray, list[SegmentInfo], list[int]]:
     """Makes segments of a label map: one for each stuff class, one for each object of a thing class.
 
-    (H,W) int32 labels, -1 = void, (H,W) int32 numbers of objects -> id map (H,W) int32, 0 = void, and its segments
+    (H,W) int32 labels, -1 = void, (H,W) int32 numbers of objects -> id map (H,W) int32, 0 = void, its segments, and the
+    labels of the objects that were dropped
 
     Args:
         things: whether each label is a thing.
         minimum_area: objects of fewer pixels are dropped.
         instance_map: pixels of equal class and number are one object, also where they do not touch; the number 0 makes
             a crowd region of any size. Without numbers each 8-connected component is an object.
-
-    Returns:
-        The id map, its segments, and the labels of the objects that were dropped.
     """
     id_map = np.zeros(label_map.shape, np.int32)
     segments: list[SegmentInfo] = []

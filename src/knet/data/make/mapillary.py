@@ -30,11 +30,7 @@ class VistasLabel:
 
 
 def read_config(path: str | Path) -> list[VistasLabel]:
-    """Reads the classes of a config file of Mapillary Vistas (any version), in the order of their pixel values.
-
-    Raises:
-        DataError: the file is missing, broken or no such config.
-    """
+    """Reads the classes of a config file of Mapillary Vistas (any version), in the order of their pixel values."""
     path = Path(path)
     content = read_json(path)
     rows = content.get("labels") if isinstance(content, dict) else None
@@ -88,27 +84,12 @@ def instances_to_panoptic(
     masks: str | Path,
     *,
     overwrite: bool = False,
-    progress: bool = True,
 ) -> int:
-    """Writes a COCO panoptic JSON and a folder of PNGs from Mapillary's 16-bit instance PNGs.
+    """Writes a COCO panoptic JSON and a folder of PNGs from Mapillary's 16-bit instance PNGs. -> the number of images
 
     Category ids are those of the official panoptic JSON (label index + 1); segment ids, which are arbitrary there, are
     category * 256 + number of the instance here (stuff: + 0). Nothing is a crowd: the instance PNGs know none. Classes
-    that the config does not evaluate become void.
-
-    Args:
-        images, instances: folders of a split.
-        config: the config file of the download.
-        json, masks: what to write.
-        overwrite, progress: whether to replace what exists, and to show a progress bar on a terminal.
-
-    Returns:
-        The number of images.
-
-    Raises:
-        DataError: no such files, an unreadable one, one with an unknown class or without an image, or an output that
-            exists.
-        OutputError: the output cannot be written.
+    that the download's config file does not evaluate become void.
     """
     instances = Path(instances)
     labels = read_config(config)
@@ -118,7 +99,7 @@ def instances_to_panoptic(
     if not names:
         raise DataError(f"{instances} holds no PNG; give the folder 'instances' of a split of Mapillary Vistas.")
     with PanopticWriter(json, masks, overwrite) as writer:
-        for name in tqdm(names, desc="Mapillary to panoptic", unit="image", disable=None if progress else True):
+        for name in tqdm(names, desc="Mapillary to panoptic", unit="image", disable=None):
             stem = Path(name).stem
             if stem not in image_of:
                 raise DataError(f"{instances / name} has no image in {images}; copy the image or remove the label.")

@@ -6,7 +6,6 @@ import json as jsonlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,10 +28,6 @@ class PanopticWriter:
 
     Until then everything lies in a hidden folder beside `masks`, which leaving the `with` block removes: an interrupted
     run leaves nothing behind.
-
-    Args:
-        json, masks: what to write.
-        overwrite: whether both may replace what is there.
 
     Raises:
         DataError: `json` or `masks` exists and `overwrite` is off.
@@ -58,9 +53,7 @@ class PanopticWriter:
             raise self._unwritable(fault) from fault
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *fault: object) -> None:
         shutil.rmtree(self._partial, ignore_errors=True)
 
     def add(self, image: dict[str, Any], mask: str, id_map: np.ndarray, segments: Sequence[SegmentRow]) -> None:
@@ -69,8 +62,7 @@ class PanopticWriter:
         Args:
             image: its row of the JSON (id, file_name).
             mask: the name of its PNG.
-            id_map: (H,W) int; it must hold the ids of all `segments`, and no others but 0.
-            segments: those of the image.
+            id_map, segments: (H,W) int, with the ids of all segments, and no others but 0.
         """
         numbers = np.zeros(max((row.id for row in segments), default=0) + 1, np.int32)
         numbers[[row.id for row in segments]] = np.arange(1, len(segments) + 1)

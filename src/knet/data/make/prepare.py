@@ -26,13 +26,9 @@ from knet.structures import Category
 
 @dataclass(frozen=True, slots=True)
 class PreparedSplit:
-    """A split that training can read.
+    """A split that training can read: `images` labelled ones, and its panoptic form, new (`made`) or there already.
 
-    Attributes:
-        images: number of the labelled ones.
-        json, masks: its panoptic form.
-        made: False where that was there already.
-        unlabelled: image files without a label, which stay unused.
+    `unlabelled` lists image files without a label, which stay unused.
     """
 
     name: str
@@ -53,12 +49,7 @@ class PreparedMapillary:
 
 
 def prepare_cityscapes(
-    root: str | Path,
-    splits: Sequence[str] = CITYSCAPES_SPLITS,
-    *,
-    train_ids: bool = False,
-    overwrite: bool = False,
-    progress: bool = True,
+    root: str | Path, splits: Sequence[str] = CITYSCAPES_SPLITS, *, train_ids: bool = False, overwrite: bool = False
 ) -> list[PreparedSplit]:
     """Makes gtFine/cityscapes_panoptic_<split>[_trainId](.json) from the instance PNGs, as the official script does.
 
@@ -67,18 +58,16 @@ def prepare_cityscapes(
 
     Args:
         root: the folder that holds gtFine and leftImg8bit.
-        splits: names of splits.
+        splits: their names.
         train_ids: whether category ids are 0..18 instead of the raw 7..33.
         overwrite: whether to make again what is there already.
-        progress: whether to show a progress bar on a terminal.
 
     Raises:
         DataError: a folder, an image or a label is missing or broken, or an existing form contradicts itself.
-        OutputError: the output cannot be written.
     """
 
     def convert(split: RootSplit) -> None:
-        options = {"train_ids": train_ids, "overwrite": overwrite, "progress": progress}
+        options = {"train_ids": train_ids, "overwrite": overwrite}
         instance_ids_to_panoptic(split.labels, split.json, split.masks, **options)
 
     found = find_cityscapes(root, splits, train_ids)
@@ -88,32 +77,24 @@ def prepare_cityscapes(
 
 
 def prepare_mapillary(
-    root: str | Path,
-    splits: Sequence[str] = MAPILLARY_SPLITS,
-    *,
-    version: str | None = None,
-    overwrite: bool = False,
-    progress: bool = True,
+    root: str | Path, splits: Sequence[str] = MAPILLARY_SPLITS, *, version: str | None = None, overwrite: bool = False
 ) -> PreparedMapillary:
     """Writes the class table knet_categories.json beside the download's config file, and the panoptic form if absent.
 
     Args:
         root: the folder that holds config.json or config_v2.0.json.
-        splits: names of splits.
+        splits: their names.
         version: "1.2" or "2.0"; None takes what is there (1.2 if both are). The name of v2.0's table ends with it.
-        overwrite: whether to replace the official panoptic JSON of a split and its PNGs by what is made from the
-            instance PNGs.
-        progress: whether to show a progress bar on a terminal.
+        overwrite: whether to replace a split's official panoptic JSON and PNGs by what the instance PNGs give.
 
     Raises:
         DataError: a folder, an image or a label is missing or broken, another table is in the way, or an existing
             panoptic form contradicts itself or the table.
-        OutputError: the output cannot be written.
     """
 
     def convert(split: RootSplit) -> None:
         files = split.images, split.labels, found.config, split.json, split.masks
-        instances_to_panoptic(*files, overwrite=overwrite, progress=progress)
+        instances_to_panoptic(*files, overwrite=overwrite)
 
     found = find_mapillary(root, splits, version)
     unlabelled = _require_images(found.splits)

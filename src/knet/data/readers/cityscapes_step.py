@@ -33,9 +33,6 @@ class CityscapesStep:
         root: the folder that holds gtFine and leftImg8bit.
         split: train or val.
         categories: the classes in label order, whose ids are train ids; None takes the table kitti_step.
-
-    Raises:
-        DataError: a folder is missing or has no labels, or a label has no image.
     """
 
     def __init__(self, root: str | Path, split: str, categories: Sequence[Category] | None = None):
@@ -62,20 +59,12 @@ class CityscapesStep:
         return PurePosixPath(self._stems[index]).name
 
     def read(self, index: int) -> Sample:
-        """Reads image number `index` with its id map and segments.
-
-        Raises:
-            DataError: a file cannot be read, sizes differ, or a label is of no class.
-        """
+        """Reads image number `index` with its id map and segments."""
         path = self._images / f"{self._stems[index]}_leftImg8bit.png"
         return with_image(self.read_truth(index), read_image(path), path, self._path(index))
 
     def read_truth(self, index: int) -> Sample:
-        """Like `read`, with an empty image (0,0,3).
-
-        Raises:
-            DataError: the labels cannot be read, or one is of no class.
-        """
+        """Like `read`, with an empty image (0,0,3)."""
         values = read_labels(self._path(index))
         told_apart = values >= _OBJECTS
         classes = np.where(told_apart, values // _OBJECTS, values)

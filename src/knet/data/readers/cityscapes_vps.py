@@ -18,8 +18,7 @@ from knet.data.readers.numbered_png import NumberedPng
 from knet.errors import DataError
 from knet.structures import Category, SegmentInfo
 
-VOID = 255
-_MASKS = NumberedPng("Cityscapes-VPS mask", objects=1000, shift=0, void=(VOID,))
+_MASKS = NumberedPng("Cityscapes-VPS mask", objects=1000, shift=0, void=(255,))
 write_vps_png = _MASKS.write
 _IMAGE_ENDINGS = ("_newImg8bit.png", "_leftImg8bit.png")
 _TRUTH_ENDINGS = ("_final_mask.png", "_gtFine_color.png")
@@ -36,9 +35,6 @@ class CityscapesVps(ClipReader):
             `panoptic_gt_<split>_city_vps.json`.
         split: train or val.
         categories: the classes in label order, whose ids are train ids; None takes the table cityscapes_vps.
-
-    Raises:
-        DataError: a folder or the JSON is missing or broken, or images and masks do not pair up.
     """
 
     def __init__(self, root: str | Path, split: str, categories: Sequence[Category] | None = None):

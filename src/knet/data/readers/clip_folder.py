@@ -6,14 +6,13 @@ A folder for each clip and a number in each frame's name; the PNGs are those of 
 """
 
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from knet.data.categories import CategoryTable
-from knet.data.readers.clips import NUMBERS, ClipReader, FrameFiles, check_numbers, last_number, make_id_map
+from knet.data.readers.clips import NUMBERS, ClipReader, FrameFiles, check_numbers, clip_and_number, make_id_map
 from knet.data.readers.label_folder import LabelFolder
-from knet.errors import DataError
 from knet.structures import Category, SegmentInfo
 
 
@@ -26,9 +25,6 @@ class ClipFolder(ClipReader):
     Args:
         images, labels, instances: folders with a folder for each clip, whose files pair up by name.
         categories: a class table, its name or its file.
-
-    Raises:
-        DataError: a folder is missing or empty, files do not pair up, or a frame has no clip or number.
     """
 
     def __init__(
@@ -43,14 +39,9 @@ class ClipFolder(ClipReader):
         frames = []
         self._places: dict[tuple[str, int], int] = {}
         for index in range(len(self._pictures)):
-            name = PurePosixPath(self._pictures.name(index))
-            clip, number = name.parent.as_posix(), last_number(name.name)
-            path = Path(images) / self._pictures.image_name(index)
-            if clip == "." or number is None:
-                raise DataError(
-                    f"{path} is no frame of a clip; put each clip into a folder of its own and number its frames."
-                )
-            frames.append(FrameFiles(clip, number, path, Path(labels)))
+            name = self._pictures.image_name(index)
+            clip, number = clip_and_number(Path(images), name)
+            frames.append(FrameFiles(clip, number, Path(images) / name, Path(labels)))
             self._places[clip, number] = index
         super().__init__(frames, self._pictures.categories, str(images))
 

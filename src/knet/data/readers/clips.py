@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from knet.data.files.io import list_images, name_some, read_image, values_in, without_ending
+from knet.data.files.io import list_images, name_some, read_image, values_in
 from knet.data.readers.reader import with_image, without_image
 from knet.errors import DataError
 from knet.structures import Category, Sample, SegmentInfo
@@ -68,17 +68,9 @@ class FrameFiles(NamedTuple):
 
 
 class ClipReader:
-    """What all readers of video data sets share: a `Reader` of frames that belong to `clips`.
+    """What all readers of video data sets share: a `Reader` of frames that belong to `clips`; errors call it `where`.
 
-    Frames are sorted by clip and number. A format says in `_decode` what its ground truth means.
-
-    Args:
-        frames: of all clips, in any order.
-        categories: the classes in label order.
-        where: what errors call the data set.
-
-    Raises:
-        DataError: no frame at all, or two of the same number in a clip.
+    Frames come in any order and are sorted by clip and number. A format says in `_decode` what its ground truth means.
     """
 
     def __init__(self, frames: Sequence[FrameFiles], categories: Sequence[Category], where: str):
@@ -109,39 +101,26 @@ class ClipReader:
 
     def gaps(self) -> list[str]:
         """A sentence for each clip in which frames are missing; the clip is read without them."""
-        found = [(clip.name, clip.missing) for clip in self.clips]
         return [
-            f"The clip {name} has no frame {name_some(missing)}; frames on both sides of a gap are no neighbours."
-            for name, missing in found
-            if missing
+            f"The clip {clip.name} has no frame {name_some(missing)}; frames on both sides of a gap are no neighbours."
+            for clip in self.clips
+            if (missing := clip.missing)
         ]
 
     def read(self, index: int) -> Sample:
-        """Reads frame number `index` with its id map and segments.
-
-        Raises:
-            DataError: a file cannot be read, sizes differ, or the ground truth holds an unknown class.
-        """
+        """Reads frame number `index` with its id map and segments."""
         image, frame = self.read_image(index), self._frames[index]
         return with_image(self.read_truth(index), image, frame.image, frame.truth)
 
     def read_image(self, index: int) -> np.ndarray:
-        """Reads frame number `index` alone. -> (H,W,3) uint8 RGB
-
-        Raises:
-            DataError: there is none, or it cannot be read.
-        """
+        """Reads frame number `index` alone. -> (H,W,3) uint8 RGB"""
         path = self._frames[index].image
         if path is None:
             raise DataError(f"Frame {self.name(index)} has no image; give the folder of images as well.")
         return read_image(path)
 
     def read_truth(self, index: int) -> Sample:
-        """Like `read`, with an empty image (0,0,3).
-
-        Raises:
-            DataError: there is none (a test split), it cannot be read, or it holds an unknown class.
-        """
+        """Like `read`, with an empty image (0,0,3)."""
         frame = self._frames[index]
         if frame.truth is None:
             raise DataError(
@@ -180,11 +159,7 @@ def split_id(id_: int) -> tuple[int, int]:
 
 
 def look_up(values: np.ndarray, labels: dict[int, int], path: Path) -> np.ndarray:
-    """Looks up the label of each pixel value, -1 for void. (H,W) integers -> (H,W) int32
-
-    Raises:
-        DataError: a value that is no key of `labels`; the sentence names `path` and the value.
-    """
+    """Looks up the label of each pixel value, -1 for void. (H,W) integers -> (H,W) int32"""
     present = values_in(values)
     unknown = [value for value in present.tolist() if value not in labels]
     if unknown:
@@ -198,11 +173,7 @@ def look_up(values: np.ndarray, labels: dict[int, int], path: Path) -> np.ndarra
 
 
 def check_numbers(numbers: np.ndarray, largest: int, path: Path, kind: str) -> None:
-    """Refuses object numbers that a format cannot hold.
-
-    Raises:
-        DataError: a number below 0 or above `largest`.
-    """
+    """Refuses object numbers that a format cannot hold."""
     low, high = (int(numbers.min()), int(numbers.max())) if numbers.size else (0, 0)
     if low < 0 or high > largest:
         raise DataError(
@@ -212,11 +183,7 @@ def check_numbers(numbers: np.ndarray, largest: int, path: Path, kind: str) -> N
 
 
 def refuse_lonely(images: Path, of_images: Iterable[Any], truths: Path, of_truths: Iterable[Any]) -> None:
-    """Refuses frames that have an image and no ground truth, or the other way round.
-
-    Raises:
-        DataError: there are some; the sentence names the first.
-    """
+    """Refuses frames that have an image and no ground truth, or the other way round."""
     first, second = set(of_images), set(of_truths)
     for has, lacks, frames in ((images, truths, first - second), (truths, images, second - first)):
         if frames:
@@ -228,22 +195,24 @@ def frames_below(folder: Path) -> dict[str, dict[int, str]]:
     """Finds the images in a folder of clip folders: clip -> frame number -> path relative to the folder.
 
     The number is the last one in the file's name: 12 of "000012.png" and of "frame_12.jpg".
-
-    Raises:
-        DataError: no such folder, a name without a number, or two files of one number.
     """
     found: dict[str, dict[int, str]] = {}
     for name in list_images(folder):
-        clip, stem = PurePosixPath(without_ending(name)).parent.as_posix(), PurePosixPath(name).stem
-        number = last_number(stem)
-        if number is None or clip == ".":
-            raise DataError(
-                f"{folder / name} is no frame of a clip; put each clip into a folder of its own and number its frames."
-            )
+        clip, number = clip_and_number(folder, name)
         other = found.setdefault(clip, {}).setdefault(number, name)
         if other != name:
             raise DataError(f"{folder} has two frames {number} of {clip}, {other} and {name}; remove one.")
     return found
+
+
+def clip_and_number(folder: Path, name: str) -> tuple[str, int]:
+    """The clip, and the number in it, of a frame whose image lies at `name` in `folder`."""
+    clip, number = PurePosixPath(name).parent.as_posix(), last_number(PurePosixPath(name).stem)
+    if number is None or clip == ".":
+        raise DataError(
+            f"{folder / name} is no frame of a clip; put each clip into a folder of its own and number its frames."
+        )
+    return clip, number
 
 
 def last_number(stem: str) -> int | None:

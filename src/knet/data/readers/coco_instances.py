@@ -6,7 +6,7 @@ pixel (nearest resizing, crop, flip, padding) works on layers as well.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from json import dumps, loads
 from pathlib import Path
 from typing import Any
@@ -74,14 +74,14 @@ class CocoInstances:
         training: bool = False,
     ):
         self._images = None if images is None else Path(images)
-        self._json = Path(json)
-        content = read_json(self._json)
+        self.json = Path(json)  # evaluation reads it whole: with areas, and with what training leaves out
+        content = read_json(self.json)
         if not isinstance(content, dict) or not all(
             isinstance(content.get(k), list) for k in ("images", "annotations")
         ):
-            raise DataError(f"{self._json} is no COCO instances JSON: it must hold lists 'images' and 'annotations'.")
+            raise DataError(f"{self.json} is no COCO instances JSON: it must hold lists 'images' and 'annotations'.")
         if categories is None:
-            categories = things_from_rows(content.get("categories"), str(self._json))
+            categories = things_from_rows(content.get("categories"), str(self.json))
         self.categories = tuple(categories)
         self._labels = {category.id: label for label, category in enumerate(self.categories)}
         entries = self._read_images(content["images"])
@@ -91,8 +91,8 @@ class CocoInstances:
             entries = {id_: entry for id_, entry in entries.items() if _worth_learning(entry)}
         if not entries:
             what = f"images of {SMALLEST_EDGE} pixels or more with an object that is no crowd" if training else "images"
-            raise DataError(f"{self._json} has no {what}; give another file.")
-        find_image = None if self._images is None else ImageFinder(self._images, self._json)
+            raise DataError(f"{self.json} has no {what}; give another file.")
+        find_image = None if self._images is None else ImageFinder(self._images, self.json)
         for entry in entries.values():
             entry.image = None if find_image is None else find_image(entry.file_name)
         self._entries = list(entries.values())
@@ -108,47 +108,28 @@ class CocoInstances:
         """The image id as the JSON has it."""
         return self._entries[index].id
 
-    @property
-    def json(self) -> Path:
-        """The instances JSON, which evaluation reads whole: with areas, and with what training leaves out."""
-        return self._json
-
     def read(self, index: int) -> Sample:
-        """Reads image number `index` with its objects; `id_map` is (L,H,W) int32, the layers, L >= 1.
-
-        Raises:
-            DataError: the image cannot be read or has another size than the JSON says, or a mask is damaged.
-        """
-        image = self.read_image(index)
-        truth = self.read_truth(index)
-        return Sample(truth.name, image, truth.id_map, truth.segments)
+        """Reads image number `index` with its objects; `id_map` is (L,H,W) int32, the layers, L >= 1."""
+        return replace(self.read_truth(index), image=self.read_image(index))
 
     def read_image(self, index: int) -> np.ndarray:
-        """Reads image number `index` alone. -> (H,W,3) uint8 RGB
-
-        Raises:
-            DataError: it cannot be read or has another size than the JSON says.
-        """
+        """Reads image number `index` alone. -> (H,W,3) uint8 RGB"""
         entry = self._entries[index]
         if self._images is None or entry.image is None:
-            raise DataError(f"{self._json} was opened without a folder of images; give one to read images.")
+            raise DataError(f"{self.json} was opened without a folder of images; give one to read images.")
         path = self._images / entry.image
         image = read_image(path)
         if image.shape[:2] != entry.size:
-            told = f"is {size_text(image.shape)} pixels but {self._json} says {size_text(entry.size)}"
+            told = f"is {size_text(image.shape)} pixels but {self.json} says {size_text(entry.size)}"
             raise DataError(f"{path} {told}; use the images that belong to this JSON.")
         return image
 
     def read_truth(self, index: int) -> Sample:
-        """Like `read`, with an empty image (0,0,3).
-
-        Raises:
-            DataError: a mask is damaged.
-        """
+        """Like `read`, with an empty image (0,0,3)."""
         entry = self._entries[index]
         kept = []
         for thing in sorted(entry.objects, key=lambda thing: thing.crowd):
-            rle = read_mask(loads(thing.segmentation), entry.size, f"{self._json}: annotation {thing.number}")
+            rle = read_mask(loads(thing.segmentation), entry.size, f"{self.json}: annotation {thing.number}")
             if mask_area(rle):
                 kept.append((thing, rle))
         segments = [SegmentInfo(id_, thing.label, thing.crowd) for id_, (thing, _) in enumerate(kept, 1)]
@@ -161,15 +142,15 @@ class CocoInstances:
             id_, name, height, width = (known.get(key) for key in ("id", "file_name", "height", "width"))
             sized = all(type(edge) is int and edge > 0 for edge in (height, width))
             if type(id_) not in (int, str) or not isinstance(name, str) or not sized:
-                raise DataError(f"{self._json}: an image needs id, file_name, height and width, not {str(row)[:80]}.")
+                raise DataError(f"{self.json}: an image needs id, file_name, height and width, not {str(row)[:80]}.")
             if id_ in entries:
-                raise DataError(f"{self._json} lists the image id {id_!r} twice; ids must be unique.")
+                raise DataError(f"{self.json} lists the image id {id_!r} twice; ids must be unique.")
             entries[id_] = _Entry(id_, name, (height, width))
         return entries
 
     def _read_annotation(self, row: Any, entries: dict[Any, _Entry], number: int) -> None:
         """Adds the object to its image, unless it is one of those that are left out."""
-        where = f"{self._json}: annotation {number}"
+        where = f"{self.json}: annotation {number}"
         if not isinstance(row, dict) or row.get("segmentation") is None:
             raise DataError(f"{where} is {str(row)[:80]}; it must hold image_id, category_id and segmentation.")
         image, category = row.get("image_id"), row.get("category_id")

@@ -26,8 +26,7 @@ class CocoPanoptic:
         json: the panoptic JSON.
         masks: folder of its PNGs.
         categories: the classes in label order; None takes those of the JSON, in its order.
-        cache: folder that keeps the PNGs' content in a form that is read faster (`IdCache`); None decodes them each
-            time.
+        cache: folder that keeps the PNGs' content in a form that is read faster (`IdCache`); None keeps nothing.
 
     Raises:
         DataError: a missing or broken file, or a JSON that contradicts itself, its folders or the categories.
@@ -62,11 +61,7 @@ class CocoPanoptic:
         return self._entries[index].name
 
     def read(self, index: int) -> Sample:
-        """Reads image number `index` with its id map and segments.
-
-        Raises:
-            DataError: a file cannot be read, or PNG, image and JSON disagree on sizes or segments.
-        """
+        """Reads image number `index` with its id map and segments."""
         image_name = self._entries[index].image
         if self._images is None or image_name is None:
             raise DataError(f"{self._json} was opened without a folder of images; give one to read images.")
@@ -75,11 +70,7 @@ class CocoPanoptic:
         return with_image(self.read_truth(index), image, path, self._masks / self._entries[index].mask)
 
     def read_truth(self, index: int) -> Sample:
-        """Like `read`, with an empty image (0,0,3).
-
-        Raises:
-            DataError: the PNG cannot be read, or it and the JSON disagree.
-        """
+        """Like `read`, with an empty image (0,0,3)."""
         entry = self._entries[index]
         path = self._masks / entry.mask
         id_map = self._read_ids(path)

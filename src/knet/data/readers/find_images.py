@@ -34,11 +34,7 @@ class ImageFinder:
         return self._by_path.get(without_ending(name)) or self._by_stem.get(stem) or self._by_stem.get(original) or []
 
     def __call__(self, file_name: str) -> str:
-        """The path relative to the folder.
-
-        Raises:
-            DataError: there is no such image, or several could be meant.
-        """
+        """The path relative to the folder."""
         found = self.candidates(file_name)
         if len(found) == 1:
             return found[0]

@@ -43,9 +43,6 @@ class KittiStep(ClipReader):
         categories: the classes in label order, whose ids are the PNGs' values; None takes the table kitti_step.
         compatible: whether a person's or car's region without a number is an ordinary object, as in Video K-Net's
             code, instead of a crowd.
-
-    Raises:
-        DataError: an unknown split, no such layout, or images and PNGs that do not pair up.
     """
 
     def __init__(
@@ -65,11 +62,7 @@ class KittiStep(ClipReader):
 
 
 def read_step_png(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the classes and object numbers of a STEP PNG. -> (H,W) int32, (H,W) int32
-
-    Raises:
-        DataError: the file is missing, no readable PNG, or not in RGB.
-    """
+    """Reads the classes and object numbers of a STEP PNG. -> (H,W) int32, (H,W) int32"""
     pixels = read_labels_or_colors(path)
     if pixels.ndim != 3:
         raise DataError(f"{path} has one channel; a KITTI-STEP PNG has three: class, object // 256, object % 256.")
@@ -78,12 +71,7 @@ def read_step_png(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_step_png(path: str | Path, classes: np.ndarray, numbers: np.ndarray) -> None:
-    """Writes a STEP PNG. (H,W) class numbers 0..255, 255 = void, (H,W) object numbers 0..65535
-
-    Raises:
-        DataError: a class or an object's number does not fit.
-        OutputError: the file cannot be written.
-    """
+    """Writes a STEP PNG. (H,W) class numbers 0..255, 255 = void, (H,W) object numbers 0..65535"""
     check_numbers(numbers, LARGEST_NUMBER, Path(path), "STEP PNG")
     if classes.size and not 0 <= int(classes.min()) <= int(classes.max()) <= VOID:
         raise DataError(f"{path} would need the class {int(classes.max())}, but a STEP PNG holds 0 to {VOID}.")

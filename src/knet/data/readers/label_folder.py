@@ -21,7 +21,6 @@ from knet.errors import DataError
 from knet.structures import Category, Sample, SegmentInfo
 
 _UNKNOWN = -2
-_BLACK = 0
 _LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
 
 
@@ -46,9 +45,6 @@ class LabelFolder:
         images, labels: folders.
         categories: a class table, its name or its file; with plain rows the pixels hold category ids.
         instances: a third folder, None where there is none.
-
-    Raises:
-        DataError: a folder is missing or empty, its files do not pair up with the others', or labels are JPEGs.
     """
 
     def __init__(
@@ -80,11 +76,7 @@ class LabelFolder:
         return self._files[index].image
 
     def read(self, index: int) -> Sample:
-        """Reads image number `index` with one segment for each class in it.
-
-        Raises:
-            DataError: as `read_label_map`, or the image cannot be read.
-        """
+        """Reads image number `index` with one segment for each class in it."""
         label_map = self.read_label_map(index)
         image = read_image(self._images / self._files[index].image)
         id_map = label_map + 1
@@ -92,11 +84,7 @@ class LabelFolder:
         return Sample(self._files[index].name, image, id_map, segments)
 
     def read_label_map(self, index: int) -> np.ndarray:
-        """Reads the labels of an image. -> (H,W) int32 0 .. K-1, -1 = void, of the image's size
-
-        Raises:
-            DataError: a file cannot be read, sizes differ, or a pixel's value or colour is neither a class nor void.
-        """
+        """Reads the labels of an image. -> (H,W) int32 0 .. K-1, -1 = void, of the image's size"""
         path = self._labels / self._files[index].labels
         values = read_labels_or_colors(path)
         self._compare_sizes(values, path, index)
@@ -115,9 +103,6 @@ class LabelFolder:
         """Reads the objects' numbers. -> (H,W) int32, 0 = not told apart, of the image's size; None without such PNGs
 
         Colours count as R * 65536 + G * 256 + B.
-
-        Raises:
-            DataError: the file cannot be read, or its size is not the image's.
         """
         name = self._files[index].instances
         if self._instances is None or name is None:
@@ -160,7 +145,7 @@ class LabelFolder:
                     f"{self._labels} has labels in colours, but the class table has the colour {category.color} for "
                     f"{self.categories[other].name!r} and for {category.name!r}; give each class its own."
                 )
-        labels.setdefault(_BLACK, -1)
+        labels.setdefault(0, -1)
         return labels
 
     def _match(self) -> list[_Files]:

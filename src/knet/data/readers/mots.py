@@ -45,9 +45,6 @@ class Mots(ClipReader):
             truth of the frames that have a line.
         annotations: folder of <sequence>.txt.
         categories: the classes in label order; None takes the table kitti_mots.
-
-    Raises:
-        DataError: a missing or broken file, an unknown class, a sequence without images.
     """
 
     def __init__(
@@ -99,11 +96,7 @@ class Mots(ClipReader):
 
 
 def read_mots(path: Path) -> list[MotsLine]:
-    """Reads the lines of a MOTS text.
-
-    Raises:
-        DataError: the file cannot be read, or a line is wrong; the sentence names it.
-    """
+    """Reads the lines of a MOTS text."""
     try:
         rows = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as fault:

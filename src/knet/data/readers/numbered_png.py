@@ -33,23 +33,14 @@ class NumberedPng:
     void: tuple[int, ...]
 
     def read(self, path: Path, categories: tuple[Category, ...]) -> tuple[np.ndarray, list[SegmentInfo]]:
-        """An id map (H,W) int32 and its segments; a thing's class without an object is a crowd.
-
-        Raises:
-            DataError: the file cannot be read, or holds a value that is neither of a class nor void.
-        """
+        """An id map (H,W) int32 and its segments; a thing's class without an object is a crowd."""
         values, labels = read_labels(path), _labels(self, categories)
         largest = max(*self.void, *(category.id + self.shift for category in categories))
         numbers = np.where(values > largest, values % self.objects + 1, 0)
         return make_id_map(look_up(values, labels, path), numbers, categories)
 
     def write(self, path: str | Path, labels: np.ndarray, numbers: np.ndarray, categories: Sequence[Category]) -> None:
-        """Writes a PNG. (H,W) labels, -1 = void, (H,W) object numbers of things from 1 on, 0 = not told apart
-
-        Raises:
-            DataError: more objects of a class than the format holds.
-            OutputError: the file cannot be written.
-        """
+        """Writes a PNG. (H,W) labels, -1 = void, (H,W) object numbers of things from 1 on, 0 = not told apart"""
         is_thing = np.array([category.thing for category in categories] + [False])  # the last is void's, label -1
         value = np.array([category.id + self.shift for category in categories] + [self.void[0]])
         told_apart = is_thing[labels] & (numbers > 0)

@@ -41,7 +41,11 @@ def open_data(data: Data, files: Files | None, categories: Sequence[Category] | 
     if categories is None and data.categories is not None:
         categories = load_categories(data.categories)
     if files.format is not None:
-        return _open_split(data, files, categories)
+        if files.split is None:
+            raise ConfigError(f"A data set of the format {files.format} needs its split, such as split: train.")
+        if files.format == "cityscapes-step":
+            return CityscapesStep(data.root, files.split, categories)
+        return open_clips(str(files.format), data.root, files.split, categories, data.compatible)
     kinds = ("json_file", "masks", "labels", "instances")
     given = {name for name in kinds if getattr(files, name) is not None}
     if files.images is None or given not in _FORMS:
@@ -62,31 +66,10 @@ def open_data(data: Data, files: Files | None, categories: Sequence[Category] | 
     return CocoInstances(images, json, categories, training=files is data.train)
 
 
-def _open_split(data: Data, files: Files, categories: Sequence[Category] | None) -> Reader:
-    """Opens a split of a data set in the layout that it comes in."""
-    if files.split is None:
-        raise ConfigError(f"A data set of the format {files.format} needs its split, such as split: train.")
-    if files.format == "cityscapes-step":
-        return CityscapesStep(data.root, files.split, categories)
-    return open_clips(str(files.format), data.root, files.split, categories, data.compatible)
-
-
 def open_clips(
     layout: str, root: str | Path, split: str, categories: Sequence[Category] | None = None, compatible: bool = False
 ) -> ClipReader:
-    """Opens a split of a video data set.
-
-    Args:
-        layout: one of `CLIP_ROOTS`.
-        root: the folder of the data set.
-        split: its name.
-        categories: the classes in label order; None takes the data set's own.
-        compatible: see `KittiStep`.
-
-    Raises:
-        ConfigError: an unknown layout.
-        DataError: as the reader.
-    """
+    """Opens a split of a video data set whose layout is one of `CLIP_ROOTS`; the rest as in its reader."""
     root = Path(root)
     if layout == "step":
         return KittiStep(root, split, categories, compatible)

@@ -19,12 +19,9 @@ LARGEST_ID = 256**3 - 1
 
 
 class Fault(NamedTuple):
-    """Something wrong with a data set.
+    """Something wrong with a data set: a kind of `check.findings.KINDS`, and what a reader says of it.
 
-    Attributes:
-        kind: one of those that a check counts (`check.findings.KINDS`).
-        examples: what a check shows of it, one for each time that it is wrong.
-        sentence: what a reader says.
+    `examples` are what a check shows, one for each time that it is wrong.
     """
 
     kind: str
@@ -37,7 +34,6 @@ class Entry:
     """An image of the JSON with its annotation.
 
     Attributes:
-        name: its id as text.
         image: path relative to the folder of images, None where it was not found or not looked for.
         mask: path relative to the folder of PNGs.
         size: (height, width), None where the JSON gives none.
@@ -54,15 +50,7 @@ class Entry:
 
 
 class PanopticJson:
-    """An open COCO panoptic JSON.
-
-    Args:
-        path: of the file.
-        categories: the classes in label order; None takes those of the file, in its order.
-
-    Raises:
-        DataError: the file is missing, broken or no mapping, or its classes are needed and unusable.
-    """
+    """An open COCO panoptic JSON. `categories` are the classes in label order; None takes those of the file."""
 
     def __init__(self, path: Path, categories: Sequence[Category] | None):
         self.path, self.content = path, read_json(path)
@@ -78,8 +66,7 @@ class PanopticJson:
 
         Args:
             find: looks for the images; None leaves them alone.
-            folder: that of the PNGs.
-            masks: paths of the PNGs that are there, relative to the folder.
+            folder, masks: the folder of the PNGs, and the paths of those that are there, relative to it.
         """
         by_id: dict[str, dict[object, dict[str, Any]]] = {}
         for key, id_key in (("images", "id"), ("annotations", "image_id")):

@@ -1,6 +1,7 @@
 """What all readers of data sets have in common."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -33,17 +34,13 @@ def without_image(name: str, id_map: np.ndarray, segments: list[SegmentInfo]) ->
 
 
 def with_image(truth: Sample, image: np.ndarray, path: Path | None, truth_path: Path | None) -> Sample:
-    """The ground truth with its image (H,W,3).
-
-    Raises:
-        DataError: they differ in size; the sentence names both files.
-    """
+    """The ground truth with its image (H,W,3)."""
     if truth.id_map.shape[-2:] != image.shape[:2]:
         raise DataError(
             f"{path} is {size_text(image.shape)} pixels but its ground truth ({truth_path}) is "
             f"{size_text(truth.id_map.shape[-2:])}; they must be equal."
         )
-    return Sample(truth.name, image, truth.id_map, truth.segments)
+    return replace(truth, image=image)
 
 
 def unknown_category(where: str, category: object, known: Iterable[int]) -> str:

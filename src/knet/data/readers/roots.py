@@ -55,15 +55,9 @@ class MapillaryRoot:
 def find_cityscapes(
     root: str | Path, splits: Sequence[str] = CITYSCAPES_SPLITS, train_ids: bool = False
 ) -> list[RootSplit]:
-    """Finds the splits of Cityscapes.
+    """Finds the splits of Cityscapes in the folder that holds gtFine and leftImg8bit.
 
-    Args:
-        root: the folder that holds gtFine and leftImg8bit.
-        splits: names of splits.
-        train_ids: whether category ids are 0..18 in the panoptic form (cityscapes_panoptic_val_trainId).
-
-    Raises:
-        DataError: an unknown split, or a folder is missing; the sentence says where it comes from.
+    With `train_ids` their panoptic form is that of category ids 0..18 (cityscapes_panoptic_val_trainId).
     """
     root = Path(root)
     _check_splits("Cityscapes", splits, CITYSCAPES_SPLITS, "test")
@@ -80,15 +74,9 @@ def find_cityscapes(
 def find_mapillary(
     root: str | Path, splits: Sequence[str] = MAPILLARY_SPLITS, version: str | None = None
 ) -> MapillaryRoot:
-    """Finds the splits of Mapillary Vistas.
+    """Finds the splits of Mapillary Vistas in the folder that holds config.json or config_v2.0.json.
 
-    Args:
-        root: the folder that holds config.json or config_v2.0.json.
-        splits: names of splits.
-        version: "1.2" or "2.0"; None takes 1.2 where there is a choice, since the published models know its classes.
-
-    Raises:
-        DataError: an unknown split or version, or something is missing; the sentence says where it comes from.
+    `version` is "1.2" or "2.0"; None takes 1.2 where there is a choice, since the published models know its classes.
     """
     root = Path(root)
     _check_splits("Mapillary", splits, MAPILLARY_SPLITS, "testing")

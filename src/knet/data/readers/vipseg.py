@@ -31,9 +31,6 @@ class VipSeg(ClipReader):
             video's name on each line, which may lie beside the root.
         split: train, val or test.
         categories: the classes in label order; None takes the table vipseg.
-
-    Raises:
-        DataError: a folder, the list or a video of it is missing, or images and masks do not pair up.
     """
 
     def __init__(self, root: str | Path, split: str, categories: Sequence[Category] | None = None):
@@ -63,11 +60,7 @@ class VipSeg(ClipReader):
 
 
 def read_video_list(path: Path) -> list[str]:
-    """Reads a file with a video's name on each line.
-
-    Raises:
-        DataError: the file is missing or empty.
-    """
+    """Reads a file with a video's name on each line."""
     needs = "it needs a video's name on each line."
     try:
         names = path.read_text("utf-8").split()

@@ -51,18 +51,15 @@ class YoutubeVis(ClipReader):
         images: the folder JPEGImages of the split; None reads the ground truth only.
         json: train.json or valid.json.
         categories: the classes in label order; None takes those of the JSON, in its order.
-
-    Raises:
-        DataError: a missing or broken file, a video whose images are not there, or an unknown class.
     """
 
     def __init__(self, images: str | Path | None, json: str | Path, categories: Sequence[Category] | None = None):
-        self._json = Path(json)
-        content = read_json(self._json)
+        self.json = Path(json)
+        content = read_json(self.json)
         if not isinstance(content, dict) or not isinstance(content.get("videos"), list):
-            raise DataError(f"{self._json} is no YouTube-VIS JSON: it must hold lists 'videos' and 'annotations'.")
+            raise DataError(f"{self.json} is no YouTube-VIS JSON: it must hold lists 'videos' and 'annotations'.")
         if categories is None:
-            categories = things_from_rows(content.get("categories"), str(self._json))
+            categories = things_from_rows(content.get("categories"), str(self.json))
         videos = self._read_videos(content["videos"])
         annotations = content.get("annotations")
         labels = {category.id: label for label, category in enumerate(categories)}
@@ -72,21 +69,16 @@ class YoutubeVis(ClipReader):
             present = set(list_images(Path(images)))
             absent = [name for video in videos.values() for name in video.files if name not in present]
             if absent:
-                raise DataError(f"{images} has no image {name_some(absent)}, which {self._json} lists.")
+                raise DataError(f"{images} has no image {name_some(absent)}, which {self.json} lists.")
         frames = []
         self.video_ids = {video.clip: id_ for id_, video in videos.items()}
         self._places: dict[tuple[str, int], tuple[_Video, int]] = {}
         for video in videos.values():
             for place, (name, number) in enumerate(zip(video.files, _frame_numbers(video.files), strict=True)):
                 image = None if images is None else Path(images) / name
-                frames.append(FrameFiles(video.clip, number, image, None if annotations is None else self._json))
+                frames.append(FrameFiles(video.clip, number, image, None if annotations is None else self.json))
                 self._places[video.clip, number] = video, place
-        super().__init__(frames, categories, str(self._json))
-
-    @property
-    def json(self) -> Path:
-        """The file with the ground truth."""
-        return self._json
+        super().__init__(frames, categories, str(self.json))
 
     def _decode(self, frame: FrameFiles, truth: Path) -> tuple[np.ndarray, list[SegmentInfo]]:
         video, place = self._places[frame.clip, frame.number]
@@ -95,7 +87,7 @@ class YoutubeVis(ClipReader):
             mask = track.masks[place]
             if mask is None:
                 continue
-            rle = read_mask(jsonlib.loads(mask), video.size, f"{self._json}: annotation {track.row}")
+            rle = read_mask(jsonlib.loads(mask), video.size, f"{self.json}: annotation {track.row}")
             if mask_area(rle):
                 rles.append(rle)
                 segments.append(SegmentInfo((track.label + 1) * NUMBERS + number, track.label, track.crowd))
@@ -109,15 +101,15 @@ class YoutubeVis(ClipReader):
             id_, files, height, width = (known.get(key) for key in ("id", "file_names", "height", "width"))
             named = isinstance(files, list) and files and all(isinstance(name, str) for name in files)
             if not named or not all(type(number) is int and number > 0 for number in (id_, height, width)):
-                raise DataError(f"{self._json}: a video needs id, file_names, height and width, not {str(row)[:80]}.")
+                raise DataError(f"{self.json}: a video needs id, file_names, height and width, not {str(row)[:80]}.")
             if id_ in videos:
-                raise DataError(f"{self._json} lists the video {id_} twice; ids must be unique.")
+                raise DataError(f"{self.json} lists the video {id_} twice; ids must be unique.")
             folder = PurePosixPath(files[0]).parent.as_posix()
             videos[id_] = _Video(str(id_) if folder == "." else folder, files, (height, width), [])
         return videos
 
     def _read_track(self, row: Any, number: int, videos: dict[int, _Video], labels: dict[int, int]) -> None:
-        where = f"{self._json}: annotation {number}"
+        where = f"{self.json}: annotation {number}"
         known: Any = row if isinstance(row, dict) else {}
         video, category, masks = (known.get(key) for key in ("video_id", "category_id", "segmentations"))
         if type(video) is not int or video not in videos:
@@ -149,11 +141,7 @@ class VideoToWrite(NamedTuple):
 
 
 def write_youtube_vis(json: str | Path, videos: Sequence[VideoToWrite], categories: Sequence[Category]) -> None:
-    """Writes the JSON of a split.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+    """Writes the JSON of a split."""
     rows: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for video_id, video in enumerate(videos, 1):

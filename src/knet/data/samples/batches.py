@@ -38,14 +38,11 @@ class Draw(NamedTuple):
 class BatchPlan(Sampler[list[Draw]]):
     """The batches of a run, without end: use it as a DataLoader's `batch_sampler`.
 
-    The data set is gone through in a new random order each epoch. Epochs follow each other without a gap, so a batch
-    may hold the end of one and the start of the next.
+    The data set of `length` images is gone through in a new random order each epoch. Epochs follow each other without a
+    gap, so a batch may hold the end of one and the start of the next.
 
     Args:
-        length: number of images in the data set.
         batch: images an iteration, over all processes.
-        seed: of the run.
-        start_iteration: the first one.
         rank, world: the number of this process, and how many there are; each takes an equal share of every batch.
         parts: into how many parts a share must divide.
 
@@ -100,13 +97,9 @@ class BatchPlan(Sampler[list[Draw]]):
 
 @dataclass(slots=True)
 class Item:
-    """One augmented sample.
+    """One augmented sample: (3,h,w) uint8 RGB, what to find in it, and its position in the whole batch.
 
-    Attributes:
-        image: (3,h,w) uint8 RGB.
-        target: what to find in it.
-        position: in the whole batch.
-        faults: images that could not be read, which this one replaces: name -> what is wrong.
+    `faults` are images that could not be read, which this one replaces: name -> what is wrong.
     """
 
     image: Tensor
@@ -159,11 +152,7 @@ def collate(items: Sequence[Item]) -> Batch:
 class TrainingSet(Dataset[Item]):
     """Augmented samples of a reader for the `Draw`s of a `BatchPlan`. Any two calls are independent.
 
-    Args:
-        reader: a data set such as `CocoPanoptic`.
-        augmentation: makes (3,h,w) uint8 RGB and its target of a sample and a generator.
-        seed: of the run.
-        skip: how many unreadable images in a row may each be replaced by the next one.
+    `skip` is how many unreadable images in a row may each be replaced by the next one.
     """
 
     collate = staticmethod(collate)
@@ -181,11 +170,7 @@ class TrainingSet(Dataset[Item]):
         return self._reader.name(number)
 
     def __getitem__(self, draw: Draw) -> Item:
-        """The item.
-
-        Raises:
-            DataError: an image or its ground truth cannot be read, and too many before it; the sentence names the file.
-        """
+        """The item. After `skip` unreadable images the next one's `DataError` is raised."""
         rng = np.random.default_rng([_SAMPLE_STREAM, self._seed, draw.iteration, draw.position])
         faults: dict[str, str] = {}
         while True:
@@ -222,11 +207,7 @@ def load_batches(
 ) -> Generator[Any, None, None]:
     """The batches of a plan, without end: close the generator.
 
-    Args:
-        samples: what batches are made of.
-        plan: which come when.
-        workers: processes that prepare batches ahead; 0 prepares them in this one.
-        pin_memory: whether to keep tensors in page-locked memory.
+    `workers` processes prepare batches ahead; 0 prepares them in this one. `pin_memory` keeps tensors page-locked.
 
     Raises:
         DataError: an image or its ground truth cannot be read; the sentence names the file.

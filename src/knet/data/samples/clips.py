@@ -20,17 +20,10 @@ def collate_clips(clips: Sequence[Sequence[Item]]) -> Batch:
 
 
 class ClipSet(NearFrames):
-    """Augmented clips for the `Draw`s of a `BatchPlan`; frames come in their order. Any two calls are independent.
+    """Augmented clips for the `Draw`s of a `BatchPlan`, drawn as by `NearFrames`. Any two calls are independent.
 
-    A clip whose key frame shares no object with another frame is replaced.
-
-    Args:
-        reader, augmentation, seed, skip: see `NearFrames`.
-        frames: number of frames of a clip.
-        reach: how far frames may be from the key frame.
-
-    Raises:
-        ConfigError: no frame has enough neighbours.
+    A clip has `frames` frames in their order, at most `reach` from its key frame. It is replaced by another one if its
+    key frame shares no object with the others.
     """
 
     collate = staticmethod(collate_clips)
@@ -50,11 +43,7 @@ class ClipSet(NearFrames):
         super().__init__(reader, augmentation, seed, skip, offsets, frames - 1)
 
     def __getitem__(self, draw: Draw) -> list[Item]:
-        """An item for each frame. Their targets have equal `labels`; an object may have no pixel in some of them.
-
-        Raises:
-            DataError: as `NearFrames.draw`.
-        """
+        """An item for each frame. Their targets have equal `labels`; an object may have no pixel in some of them."""
         found = self.draw(draw, lambda frames: len(frames[0].segments) > 0)
         order = sorted(range(len(found.frames)), key=lambda place: found.indices[place])
         frames = [found.frames[place] for place in order]

@@ -49,14 +49,9 @@ def adjust_color(
 ) -> Tensor:
     """Changes the colours of an image. (3,H,W) uint8 RGB -> (3,H,W) uint8 RGB
 
-    After each step values are clipped to 0..255 and lose their fraction, as in the original. None leaves out a step.
-
-    Args:
-        brightness: added to every value, first of all.
-        contrast: multiplies every value.
-        contrast_first: whether contrast comes before saturation and hue, or after them.
-        saturation: multiplies that of HSV.
-        hue: added to that of HSV, in steps of two degrees.
+    Brightness is added to every value, first of all; contrast multiplies every value, before saturation and hue or
+    after them; saturation multiplies that of HSV; hue is added to that of HSV, in steps of two degrees. None leaves out
+    a step. After each step values are clipped to 0..255 and lose their fraction, as in the original.
     """
     if brightness is not None:
         image = _scale(image, 1.0, brightness)

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from knet.data.readers.clips import Clip
-from knet.data.readers.reader import Reader
+from knet.data.readers.reader import Reader, size_text
 from knet.data.samples.batches import Draw
 from knet.data.samples.transforms import Augmented, TrainAugmentation
 from knet.errors import ConfigError, DataError
@@ -26,13 +26,9 @@ class ClipSource(Reader, Protocol):
 
 @dataclass(slots=True)
 class NearFramesDrawn:
-    """Frames of a clip after augmentation.
+    """Frames of a clip after augmentation, the key frame first, and their `indices` in the data set.
 
-    Attributes:
-        frames: the key frame comes first.
-        indices: the frames' places in the data set.
-        clip: the number of their clip in the data set.
-        faults: as those of an `Item`.
+    `clip` is the number of their clip in the data set; `faults` are as those of an `Item`.
     """
 
     frames: list[Augmented]
@@ -45,16 +41,10 @@ class NearFrames:
     """Draws a key frame's neighbours and augments them all alike; its length is the number of possible key frames.
 
     Args:
-        reader: a video data set.
-        augmentation: the key frame decides on its window.
-        seed: of the run.
-        skip: as in `TrainingSet`.
+        reader, augmentation, seed, skip: as in `TrainingSet`; the key frame decides on the window.
         offsets: how many frames away neighbours may be.
         count: how many of the neighbours that exist are drawn, each once.
         compatible: whether a frame's offset is drawn once for the whole run, as in Video K-Net's code.
-
-    Raises:
-        ConfigError: no frame has enough neighbours, or an offset is 0.
     """
 
     def __init__(
@@ -89,9 +79,7 @@ class NearFrames:
     def draw(self, draw: Draw, useful: Callable[[list[Augmented]], bool]) -> NearFramesDrawn:
         """The frames of a draw, or those of another key frame where they are not `useful`.
 
-        Raises:
-            DataError: frames or their ground truth cannot be read or differ in size, more often than `skip` allows; or
-                100 draws in a row were of no use.
+        A `DataError` is raised after 100 draws in vain, or where more than `skip` have broken files or differ in size.
         """
         rng = np.random.default_rng([_FRAMES_STREAM, self._seed, draw.iteration, draw.position])
         faults: dict[str, str] = {}
@@ -137,7 +125,7 @@ class _Choice(NamedTuple):
 def _compare_sizes(samples: Sequence[Sample]) -> None:
     for sample in samples[1:]:
         if sample.image.shape != samples[0].image.shape:
-            told = [f"{one.name} is {one.image.shape[1]}x{one.image.shape[0]}" for one in (samples[0], sample)]
+            told = [f"{one.name} is {size_text(one.image.shape)}" for one in (samples[0], sample)]
             raise DataError(f"{' and '.join(told)} pixels; the frames of a clip must be of equal size.")
 
 

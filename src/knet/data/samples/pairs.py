@@ -23,14 +23,10 @@ OFFSETS = (-2, -1, 1, 2)
 
 @dataclass(slots=True)
 class PairItem:
-    """Two augmented frames.
+    """Two augmented frames of a clip, which has the number `clip` in the data set.
 
-    Attributes:
-        key: the key frame.
-        reference: the other one.
-        matches: (T,) int64, for each segment of the key's target the index of the same object in the reference's
-            target; -1 for objects that are not there, and for stuff.
-        clip: the number of their clip in the data set.
+    `matches` (T,) int64 is, for each segment of the key's target, the index of the same object in the reference's; -1
+    for objects that are not there, and for stuff.
     """
 
     key: Item
@@ -103,19 +99,15 @@ def collate_pairs(items: Sequence[PairItem]) -> PairBatch:
 
 
 class PairSet(NearFrames):
-    """Augmented pairs of frames for the `Draw`s of a `BatchPlan`. Any two calls are independent.
+    """Augmented pairs of frames for the `Draw`s of a `BatchPlan`, as `NearFrames`. Any two calls are independent.
 
     A pair that has no object in common after augmentation is replaced by that of another key frame, as in the official
     code; after 100 in a row the data set is given up.
 
     Args:
-        reader, augmentation, seed, skip: see `NearFrames`.
         offsets: how many frames away the reference may be; one that exists is drawn.
         compatible: whether a frame's offset is drawn once for the run, and frames where it leads out of the clip are
             left out, as in Video K-Net's code.
-
-    Raises:
-        ConfigError: no frame has a neighbour, or an offset is 0.
     """
 
     collate = staticmethod(collate_pairs)
@@ -132,11 +124,7 @@ class PairSet(NearFrames):
         super().__init__(reader, augmentation, seed, skip, offsets, 1, compatible)
 
     def __getitem__(self, draw: Draw) -> PairItem:
-        """The pair.
-
-        Raises:
-            DataError: as `NearFrames.draw`; no pair with a common object was found.
-        """
+        """The pair; `DataError` as `NearFrames.draw`."""
         things = self.things
         found = self.draw(draw, lambda frames: bool((match_objects(frames[0], frames[1], things) >= 0).any()))
         key, reference = found.frames

@@ -40,8 +40,7 @@ def choose_window(
 
     Args:
         id_map: (H,W) or (L,H,W) int32, before resizing.
-        size: (height, width) that it is resized to.
-        crop: (height, width) of the windows.
+        size, crop: (height, width) that it is resized to, and of the windows.
         thing_ids: ids of the things that count.
         windows: corners (top, left) to try.
     """
@@ -68,15 +67,9 @@ def choose_mixed_window(
     windows: Sequence[tuple[int, int]],
     largest: float,
 ) -> int:
-    """The number of the first window that shows several classes, none on a share of `largest` or more.
+    """The number of the first window that shows several classes, none on a share of `largest` (0 to 1) or more.
 
-    Void does not count. The last window is not looked at: it is taken where no other fits.
-
-    Args:
-        id_map: (H,W) int32, before resizing.
-        size, crop, windows: see `choose_window`.
-        segments: those of the id map.
-        largest: share of the labelled pixels, 0 to 1.
+    Void does not count. The last window is not looked at: it is taken where no other fits. Else as `choose_window`.
     """
     labels = sorted({segment.label for segment in segments})
     column = torch.zeros(len(segments) + 1, dtype=torch.int64)
@@ -126,11 +119,7 @@ def make_target(id_map: Tensor, sample: Sample, flip_labels: Sequence[int] | Non
     """Makes a target of what is left of the sample's segments. (H,W) or (L,H,W) int32, cut out of the sample's id map
 
     Segments that are no crowd and have at least 2 pixels become 1, 2, ... in the order of the sample; the rest is void.
-
-    Args:
-        id_map: what is left.
-        sample: whose segments they are.
-        flip_labels: the label that each label becomes; None keeps them.
+    `flip_labels` has the label that each label becomes; None keeps them.
     """
     return _make_target(id_map, sample, flip_labels)[0]
 
@@ -230,12 +219,7 @@ class TrainAugmentation:
         """Augments a sample. -> (3,h,w) uint8 RGB and its target
 
         The same sample and an equal `rng` give the same result. What is drawn depends on the sizes alone. Crowds never
-        attract a crop.
-
-        Args:
-            sample: the labelled image.
-            things: whether each label is a thing.
-            rng: what is drawn from.
+        attract a crop, nor does a label that `things` says is stuff.
         """
         (augmented,) = self.apply_to_all([sample], things, rng)
         return augmented.image, augmented.target

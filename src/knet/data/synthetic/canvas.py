@@ -84,8 +84,7 @@ class Canvas:
             color: RGB 0..255.
             number: of the object; None leaves the ground truth as it is (a shadow).
             distance: in metres, for haze.
-            texture: strength of the noise.
-            shade: how much brighter the top is than the bottom.
+            texture, shade: strength of the noise, and how much brighter the top is than the bottom.
             alpha: 1 hides what is behind in the picture; the ground truth changes in any case.
         """
         height, width = self.numbers.shape

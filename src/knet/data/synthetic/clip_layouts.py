@@ -56,7 +56,6 @@ def synthesize_clips(
     seed: int = 0,
     *,
     draw: Callable[[int, int, int, list[int]], Iterable[MovingFrame]] = draw_clip,
-    progress: bool = True,
 ) -> SyntheticClips:
     """Writes street clips with exact tracks in the layout of a video data set.
 
@@ -66,16 +65,14 @@ def synthesize_clips(
         layout: "step", "vipseg", "youtube-vis" or "cityscapes-vps".
         output: folder to make.
         clips: of the training split; validation gets a quarter of that (at least one).
-        frames: of each clip; all of them have a ground truth.
-        size: (height, width) in pixels.
+        frames: of each clip, at most 1000; all of them have a ground truth.
+        size: (height, width) in pixels, each 32 or more.
         seed: the same one gives the same files.
         draw: draws what the clips show, called as `draw_clip` is.
-        progress: whether to show a progress bar on a terminal.
 
     Raises:
-        ConfigError: an unknown layout, a number that is too small, or more than 1000 frames.
+        ConfigError: an unknown layout, or a number out of its range.
         DataError: the output exists.
-        OutputError: the output cannot be written.
     """
     if layout not in _LAYOUTS:
         raise ConfigError(f"There is no layout {layout!r} of clips; choose from {', '.join(_LAYOUTS)}.")
@@ -88,7 +85,7 @@ def synthesize_clips(
     counts = {kind.splits[0]: clips, kind.splits[1]: max(clips // 4, 1)}
     seen: Counter[str] = Counter()
     with whole_folder(output) as partial:
-        bar = tqdm(total=frames * sum(counts.values()), desc="clips", unit="frame", disable=None if progress else True)
+        bar = tqdm(total=frames * sum(counts.values()), desc="clips", unit="frame", disable=None)
         for number, (split, count) in enumerate(counts.items()):
             writer = kind(partial, split)
             for clip in range(count):

@@ -43,9 +43,7 @@ class SyntheticSet:
     objects: dict[str, int]
 
 
-def synthesize(
-    layout: str, output: str | Path, images: int, size: tuple[int, int], seed: int = 0, *, progress: bool = True
-) -> SyntheticSet:
+def synthesize(layout: str, output: str | Path, images: int, size: tuple[int, int], seed: int = 0) -> SyntheticSet:
     """Writes a data set of street scenes with the files and folders of a download.
 
     The output appears when all of it is written; an interrupted run leaves nothing.
@@ -55,12 +53,11 @@ def synthesize(
         output: folder to make.
         images: of the training split; validation gets a quarter of that (at least one), and so does Cityscapes' test,
             which has images only.
-        size: (height, width) in pixels.
+        size: (height, width) in pixels, each 32 or more.
         seed: the same one gives the same files.
-        progress: whether to show a progress bar on a terminal.
 
     Raises:
-        ConfigError: an unknown layout, a number of images below 1, a size below 32 or a negative seed.
+        ConfigError: an unknown layout, or a number out of its range.
         DataError: the output exists.
         OutputError: the output cannot be written.
     """
@@ -75,7 +72,7 @@ def synthesize(
     tasks = [(number, split, i) for number, split in enumerate(split_names) for i in range(counts[split])]
     seen: Counter[str] = Counter()
     with whole_folder(output) as partial:
-        for number, split, i in tqdm(tasks, desc="street scenes", unit="image", disable=None if progress else True):
+        for number, split, i in tqdm(tasks, desc="street scenes", unit="image", disable=None):
             scene = draw_street(*size, np.random.default_rng([seed, number, i]))
             write(partial, split, i, scene)
             visible = np.unique(scene.numbers).tolist()
@@ -86,12 +83,7 @@ def synthesize(
 
 @contextmanager
 def whole_folder(output: str | Path) -> Iterator[Path]:
-    """Gives a folder to fill, which is renamed to `output` when the block ends well, and removed when it does not.
-
-    Raises:
-        DataError: the output exists and is not empty.
-        OutputError: it cannot be written.
-    """
+    """Gives a folder to fill, which is renamed to `output` when the block ends well, and removed when it does not."""
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise DataError(f"{output} exists already; remove it or choose another folder for the synthetic data.")

@@ -50,11 +50,9 @@ class Mover:
         kind: a class by its Cityscapes name.
         look: seed of its size and colours.
         track: its number in the clip; its rider's is one more.
-        x, z: where it is at frame 0, in metres.
-        vx, vz: how it moves, in metres a frame.
+        x, z, vx, vz: where it is at frame 0, in metres, and how it moves, in metres a frame.
         first, last: frames in which it is there.
-        ridden: whether a two-wheeler has a rider.
-        across: whether a vehicle is seen from its side.
+        ridden, across: whether a two-wheeler has a rider, and a vehicle is seen from its side.
         own_paint: whether a vehicle may have any colour, not just one of the usual few.
     """
 
@@ -170,20 +168,12 @@ class Street:
 
 
 def draw_clip(frames: int, height: int, width: int, seed: list[int]) -> Iterator[MovingFrame]:
-    """Draws the frames of a clip. Equal sizes and seeds give equal clips; more frames only make it longer.
-
-    Raises:
-        ConfigError: an edge of less than 32 pixels.
-    """
+    """Draws the frames of a clip. Equal sizes and seeds give equal clips; more frames only make it longer."""
     yield from film(plan_street(height, width, np.random.default_rng(seed)), frames, (height, width), seed)
 
 
 def plan_street(height: int, width: int, rng: np.random.Generator, cast: type[Cast] = Cast) -> Street:
-    """A street to film in pictures of a size; another `cast` draws other people and vehicles.
-
-    Raises:
-        ConfigError: an edge of less than 32 pixels.
-    """
+    """A street to film in pictures of a size; another `cast` draws other people and vehicles."""
     camera = draw_camera(height, width, rng)
     plan = draw_plan(rng)
     ahead = float(rng.choice([0.0, rng.uniform(0.1, 0.5)]))
@@ -205,26 +195,20 @@ def film(street: Street, frames: int, size: tuple[int, int], seed: list[int]) ->
             horizon=camera.horizon + street.shake * luck.standard_normal(),
             ahead=street.ahead * frame,
         )
-        yield _paint(frame, size, seen, street.plan, street.movers, luck, seed)
+        yield _paint(frame, size, seen, street, luck, seed)
 
 
 def _paint(
-    frame: int,
-    size: tuple[int, int],
-    camera: Camera,
-    plan: StreetPlan,
-    movers: list[Mover],
-    luck: np.random.Generator,
-    seed: list[int],
+    frame: int, size: tuple[int, int], camera: Camera, street: Street, luck: np.random.Generator, seed: list[int]
 ) -> MovingFrame:
     """Paints a frame. What stands still is drawn with a fresh generator, so that it looks the same in every frame."""
     canvas = Canvas(*size, camera, luck)
     world = np.random.default_rng([*seed, 0, 1])
-    paint_background(canvas, plan, world)
-    jobs: list[Job] = [*paint_sides(canvas, plan, world), *paint_furniture(canvas, plan, world)]
-    jobs += paint_groups(canvas, plan, world)
+    paint_background(canvas, street.plan, world)
+    jobs: list[Job] = [*paint_sides(canvas, street.plan, world), *paint_furniture(canvas, street.plan, world)]
+    jobs += paint_groups(canvas, street.plan, world)
     tracks: dict[int, int] = {}
-    for mover in movers:
+    for mover in street.movers:
         if mover.first <= frame <= mover.last:
             jobs.append((mover.place(frame)[1], later(_paint_mover, canvas, mover, frame, tracks)))
     for _, paint in sorted(jobs, key=lambda job: -job[0]):

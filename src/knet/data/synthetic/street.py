@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from knet.data.synthetic import objects
-from knet.data.synthetic.canvas import Camera, Canvas, PaintedObject
+from knet.data.synthetic.canvas import Camera, Canvas, Color, PaintedObject
 from knet.errors import ConfigError
 
 _END = 110.0  # metres; nothing stands farther away
@@ -49,9 +49,6 @@ def draw_street(height: int, width: int, rng: np.random.Generator) -> StreetScen
     """Draws a street as a car's camera sees it. Equal sizes and generators give equal scenes.
 
     Kinds are the names of Cityscapes' classes, and "ego vehicle", "out of roi" and "static", which are void there.
-
-    Raises:
-        ConfigError: an edge of less than 32 pixels.
     """
     canvas = Canvas(height, width, draw_camera(height, width, rng), rng)
     plan = draw_plan(rng)
@@ -65,11 +62,7 @@ def draw_street(height: int, width: int, rng: np.random.Generator) -> StreetScen
 
 
 def draw_camera(height: int, width: int, rng: np.random.Generator) -> Camera:
-    """Draws the camera of a car, for pictures of a size.
-
-    Raises:
-        ConfigError: an edge of less than 32 pixels.
-    """
+    """Draws the camera of a car, for pictures of a size, of which each edge needs 32 pixels."""
     if min(height, width) < _SMALLEST:
         raise ConfigError(f"A street scene of {height}x{width} pixels is too small; each edge needs {_SMALLEST}.")
     return Camera(
@@ -114,14 +107,7 @@ def paint_background(canvas: Canvas, plan: StreetPlan, rng: np.random.Generator)
 
 
 def _paint_lane(
-    canvas: Canvas,
-    left: float,
-    right: float,
-    near: float,
-    far: float,
-    color: tuple[float, float, float],
-    number: int,
-    texture: float,
+    canvas: Canvas, left: float, right: float, near: float, far: float, color: Color, number: int, texture: float
 ) -> None:
     near = max(near, 1.5)
     strip = [(left, 0.0, near), (right, 0.0, near), (right, 0.0, far), (left, 0.0, far)]
