@@ -88,10 +88,8 @@ class ConfusionMatrix:
             DataError: it has another number of classes.
         """
         if self.counts.shape != other.counts.shape:
-            raise DataError(
-                f"Confusion matrices of {len(self.counts)} and {len(other.counts)} classes cannot be merged; count "
-                "both over the same class table."
-            )
+            both = f"Confusion matrices of {len(self.counts)} and {len(other.counts)} classes"
+            raise DataError(f"{both} cannot be merged; count both over the same class table.")
         self.counts += other.counts
 
     def group(self, groups: Sequence[Sequence[int]]) -> ConfusionMatrix:

@@ -23,9 +23,7 @@ _TRUTH_MASKS = ("panomasksRGB", "panoptic_video", *(f"{split}/panoptic_video" fo
 def find_listed(
     truth: Path, predictions: Path, classes: Sequence[Category] | None
 ) -> tuple[str, Sequence[Category], FoundFrames, FoundFrames]:
-    """The form of two JSON files, "vipseg" or "cityscapes-vps", the class table (`classes`, else the truth's), and
-    the frames that each lists.
-    """
+    """The form of two JSON files, "vipseg" or "cityscapes-vps", their class table, and the frames of either."""
     content = read_document(truth)
     nested = "videos" in content
     if classes is None:
