@@ -34,11 +34,15 @@ _PHOTO = Path(__file__).parents[1] / "assets" / "demo" / "highway_1.jpg"
 class Timing:
     """What was measured for images of one size, in milliseconds an image (of models for clips: a frame).
 
-    `median`, `p95`, `p99` of the time from the decoded image in memory to its segments · `throughput` images a second,
-    one after the other · `memory` MB at the most above the loaded model, of the device (a CPU: of the process; None
-    where the system does not tell) · `gflops` of the network, None for files whose network is not at hand · `steps` the
-    means of "prepare" (resize, normalise, pad), "network", "merge" (who owns each pixel) and "result" (boxes, areas) in
-    rounds of their own, in which a GPU is waited for after each · `segments` that the photo was found to have.
+    Attributes:
+        median, p95, p99: of the time from the decoded image in memory to its segments.
+        throughput: images a second, one after the other.
+        memory: the most MB above the loaded model, of the device (on a CPU of the process); None where the system
+            does not tell.
+        gflops: of the network; None for files whose network is not at hand.
+        segments: how many were found in the photo.
+        steps: the means of "prepare" (resize, normalise, pad), "network", "merge" (who owns each pixel) and "result"
+            (boxes, areas), in rounds of their own, in which a GPU is waited for after each.
     """
 
     size: tuple[int, int]

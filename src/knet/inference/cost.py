@@ -15,9 +15,12 @@ from knet.preprocess import network_size
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """`parameters` of the network · `flops` for an image that it sees at `size` (height, width, without padding).
+    """What a network costs. Convolutions, matrix products and attention are counted, a multiply-add as two operations.
 
-    A multiplication and an addition are two operations; convolutions, matrix products and attention are counted.
+    Attributes:
+        parameters: their number.
+        flops: for one image of `size`.
+        size: (height, width) at which the network sees it, without padding.
     """
 
     parameters: int

@@ -102,7 +102,14 @@ def identify(
 ) -> tuple[Segmentation, VideoState]:
     """Gives followed objects their tracks, and returns the state for the next frame.
 
-    `kernel_of`: segment id -> its kernel, for things · `state`: what the frame before gave · `number`: of the frame.
+    Args:
+        engine: what embeds kernels.
+        prediction: what the network said of the frame.
+        result: what was made of it.
+        kernel_of: segment id -> the kernel it comes from, for things.
+        state: what the frame before gave.
+        number: of the frame in its video; missing frames count.
+        tracking: the tracker and what it follows.
     """
     labels = {category.id: label for label, category in enumerate(result.categories)}
     things = [segment for segment in result.segments if segment.thing and segment.category in tracking.followed]

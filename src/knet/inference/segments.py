@@ -33,8 +33,11 @@ class Prediction:
 class Segments:
     """The segments of an image before they get names, areas and boxes.
 
-    `id_map` (H,W) int32 at the original size, 0 = void · `rows` the id, label and score of each, numbered from 1 ·
-    `kernel_of` the kernel that each comes from, by id, where each has one · `masks` as of `Segmentation`.
+    Attributes:
+        id_map: (H,W) int32 at the original size, 0 for void.
+        rows: id, label and score of each segment, numbered from 1.
+        kernel_of: the kernel that each comes from, by id, if it comes from one.
+        masks: as of `Segmentation`.
     """
 
     id_map: np.ndarray

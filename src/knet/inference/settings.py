@@ -20,14 +20,16 @@ _OF_TASK = {"overlap": "panoptic", **dict.fromkeys(("scales", "flip", "window", 
 class Options(TypedDict, total=False):
     """Keyword arguments; None, like one left out, changes nothing.
 
-    size: what the network sees: "model" = the published test size, "image" = the image as it is, a number = the short
-    side in pixels, a pair = (short, long) side at most. Results have the image's own size · score: what is less certain
-    is dropped · overlap: masks that win less than this share of their pixels are dropped (panoptic models).
-
-    Of semantic models: scales: how many times `size` the network sees, one after the other · flip: see the mirror image
-    as well; probabilities are averaged over all of it · window: (height, width) or one number for both, of windows that
-    slide over what the network sees; one that is larger in a single direction is cut there, as in mmsegmentation, and
-    one that is larger in both is refused · stride: from window to window, two thirds of the window unless given.
+    Attributes:
+        size: what the network sees: "model" for the published test size, "image" for the image as it is, a number for
+            the short side in pixels, or a pair (short, long) side at most. Results have the image's own size.
+        score: what is less certain is dropped, 0..1.
+        overlap: of panoptic models; masks that win less than this share of their pixels are dropped, 0..1.
+        scales: of semantic models; how many times `size` the network sees, one after the other.
+        flip: of semantic models; sees the mirror image as well. Probabilities are averaged over all views.
+        window: of semantic models; (height, width), or one number for both, of windows that slide over what the network
+            sees. A window that is larger in one direction is cut there, as in mmsegmentation; in both, it is refused.
+        stride: from window to window; two thirds of the window unless given.
     """
 
     size: Size | None

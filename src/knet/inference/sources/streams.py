@@ -27,8 +27,12 @@ Note = Callable[[str], None]
 class Frame:
     """One frame of a video.
 
-    `number`: that of its file, else counted from 0 · `time`: frames since the first, counting those that are missing ·
-    `first`: whether a sequence, the video of that name, begins here.
+    Attributes:
+        item: the image and where it comes from.
+        sequence: the name of its video.
+        number: that of its file, else counted from 0.
+        time: frames since the first, counting those that are missing.
+        first: whether the sequence begins here.
     """
 
     item: Item
