@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from knet.track import EmbeddingSettings, embeddings
 from knet.track.embeddings import EmbeddingMemory, match
@@ -20,7 +21,7 @@ def cosine(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 # The official tracker has two more ways to compare, and one to ignore classes, which no published configuration uses.
 COMPARISONS = {
     "bisoftmax": embeddings._likeness,
-    "softmax": lambda one, other: embeddings._softmax(one @ other.T, 1),
+    "softmax": lambda one, other: softmax(one @ other.T, 1),
     "cosine": cosine,
 }
 

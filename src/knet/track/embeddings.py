@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import softmax
 
 from knet.track.settings import EmbeddingSettings
 
@@ -97,12 +98,7 @@ def _box_overlaps(boxes: np.ndarray) -> np.ndarray:
 def _likeness(embeddings: np.ndarray, known: np.ndarray) -> np.ndarray:
     """How similar objects are to what is known: the mean of the softmax over either. (n,E), (M,E) -> (n,M) 0..1"""
     similarity = embeddings @ known.T
-    return (_softmax(similarity, 1) + _softmax(similarity, 0)) / 2
-
-
-def _softmax(values: np.ndarray, axis: int) -> np.ndarray:
-    raised = np.exp(values - values.max(axis, keepdims=True))  # SciPy's rounds otherwise than the official tracker
-    return raised / raised.sum(axis, keepdims=True)
+    return (softmax(similarity, 1) + softmax(similarity, 0)) / 2
 
 
 def _assign(
