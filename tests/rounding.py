@@ -9,11 +9,15 @@ may give (`in_float64` with seeds), whose spread is then the tolerance.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
 from typing import ParamSpec, Protocol, Self, TypeVar
 
+import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -83,3 +87,17 @@ def compare_exactly(comparison: Callable[[C], None], case: C) -> None:
     except AssertionError:
         with in_float64():
             comparison(case.again())
+
+
+def again_in_avx2(request: pytest.FixtureRequest) -> None:
+    """The test that asks, in a process of its own, which adds up as processors without AVX-512 do. It fails if that fails,
+    and if this process is such a one already.
+    """
+    older = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+    if older.items() <= os.environ.items():
+        raise AssertionError("in AVX2 neither")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "large", request.node.nodeid]
+    done = subprocess.run(
+        command, env=os.environ | older, cwd=request.config.rootpath, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
