@@ -90,8 +90,9 @@ def compare_exactly(comparison: Callable[[C], None], case: C) -> None:
 
 
 def again_in_avx2(request: pytest.FixtureRequest) -> None:
-    """The test that asks, in a process of its own, which adds up as processors without AVX-512 do. It fails if that fails,
-    and if this process is such a one already.
+    """The test that asks, in a process of its own, which adds up as processors without AVX-512 do.
+
+    It fails if that fails, and if this process is such a one already.
     """
     older = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
     if older.items() <= os.environ.items():
