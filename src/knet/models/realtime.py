@@ -5,16 +5,20 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from knet.errors import ConfigError
+from knet.models.backbones.named import named_backbone
 from knet.models.backbones.rtformer import RTFormer, norm_relu_conv
 from knet.models.decoder import KernelDecoder, class_kernels, stuff_labels
 from knet.models.kernels import Pooling
 from knet.models.necks.dappm import FeatureHead
+from knet.models.necks.light import LightNeck
 from knet.models.network import Network
 from knet.structures import Output
 
 
 class RTKNet(Network):
     """RTFormer, a feature head at 1/8 of the image, and kernels that are refined on it.
+
+    Or another backbone with a light neck: not in the paper, and for processors without a GPU.
 
     Args:
         classes: K; stuff first, then things.
@@ -30,12 +34,16 @@ class RTKNet(Network):
         stuff: labels of the classes with a kernel of their own, as in K-Net: the semantic head's weights of the class,
             which join before the first stage. Without any, learned kernels find stuff as well: the paper's merging of
             kernels (section III-B), whose Table I measures both.
+        backbone: "rtformer", to which width, head_width and injection belong; or any of `named_backbone`, such as
+            "timm/tf_efficientnet_lite0", then with a `LightNeck`.
+        stride: image pixels to a cell of the feature map: 8, or 4, which only light necks have.
+        hidden: width of the feed-forward network in each update.
 
     Raises:
-        ConfigError: stuff labels are not among the classes, or there is no semantic head for them.
+        ConfigError: stuff labels are not among the classes, or there is no semantic head for them; there is no such
+            backbone, or it has no such stride.
     """
 
-    stride = 8
     size_divisor = 32
 
     def __init__(
@@ -51,6 +59,9 @@ class RTKNet(Network):
         pooling: Pooling = "mean",
         auxiliary: bool = True,
         stuff: Sequence[int] = (),
+        backbone: str = "rtformer",
+        stride: int = 8,
+        hidden: int = 2048,
     ):
         super().__init__()
         if stuff and not auxiliary:
@@ -59,14 +70,23 @@ class RTKNet(Network):
             )
         self.stuff = stuff_labels(stuff, classes)
         self.kernel_layers = ("semantic",) if stuff else ()
-        self.backbone = RTFormer(width, injection, drop_path)
-        self.neck = FeatureHead(2 * width, 8 * width, head_width, channels)
+        if stride not in ((8,) if backbone == "rtformer" else (4, 8)):
+            raise ConfigError(
+                f"There is no stride {stride} with the backbone {backbone}; give 8, or 4 with a light one."
+            )
+        self.stride = stride
+        if backbone == "rtformer":
+            self.backbone: nn.Module = RTFormer(width, injection, drop_path)
+            self.neck: nn.Module = FeatureHead(2 * width, 8 * width, head_width, channels)
+        else:
+            light = named_backbone(backbone, drop_path=drop_path)
+            self.backbone, self.neck = light, LightNeck(light.channels[0 if stride == 4 else 1 :], channels)
         self.feature_transform = nn.Sequential(
             *norm_relu_conv(channels, channels),
             *norm_relu_conv(channels, channels, bias=True),
             nn.BatchNorm2d(channels),
         )
-        self.decoder = KernelDecoder(channels, kernels, classes, stages, pooling=pooling)
+        self.decoder = KernelDecoder(channels, kernels, classes, stages, pooling=pooling, hidden=hidden)
         self.semantic: nn.Sequential | None = None
         if auxiliary:  # only helps to train the feature map: not run in evaluation, but part of official checkpoints
             self.semantic = nn.Sequential(*norm_relu_conv(channels, channels), *norm_relu_conv(channels, classes))
@@ -77,13 +97,13 @@ class RTKNet(Network):
     def forward(self, images: Tensor) -> list[Output]:
         """Segments a batch of images. (B,3,H,W) normalised RGB, H and W multiples of 32 -> [Output, ...]
 
-        First the initial output (no classes; in training with the auxiliary semantic logits (B,K,H/8,W/8)), then one
+        First the initial output (no classes; in training with the auxiliary semantic logits (B,K,h,w)), then one
         Output an update, in which the kernels of `stuff` come last. The last one is the result.
         """
         return self.decode(self.neck(*self.backbone(images)))
 
     def decode(self, neck: Tensor, previous: Tensor | None = None) -> list[Output]:
-        """From the neck's map (B,C,H/8,W/8) to the outputs of `forward`; `previous` is for linked networks."""
+        """From the neck's map (B,C,h,w) to the outputs of `forward`; `previous` is for linked networks."""
         semantic_logits = self.semantic(neck) if self.semantic is not None and (self.training or self.stuff) else None
         fixed = None
         if self.stuff and self.semantic is not None and semantic_logits is not None:

@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from knet.errors import ConfigError, did_you_mean
@@ -22,6 +22,16 @@ Tracker = Literal["embeddings", "overlap"]
 
 _COCO_IMAGES = Preprocessing(short_edge=800, max_edge=1333, antialias=False)
 _SLIM = {"width": 32, "head_width": 64, "injection": (True, True)}
+# For processors without a GPU: EfficientNet-Lite0, whose weights from ImageNet see values from -1 to 1.
+_LITE: dict[str, Any] = {
+    "backbone": "timm/tf_efficientnet_lite0",
+    "kernels": 64,
+    "stages": 3,
+    "channels": 128,
+    "hidden": 512,
+    "drop_path": 0.1,
+}
+_LITE_VALUES: dict[str, Any] = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
 # Video models see frames as they are stored.
 _KITTI_FRAMES = Preprocessing(short_edge=375, max_edge=1242, antialias=False, resize=False)
 _CITYSCAPES_FRAMES = Preprocessing(short_edge=1024, max_edge=2048, antialias=False, resize=False)
@@ -116,8 +126,20 @@ def _video_step(title: str, published: dict[str, float], **arguments: Any) -> Zo
     return _step(VideoKNet, {**_STEP, **arguments}, about, _KITTI_FRAMES, published=published, **_VIDEO_MERGE)
 
 
+def _lite(classes: int, categories: str, short: int, long: int, what: str, **more: Any) -> ZooEntry:
+    return ZooEntry(
+        RTKNet,
+        {**_LITE, "classes": classes},
+        categories,
+        Preprocessing(short_edge=short, max_edge=long, **_LITE_VALUES),
+        about=f"RT-K-Net on EfficientNet-Lite0, for processors without a GPU: {what}",
+        official=False,
+        **more,
+    )
+
+
 def _rt_video(title: str, frames: Preprocessing, **arguments: Any) -> ZooEntry:
-    about = f"RT-K-Net, RTFormer {title}, linked from frame to frame: real-time video panoptic segmentation of streets"
+    about = f"RT-K-Net, {title}, linked from frame to frame: real-time video panoptic segmentation of streets"
     return _step(RTVideoKNet, {"classes": 19, **arguments}, about, frames, tracker="overlap", official=False)
 
 
@@ -204,6 +226,9 @@ ZOO: dict[str, ZooEntry] = {
         official=False,
         bundled="rtknet-slim-camvid.safetensors",
     ),
+    "rtknet-lite-street": _lite(11, "camvid", 384, 768, "streets in CamVid's classes", regions=100),
+    "rtknet-lite-cityscapes": _lite(19, "cityscapes", 512, 1024, "streets in Cityscapes' classes"),
+    "rtknet-lite-coco": _lite(133, "coco_panoptic", 480, 800, "everyday scenes"),
     "knet-r50-cityscapes-panoptic": ZooEntry(
         KNet,
         {"classes": 19, "stuff": tuple(range(11))},
@@ -243,10 +268,11 @@ ZOO: dict[str, ZooEntry] = {
     ),
     "video-knet-r50-vipseg": _vipseg("r50", "ResNet-50", {"val VPQ (1 frame)": 35.4, "val STQ": 33.7}),
     "video-knet-swinb-vipseg": _vipseg("swinb", "Swin-B", {"val VPQ (1 frame)": 49.8, "val STQ": 45.2}, drop_path=0.3),
-    "rt-video-knet-kitti-step": _rt_video("base", _KITTI_FRAMES),
-    "rt-video-knet-slim-kitti-step": _rt_video("slim", _KITTI_FRAMES, **_SLIM),
-    "rt-video-knet-cityscapes-step": _rt_video("base", _CITYSCAPES_FRAMES),
-    "rt-video-knet-slim-cityscapes-step": _rt_video("slim", _CITYSCAPES_FRAMES, **_SLIM),
+    "rt-video-knet-kitti-step": _rt_video("RTFormer base", _KITTI_FRAMES),
+    "rt-video-knet-slim-kitti-step": _rt_video("RTFormer slim", _KITTI_FRAMES, **_SLIM),
+    "rt-video-knet-lite-kitti-step": _rt_video("EfficientNet-Lite0", replace(_KITTI_FRAMES, **_LITE_VALUES), **_LITE),
+    "rt-video-knet-cityscapes-step": _rt_video("RTFormer base", _CITYSCAPES_FRAMES),
+    "rt-video-knet-slim-cityscapes-step": _rt_video("RTFormer slim", _CITYSCAPES_FRAMES, **_SLIM),
     "video-knet-r50-youtube-vis": _youtube_vis("r50", "ResNet-50", {"val AP": 40.5, "val AP50": 63.5}),
     "video-knet-swinb-youtube-vis": _youtube_vis("swinb", "Swin-B", {"val AP": 54.1}, drop_path=0.3),
 }

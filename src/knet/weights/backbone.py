@@ -1,7 +1,8 @@
 """Loads weights of a backbone alone, as others trained it on ImageNet, into the backbone of a network.
 
 It reads torchvision's and timm's ResNets, OpenMMLab's with a deep stem, Swin of timm and of the original code, RTFormer
-of the official RT-K-Net, any backbone of timm for the same one, and the backbone of a whole network's weights.
+of the official RT-K-Net, any backbone of timm for the same one, EfficientNets of their first PyTorch code, and the
+backbone of a whole network's weights.
 """
 
 import re
@@ -59,6 +60,9 @@ def _translated(state: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tens
     """The state dict under the names of our backbone; unknown keys pass unchanged."""
     if isinstance(backbone, Swin):
         return swin.translate(state)
+    if isinstance(backbone, TimmBackbone) and "_conv_stem.weight" in state:
+        # EfficientNets under the names of their first PyTorch code: the same tensors in the same order.
+        return dict(zip(backbone.state_dict(), state.values(), strict=False))
     if isinstance(backbone, TimmBackbone):  # with `features_only`, timm joins the first names of a key by underscores
         names = {_plain(key.removeprefix("net.")): key for key in backbone.state_dict()}
         return {names.get(_plain(key), key): tensor for key, tensor in state.items()}

@@ -3,6 +3,7 @@
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from knet.errors import ConfigError
 from knet.models.backbones.resnet import ResNet
@@ -26,18 +27,21 @@ class TimmBackbone(nn.Module):
 
     output_stride = 32
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, drop_path: float = 0.0):
         super().__init__()
         import timm  # slow to import, so only where one of its backbones is used
 
         try:
             if not timm.is_model(name):  # timm would ask other computers for names of models that are there
                 raise ValueError("timm has no such model")
-            self.net = timm.create_model(name, features_only=True)
+            dropped: dict[str, Any] = (
+                {"drop_path_rate": drop_path} if drop_path else {}
+            )  # not all of timm's models take it
+            self.net = with_constant_padding(timm.create_model(name, features_only=True, **dropped))
             info: Any = self.net.feature_info
             strides = info.reduction()
             self.picks = [len(strides) - 1 - strides[::-1].index(stride) for stride in (4, 8, 16, 32)]
-        except (RuntimeError, ValueError, AttributeError) as error:
+        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(
                 f"timm's '{name}' cannot be a backbone here ({reason}); it must exist and give maps at 1/4, 1/8, 1/16 "
@@ -50,6 +54,36 @@ class TimmBackbone(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = self.net(images)
         return [maps[pick].permute(0, 3, 1, 2) if self.channels_last else maps[pick] for pick in self.picks]
+
+
+class ConstantPadding(nn.Conv2d):
+    """A convolution that pads as TensorFlow does ("SAME"), for maps whose sides its stride divides.
+
+    timm computes this padding from the size of each map, in which exporters of graphs for any size get lost. Sides of
+    images are multiples of 32 here, so it is always the same.
+    """
+
+    def __init__(self, conv: nn.Conv2d):
+        sizes = conv.in_channels, conv.out_channels, conv.kernel_size
+        super().__init__(*sizes, conv.stride, 0, conv.dilation, conv.groups, conv.bias is not None)  # type: ignore[arg-type]
+        self.weight, self.bias = conv.weight, conv.bias
+        axes = zip(self.kernel_size, self.stride, self.dilation, strict=True)
+        totals = [max(dilation * (size - 1) + 1 - stride, 0) for size, stride, dilation in axes]
+        self.margins = [edge for total in totals[::-1] for edge in (total // 2, total - total // 2)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, self.margins))
+
+
+def with_constant_padding(net: nn.Module) -> nn.Module:
+    """The network, in which `ConstantPadding` takes the place of timm's computed padding; changed in place."""
+    from timm.layers import Conv2dSame
+
+    for module in list(net.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, Conv2dSame):
+                setattr(module, name, ConstantPadding(child))
+    return net
 
 
 def named_backbone(name: str, **arguments: Any) -> ResNet | Swin | TimmBackbone:
