@@ -3,12 +3,12 @@
 This file is the reference of all options. A config is complete in itself: it inherits nothing and names no classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from knet.errors import ConfigError, did_you_mean
 
@@ -34,13 +34,41 @@ class Files(_Options):
     instances: Path | None = None
     format: Literal["step", "cityscapes-step", "vipseg", "cityscapes-vps", "youtube-vis"] | None = None
     split: str | None = None
+    names: tuple[str, ...] = ()  # patterns such as "lund_*": only images whose name fits one of them
+    categories: str | None = None  # a class table of this set, see `classes`; null: the JSON's, of label PNGs the run's
+    # The set's own classes by name, and which of the run's each is, or void: `{bus: Car, terrain: void}`. A class that
+    # is not listed keeps its name. Without it the set has the run's classes.
+    classes: dict[str, str] | None = None
+
+
+class TrainFiles(Files):
+    """One of the sets that a run learns from."""
+
+    weight: int | None = Field(
+        None, ge=1
+    )  # as how many images it counts when images are drawn; null: as many as it has
+    # Classes of the run that nobody labelled here: no kernel is told that it does not show one of them.
+    unlabelled: tuple[str, ...] = ()
+    # Whether void pixels and crowds are left out of every loss, or masks learn to be empty there, as in the originals.
+    # Where only objects are labelled, what is no object is not void.
+    ignore_void: bool = False
+    paste: bool = False  # whether its objects may be pasted into other images, see `augment.paste`
+
+
+_Sets = (
+    Annotated[
+        Annotated[TrainFiles, Tag("set")] | Annotated[tuple[TrainFiles, ...], Tag("list")],
+        Discriminator(lambda value: "list" if isinstance(value, list | tuple) else "set"),
+    ]
+    | None
+)
 
 
 class Data(_Options):
     """Where the labelled images are. Relative paths start at `root`."""
 
     root: Path = Path()
-    train: Files | None = None
+    train: _Sets = None  # one set, or a list of them
     val: Files
     # A table's name (cityscapes, coco_panoptic, ...) or a JSON file; without it the classes of the data set's JSON.
     categories: str | None = None
@@ -67,6 +95,11 @@ class Augment(_Options):
     # labelled pixels.
     largest_class: float | None = None
     color: bool = True
+    camera: float = Field(
+        0.0, ge=0, le=1
+    )  # the chance of each fault of a real camera: exposure, tint, blur, JPEG, noise
+    paste: int = Field(0, ge=0)  # up to so many objects of sets with `paste` are pasted into each image
+    paste_onto: tuple[str, ...] = ()  # classes that they stand on, as large as seen from a car; (): anywhere, any size
     flip: bool = True
     pad: tuple[int, int] | None = None  # height, width to which smaller images are padded
     pad_color: tuple[int, int, int] = (128, 128, 128)  # RGB
@@ -265,9 +298,10 @@ def _set(table: dict[str, Any], key: str, value: Any, option: str) -> None:
 
 
 def _explain(item: Any, origin: str) -> str:
-    place = ".".join(str(part) for part in item["loc"])
+    path = [part for part in item["loc"] if part not in ("set", "list")]  # without the tags of `_Sets`
+    place = ".".join(str(part) for part in path)
     if item["type"] == "extra_forbidden":
-        allowed = _options_at(item["loc"][:-1])
+        allowed = _options_at(path[:-1])
         hint = did_you_mean(item["loc"][-1], allowed, f"known here: {', '.join(sorted(allowed))}.", cutoff=0.5)
         return f"Unknown option '{place}' in {origin}; {hint}"
     if item["type"] == "missing":
@@ -275,10 +309,16 @@ def _explain(item: Any, origin: str) -> str:
     return f"The option '{place}' in {origin} cannot be {item['input']!r}: {item['msg'].lower()}."
 
 
-def _options_at(location: tuple[Any, ...]) -> list[str]:
-    model: Any = RunConfig
-    for part in location:
+def _options_at(path: Sequence[Any]) -> list[str]:
+    model: type[BaseModel] = RunConfig
+    for part in path:
         by_name = {(field.alias or name): field for name, field in model.model_fields.items()}
-        kinds = [by_name[part].annotation, *getattr(by_name[part].annotation, "__args__", ())]
-        model = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+        model = model if isinstance(part, int) else next(_models_in(by_name[part].annotation))
     return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)

@@ -6,7 +6,7 @@ Classes have two numbers, which must not be mixed up: a *label* is the index of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,28 +51,33 @@ class Sample:
     image: np.ndarray  # (H,W,3) uint8 RGB
     id_map: np.ndarray  # (H,W) or (L,H,W) int32
     segments: list[SegmentInfo]
+    ignored: frozenset[int] = frozenset()  # values of the id map that no loss looks at, such as 0 or a crowd's
+    unlabelled: tuple[int, ...] = ()  # classes that may be in the image without being labelled
 
 
 @dataclass(slots=True)
 class Target:
     """What a network should find in one training image with T segments.
 
-    In `id_map` 0 is void, t + 1 segment t. Where segments may overlap, it has L layers, each segment in one of them.
+    In `id_map` 0 is void, where masks should be empty, t + 1 segment t, and -1 void that no loss looks at. Where
+    segments may overlap, it has L layers, each segment in one of them.
     """
 
     id_map: Tensor  # (H,W) or (L,H,W) integers
     labels: Tensor  # (T,) int64
+    unlabelled: tuple[int, ...] = ()  # classes that may be in the image without being labelled
 
     def to(self, device: object) -> Target:
         """The same target on another device; copied without waiting if its memory is pinned."""
-        return Target(
-            self.id_map.to(device, non_blocking=True),  # type: ignore[call-overload]
-            self.labels.to(device, non_blocking=True),  # type: ignore[call-overload]
+        return replace(
+            self,
+            id_map=self.id_map.to(device, non_blocking=True),  # type: ignore[call-overload]
+            labels=self.labels.to(device, non_blocking=True),  # type: ignore[call-overload]
         )
 
     def pin_memory(self) -> Target:
         """The same target in page-locked memory (called by torch's DataLoader)."""
-        return Target(self.id_map.pin_memory(), self.labels.pin_memory())
+        return replace(self, id_map=self.id_map.pin_memory(), labels=self.labels.pin_memory())
 
 
 @dataclass(frozen=True, slots=True)

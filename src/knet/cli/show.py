@@ -83,10 +83,10 @@ def run(args: argparse.Namespace) -> int:
 def training_samples(config: RunConfig, reader: Reader) -> Iterator[tuple[str, np.ndarray, Target]]:
     """Name, (h,w,3) uint8 RGB image and target of a run's samples, from the first one on, without end."""
     from knet.data.samples.batches import BatchPlan, TrainingSet
-    from knet.runs.samples import augmentation_of
+    from knet.runs.samples import augmentation_of, paste_of
 
-    training_set = TrainingSet(reader, augmentation_of(config), config.seed)
-    plan = BatchPlan(len(reader), config.batch, config.seed)
+    training_set = TrainingSet(reader, augmentation_of(config), config.seed, paste=paste_of(config, reader))
+    plan = BatchPlan(training_set.shares, config.batch, config.seed)
     drawn = ((draw, training_set[draw]) for draw in chain.from_iterable(plan))
     return ((reader.name(draw.image), item.image.permute(1, 2, 0).numpy(), item.target) for draw, item in drawn)
 

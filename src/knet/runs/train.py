@@ -18,6 +18,7 @@ import yaml
 from torch import nn
 
 from knet.config import RunConfig, dump_config, read_config
+from knet.data.readers.mixture import Mixture
 from knet.data.readers.open import open_data
 from knet.data.samples.batches import Batch, BatchPlan, Samples, load_batches
 from knet.data.samples.pairs import PairBatch
@@ -140,7 +141,7 @@ class _Run:
         # One more than may be bad: so a sound one is found, and the sentence that ends the run counts them all.
         self.samples = training_set(config, dataset, self.net, config.skip_images + 1 if config.skip_images else 0)
         shares = {"rank": rank(), "world": world(), "parts": config.accumulate}
-        plan = BatchPlan(len(self.samples), config.batch, config.seed, **shares)
+        plan = BatchPlan(self.samples.shares, config.batch, config.seed, **shares)
         self.criterion = build_criterion(config, self.net, self.card)
         self.base, scaled = scaled_learning_rate(config)
         rules = options.weight_decay, options.backbone_multiplier, options.undecayed
@@ -159,6 +160,7 @@ class _Run:
             open_folder(config)
         self.plan = plan.starting_at(self.progress.iteration)
         notes = [introduction(config, self.card, len(dataset), self.net, device), "" if resume else origin, scaled]
+        notes += [dataset.describe()] if isinstance(dataset, Mixture) else []
         if config.precision == "bf16" and not fast_in_bf16(device):
             slow = f"bf16 is much slower than fp32 on this {device.type}, which cannot compute in it"
             notes.append(f"{slow}; give precision=fp32")
@@ -211,7 +213,7 @@ def note_loss(progress: Progress, step: StepResult, samples: Samples, config: Ru
     """
     iteration = progress.iteration - 1
     progress.bad_losses.append(iteration)
-    draws = next(iter(BatchPlan(len(samples), config.batch, config.seed, iteration)))
+    draws = next(iter(BatchPlan(samples.shares, config.batch, config.seed, iteration)))
     images = [samples.name(draw.image) for draw in draws]
     bad = ", ".join(name for name, value in step.losses.items() if not math.isfinite(value)) or "gradient"
     if rank() == 0:

@@ -17,6 +17,7 @@ from knet.training.match import Match
 Outputs = Sequence[Output]
 Targets = Sequence[Target]
 
+SURELY_NOT = -30.0  # a logit that gives neither loss nor gradient where the truth is 0
 GRID = 4  # the losses' grid is a quarter of the padded image in both directions
 
 
@@ -28,10 +29,25 @@ class Truth:
     labels: Tensor  # (B,T) int64
     semantic: Tensor  # (B,h,w) int64 labels or IGNORE
     counts: list[int]  # how many segments each image has
+    ignored: Tensor | None = None  # (B,h,w) bool, of clips (B,T,h,w), where no loss looks; None: nowhere
+    unlabelled: Sequence[tuple[int, ...]] = ()  # for each image the classes that may be in it unlabelled; (): none
 
     def resize(self, logits: Tensor) -> Tensor:
         """Resizes logits to the losses' grid (bilinear). (B,N,h,w) of any size -> (B,N,h,w) float32"""
         return F.interpolate(logits.float(), self.masks.shape[-2:], mode="bilinear", align_corners=False)
+
+    def hide(self, logits: Tensor) -> Tensor:
+        """Logits on the grid that are surely negative where no loss looks, as the masks are there. (B,N,...,h,w)"""
+        return logits if self.ignored is None else logits.masked_fill(self.ignored[:, None], SURELY_NOT)
+
+    def unknown(self, mask_logits: Tensor) -> Tensor | None:
+        """Which kernels show mostly what is ignored, so nobody knows their class. (B,N,...,h,w) -> (B,N) or None"""
+        if self.ignored is None:
+            return None
+        ignored = F.interpolate(self.ignored.float().flatten(0, -3)[None], mask_logits.shape[-2:], mode="area")
+        inside = mask_logits.detach().float().sigmoid()
+        hidden = (inside * ignored.reshape(inside[:, :1].shape)).flatten(2).sum(2)
+        return hidden > 0.5 * inside.flatten(2).sum(2)
 
 
 def prepare(targets: Targets, size: tuple[int, int], device: torch.device | str = "cpu", stride: int = GRID) -> Truth:
@@ -48,6 +64,7 @@ def prepare(targets: Targets, size: tuple[int, int], device: torch.device | str 
     masks = torch.zeros(len(targets), count, *grid, device=device)
     labels = torch.zeros(len(targets), count, dtype=torch.int64, device=device)
     semantic = torch.empty(len(targets), *grid, dtype=torch.int64, device=device)
+    ignored = torch.zeros(len(targets), *grid, dtype=torch.bool, device=device)
     for b, target in enumerate(targets):
         ids, T = target.id_map.to(device, non_blocking=True), len(target.labels)
         layers = pad_ids(ids, size, f"Target {b}").long().reshape(-1, height, width)
@@ -57,8 +74,14 @@ def prepare(targets: Targets, size: tuple[int, int], device: torch.device | str 
             for y in middle:
                 for x in middle:
                     masks[b, :T] += (layer[y::stride, x::stride] == numbers) * 0.25
+                    ignored[b] |= layer[y::stride, x::stride] < 0
         semantic[b] = labels_of(layers[:, ::stride, ::stride], labels[b, :T])
-    return Truth(masks, labels, semantic, [len(target.labels) for target in targets])
+    counts, unlabelled = [len(target.labels) for target in targets], [target.unlabelled for target in targets]
+    truth = Truth(masks, labels, semantic, counts, None, unlabelled)
+    if any((target.id_map < 0).any() for target in targets):  # the maps are on the CPU still
+        truth.masks.masked_fill_(ignored[:, None], 0)
+        truth.ignored = ignored
+    return truth
 
 
 def pad_ids(ids: Tensor, size: tuple[int, int], name: str) -> Tensor:
@@ -74,10 +97,20 @@ def pad_ids(ids: Tensor, size: tuple[int, int], name: str) -> Tensor:
 
 def labels_of(layers: Tensor, labels: Tensor) -> Tensor:
     """Each pixel's label, from the first layer that has one. (L,h,w) int64 ids, (T,) int64 -> (h,w) int64 or IGNORE"""
-    top = layers[0]
+    top = layers[0].clamp(min=0)
     for layer in layers[1:]:
-        top = torch.where(top > 0, top, layer)
+        top = torch.where(top > 0, top, layer.clamp(min=0))
     return F.pad(labels, (1, 0), value=IGNORE)[top]
+
+
+def hide_classes(logits: Tensor, unlabelled: Sequence[tuple[int, ...]]) -> Tensor:
+    """Logits that are surely negative for the classes that may be in an image unlabelled. (B,K,...) -> (B,K,...)"""
+    if not any(unlabelled):
+        return logits
+    hidden = torch.zeros(logits.shape[:2], dtype=torch.bool)
+    for image, labels in enumerate(unlabelled):
+        hidden[image, list(labels)] = True
+    return logits.masked_fill(hidden.to(logits.device).reshape(*hidden.shape, *[1] * (logits.dim() - 2)), SURELY_NOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,17 +189,29 @@ class MaskCriterion:
         # Resizing the few matched masks again costs less than scattering their gradient into all masks of the grid.
         logits = output.mask_logits[matched.image, matched.kernel][:, None].flatten(1, -3)
         logits = truth.resize(logits).reshape(masks.shape)
+        if truth.ignored is not None:
+            logits = logits.masked_fill(truth.ignored[matched.image], SURELY_NOT)
         return {
             "loss_mask": self.mask_weight * mask_loss(logits, masks, count),
             "loss_dice": self.dice_weight * dice_loss(logits, masks, count),
         }
 
     def class_loss(
-        self, class_logits: Tensor, truth: Truth, matched: Matched, count: float, learned: Tensor | None = None
+        self, output: Output, truth: Truth, matched: Matched, count: float, learned: Tensor | None = None
     ) -> Tensor:
-        """Focal loss of all kernels over `count`. (B,N,K) logits; `learned` (N,K) bool limits it to some classes."""
+        """Focal loss of all kernels over `count`; `learned` (N,K) bool limits it to some classes.
+
+        Kernels without a segment that show what is ignored, and classes that nobody labelled, are left out.
+        """
+        assert output.class_logits is not None
+        class_logits = output.class_logits
         wanted = torch.zeros_like(class_logits, dtype=torch.float32)
         wanted[matched.image, matched.kernel, truth.labels[matched.image, matched.segment]] = 1
+        unknown = truth.unknown(output.mask_logits)
+        if unknown is not None:
+            unknown[matched.image, matched.kernel] = False
+            class_logits = class_logits.masked_fill(unknown[..., None], SURELY_NOT)
+        class_logits = hide_classes(class_logits.transpose(1, 2), truth.unlabelled).transpose(1, 2)
         if learned is not None:
             class_logits, wanted = class_logits[:, learned], wanted[:, learned]
         return self.class_weight * focal_loss(class_logits, wanted) / count

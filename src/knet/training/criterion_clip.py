@@ -51,7 +51,7 @@ class ClipCriterion(KNetCriterion):
             matched = join_matches(match, output.mask_logits.device)
             stage = self.mask_losses(output, truth, matched, counts.matched)
             if output.class_logits is not None:
-                stage["loss_cls"] = self.class_loss(output.class_logits, truth, matched, counts.matched)
+                stage["loss_cls"] = self.class_loss(output, truth, matched, counts.matched)
             losses |= {f"clip{s}_{name}": loss for name, loss in stage.items()}
         return losses
 
@@ -68,7 +68,11 @@ class ClipCriterion(KNetCriterion):
         firsts = self._firsts(targets)
         whole = self.prepare(outputs, targets)
         masks = whole.masks.unflatten(0, (-1, self.frames)).transpose(1, 2)
-        return Truth(masks, whole.labels[:: self.frames], whole.semantic, [len(first.labels) for first in firsts])
+        ignored = None if whole.ignored is None else whole.ignored.unflatten(0, (-1, self.frames))
+        counts = [len(first.labels) for first in firsts]
+        return Truth(
+            masks, whole.labels[:: self.frames], whole.semantic, counts, ignored, whole.unlabelled[:: self.frames]
+        )
 
     def match_clips(self, outputs: Outputs, truth: Truth) -> list[list[Match]]:
         """Which kernel is matched to which object: [clip stage][clip], on the CPU. Truth as from `tubes`."""
@@ -76,7 +80,7 @@ class ClipCriterion(KNetCriterion):
         for output in outputs:
             if output.class_logits is not None:
                 logits = output.mask_logits.detach()
-                tubes = truth.resize(logits.flatten(0, 1)).unflatten(0, logits.shape[:2])  # frame by frame
+                tubes = truth.hide(truth.resize(logits.flatten(0, 1)).unflatten(0, logits.shape[:2]))  # frame by frame
                 costs.append(matching_cost(tubes, output.class_logits, truth.masks, truth.labels, (0.0, 0.0)))
         matches, invalid = assign(costs, truth.counts)
         self.invalid_costs += invalid
@@ -103,7 +107,8 @@ def present(target: Target) -> Target:
     numbers = numbers[numbers > 0]
     places = torch.zeros(len(target.labels) + 1, dtype=target.id_map.dtype, device=ids.device)
     places[numbers] = torch.arange(1, len(numbers) + 1, dtype=places.dtype, device=ids.device)
-    return Target(places[ids], target.labels[numbers.to(target.labels.device) - 1])
+    labels = target.labels[numbers.to(target.labels.device) - 1]
+    return Target(torch.where(ids < 0, -1, places[ids]), labels, target.unlabelled)
 
 
 def _matched(targets: Sequence[Target], kernels: int) -> int:

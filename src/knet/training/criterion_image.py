@@ -21,6 +21,7 @@ from knet.training.criterion import (
     Outputs,
     Targets,
     Truth,
+    hide_classes,
     join_matches,
     owned,
     share_counts,
@@ -59,7 +60,7 @@ class KNetCriterion(MaskCriterion):
     Keys: `loss_seg` of the semantic branch; `s1_loss_mask` and `s1_loss_dice` of the initial masks; `s2_loss_mask`,
     `s2_loss_dice`, `s2_loss_cls` and so on for every update; with stuff also `s1_loss_rank` and so on.
 
-    Void and padding belong to no segment: every mask learns to be empty there.
+    Void and padding belong to no segment: every mask learns to be empty there, except where targets say -1.
 
     All segments of a class of stuff count as one.
     """
@@ -90,7 +91,7 @@ class KNetCriterion(MaskCriterion):
             stage = self._masks(output, split.truth, matched, counts.segments, self.stage_rank)
             assert output.class_logits is not None
             learned = self._learned(output.class_logits, kernels)
-            stage["loss_cls"] = self.class_loss(output.class_logits, split.truth, matched, counts.segments, learned)
+            stage["loss_cls"] = self.class_loss(output, split.truth, matched, counts.segments, learned)
             losses |= {f"s{s}_{name}": loss for name, loss in stage.items()}
         return losses
 
@@ -124,7 +125,9 @@ class KNetCriterion(MaskCriterion):
                     masks[b, columns + place[label]] += truth.masks[b, t]
         present = [torch.tensor(sorted({place[x] for x in row if x in place}), dtype=torch.int64) for row in rows]
         own = [torch.tensor(numbers, dtype=torch.int64) for numbers in things]
-        return Split(Truth(masks, labels, truth.semantic, counts), own, present, columns)
+        return Split(
+            Truth(masks, labels, truth.semantic, counts, truth.ignored, truth.unlabelled), own, present, columns
+        )
 
     def match(self, outputs: Outputs, split: Split, held: Held = None) -> list[list[Match]]:
         """Which kernel is matched to which thing by each output but the last: [output][image], on the CPU."""
@@ -141,7 +144,7 @@ class KNetCriterion(MaskCriterion):
         truth, things = split.truth, split.things
         costs = []
         for output in outputs:
-            logits = truth.resize(output.mask_logits[:, :kernels].detach())
+            logits = truth.hide(truth.resize(output.mask_logits[:, :kernels].detach()))
             classes = None if output.class_logits is None else output.class_logits[:, :kernels]
             masks, labels = truth.masks[:, :things], truth.labels[:, :things]
             costs.append(matching_cost(logits, classes, masks, labels, self.floors))
@@ -160,7 +163,8 @@ class KNetCriterion(MaskCriterion):
             # Things come last, so they own the pixels that they share with stuff.
             matched = join_matches(split.joined(match, output.mask_logits.shape[1], stuff_first=True), device)
             labels = owned(last_owners, split.truth.labels[matched.image, matched.segment], split.truth, matched)
-            logits = split.truth.resize(output.semantic_logits)
+            logits = split.truth.hide(split.truth.resize(output.semantic_logits))
+            logits = hide_classes(logits, split.truth.unlabelled)
             losses["loss_seg"] = self.semantic_weight * self.semantic_loss(logits, labels)
         own = self._masks(output, split.truth, join_matches(match, device), counts.matched, rank=True)
         return losses | {f"s1_{name}": loss for name, loss in own.items()}

@@ -12,7 +12,17 @@ import torch
 from torch import Tensor
 
 from knet.structures import Output
-from knet.training.criterion import Counts, MaskCriterion, Outputs, Targets, Truth, join_matches, owned, share_counts
+from knet.training.criterion import (
+    Counts,
+    MaskCriterion,
+    Outputs,
+    Targets,
+    Truth,
+    hide_classes,
+    join_matches,
+    owned,
+    share_counts,
+)
 from knet.training.losses import instance_discrimination_loss, rank_loss, semantic_loss
 from knet.training.match import Held, Match, assign, matching_cost, owners
 
@@ -61,7 +71,7 @@ class Criterion(MaskCriterion):
 
     def match(self, outputs: Outputs, truth: Truth) -> list[list[Match]]:
         """Which kernel is matched to which segment: [stage][image], on the CPU."""
-        return self._match([truth.resize(output.mask_logits) for output in outputs], outputs, truth, None)
+        return self._match([truth.hide(truth.resize(output.mask_logits)) for output in outputs], outputs, truth, None)
 
     def compute(
         self,
@@ -74,7 +84,7 @@ class Criterion(MaskCriterion):
         """The same losses from truth that is already on the grid, to which predictions are resized."""
         counts = _counts(truth.counts, outputs[0].mask_logits.shape[1]) if counts is None else counts
         losses = self._auxiliary(outputs[0], truth, noise)
-        resized = [truth.resize(output.mask_logits) for output in outputs]
+        resized = [truth.hide(truth.resize(output.mask_logits)) for output in outputs]
         matches = self._match(resized, outputs, truth, noise, held)
         for s, (output, logits, match) in enumerate(zip(outputs, resized, matches, strict=True), start=1):
             stage = self._stage(output, logits, truth, match, counts)
@@ -98,10 +108,13 @@ class Criterion(MaskCriterion):
     def _auxiliary(self, output: Output, truth: Truth, noise: Tensor | None) -> dict[str, Tensor]:
         losses = {}
         if output.semantic_logits is not None:
-            semantic = semantic_loss(truth.resize(output.semantic_logits), truth.semantic)
+            logits = hide_classes(truth.resize(output.semantic_logits), truth.unlabelled)
+            semantic = semantic_loss(logits, truth.semantic)
             losses["loss_seg"] = self.semantic_weight * semantic
         if self.instance_weight:  # the only loss that takes noticeable time
             features = truth.resize(output.features)
+            if truth.ignored is not None:
+                features = features.masked_fill(truth.ignored[:, None], 0)
             instance = instance_discrimination_loss(features, truth.masks, noise, pixels=self.pixels)
             losses["loss_inst_disc"] = self.instance_weight * instance
         return losses
@@ -117,7 +130,7 @@ class Criterion(MaskCriterion):
         losses = self.mask_losses(output, truth, matched, counts.matched)
         losses["loss_rank"] = self.rank_weight * rank_loss(logits, owner)
         if output.class_logits is not None:
-            losses["loss_cls"] = self.class_loss(output.class_logits, truth, matched, counts.segments)
+            losses["loss_cls"] = self.class_loss(output, truth, matched, counts.segments)
         return losses
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from knet.training.criterion import Counts, Outputs, Targets, labels_of, pad_ids
+from knet.training.criterion import Counts, Outputs, Targets, hide_classes, labels_of, pad_ids
 from knet.training.losses import rank_loss
 
 
@@ -32,9 +32,12 @@ class SemanticCriterion:
             layers = pad_ids(target.id_map.to(device, non_blocking=True), size, f"Target {b}").long()
             maps.append(labels_of(layers.reshape(-1, *size), target.labels.to(device, non_blocking=True)))
         labels = torch.stack(maps)
-        losses = {f"s{s}_loss_seg": _loss(output.mask_logits, labels) for s, output in enumerate(outputs, start=1)}
+        unlabelled = [target.unlabelled for target in targets]
+        stages = [hide_classes(output.mask_logits, unlabelled) for output in outputs]
+        losses = {f"s{s}_loss_seg": _loss(logits, labels) for s, logits in enumerate(stages, start=1)}
         if outputs[0].semantic_logits is not None:
-            losses["loss_seg"] = self.semantic_weight * _loss(outputs[0].semantic_logits, labels)
+            logits = hide_classes(outputs[0].semantic_logits, unlabelled)
+            losses["loss_seg"] = self.semantic_weight * _loss(logits, labels)
         return losses
 
     def count(self, targets: Targets, kernels: int, parts: int = 1) -> Counts:

@@ -108,13 +108,13 @@ def test_an_unreadable_image_may_be_left_out(tiny: TinyPanoptic, workers: int) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"length": 0, "batch": 1, "seed": 0}, "empty"),
-        ({"length": 5, "batch": 0, "seed": 0}, "batch of 0"),
-        ({"length": 5, "batch": 3, "seed": 0, "world": 2}, "3 does not divide among 2"),
-        ({"length": 5, "batch": 4, "seed": 0, "world": 2, "rank": 2}, "does not divide"),
-        ({"length": 5, "batch": 8, "seed": 0, "world": 2, "parts": 3}, "4 images to each of 2 processes.*accumulate=3"),
-        ({"length": 5, "batch": 4, "seed": -1}, "seed -1"),
-        ({"length": 5, "batch": 4, "seed": 0, "start_iteration": -1}, "start iteration -1"),
+        ({"shares": 0, "batch": 1, "seed": 0}, "empty"),
+        ({"shares": 5, "batch": 0, "seed": 0}, "batch of 0"),
+        ({"shares": 5, "batch": 3, "seed": 0, "world": 2}, "3 does not divide among 2"),
+        ({"shares": 5, "batch": 4, "seed": 0, "world": 2, "rank": 2}, "does not divide"),
+        ({"shares": 5, "batch": 8, "seed": 0, "world": 2, "parts": 3}, "4 images to each of 2 processes.*accumulate=3"),
+        ({"shares": 5, "batch": 4, "seed": -1}, "seed -1"),
+        ({"shares": 5, "batch": 4, "seed": 0, "start_iteration": -1}, "start iteration -1"),
     ],
 )
 def test_bad_plan(options: dict[str, int], message: str) -> None:

@@ -1,9 +1,9 @@
-"""Opens the data set that a config or a command names: a split of a download, or files of one's own."""
+"""Opens the data sets that a config or a command names: a split of a download, files of one's own, or several sets."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from knet.config import Data, Files
+from knet.config import Data, Files, TrainFiles
 from knet.data.categories import load_categories
 from knet.data.readers.cityscapes_step import CityscapesStep
 from knet.data.readers.cityscapes_vps import CityscapesVps
@@ -13,6 +13,7 @@ from knet.data.readers.coco_instances import CocoInstances
 from knet.data.readers.coco_panoptic import CocoPanoptic
 from knet.data.readers.kitti_step import KittiStep
 from knet.data.readers.label_folder import LabelFolder
+from knet.data.readers.mixture import Mixture, Part, labels_called, names_like, translate_labels
 from knet.data.readers.reader import Reader
 from knet.data.readers.vipseg import VipSeg
 from knet.data.readers.youtube_vis import YoutubeVis
@@ -29,17 +30,74 @@ CLIP_ROOTS = {
 """The layouts of video data sets, with their splits that have a ground truth."""
 
 
-def open_data(data: Data, files: Files | None, categories: Sequence[Category] | None = None) -> Reader:
-    """Opens a data set of a config, with the given classes, else those of the config's table, else its own.
+def open_data(
+    data: Data,
+    files: Files | Sequence[TrainFiles] | None,
+    categories: Sequence[Category] | None = None,
+) -> Reader:
+    """Opens a data set of a config, or a list of them as a `Mixture`.
+
+    Args:
+        files: of `data`, its `train` or `val`.
+        categories: the classes; without them those of the config's table, else those of the (first) set itself.
 
     Raises:
-        ConfigError: `files` is missing or of none of the forms, or labels come without a class table.
+        ConfigError: `files` is missing or of none of the forms, labels come without a class table, or names of images
+            or classes do not fit.
         DataError: the data set is broken.
     """
-    if files is None:
+    if not files:
         raise ConfigError("The config has no 'data.train'; give its images and their truth, or a format and a split.")
     if categories is None and data.categories is not None:
         categories = load_categories(data.categories)
+    sets: Sequence[Files] = [files] if isinstance(files, Files) else files
+    if len(sets) == 1 and not _is_changed(sets[0]):
+        return _open(data, sets[0], categories)
+    parts = []
+    for own in sets:
+        part = _part(data, own, categories)
+        categories = part.reader.categories if categories is None else categories
+        parts.append(part)
+    assert categories is not None
+    return Mixture(parts, categories)
+
+
+def _is_changed(files: Files) -> bool:
+    """Whether anything of the set is left out, translated or marked."""
+    own = files if isinstance(files, TrainFiles) else TrainFiles()
+    changed = bool(files.names or files.classes is not None or own.unlabelled or own.ignore_void or own.paste)
+    return changed or own.weight is not None
+
+
+def _part(data: Data, files: Files, categories: Sequence[Category] | None) -> Part:
+    """What a mixture with these classes takes from a set; without classes it gets the set's own."""
+    title = f"the set '{files.images or files.split}'" + (f" ({', '.join(files.names)})" if files.names else "")
+    own = categories if files.classes is None else None
+    if files.classes is not None and files.categories is not None:
+        own = load_categories(files.categories)
+    reader = _open(data, files, own)
+    if isinstance(reader, ClipReader):
+        raise ConfigError(f"{title.capitalize()} holds clips, which cannot be mixed or translated; give it alone.")
+    target = reader.categories if categories is None else categories
+    labels = translate_labels(reader.categories, files.classes or {}, target, title)
+    indices = names_like(reader, files.names, title)
+    if not isinstance(files, TrainFiles):
+        return Part(title, reader, indices, labels, len(indices))
+    return Part(
+        title,
+        reader,
+        indices,
+        labels,
+        files.weight or len(indices),
+        labels_called(files.unlabelled, target, f"The unlabelled classes of {title} name"),
+        files.ignore_void,
+        isinstance(reader, CocoInstances),
+        files.paste,
+    )
+
+
+def _open(data: Data, files: Files, categories: Sequence[Category] | None) -> Reader:
+    """Opens one set, with all its images; with the given classes, else with its own."""
     if files.format is not None:
         if files.split is None:
             raise ConfigError(f"A data set of the format {files.format} needs its split, such as split: train.")
@@ -56,14 +114,15 @@ def open_data(data: Data, files: Files | None, categories: Sequence[Category] | 
     images = data.root / files.images
     json, masks, labels, instances = (data.root / str(getattr(files, name)) for name in kinds)
     if "labels" in given:
-        if data.categories is None:
+        table = files.categories or data.categories
+        if table is None:
             raise ConfigError("Label PNGs do not say what their values mean; give a class table with data.categories.")
         if "instances" in given:
-            return ClipFolder(images, labels, instances, data.categories)
-        return LabelFolder(images, labels, data.categories)
+            return ClipFolder(images, labels, instances, table)
+        return LabelFolder(images, labels, table)
     if "masks" in given:
         return CocoPanoptic(images, json, masks, categories, data.cache)
-    return CocoInstances(images, json, categories, training=files is data.train)
+    return CocoInstances(images, json, categories, training=isinstance(files, TrainFiles))
 
 
 def open_clips(

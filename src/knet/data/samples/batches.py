@@ -17,7 +17,9 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from knet.data.readers.mixture import Mixture, Share
 from knet.data.readers.reader import Reader
+from knet.data.samples.paste import ObjectPaste
 from knet.data.samples.transforms import TrainAugmentation
 from knet.errors import ConfigError, DataError
 from knet.structures import Target
@@ -38,10 +40,12 @@ class Draw(NamedTuple):
 class BatchPlan(Sampler[list[Draw]]):
     """The batches of a run, without end: use it as a DataLoader's `batch_sampler`.
 
-    The data set of `length` images is gone through in a new random order each epoch. Epochs follow each other without a
-    gap, so a batch may hold the end of one and the start of the next.
+    An epoch draws from each set as many images as its weight says, in a random order, each as often as any other of the
+    set up to one; without weights these are all images once. Epochs follow each other without a gap, so a batch may
+    hold the end of one and the start of the next.
 
     Args:
+        shares: of the sets that follow each other in the data set; or its length, if it is one.
         batch: images an iteration, over all processes.
         rank, world: the number of this process, and how many there are; each takes an equal share of every batch.
         parts: into how many parts a share must divide.
@@ -52,7 +56,7 @@ class BatchPlan(Sampler[list[Draw]]):
 
     def __init__(
         self,
-        length: int,
+        shares: int | Sequence[Share],
         batch: int,
         seed: int,
         start_iteration: int = 0,
@@ -60,7 +64,8 @@ class BatchPlan(Sampler[list[Draw]]):
         world: int = 1,
         parts: int = 1,
     ):
-        if length < 1:
+        shares = (Share(shares, shares),) if isinstance(shares, int) else tuple(shares)
+        if any(share.images < 1 for share in shares):
             raise ConfigError("The data set is empty: training needs at least one image.")
         if batch < 1 or world < 1 or batch % world or not 0 <= rank < world:
             raise ConfigError(f"A batch of {batch} does not divide among {world} processes; give a multiple.")
@@ -71,7 +76,8 @@ class BatchPlan(Sampler[list[Draw]]):
             )
         if seed < 0 or start_iteration < 0:
             raise ConfigError(f"seed {seed} and start iteration {start_iteration} must be 0 or more.")
-        self._length, self._batch, self._seed, self._start = length, batch, seed, start_iteration
+        self._shares, self._batch, self._seed, self._start = shares, batch, seed, start_iteration
+        self._length = sum(share.weight for share in shares)
         self._positions = range(rank * (batch // world), (rank + 1) * (batch // world))
 
     def starting_at(self, iteration: int) -> BatchPlan:
@@ -88,11 +94,23 @@ class BatchPlan(Sampler[list[Draw]]):
             for position in self._positions:
                 epoch, place = divmod(iteration * self._batch + position, self._length)
                 if epoch != epoch_of_order:
-                    rng = np.random.default_rng([_ORDER_STREAM, self._seed, epoch])
-                    epoch_of_order, order = epoch, rng.permutation(self._length)
+                    epoch_of_order, order = epoch, self._order(epoch)
                 draws.append(Draw(iteration, position, int(order[place])))
             yield draws
             iteration += 1
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The images of an epoch in their order."""
+        images, start = [], 0
+        for number, (length, weight) in enumerate(self._shares):
+            passes, places = np.divmod(np.arange(epoch * weight, (epoch + 1) * weight), length)
+            for one in np.unique(passes) if weight != length else ():  # a whole pass is put in order below
+                rng = np.random.default_rng([_ORDER_STREAM, self._seed, int(one), number + 1])
+                places[passes == one] = rng.permutation(length)[places[passes == one]]
+            images.append(start + places)
+            start += length
+        rng = np.random.default_rng([_ORDER_STREAM, self._seed, epoch])
+        return rng.permutation(np.concatenate(images))
 
 
 @dataclass(slots=True)
@@ -152,18 +170,31 @@ def collate(items: Sequence[Item]) -> Batch:
 class TrainingSet(Dataset[Item]):
     """Augmented samples of a reader for the `Draw`s of a `BatchPlan`. Any two calls are independent.
 
-    `skip` is how many unreadable images in a row may each be replaced by the next one.
+    `skip` is how many unreadable images in a row may each be replaced by the next one. `paste` adds objects first.
     """
 
     collate = staticmethod(collate)
 
-    def __init__(self, reader: Reader, augmentation: TrainAugmentation, seed: int, skip: int = 0):
-        self._reader, self._augmentation, self._seed = reader, augmentation, seed
+    def __init__(
+        self,
+        reader: Reader,
+        augmentation: TrainAugmentation,
+        seed: int,
+        skip: int = 0,
+        paste: ObjectPaste | None = None,
+    ):
+        self._reader, self._augmentation, self._seed, self._paste = reader, augmentation, seed, paste
         self._skip = min(skip, len(reader) - 1)
         self._things = [category.thing for category in reader.categories]
 
     def __len__(self) -> int:
         return len(self._reader)
+
+    @property
+    def shares(self) -> Sequence[Share]:
+        """The sets that it is drawn from."""
+        own = self._reader
+        return own.shares if isinstance(own, Mixture) else (Share(len(own), len(own)),)
 
     def name(self, number: int) -> str:
         """What sample `number` is called in messages."""
@@ -177,6 +208,8 @@ class TrainingSet(Dataset[Item]):
             index = (draw.image + len(faults)) % len(self._reader)
             try:
                 sample = self._reader.read(index)
+                if self._paste is not None:
+                    sample = self._paste(sample, rng)
             except DataError as fault:
                 if len(faults) >= self._skip:
                     raise
@@ -191,6 +224,11 @@ class Samples(Protocol):
     @property
     def collate(self) -> Callable[[Sequence[Any]], Any]:
         """Makes a batch of samples."""
+        ...
+
+    @property
+    def shares(self) -> Sequence[Share]:
+        """The sets that it is drawn from, for a `BatchPlan`."""
         ...
 
     def __len__(self) -> int: ...

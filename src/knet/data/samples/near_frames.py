@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from knet.data.readers.clips import Clip
+from knet.data.readers.mixture import Share
 from knet.data.readers.reader import Reader, size_text
 from knet.data.samples.batches import Draw
 from knet.data.samples.transforms import Augmented, TrainAugmentation
@@ -71,6 +72,11 @@ class NearFrames:
 
     def __len__(self) -> int:
         return len(self._choices)
+
+    @property
+    def shares(self) -> Sequence[Share]:
+        """All key frames, each as often as any other."""
+        return (Share(len(self), len(self)),)
 
     def name(self, number: int) -> str:
         """What the key frame of sample `number` is called in messages."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from knet.data.samples.camera import random_camera
 from knet.data.samples.color import random_color
 from knet.errors import ConfigError
 from knet.preprocess import Window, nearest_places, resize_ids, resize_image, resized_size
@@ -118,8 +119,8 @@ def pad_to_size(
 def make_target(id_map: Tensor, sample: Sample, flip_labels: Sequence[int] | None = None) -> Target:
     """Makes a target of what is left of the sample's segments. (H,W) or (L,H,W) int32, cut out of the sample's id map
 
-    Segments that are no crowd and have at least 2 pixels become 1, 2, ... in the order of the sample; the rest is void.
-    `flip_labels` has the label that each label becomes; None keeps them.
+    Segments that are no crowd and have at least 2 pixels become 1, 2, ... in the order of the sample; what the sample
+    says is ignored becomes -1; the rest is void. `flip_labels` has the label that each label becomes; None keeps them.
     """
     return _make_target(id_map, sample, flip_labels)[0]
 
@@ -128,19 +129,20 @@ def _make_target(
     id_map: Tensor, sample: Sample, flip_labels: Sequence[int] | None
 ) -> tuple[Target, tuple[SegmentInfo, ...]]:
     """The target, and the sample's segments that its values 1, 2, ... stand for."""
-    ids = [segment.id for segment in sample.segments]
+    listed = [segment.id for segment in sample.segments]
+    ids = [*listed, *sorted(sample.ignored.difference(listed))]
     numbers = _number_ids(id_map, ids)
     areas = torch.bincount(numbers.flatten(), minlength=len(ids) + 1)[1:].tolist()
     kept = [
         index for index, segment in enumerate(sample.segments) if not segment.crowd and areas[index] >= MINIMUM_PIXELS
     ]
-    value_of = torch.zeros(len(ids) + 1, dtype=torch.int32)
+    value_of = torch.tensor([0, *(-1 if id_ in sample.ignored else 0 for id_ in ids)], dtype=torch.int32)
     value_of[[index + 1 for index in kept]] = torch.arange(1, len(kept) + 1, dtype=torch.int32)
     labels = [sample.segments[index].label for index in kept]
     if flip_labels is not None:
         labels = [flip_labels[label] for label in labels]
     numbered = value_of.index_select(0, numbers.flatten()).view(numbers.shape)
-    target = Target(numbered, torch.tensor(labels, dtype=torch.int64))
+    target = Target(numbered, torch.tensor(labels, dtype=torch.int64), sample.unlabelled)
     return target, tuple(sample.segments[index] for index in kept)
 
 
@@ -170,6 +172,7 @@ class TrainAugmentation:
         antialias: see `resize_image`.
         largest_class: share of a crop that no class should have, see `choose_mixed_window`; replaces `instance_crop`.
         pad_color: RGB of the padding.
+        camera: the chance of each of `random_camera`'s faults.
 
     Raises:
         ConfigError: a number is out of its range.
@@ -190,6 +193,7 @@ class TrainAugmentation:
         antialias: bool = True,
         largest_class: float | None = None,
         pad_color: tuple[int, int, int] = GREY,
+        camera: float = 0.0,
     ):
         if not short_edges or min(*short_edges, max_size, *(crop or ())) < 1:
             raise ConfigError(
@@ -212,7 +216,7 @@ class TrainAugmentation:
         self.short_edges, self.max_size, self.crop = tuple(short_edges), max_size, crop
         self.flip, self.color, self.pad, self.pad_color = flip, color, pad, pad_color
         self.between, self.ratio, self.antialias = between, ratio, antialias
-        self.instance_crop, self.largest_class = instance_crop, largest_class
+        self.instance_crop, self.largest_class, self.camera = instance_crop, largest_class, camera
         self.flip_labels = None if flip_labels is None else tuple(flip_labels)
 
     def __call__(self, sample: Sample, things: Sequence[bool], rng: np.random.Generator) -> tuple[Tensor, Target]:
@@ -235,11 +239,11 @@ class TrainAugmentation:
             window = self._draw_window(self.crop, size, samples[0], things, rng)
         images = [torch.from_numpy(sample.image).permute(2, 0, 1) for sample in samples]
         images = [resize_image(image, size, window, self.antialias).contiguous() for image in images]
-        if self.color:
-            luck = rng.bit_generator.state
-            for number, image in enumerate(images):
-                rng.bit_generator.state = luck  # each image draws the same
-                images[number] = random_color(image, rng)
+        luck = rng.bit_generator.state
+        for number, image in enumerate(images):
+            rng.bit_generator.state = luck  # each image draws the same
+            image = random_color(image, rng) if self.color else image
+            images[number] = random_camera(image, self.camera, rng) if self.camera else image
         flipped = self.flip and rng.random() < 0.5
         results = []
         for sample, image in zip(samples, images, strict=True):

@@ -23,6 +23,7 @@ GAP = 6  # pixels between pictures in a row
 
 def seen_ids(id_map: np.ndarray) -> np.ndarray:
     """The visible ids of segments that may overlap: those of the first layer that has one. (H,W) or (L,H,W) -> (H,W)"""
+    id_map = np.maximum(id_map, 0)
     if id_map.ndim == 2:
         return id_map
     return np.take_along_axis(id_map, (id_map > 0).argmax(0)[None], 0)[0]
