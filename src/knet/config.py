@@ -148,7 +148,9 @@ class RunConfig(_Options):
     # Whether each stuff class has a kernel of its own, as in K-Net, or learned kernels find stuff too, as in RT-K-Net;
     # null: the model's own way.
     stuff_kernels: bool | None = None
-    weights: Path | None = None  # start from these instead of random ones
+    # Start from these instead of random ones: a file, or the name of a model that comes with weights. Classes that they
+    # do not have, by name, start anew.
+    weights: Path | None = None
     backbone_weights: Path | None = None  # start the backbone alone from these, as torchvision, timm and others publish
     data: Data
     augment: Augment | None = None

@@ -10,6 +10,7 @@ import torch
 from tiny_run import rows, write_config
 
 from knet.config import load_config
+from knet.data.categories import load_categories
 from knet.data.readers.open import open_data
 from knet.data.samples.batches import BatchPlan, load_batches
 from knet.data.samples.pairs import PairBatch
@@ -135,13 +136,14 @@ def test_a_video_network_starts_from_an_image_models_weights(tmp_path: Path, ste
     save_weights(tmp_path / "image.safetensors", image.state_dict())
     config = config_of(tmp_path, step, weights=str(tmp_path / "image.safetensors"), arguments={**TINY, "link": link})
     net = create(config.model, **config.arguments, classes=19).eval()
-    assert load_first(net, config).endswith("that only videos need start anew")
+    card = run_card(config, load_categories("cityscapes"))
+    assert load_first(net, config, card).endswith("that only videos need start anew")
     pictures = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(net(pictures)[-1].mask_logits, image(pictures)[-1].mask_logits)
     first = next(key for key in image.state_dict() if key.startswith("backbone"))
     save_weights(tmp_path / "image.safetensors", {k: v for k, v in image.state_dict().items() if k != first})
     with pytest.raises(CheckpointError):  # not only what videos need is missing
-        load_first(net, config)
+        load_first(net, config, card)
 
 
 def test_stages_over_clips_start_as_those_of_the_image_model() -> None:

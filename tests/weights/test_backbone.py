@@ -15,14 +15,17 @@ from torchvision.models import resnet50
 
 import knet
 from knet.config import RunConfig
+from knet.data.categories import load_categories
 from knet.errors import CheckpointError, ConfigError
 from knet.models.backbones.named import named_backbone
 from knet.models.backbones.swin import Swin
-from knet.runs.build import load_first
+from knet.runs.build import load_first, run_card
 from knet.weights.backbone import load_backbone
 from knet.weights.load import read_checkpoint
 
 DATA = {"val": {"images": "a", "json": "b", "masks": "c"}}
+MODEL = "rtknet-slim-camvid"
+CARD = run_card(RunConfig.model_validate({"model": MODEL, "data": DATA}), load_categories("camvid"))
 
 
 class Whole(nn.Module):
@@ -35,7 +38,7 @@ class Whole(nn.Module):
 
 
 def started(net: nn.Module, path: Path) -> str:
-    return load_first(net, RunConfig.model_validate({"model": "m", "backbone_weights": path, "data": DATA}))
+    return load_first(net, RunConfig.model_validate({"model": MODEL, "backbone_weights": path, "data": DATA}), CARD)
 
 
 def random_like(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -153,9 +156,9 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
 
 def test_backbone_weights_where_all_are_asked_for_and_both(tmp_path: Path) -> None:
     torch.save(resnet50().state_dict(), tmp_path / "resnet50.pth")
-    both = {"model": "m", "data": DATA, "weights": "w.pth", "backbone_weights": "b.pth"}
+    both = {"model": MODEL, "data": DATA, "weights": "w.pth", "backbone_weights": "b.pth"}
     with pytest.raises(ConfigError, match="starts from weights or from backbone_weights; leave one of them out"):
-        load_first(Whole("r50"), RunConfig.model_validate(both))
-    whole = RunConfig.model_validate({"model": "m", "data": DATA, "weights": tmp_path / "resnet50.pth"})
+        load_first(Whole("r50"), RunConfig.model_validate(both), CARD)
+    whole = RunConfig.model_validate({"model": MODEL, "data": DATA, "weights": tmp_path / "resnet50.pth"})
     with pytest.raises(CheckpointError, match="Weights of a backbone alone are given as backbone_weights=FILE"):
-        load_first(Whole("r50"), whole)
+        load_first(Whole("r50"), whole, CARD)

@@ -16,7 +16,7 @@ from knet.inference.segmenter import Segmenter
 from knet.inference.settings import Options, Settings
 from knet.models.network import Network
 from knet.models.realtime import RTKNet
-from knet.models.zoo import Merge, create, entry
+from knet.models.zoo import ZOO, Merge, create, entry
 from knet.structures import Category, Preprocessing
 from knet.weights.card import Card
 from knet.weights.fitting import fitting
@@ -82,17 +82,27 @@ def read_model(
     if weights is None and Path(model).suffix in _WEIGHT_FILES:
         name, weights = None, model
     if weights is None:
-        bundled = entry(str(model)).bundled
-        if bundled is None:
+        weights = bundled_file(str(model))
+        if weights is None:
             raise ConfigError(
                 f"The model '{model}' comes without weights; give a file of them with weights= (--weights on the "
                 "command line): an official checkpoint or one that you trained."
             )
-        weights = _ASSETS / bundled
     checkpoint = read_checkpoint(weights)
     card = _card(name, checkpoint, str(weights))
     net = _network(card, checkpoint, str(weights))
     return net, _merging(card, merge)
+
+
+def bundled_file(model: str) -> Path | None:
+    """The weights of a model that come with the package. Raises `ConfigError` if there is no such model."""
+    bundled = entry(model).bundled
+    return None if bundled is None else _ASSETS / bundled
+
+
+def weights_file(name: str) -> Path:
+    """The weights that come with the package for a model of this name; else the name as a path."""
+    return (bundled_file(name) if name in ZOO else None) or Path(name)
 
 
 def _merging(card: Card, merge: Merge | None) -> Card:

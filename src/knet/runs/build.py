@@ -12,10 +12,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from knet import __version__
 from knet.config import RunConfig
+from knet.data.categories import load_categories
 from knet.data.readers.reader import Reader
 from knet.distributed import synchronize_norms, world
 from knet.errors import ConfigError
-from knet.inference.load import describe
+from knet.inference.load import describe, weights_file
 from knet.models.clip import ClipKNet
 from knet.models.image import KNet
 from knet.models.network import Network
@@ -33,6 +34,7 @@ from knet.training.criterion_semantic import SemanticCriterion
 from knet.training.criterion_video import FrameCriterion, VideoCriterion
 from knet.weights.backbone import load_backbone
 from knet.weights.card import Card
+from knet.weights.classes import class_layers, with_classes
 from knet.weights.fitting import fitting
 from knet.weights.load import load_strict, read_checkpoint
 
@@ -68,8 +70,11 @@ def made_for(card: Card, dataset: Reader) -> dict[str, Any]:
 _VIDEO_LAYERS = {"link", "fusion", "carry", "embedding", "clip_stages"}  # image networks do not have them
 
 
-def load_first(net: nn.Module, config: RunConfig) -> str:
-    """Loads the weights that a run starts from; returns a line that says which they are, "" for random ones."""
+def load_first(net: nn.Module, config: RunConfig, card: Card) -> str:
+    """Loads the weights that a run starts from; returns a line that says which they are, "" for random ones.
+
+    Weights for other classes than the card's are taken over as far as the names of classes are the same.
+    """
     if config.weights is not None and config.backbone_weights is not None:
         raise ConfigError("A run starts from weights or from backbone_weights; leave one of them out.")
     if config.backbone_weights is not None:
@@ -77,12 +82,21 @@ def load_first(net: nn.Module, config: RunConfig) -> str:
         return load_backbone(net, read_checkpoint(path).state, str(path))
     if config.weights is None:
         return ""
-    state = read_checkpoint(config.weights).state
-    advice = "Weights of a backbone alone are given as backbone_weights=FILE."
+    checkpoint = read_checkpoint(config.weights if config.weights.exists() else weights_file(str(config.weights)))
+    state, own = checkpoint.state, net.state_dict()
+    before = checkpoint.card.categories if checkpoint.card else load_categories(entry(config.model).categories)
+    names, learned = ([category.name for category in categories] for categories in (card.categories, before))
+    origin = f"all weights are from '{config.weights}'"
+    layers = class_layers(config.model, card.arguments) if names != learned else []
+    # A file that does not say what its classes are has the run's if their number fits.
+    if layers and (checkpoint.card or any(key in state and state[key].shape != own[key].shape for key in layers)):
+        state, kept = with_classes(state, own, layers, learned, names)
+        origin = f"{origin}, but those of {len(names) - len(kept)} of the {len(names)} classes, which start anew"
     added = added_to_image_model(net, state)
-    load_strict(net, state | added, str(config.weights), lambda: f"{fitting(state)} {advice}")
+    advice = "Weights of a backbone alone are given as backbone_weights=FILE."
+    load_strict(net, state | added, str(config.weights), lambda: f"{fitting(checkpoint.state)} {advice}")
     if not added:
-        return f"all weights are from '{config.weights}'"
+        return origin
     return f"'{config.weights}' is an image model: {len(added)} tensors that only videos need start anew"
 
 
@@ -107,7 +121,7 @@ def build_network(config: RunConfig, card: Card, device: torch.device) -> tuple[
         raise ConfigError("parallel=fsdp does not go with precision=fp16; train with precision=bf16 or fp32.")
     torch.manual_seed(config.seed)
     net = create(config.model, **card.arguments)
-    origin = load_first(net, config)
+    origin = load_first(net, config, card)
     net = cast(Network, synchronize_norms(net, device)).to(device)
     if config.parallel == "ddp" or world() == 1:  # FSDP wants its weights contiguous
         net = net.to(memory_format=torch.channels_last)
