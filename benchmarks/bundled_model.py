@@ -66,7 +66,7 @@ def figures_of(segmenter: Any, data: Path) -> dict[str, Any]:
     pseudo = {key: f"street/pseudo/{name}" for key, name in pseudo.items()}
     found = {}
     for name, files in (("camvid_val", camvid), ("development", {**pseudo, "names": list(DEVELOPMENT)})):
-        options = data_config(root=str(data), val=files)
+        options = data_config(data__root=str(data), data__val=files)
         reader = open_data(options, options.val, segmenter.categories)
         found[name] = {"images": len(reader), **evaluate(segmenter, reader)}
     return found

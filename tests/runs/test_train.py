@@ -21,7 +21,7 @@ from knet.errors import CheckpointError, ConfigError, DataError, OutputError, Tr
 from knet.runs import train as loop
 from knet.runs import validate
 from knet.runs.build import scaled_learning_rate
-from knet.runs.state import read_state
+from knet.runs.state import MovingAverage, read_state
 from knet.runs.train import train
 from knet.training.criterion_rtknet import Criterion
 
@@ -313,3 +313,41 @@ def test_each_row_of_the_ablation_is_an_option(option: str, tmp_path: Path) -> N
     assert ("loss_seg" in names) == ("auxiliary" not in option)
     assert ("loss_inst_disc" in names) == ("losses.instance" not in option)
     assert knet.load(folder / "last.safetensors").merge == ("sorted" if "merge" in option else "optimised")
+
+
+def test_the_mean_of_the_weights_soon_forgets_the_random_ones() -> None:
+    net = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(net.weight)
+    average = MovingAverage(net, 0.9998)
+    torch.nn.init.ones_(net.weight)
+    seen = []
+    for iteration in range(1, 101):
+        average.update(iteration)
+        seen.append(average.values["weight"].item())
+    assert seen[0] > 0.8 and seen[-1] > 0.999  # with a decay of 0.9998 throughout it would be 0.02
+    late = MovingAverage(net, 0.9)
+    torch.nn.init.zeros_(net.weight)
+    late.update(10**6)
+    assert late.values["weight"].item() == pytest.approx(0.9)
+
+
+def test_two_sets_with_different_classes(tmp_path: Path) -> None:
+    """A run learns from both, and says how often each is drawn; stopped and resumed it goes on the same way."""
+    other = make_data(tmp_path / "other")
+    content = json.loads((other / "panoptic.json").read_text())
+    for category, name in zip(content["categories"], ("street", "bus"), strict=True):
+        category["name"] = name
+    (other / "panoptic.json").write_text(json.dumps(content))
+    path = write_config(tmp_path)
+    own = {"images": "images", "json": "panoptic.json", "masks": "masks"}
+    second = {name: str(other / file) for name, file in own.items()}
+    second |= {"classes": {"street": "road", "bus": "car"}, "weight": 2, "ignore_void": True, "paste": True}
+    table = {"data": {"root": str(tmp_path / "data"), "train": [own, second], "val": own}}
+    augment = {"short_edges": [48, 64], "max_edge": 128, "crop": [48, 64], "paste": 2, "paste_onto": ["road"]}
+    path = write_config(tmp_path / "mixed", **table, augment={**augment, "camera": 0.5}, iterations=4)
+    folder = train(load_config(path))
+    assert [float(row["loss"]) > 0 for row in rows(folder)] == [True] * 4
+    assert knet.load(folder / "last.safetensors").card.categories[1].name == "car"
+    halves = [f"output={tmp_path / 'halves'}", "save_every=1"]
+    train(load_config(path, [*halves, "iterations=4", "validate_every=2"]))
+    assert [row["loss"] for row in rows(tmp_path / "halves")] == [row["loss"] for row in rows(folder)]

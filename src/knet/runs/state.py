@@ -41,18 +41,21 @@ class Progress:
 
 
 class MovingAverage:
-    """Exponential moving average of all weights and statistics: mean = decay * mean + (1 - decay) * now."""
+    """Exponential moving average of all weights and statistics: mean = decay * mean + (1 - decay) * now.
+
+    At iteration n the decay is (1 + n) / (10 + n) at most, so that the first, random weights are soon forgotten.
+    """
 
     def __init__(self, net: nn.Module, decay: float):
-        self._average = get_ema_multi_avg_fn(decay)
+        self._decay = decay
         self._net = net
         self.values = {k: v.detach().clone() for k, v in net.state_dict().items() if v.is_floating_point()}
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Adds the present weights of the network."""
-        now = self._net.state_dict()
-        self._average(list(self.values.values()), [now[key] for key in self.values], 0)
+    def update(self, iteration: int) -> None:
+        """Adds the present weights of the network, those after `iteration` iterations."""
+        now, decay = self._net.state_dict(), min(self._decay, (1 + iteration) / (10 + iteration))
+        get_ema_multi_avg_fn(decay)(list(self.values.values()), [now[key] for key in self.values], 0)
 
     def restore(self, weights: dict[str, Any]) -> None:
         """Replaces the average, and the network's weights, by whole weights (see `whole_weights`)."""

@@ -105,7 +105,7 @@ def _train(config: RunConfig, resume: bool, device: torch.device, interrupt: Int
             if not step.taken:
                 log.say(note_loss(progress, step, run.samples, config))
             elif run.average is not None:
-                run.average.update()
+                run.average.update(progress.iteration)
             log.iteration(step, rate, run.criterion.invalid_costs, progress)
             stop = step.asked and any(gather_objects(interrupt.asked))
             if stop or progress.iteration % config.save_every == 0:
