@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from knet.cli.options import add_device, add_json, add_merge, add_verb, height_width
+from knet.cli.options import add_device, add_json, add_merge, add_official, add_verb, height_width
 
 if TYPE_CHECKING:
     from knet.inference.bench import Timing
@@ -24,6 +24,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--size", nargs="+", type=height_width, metavar="HxW", help=size)
     precision = "any of auto, fp32, bf16 and fp16, or what an exported file computes in (default: auto)"
     parser.add_argument("--precision", nargs="+", default=["auto"], metavar="P", help=precision)
+    add_official(parser)
     add_device(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads to use (default: one for each core)")
     add_merge(parser)
@@ -47,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
     rows: list[Timing] = []
     about: dict[str, Any] = {}
     for precision in args.precision:
-        segmenter, random = open_model(args.model, args.weights, args.device, precision, args.compile, args.merge)
+        options = args.device, precision, args.compile, args.merge, args.compatible
+        segmenter, random = open_model(args.model, args.weights, *options)
         if not about:
             about = {"model": segmenter.name, "backend": segmenter.engine.name, "machine": machine(segmenter.device)}
             about |= {"torch": torch.__version__, "random_weights": random, "rounds": args.rounds}
