@@ -118,11 +118,11 @@ def _of_classes(args: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError(f"--protocol {protocol} is none of --metric miou; use {known}.")
     if protocol in own and args.classes not in (None, protocol):
         raise ConfigError(f"--protocol {protocol} has its own classes; leave --classes {args.classes} out.")
-    classes = args.classes or (protocol if protocol == "mapillary" else None)
-    if protocol not in own and not classes:
-        raise ConfigError("--metric miou needs --classes: a class table such as cityscapes or camvid, or a file.")
     names = None
     if protocol not in own:
+        classes = args.classes or (protocol if protocol == "mapillary" else None)
+        if classes is None:
+            raise ConfigError("--metric miou needs --classes: a class table such as cityscapes or camvid, or a file.")
         table = load_table(classes)
         names = {value: c.name for value, c in zip(table.label_values, table.categories, strict=True)}
     return mean_iou(args.truth, args.predictions, classes=names, protocol=protocol, progress=True)

@@ -26,6 +26,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add_weights(parser)
     add_official(parser)
     add_device(parser)
+    add_threads(parser)
     precision = (
         "bf16 and fp16 are faster on hardware that computes in them (default: bf16 for RT-K-Net there, else fp32)"
     )
@@ -66,6 +67,11 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
 
 
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """--threads."""
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads to use (default: one for each core)")
+
+
 def add_merge(parser: argparse.ArgumentParser) -> None:
     """--merge."""
     merge = "for panoptic models: the post-processing of RT-K-Net or of K-Net (default: the model's)"
@@ -91,8 +97,8 @@ def height_width(text: str) -> tuple[int, int]:
 
 def model_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options of `add_model_options` as keyword arguments of `knet.load`."""
-    keys = ("weights", "device", "precision", "compile", "compatible", "size", "score", "overlap", "merge", "window")
-    options = {key: getattr(args, key) for key in keys}
+    engine = ("weights", "device", "threads", "precision", "compile", "compatible")
+    options = {key: getattr(args, key) for key in (*engine, "size", "score", "overlap", "merge", "window")}
     if args.tta:
         from knet.inference.settings import SCALES
 

@@ -34,6 +34,7 @@ def load(
     merge: Merge | None = None,
     compile: bool = False,
     compatible: bool = False,
+    threads: int | None = None,
     **options: Unpack[Options],
 ) -> Segmenter:
     """A model that is ready to segment images.
@@ -51,6 +52,7 @@ def load(
         compile: torch compiles the network, for each size of image: minutes at the first image, faster from then on.
         compatible: computes what the original code computes, its faults included, in fp32: to compare with published
             figures, and for nothing else. docs/models.md says what differs.
+        threads: of the processor, for everything that this process computes; one for each core unless given.
         options: `size`, `score` and `overlap`, and of semantic models `scales`, `flip`, `window` and `stride`; see
             `knet.inference.settings.Options`. The defaults are the published ones.
 
@@ -59,6 +61,7 @@ def load(
             or one that does not go with `compatible`.
         CheckpointError: missing, damaged or unsafe weights, or weights of another model.
     """
+    use_threads(threads)
     if compatible:
         precision = exact_precision(model, precision, compile)
     if Path(model).suffix not in ENDINGS:
@@ -240,6 +243,15 @@ def choose_merge(model: str, merge: str) -> str:
             f"The model '{model}' is for {entry(model).task} segmentation; the option merge is for panoptic models."
         )
     return merge
+
+
+def use_threads(threads: int | None) -> None:
+    """Sets with how many threads torch computes, and engines that are opened from now on; None leaves it."""
+    if threads is None:
+        return
+    if threads < 1:
+        raise ConfigError(f"threads={threads} (--threads) is too few; give 1 or more.")
+    torch.set_num_threads(threads)
 
 
 def choose_device(device: str) -> torch.device:
