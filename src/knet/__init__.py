@@ -8,6 +8,7 @@ Everything heavy is imported on first use, so that `import knet` and `knet --hel
 import of their own: `knet.evaluation.panoptic_quality` works after `import knet`.
 """
 
+import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any: ...  # the other rooms
 
+
+# Threads that wait for each other sleep, unless the user said otherwise. OpenMP, which reads this when torch is
+# imported, would let them spin; beside a core with other work a frame then takes many times its processor time.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 

@@ -36,9 +36,12 @@ class ImageSizes:
 
 
 def network_size(
-    shape: tuple[int, int], size: Size, preprocessing: Preprocessing, scale: float = 1.0
+    shape: tuple[int, int], size: Size, preprocessing: Preprocessing, scale: float = 1.0, compatible: bool = False
 ) -> tuple[int, int]:
-    """The (height, width) at which the network sees an image of this shape, without padding, times `scale`."""
+    """The (height, width) at which the network sees an image of this shape, without padding, times `scale`.
+
+    `compatible`: K-Net's sizes are rounded as OpenMMLab does it, which for a few shapes gives a pixel more or less.
+    """
     if size == "image" or (size == "model" and not preprocessing.resize):
         return max(int(shape[0] * scale + 0.5), 1), max(int(shape[1] * scale + 0.5), 1)
     if size == "model":
@@ -50,7 +53,8 @@ def network_size(
         short, long = size
     else:
         raise ConfigError(f"The size {size!r} is not 'model', 'image', a positive number or a pair (short, long).")
-    return resized_size(shape, max(int(short * scale), 1), max(int(long * scale), 1))
+    resized = _resized_as_openmmlab if compatible and not preprocessing.antialias else resized_size
+    return resized(shape, max(int(short * scale), 1), max(int(long * scale), 1))
 
 
 def resized_size(size: tuple[int, int], short_edge: int, max_size: int) -> tuple[int, int]:
@@ -64,6 +68,12 @@ def resized_size(size: tuple[int, int], short_edge: int, max_size: int) -> tuple
         scale = max_size / max(new_height, new_width)
         new_height, new_width = new_height * scale, new_width * scale
     return max(int(new_height + 0.5), 1), max(int(new_width + 0.5), 1)
+
+
+def _resized_as_openmmlab(size: tuple[int, int], short_edge: int, max_size: int) -> tuple[int, int]:
+    """As `resized_size`, by one factor for both sides."""
+    scale = min(max_size / max(size), short_edge / min(size))
+    return max(int(size[0] * scale + 0.5), 1), max(int(size[1] * scale + 0.5), 1)
 
 
 class Window(NamedTuple):
@@ -169,13 +179,24 @@ def _taps(before: int, after: int, device: torch.device) -> tuple[Tensor, Tensor
 
 
 def prepare(
-    image: np.ndarray, size: Size, preprocessing: Preprocessing, device: torch.device, scale: float = 1.0
+    image: np.ndarray,
+    size: Size,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    scale: float = 1.0,
+    compatible: bool = False,
+    rounded: bool = True,
 ) -> tuple[Tensor, ImageSizes]:
-    """An image as a normalised and padded batch of one, and its sizes. (H,W,3) uint8 -> (1,3,h,w) float32"""
+    """An image as a normalised and padded batch of one, and its sizes. (H,W,3) uint8 -> (1,3,h,w) float32
+
+    `compatible` as for `network_size`; `rounded`: whether resized values are whole numbers, as in image files.
+    """
     original, p = (image.shape[0], image.shape[1]), preprocessing
-    resized = network_size(original, size, p, scale)
+    resized = network_size(original, size, p, scale, compatible)
     x = uploaded(image, device).permute(2, 0, 1)
-    if resized != original:
+    if resized != original and not rounded:
+        x = F.interpolate(x[None].float(), resized, mode="bilinear", antialias=p.antialias)[0]
+    elif resized != original:
         bilinear = TF.InterpolationMode.BILINEAR
         x = TF.resize(x, list(resized), bilinear, antialias=True) if p.antialias else resize_as_opencv(x, resized)
     inputs = normalize_and_pad([x], p, memory_format=torch.channels_last)

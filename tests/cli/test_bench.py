@@ -122,7 +122,7 @@ def test_the_photo_has_the_size_that_was_asked_for() -> None:
         (("MODEL", "--device", "quantum"), "device 'quantum' cannot be used"),
         (("MODEL", "--weights", "nowhere.pth"), "nowhere.pth"),
         (("MODEL", "--rounds", "0"), "0 rounds"),
-        (("MODEL", "--threads", "0"), "--threads 0 is too few"),
+        (("MODEL", "--threads", "0"), "threads=0 (--threads) is too few"),
         (("MODEL", "--merge", "sorted"), "merge is for panoptic models"),
         (("nowhere.xml",), "nowhere.xml"),
     ],

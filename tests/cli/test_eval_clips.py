@@ -62,7 +62,7 @@ def test_tables_and_files_of_a_video_model(run: Run, made: Path) -> None:
     assert alone.keys() == names
     assert 0 < alone["stq"]["all"]["aq"] != linked["aq"] > 0
     assert alone["stq"]["all"]["sq"] == linked["sq"]  # this model's link is for identities alone
-    status, out, _ = run("eval", f"{made / 'video.safetensors'}", *step_of(made), "--compatible", "--json")
+    status, out, _ = run("eval", f"{made / 'video.safetensors'}", *step_of(made), "--official", "--json")
     assert status == 0 and json.loads(out)["stq"]["all"]["sq"] != linked["sq"]  # void is called road
 
 
@@ -169,7 +169,7 @@ def test_mistakes_get_a_sentence(run: Run, made: Path, tmp_path: Path) -> None:
     fails("give clips with the objects of YouTube-VIS", "eval", clip, *step_of(made))
     fails("other classes (19) than the model", "eval", made.parent / tiny_file("panoptic", tmp_path), *step_of(made))
     fails(
-        "--unlinked is about how a model tracks",
+        "--unlinked is about what a model does",
         "eval",
         "--metric",
         "stq",
@@ -182,7 +182,6 @@ def test_mistakes_get_a_sentence(run: Run, made: Path, tmp_path: Path) -> None:
     youtube = [f"data.root={made / 'youtube-vis'}", "data.val.format=youtube-vis", "data.val.split=train"]
     fails("option unlinked is for panoptic models", "eval", clip, *youtube, "--device", "cpu", "--unlinked")
     fails("a camera has no last one", "predict", clip, "0")
-    fails("for models that track from frame to frame", "predict", clip, folder, "--compatible")
     fails("--track-memory is for models that track from frame to frame", "predict", clip, folder, "--track-memory", "9")
     Image.new("RGB", (64, 48)).save(tmp_path / "000000000001.png")
     photo = ("predict", clip, "000000000001.png", "--submission", "coco-instance")

@@ -165,9 +165,11 @@ def test_a_clip_has_the_same_tracks_from_a_file(run: Run, tmp_path: Path) -> Non
     assert len(found["clip.onnx"]) == 3 and found["clip.onnx"][0]
     assert found["clip.onnx"] == found[str(source)]
     assert [path.suffix for path in Path("onnx").iterdir()] == [".mp4"]
-    status, _, err = run("predict", "clip.onnx", str(clip / "00000.jpg"), "--compatible")
+    status, _, err = run("predict", "clip.onnx", str(clip / "00000.jpg"), "--track-memory", "3")
     assert status == 2
-    assert "--compatible is for models that track from frame to frame" in err
+    assert "--track-memory is for models that track from frame to frame" in err
+    status, _, err = run("predict", "clip.onnx", str(clip / "00000.jpg"), "--official")
+    assert status == 2 and "compatible (--official) needs torch's network, and 'clip.onnx' is an exported file" in err
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,10 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 @pytest.mark.parametrize(
     ("able", "options", "words"),
     [
-        (True, (), "ms each in bf16 (--precision fp32 for official results), json saved"),
+        (True, (), "ms each in bf16 (--official for the original's results), json saved"),
         (True, ("--precision", "bf16"), "ms each, json saved"),
         (True, ("--precision", "fp32"), "ms each, json saved"),
+        (True, ("--official",), "ms each, json saved"),
         (False, (), "ms each, json saved"),
     ],
 )

@@ -183,8 +183,6 @@ def test_tracking_options_that_do_not_fit(run: Run, tiny_weights: Path, tmp_path
     video = film(tmp_path / "v.mkv", 2)
     status, _, err = run(tiny_weights, video, "--formats", "step")
     assert status == 2 and "--track" in err
-    status, _, err = run(tiny_weights, video, "--compatible")
-    assert status == 2 and "--track" in err
     for option, value in ("tracker", "overlap"), ("track-memory", 3), ("track-start", 0), ("track-classes", "car"):
         status, _, err = run(tiny_weights, video, f"--{option}", value)
         assert status == 2 and f"The option --{option} is for tracked videos; give --track as well" in err
@@ -200,4 +198,4 @@ def test_tracking_options_that_do_not_fit(run: Run, tiny_weights: Path, tmp_path
         assert not Path("results").exists()
     status, _, err = run(tiny_weights, video, "--track", "--formats", "stpe")
     assert status == 2 and "did you mean 'step'" in err
-    assert run(tiny_weights, video, "--track", "--compatible", "--formats", "step")[0] == 0
+    assert run(tiny_weights, video, "--track", "--official", "--formats", "step")[0] == 0

@@ -227,7 +227,7 @@ def test_eval_prints_ap_of_tracks(goldens: Path, capsys: pytest.CaptureFixture[s
         (["stq", "--protocol", "vps"], "--protocol vps is none of --metric stq; use official, video-knet, vipseg"),
         (["vpq", "--protocol", "official"], "use cityscapes-vps, vipseg, video-knet"),
         (["stq", "--windows", "1"], "--windows belongs to --metric vpq, not to stq"),
-        (["ytvis", "--protocol", "official"], "--protocol belongs to --metric stq or vpq"),
+        (["ytvis", "--protocol", "official"], "--protocol belongs to --metric miou or stq or vpq"),
         (["ytvis", "--classes", "camvid"], "leave --classes out"),
         (["vpq", "--windows", "1,x"], "--windows takes numbers of frames"),
         (["vpq", "--windows", "0"], "--windows takes numbers of frames"),

@@ -62,11 +62,11 @@ class Linked(Painted):
         return 8 * kernels
 
 
-def segmenter_of(net: Network, categories: Sequence[Category] = TABLE) -> Segmenter:
+def segmenter_of(net: Network, categories: Sequence[Category] = TABLE, compatible: bool = False) -> Segmenter:
     preprocessing = Preprocessing(64, 128, mean=(0, 0, 0), std=(1, 1, 1), divisor=8)
     arguments = {"classes": len(categories)}
     card = describe("rtknet-slim-cityscapes", arguments, categories, preprocessing, score=0.3, overlap=0.5)
-    return segmenter_for(net, card, size="image")
+    return segmenter_for(net, card, compatible, size="image")
 
 
 def painted(objects: dict[int, tuple[int, int]], size: tuple[int, int] = (48, 96), side: int = 12) -> np.ndarray:

@@ -256,7 +256,7 @@ def rings() -> np.ndarray:
 def test_faults_of_the_original_come_only_when_asked_for() -> None:
     image = rings()
     fixed, _ = segmenter_of(Doubled(turns=False)).segment_next(image, VideoState(), 0)
-    faulty, _ = segmenter_of(Doubled(turns=False)).segment_next(image, VideoState(), 0, compatible=True)
+    faulty, _ = segmenter_of(Doubled(turns=False), compatible=True).segment_next(image, VideoState(), 0)
     # The duplicate (object 2) has no identity; the original gives it the next object's.
     assert tracks_of(image, fixed) == {1: 1, 2: None, 4: 2}
     assert tracks_of(image, faulty) == {1: 1, 2: 2, 4: None}
@@ -276,7 +276,7 @@ def test_void_becomes_the_lowest_class_only_when_asked_for() -> None:
     result, _ = segmenter_of(Greedy(turns=False)).segment_next(image, VideoState(), 0)
     void = result.id_map == 0
     assert (void == (image[..., 0] == BRIGHTNESS[4])).all()
-    called_road, _ = segmenter_of(Greedy(turns=False)).segment_next(image, VideoState(), 0, compatible=True)
+    called_road, _ = segmenter_of(Greedy(turns=False), compatible=True).segment_next(image, VideoState(), 0)
     (road,) = (s for s in called_road.segments if s.name == "road")
     assert (called_road.id_map != 0).all()
     assert (called_road.id_map[void] == road.id).all()

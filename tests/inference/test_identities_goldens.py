@@ -61,14 +61,14 @@ def test_official_maps(goldens: Any, name: str) -> None:
     stuff = [label for label, category in enumerate(categories) if not category.thing]
     net = Replay(golden, stuff)
     settings = Settings(size="image", score=0.25, overlap=0.6)
-    segmenter = Segmenter(TorchEngine(net), describe_official("video-knet-r50-kitti-step"), settings)
+    segmenter = Segmenter(TorchEngine(net), describe_official("video-knet-r50-kitti-step"), settings, True)
     frames = json.loads(bytes(golden["info"]))["frames"]
     state, ever_shifted = VideoState(), False
     for number, info in enumerate(frames):
         if f"f{number}_s2_mask_logits" not in golden:  # later frames hold a part of the masks
             break
         image = golden["images"][number]
-        result, state = segmenter.segment_next(image, state, number, compatible=True)
+        result, state = segmenter.segment_next(image, state, number)
         panoptic = golden[f"f{number}_panoptic"]
         void = (panoptic == 0) & (golden[f"f{number}_semantic"] == result.semantic_map())
         assert ((result.id_map != panoptic) & ~void).sum() <= 10

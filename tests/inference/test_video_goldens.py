@@ -56,13 +56,13 @@ def test_every_frame_as_saved(
     golden = np.load(goldens.file("video_knet", f"{name}.npz"))
     info = json.loads(bytes(golden["info"]))
     weights = official_checkpoint(f"manifest_{manifest}.json", info["seed"], "video_knet")
-    segmenter = knet.load(model, weights=weights, device="cpu", size="image")
+    segmenter = knet.load(model, weights=weights, device="cpu", size="image", compatible=True)
     writer = TrackWriter(tmp_path, ["step"], segmenter.categories)
     classes, state, dropped = written_classes(segmenter), VideoState(), 0
     for number, told in enumerate(info["frames"]):
         image = golden["images"][number]
         stored = {name: golden[f"f{number}_{name}"] for name in ("panoptic", "semantic", "track")}
-        result, state = segmenter.segment_next(image, state, told["frame_id"], compatible=True)
+        result, state = segmenter.segment_next(image, state, told["frame_id"])
 
         void = stored["panoptic"] == 0  # written as road, or as the wall of VIPSeg
         assert ((result.id_map != stored["panoptic"]) & ~void).sum() <= PIXELS
@@ -90,7 +90,7 @@ def test_the_image_model_that_the_video_model_starts_from(goldens: Any, official
     golden = np.load(goldens.file("video_knet", f"{name}.npz"))
     info = json.loads(bytes(golden["info"]))
     weights = official_checkpoint("manifest_knet_citystep_r50.json", info["seed"], "video_knet")
-    segmenter = knet.load("knet-r50-cityscapes-step", weights=weights, device="cpu", size="image")
+    segmenter = knet.load("knet-r50-cityscapes-step", weights, device="cpu", size="image", compatible=True)
     result = segmenter.segment(golden["image"])
     assert (result.id_map != golden["panoptic"]).sum() <= PIXELS
     assert [s.id for s in result.segments] == [s["id"] for s in info["segments"]]

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from knet.cli.options import add_device, add_json, add_merge, add_verb, height_width
+from knet.cli.options import add_device, add_json, add_merge, add_official, add_threads, add_verb, height_width
 
 if TYPE_CHECKING:
     from knet.inference.bench import Timing
@@ -24,8 +24,9 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--size", nargs="+", type=height_width, metavar="HxW", help=size)
     precision = "any of auto, fp32, bf16 and fp16, or what an exported file computes in (default: auto)"
     parser.add_argument("--precision", nargs="+", default=["auto"], metavar="P", help=precision)
+    add_official(parser)
     add_device(parser)
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads to use (default: one for each core)")
+    add_threads(parser)
     add_merge(parser)
     parser.add_argument("--compile", action="store_true", help="compile the network first, which takes minutes")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="images to time at each size (default: 20)")
@@ -37,17 +38,15 @@ def run(args: argparse.Namespace) -> int:
     """Times every precision at every size, and prints a line for each."""
     import torch
 
-    from knet.errors import ConfigError
     from knet.inference.bench import default_size, machine, measure, open_model
+    from knet.inference.load import use_threads
 
-    if args.threads is not None:
-        if args.threads < 1:
-            raise ConfigError(f"--threads {args.threads} is too few; give 1 or more.")
-        torch.set_num_threads(args.threads)
+    use_threads(args.threads)
     rows: list[Timing] = []
     about: dict[str, Any] = {}
     for precision in args.precision:
-        segmenter, random = open_model(args.model, args.weights, args.device, precision, args.compile, args.merge)
+        options = args.device, precision, args.compile, args.merge, args.compatible
+        segmenter, random = open_model(args.model, args.weights, *options)
         if not about:
             about = {"model": segmenter.name, "backend": segmenter.engine.name, "machine": machine(segmenter.device)}
             about |= {"torch": torch.__version__, "random_weights": random, "rounds": args.rounds}

@@ -52,18 +52,14 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--protocol",
         metavar="NAME",
-        help="with --metric stq: official (default), video-knet, vipseg; with vpq: cityscapes-vps, vipseg, video-knet "
-        "(default: that of the files' format, for folders video-knet)",
+        help="with --metric miou: mean, mapillary, cityscapes, ade20k (default: that of --classes if it is one of "
+        "these, else mean); with stq: official (default), video-knet, vipseg; with vpq: cityscapes-vps, vipseg, "
+        "video-knet (default: that of the files' format, for folders video-knet)",
     )
     parser.add_argument(
         "--windows",
         metavar="N,N",
         help="with --metric vpq: lengths of the windows in frames, such as 1,2,4,6 (default: the protocol's)",
-    )
-    parser.add_argument(
-        "--compatible",
-        action="store_true",
-        help="models on clips: bring back the faults in the code behind Video K-Net's published figures",
     )
     parser.add_argument(
         "--unlinked",
@@ -96,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _on_disk(args: argparse.Namespace) -> dict[str, Any]:
-    from knet.evaluation import cityscapes_instance_ap, mask_ap, mean_iou, panoptic_quality
+    from knet.evaluation import cityscapes_instance_ap, mask_ap, panoptic_quality
 
     if not args.truth or not args.predictions:
         raise ConfigError("--metric needs --truth and --predictions; see `knet eval --help`.")
@@ -108,25 +104,38 @@ def _on_disk(args: argparse.Namespace) -> dict[str, Any]:
     if args.metric == "ap":
         metric: Any = cityscapes_instance_ap if Path(args.truth).is_dir() else mask_ap
         return {"instance": metric(args.truth, args.predictions, progress=True)}
-    if args.classes in ("cityscapes", "ade20k"):
-        return {"semantic": mean_iou(args.truth, args.predictions, protocol=args.classes, progress=True)}
-    if not args.classes:
-        raise ConfigError("--metric miou needs --classes: a class table such as cityscapes or camvid, or a file.")
-    from knet.data.categories import load_table
+    return {"semantic": _of_classes(args)}
 
-    table = load_table(args.classes)
-    names = {value: c.name for value, c in zip(table.label_values, table.categories, strict=True)}
-    return {"semantic": mean_iou(args.truth, args.predictions, classes=names, progress=True)}
+
+def _of_classes(args: argparse.Namespace) -> dict[str, Any]:
+    from knet.data.categories import load_table
+    from knet.evaluation import mean_iou, semantic
+
+    own = ("cityscapes", "ade20k")  # protocols with classes of their own
+    protocol = args.protocol or (args.classes if args.classes in semantic.PROTOCOLS else "mean")
+    if protocol not in semantic.PROTOCOLS:
+        known = ", ".join(semantic.PROTOCOLS)
+        raise ConfigError(f"--protocol {protocol} is none of --metric miou; use {known}.")
+    if protocol in own and args.classes not in (None, protocol):
+        raise ConfigError(f"--protocol {protocol} has its own classes; leave --classes {args.classes} out.")
+    names = None
+    if protocol not in own:
+        classes = args.classes or (protocol if protocol == "mapillary" else None)
+        if classes is None:
+            raise ConfigError("--metric miou needs --classes: a class table such as cityscapes or camvid, or a file.")
+        table = load_table(classes)
+        names = {value: c.name for value, c in zip(table.label_values, table.categories, strict=True)}
+    return mean_iou(args.truth, args.predictions, classes=names, protocol=protocol, progress=True)
 
 
 def _check_options(args: argparse.Namespace) -> None:
-    for option, metrics in {"protocol": ("stq", "vpq"), "windows": ("vpq",)}.items():
+    for option, metrics in {"protocol": ("miou", "stq", "vpq"), "windows": ("vpq",)}.items():
         if getattr(args, option) is not None and args.metric not in metrics:
             owner = f"--metric {' or '.join(metrics)}"
             raise ConfigError(f"--{option} belongs to {owner}, not to {args.metric}; leave it out.")
-    for option in ("compatible", "unlinked"):
-        if getattr(args, option):
-            raise ConfigError(f"--{option} is about how a model tracks, but --metric evaluates files; leave it out.")
+    for option, given in {"official": args.compatible, "unlinked": args.unlinked}.items():
+        if given:
+            raise ConfigError(f"--{option} is about what a model does, but --metric evaluates files; leave it out.")
 
 
 def _of_videos(args: argparse.Namespace) -> dict[str, Any]:
@@ -175,4 +184,4 @@ def _of_model(args: argparse.Namespace) -> dict[str, Any]:
         options["precision"] = "fp32"  # figures are comparable with published ones unless asked otherwise
     with joined(choose_device(args.device)) as device:
         segmenter = load(model, **{**options, "device": str(device)})
-        return evaluate(segmenter, data, linked=not args.unlinked, compatible=args.compatible)
+        return evaluate(segmenter, data, linked=not args.unlinked)

@@ -22,10 +22,14 @@ def add_verb(verbs: Any, name: str, summary: str, example: str) -> argparse.Argu
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """--weights, --device, --precision, --compile, --size, --score, --overlap, --merge, --tta and --window."""
+    """The options of `knet.load`, see `model_options`."""
     add_weights(parser)
+    add_official(parser)
     add_device(parser)
-    precision = "fp32 gives the official results; the others are faster on hardware that computes in them"
+    add_threads(parser)
+    precision = (
+        "bf16 and fp16 are faster on hardware that computes in them (default: bf16 for RT-K-Net there, else fp32)"
+    )
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"], help=precision)
     compiled = "compile the network: the first image takes minutes, those after it are faster"
     parser.add_argument("--compile", action="store_true", help=compiled)
@@ -52,9 +56,20 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="FILE", help=weights)
 
 
+def add_official(parser: argparse.ArgumentParser) -> None:
+    """--official, also under its earlier name."""
+    official = "compute what the original code computes, in fp32 and with its faults: to compare with published figures"
+    parser.add_argument("--official", "--compatible", dest="compatible", action="store_true", help=official)
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     """--device."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """--threads."""
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads to use (default: one for each core)")
 
 
 def add_merge(parser: argparse.ArgumentParser) -> None:
@@ -82,8 +97,8 @@ def height_width(text: str) -> tuple[int, int]:
 
 def model_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options of `add_model_options` as keyword arguments of `knet.load`."""
-    keys = ("weights", "device", "precision", "compile", "size", "score", "overlap", "merge", "window")
-    options = {key: getattr(args, key) for key in keys}
+    engine = ("weights", "device", "threads", "precision", "compile", "compatible")
+    options = {key: getattr(args, key) for key in (*engine, "size", "score", "overlap", "merge", "window")}
     if args.tta:
         from knet.inference.settings import SCALES
 
@@ -92,9 +107,9 @@ def model_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def precision_note(args: argparse.Namespace, segmenter: Segmenter) -> str:
-    """A remark if the precision was chosen for speed and is not that of the official results, otherwise ""."""
+    """A remark if the precision was chosen for speed and is not the original's, otherwise ""."""
     chosen = args.precision == "auto" and segmenter.engine.name == "torch" and segmenter.precision != "fp32"
-    return f" in {segmenter.precision} (--precision fp32 for official results)" if chosen else ""
+    return f" in {segmenter.precision} (--official for the original's results)" if chosen else ""
 
 
 def is_first() -> bool:

@@ -82,8 +82,6 @@ def _add_tracking_options(parser: argparse.ArgumentParser) -> None:
     )
     classes = "with --track, follow objects of these classes only, such as car,person (default: all things)"
     parser.add_argument("--track-classes", metavar="LIST", help=classes)
-    compatible = "with --track, reproduce the errors of Video K-Net's code that its published figures contain"
-    parser.add_argument("--compatible", action="store_true", help=compatible)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -190,8 +188,7 @@ def _tracked(segmenter: Segmenter, frames: Iterable[Frame], tracking: dict[str, 
 def _tracking_options(args: argparse.Namespace) -> list[str]:
     """The options for tracking that were given."""
     names = ("tracker", "track_memory", "track_start", "track_classes")
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]
-    return ["--compatible", *given] if args.compatible else given
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]
 
 
 def _tracking(args: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:
@@ -209,7 +206,7 @@ def _tracking(args: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:
     tracker = replace(tracker, **{name: value for name, value in given.items() if value is not None})
     classes = None if args.track_classes is None else [name.strip() for name in args.track_classes.split(",")]
     tracked_ids(classes, segmenter.categories)  # before any work
-    return {"tracker": tracker, "classes": classes, "compatible": args.compatible}
+    return {"tracker": tracker, "classes": classes}
 
 
 def _of_clips(segmenter: Segmenter, frames: Iterable[Frame], failed: list[str], writer: PredictionWriter) -> Results:

@@ -20,7 +20,14 @@ from knet.inference.clip import segment_clip
 from knet.inference.cost import count_flops, usual_size
 from knet.inference.engines.network import TorchEngine
 from knet.inference.engines.open import ENDINGS
-from knet.inference.load import choose_device, choose_precision, describe_official, load, segmenter_for
+from knet.inference.load import (
+    choose_device,
+    choose_precision,
+    describe_official,
+    exact_precision,
+    load,
+    segmenter_for,
+)
 from knet.inference.segmenter import Segmenter
 from knet.models.zoo import create, entry
 
@@ -63,16 +70,24 @@ class Timing:
 
 
 def open_model(
-    model: str, weights: str | None, device: str, precision: str, compile: bool, merge: Any = None
+    model: str,
+    weights: str | None,
+    device: str,
+    precision: str,
+    compile: bool,
+    merge: Any = None,
+    compatible: bool = False,
 ) -> tuple[Segmenter, bool]:
     """A model as `load` opens it, and whether its weights are random: those of names that come without any."""
     named = Path(model).suffix not in (*ENDINGS, ".safetensors", ".pth", ".pt")
     if weights is not None or not named or entry(model).bundled is not None:
-        return load(model, weights, device, precision, merge, compile), False
+        return load(model, weights, device, precision, merge, compile, compatible), False
+    if compatible:
+        precision = exact_precision(model, precision, compile)
     torch.manual_seed(0)
     net, place = create(model), choose_device(device)
     engine = TorchEngine(net, place, choose_precision(precision, place, net), frozen=True, compile=compile)
-    return segmenter_for(engine, describe_official(model)), True
+    return segmenter_for(engine, describe_official(model), compatible), True
 
 
 def default_size(segmenter: Segmenter) -> tuple[int, int]:

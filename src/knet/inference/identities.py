@@ -171,18 +171,19 @@ def _boxes(
 
 def void_as_lowest(result: Segmentation) -> Segmentation:
     """Gives void pixels to the class with the lowest id (KITTI-STEP: road), as Video K-Net writes its results."""
+    lowest = min(result.categories, key=lambda category: category.id)
+    segment = next((s for s in result.segments if s.category == lowest.id and not s.thing), None)
+    number = max((s.id for s in result.segments), default=0) + 1
+    return void_as(result, segment or Segment(number, lowest.id, lowest.name, lowest.thing, 0.0, 0, (0, 0, 0, 0)))
+
+
+def void_as(result: Segmentation, segment: Segment) -> Segmentation:
+    """Gives void pixels to a segment of the result, or to a new one."""
     void = result.id_map == 0
     if not void.any():
         return result
-    lowest = min(result.categories, key=lambda category: category.id)
-    segment = next((s for s in result.segments if s.category == lowest.id and not s.thing), None)
-    number = segment.id if segment else max((s.id for s in result.segments), default=0) + 1
-    id_map = np.where(void, np.int32(number), result.id_map)
-    ((y, x),) = ndimage.find_objects((id_map == number).astype(np.uint8))
-    box, area = (x.start, y.start, x.stop, y.stop), int((id_map == number).sum())
-    if segment is not None:
-        segments = [replace(s, box=box, area=area) if s.id == number else s for s in result.segments]
-    else:
-        new = Segment(number, lowest.id, lowest.name, lowest.thing, 0.0, area, box)
-        segments = [*result.segments, new]
-    return replace(result, id_map=id_map, segments=segments)
+    id_map = np.where(void, np.int32(segment.id), result.id_map)
+    ((y, x),) = ndimage.find_objects((id_map == segment.id).astype(np.uint8))
+    larger = replace(segment, box=(x.start, y.start, x.stop, y.stop), area=int((id_map == segment.id).sum()))
+    segments = [larger if s.id == segment.id else s for s in result.segments]
+    return replace(result, id_map=id_map, segments=segments if larger in segments else [*segments, larger])

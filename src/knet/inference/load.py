@@ -33,6 +33,8 @@ def load(
     precision: str = "auto",
     merge: Merge | None = None,
     compile: bool = False,
+    compatible: bool = False,
+    threads: int | None = None,
     **options: Unpack[Options],
 ) -> Segmenter:
     """A model that is ready to segment images.
@@ -43,23 +45,30 @@ def load(
         weights: a file of weights: an official checkpoint (.pth) or one of `knet`'s (.safetensors). Without it the
             weights that come with the package, where the model has some.
         device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
-        precision: "fp32", in which results equal the official ones; "bf16", "fp16". "auto" is bf16 for RT-K-Net on
-            processors that compute in it, and fp32 elsewhere: see `choose_precision`.
+        precision: "fp32", "bf16" or "fp16". "auto" is bf16 for RT-K-Net on processors that compute in it, and fp32
+            elsewhere: see `choose_precision`.
         merge: how the masks of a panoptic model share the pixels: "optimised" is RT-K-Net's fast post-processing, at
             the size that the network saw, "sorted" is K-Net's, at the image's own. The default is the published one.
         compile: torch compiles the network, for each size of image: minutes at the first image, faster from then on.
+        compatible: computes what the original code computes, its faults included, in fp32: to compare with published
+            figures, and for nothing else. docs/models.md says what differs.
+        threads: of the processor, for everything that this process computes; one for each core unless given.
         options: `size`, `score` and `overlap`, and of semantic models `scales`, `flip`, `window` and `stride`; see
             `knet.inference.settings.Options`. The defaults are the published ones.
 
     Raises:
-        ConfigError: unknown model, device, precision or merge, an option out of range or not for this kind of model.
+        ConfigError: unknown model, device, precision or merge, an option out of range or not for this kind of model,
+            or one that does not go with `compatible`.
         CheckpointError: missing, damaged or unsafe weights, or weights of another model.
     """
+    use_threads(threads)
+    if compatible:
+        precision = exact_precision(model, precision, compile)
     if Path(model).suffix not in ENDINGS:
         net, card = read_model(model, weights, merge)
         place = choose_device(device)
         engine = TorchEngine(net, place, choose_precision(precision, place, net), frozen=True, compile=compile)
-        return segmenter_for(engine, card, **options)
+        return segmenter_for(engine, card, compatible, **options)
     if compile:
         raise ConfigError(f"The exported file '{model}' is compiled already; leave compile (--compile) out.")
     if weights is not None:
@@ -110,10 +119,12 @@ def _merging(card: Card, merge: Merge | None) -> Card:
     return card if merge is None else card.model_copy(update={"merge": choose_merge(card.model, merge)})
 
 
-def segmenter_for(engine: Engine | Network, card: Card, **options: Unpack[Options]) -> Segmenter:
+def segmenter_for(
+    engine: Engine | Network, card: Card, compatible: bool = False, **options: Unpack[Options]
+) -> Segmenter:
     """An engine, or a network to run by torch on the CPU in float32, as a `Segmenter`; options replace the card's."""
     settings = Settings(score=card.score, overlap=card.overlap).changed(card.task, options)
-    return Segmenter(TorchEngine(engine) if isinstance(engine, Network) else engine, card, settings)
+    return Segmenter(TorchEngine(engine) if isinstance(engine, Network) else engine, card, settings, compatible)
 
 
 def describe(
@@ -244,6 +255,15 @@ def choose_merge(model: str, merge: str) -> str:
     return merge
 
 
+def use_threads(threads: int | None) -> None:
+    """Sets with how many threads torch computes, and engines that are opened from now on; None leaves it."""
+    if threads is None:
+        return
+    if threads < 1:
+        raise ConfigError(f"threads={threads} (--threads) is too few; give 1 or more.")
+    torch.set_num_threads(threads)
+
+
 def choose_device(device: str) -> torch.device:
     """A device by name; "auto" is a GPU where there is one. ConfigError if it does not exist here."""
     if device == "auto":
@@ -261,8 +281,8 @@ def choose_precision(precision: str, device: torch.device | None = None, net: nn
     """What a network computes in on a device (None: the CPU). ConfigError for a precision that there is not.
 
     "auto" is bf16 where the hardware computes in it and the network is an RT-K-Net: the bundled one's panoptic quality
-    changes by less than 0.3 with it (benchmarks/precision.py). It is fp32, in which results equal the official ones,
-    elsewhere, and for other models, of which there are no trained weights here to judge by.
+    changes by less than 0.3 with it (benchmarks/precision.py). It is fp32 elsewhere, and for other models, of which
+    there are no trained weights here to judge by.
     """
     if precision == "auto":
         quick = isinstance(net, RTKNet) and fast_in_bf16(device or torch.device("cpu"))
@@ -270,6 +290,27 @@ def choose_precision(precision: str, device: torch.device | None = None, net: nn
     if precision not in DTYPES:
         raise ConfigError(f"The precision '{precision}' is not one of: auto, {', '.join(DTYPES)}.")
     return precision
+
+
+def exact_precision(model: str | Path, precision: str, compile: bool) -> str:
+    """What `compatible` computes in; ConfigError for whatever would compute otherwise than the original does."""
+    if precision not in ("auto", "fp32"):
+        raise ConfigError(
+            f"compatible (--official) computes in fp32, not in {precision}; leave precision (--precision) out."
+        )
+    if compile:
+        raise ConfigError("compatible (--official) runs the network as it is written; leave compile (--compile) out.")
+    if Path(model).suffix in ENDINGS:
+        raise ConfigError(
+            f"compatible (--official) needs torch's network, and '{model}' is an exported file; load the weights that "
+            "it was made of."
+        )
+    if torch.get_float32_matmul_precision() != "highest":
+        raise ConfigError(
+            "compatible (--official) needs exact products; call torch.set_float32_matmul_precision('highest'), instead "
+            f"of '{torch.get_float32_matmul_precision()}'."
+        )
+    return "fp32"
 
 
 def fast_in_bf16(device: torch.device) -> bool:

@@ -51,17 +51,20 @@ class Segmenter:
         merge, rules: how the masks of a panoptic model share the pixels, see `knet.load` and `PanopticRules`.
         tracker: the tracker of a model with embeddings, see there; other models are tracked by overlap.
         preprocessing, settings: the published ones unless `load` was told otherwise.
+        compatible: whether it computes what the original code computes, see `knet.load`.
         mark: called after each step of an image with its name, "prepare", "network", "merge" or "result"; does nothing
             but where time is measured.
     """
 
-    def __init__(self, engine: Engine, card: Card, settings: Settings):
-        row = entry(card.model)
+    def __init__(self, engine: Engine, card: Card, settings: Settings, compatible: bool = False):
+        row, self.compatible = entry(card.model), compatible
         as_published = card.categories == load_categories(row.categories)  # else it was trained on other data
         self.engine, self.card, self.settings = engine, card, settings
         self.name, self.categories, self.preprocessing = card.model, card.categories, card.preprocessing
         self.task, self.merge, self.tracker = card.task, card.merge, row.tracker
         regions, stretches_padding = (row.regions, row.stretches_padding) if as_published else (0, False)
+        if compatible:  # the original knows no regions, and cuts no padding off the masks
+            regions, stretches_padding = 0, True
         self.rules = PanopticRules(card.merge, row.thing_candidates, regions, stretches_padding)
         self.mark: Callable[[str], object] = lambda step: None
         self._things = torch.tensor([category.thing for category in self.categories])
@@ -145,7 +148,6 @@ class Segmenter:
         *,
         tracker: Tracker | TrackerSettings | None = None,
         classes: Sequence[str] | None = None,
-        compatible: bool = False,
         on_error: Callable[[DataError], None] | None = None,
         **options: Unpack[Options],
     ) -> Iterator[tuple[np.ndarray, Segmentation]]:
@@ -162,8 +164,6 @@ class Segmenter:
                 `knet.track.OverlapSettings(...)`. The default is the model's own tracker.
             classes: names of the things to follow, such as ["car", "person"]; others stay in the results without a
                 track. The default is all things.
-            compatible: of Video K-Net, what its published figures contain: identities given to the wrong objects where
-                a duplicate was dropped, void pixels called road, and boxes cut by a stretched semantic map.
             on_error: called with the error of a source that breaks off or cannot be read, after the frames before it.
                 Without it the error is raised.
             options: as for a single image.
@@ -184,7 +184,6 @@ class Segmenter:
                     frame.item.name,
                     tracker=tracker,
                     classes=classes,
-                    compatible=compatible,
                     **options,
                 )
                 yield frame.item.image, result
@@ -199,7 +198,6 @@ class Segmenter:
         *,
         tracker: Tracker | TrackerSettings | None = None,
         classes: Sequence[str] | None = None,
-        compatible: bool = False,
         linked: bool = True,
         **options: Unpack[Options],
     ) -> tuple[Segmentation, VideoState]:
@@ -215,16 +213,18 @@ class Segmenter:
         if self.task == "semantic":
             raise ConfigError(f"'{self.name}' tells classes, not objects, so there is nothing to track; take another.")
         own = choose_tracker(tracker, self.tracker, self.engine.embeds and linked, self.name)
-        tracking = Tracking(own, tracked_ids(classes, self.categories), compatible, linked)
+        tracking = Tracking(own, tracked_ids(classes, self.categories), self.compatible, linked)
         prediction = self._look(image, settings, state.kernels if linked else None)
         segments = self._objects(prediction, settings)
         result = self._result(segments, name)
         result, state = identify(self.engine, prediction, result, segments.kernel_of, state, number, tracking)
-        return void_as_lowest(result) if compatible else result, state
+        writes_void = self.compatible and self.engine.embeds and self.tracker == "embeddings"  # Video K-Net
+        return void_as_lowest(result) if writes_void else result, state
 
     def prepare(self, image: np.ndarray, size: Size, scale: float = 1.0) -> tuple[Tensor, ImageSizes]:
         """(H,W,3) uint8 -> (1,3,h,w) normalised and padded, and its sizes. See `knet.preprocess.prepare`."""
-        return prepare(image, size, self.preprocessing, self.device, scale)
+        rounded = not (self.compatible and self.task == "clip")  # clips are resized as floats by the original
+        return prepare(image, size, self.preprocessing, self.device, scale, self.compatible, rounded)
 
     def _settings(self, options: Options) -> Settings:
         """The settings of a call for a single image."""
@@ -247,7 +247,7 @@ class Segmenter:
     def _views(self, image: np.ndarray, settings: Settings) -> list[ViewLogits]:
         """What a semantic network says of all views of an image."""
         original = (image.shape[0], image.shape[1])
-        step = settings.step(network_size(original, settings.size, self.preprocessing))
+        step = settings.step(network_size(original, settings.size, self.preprocessing, compatible=self.compatible))
         views = []
         for scale in settings.scales:
             inputs, sizes = self.prepare(image, settings.size, scale)
@@ -262,7 +262,7 @@ class Segmenter:
     def _objects(self, prediction: Prediction, settings: Settings) -> Segments:
         """The segments of a model that tells objects apart."""
         if self.task == "instance":
-            return instance_segments(prediction, settings.score)
+            return instance_segments(prediction, settings.score, empty=self.compatible)
         return panoptic_segments(self.engine, prediction, self._things, self.rules, settings)
 
     def _result(self, segments: Segments, name: str) -> Segmentation:

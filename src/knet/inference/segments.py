@@ -46,7 +46,10 @@ class Segments:
     masks: dict[int, Rle] | None = None
 
     def segmentation(self, categories: Sequence[Category], name: str) -> Segmentation:
-        """The result under a name, without segments that were lost when the map was shrunk to the image's size."""
+        """The result under a name, without segments that were lost when the map was shrunk to the image's size.
+
+        With `masks` all stay.
+        """
         if self.masks is None:
             found = zip(*(values.tolist() for values in extents(self.id_map, len(self.rows))), strict=True)
             extent_of = dict(enumerate(found))
@@ -58,7 +61,7 @@ class Segments:
         segments = []
         for number, label, score in self.rows:
             (area, box), row = extent_of[number], categories[label]
-            if area:
+            if area or self.masks is not None:
                 segments.append(Segment(number, row.id, row.name, row.thing, score, area, tuple(box)))
         return Segmentation(self.id_map, segments, tuple(categories), name, masks=self.masks)
 
@@ -99,8 +102,8 @@ def panoptic_segments(
     return Segments(nearest(id_map, sizes.original).cpu().numpy(), rows, kernel_of)
 
 
-def instance_segments(prediction: Prediction, score: float) -> Segments:
-    """Objects with a mask each, which may overlap; those below a score or without a pixel are left out."""
+def instance_segments(prediction: Prediction, score: float, empty: bool = False) -> Segments:
+    """Objects with a mask each, which may overlap, of a score or more; those without a pixel only where `empty`."""
     last = prediction.outputs[-1]
     mask_logits, class_logits = last.mask_logits[0], last.class_logits[0]  # type: ignore[index]
     found = instances(mask_logits, class_logits, prediction.sizes, pack_mask, score)
@@ -108,10 +111,11 @@ def instance_segments(prediction: Prediction, score: float) -> Segments:
     number_of = np.zeros(len(found.masks) + 1, np.int32)
     objects = zip(found.masks, found.labels.tolist(), found.scores.tolist(), found.kernels.tolist(), strict=True)
     for place, (rle, label, object_score, kernel) in enumerate(objects, start=1):
-        if rle is None:
+        if rle is None and not empty:
             continue
         number_of[place] = number = len(rows) + 1
-        masks[number], kernel_of[number] = rle, kernel
+        masks[number] = rle or pack_mask(np.zeros(prediction.sizes.original, bool))
+        kernel_of[number] = kernel
         rows.append((number, label, object_score))
     return Segments(number_of[found.best], rows, kernel_of, masks)
 

@@ -25,7 +25,9 @@ from knet.evaluation.instance import mask_ap
 from knet.evaluation.panoptic import PanopticQuality
 from knet.evaluation.semantic import ConfusionMatrix, ade20k_means, semantic_result
 from knet.inference.engines.open import ENDINGS
+from knet.inference.identities import void_as
 from knet.inference.load import choose_device, load
+from knet.inference.results.segmentation import Segmentation
 from knet.inference.results.submissions import coco_instance_results
 from knet.inference.segmenter import Segmenter
 from knet.models.zoo import entry
@@ -54,9 +56,8 @@ def evaluate(
             or a `RunConfig`), which names the model, its thresholds and the data.
         data: a config, whose `data.val` is taken, or a reader of a data set. None takes the data of the config that was
             given as the model, or of the overrides alone, such as `data__val__images=...`.
-        weights, device: see `knet.load`; for a model that is not loaded yet.
+        weights, device, compatible: see `knet.load`; for a model that is not loaded yet.
         linked: for panoptic models on clips; False takes a video model's link and embeddings away.
-        compatible: for panoptic models on clips; True brings back the faults of Video K-Net's code.
         overrides: options that replace those of the config, see `knet.read_config`.
 
     Returns:
@@ -78,11 +79,13 @@ def evaluate(
     if isinstance(model, str | Path):
         precision = "auto" if Path(model).suffix in ENDINGS else "fp32"
         with joined(choose_device(device)) as place:
-            segmenter = load(model, weights, str(place), precision, **options)
-            return evaluate(segmenter, data, linked=linked, compatible=compatible)
+            segmenter = load(model, weights, str(place), precision, compatible=compatible, **options)
+            return evaluate(segmenter, data, linked=linked)
     if weights is not None:
         raise ConfigError("The model has its weights already; give others to `knet.load`, and leave them out here.")
-    return _figures(model, open_validation(data, model) if isinstance(data, Data) else data, linked, compatible)
+    if compatible:
+        raise ConfigError("The model is loaded already; give compatible to `knet.load`, and leave it out here.")
+    return _figures(model, open_validation(data, model) if isinstance(data, Data) else data, linked)
 
 
 def _named(
@@ -122,7 +125,7 @@ def open_validation(data: Data, segmenter: Segmenter) -> Reader:
     return open_data(data, data.val, None if own else segmenter.categories)
 
 
-def _figures(segmenter: Segmenter, dataset: Reader, linked: bool, compatible: bool) -> dict[str, Any]:
+def _figures(segmenter: Segmenter, dataset: Reader, linked: bool) -> dict[str, Any]:
     """What `evaluate` returns."""
     _check_truth(segmenter, dataset)
     if [category.id for category in dataset.categories] != [category.id for category in segmenter.categories]:
@@ -131,10 +134,9 @@ def _figures(segmenter: Segmenter, dataset: Reader, linked: bool, compatible: bo
             f"({len(segmenter.categories)}); give the model's own class table with data.categories."
         )
     if segmenter.task == "panoptic" and isinstance(dataset, ClipReader):
-        return evaluate_tracks(segmenter, dataset, linked, compatible)
-    if not linked or compatible:
-        option = "compatible" if compatible else "unlinked"
-        raise ConfigError(f"The option {option} is for panoptic models on clips, which are tracked; leave it out.")
+        return evaluate_tracks(segmenter, dataset, linked)
+    if not linked:
+        raise ConfigError("The option unlinked is for panoptic models on clips, which are tracked; leave it out.")
     if isinstance(dataset, YoutubeVis):
         return evaluate_clips(segmenter, dataset)
     return _instances(segmenter, dataset) if isinstance(dataset, CocoInstances) else _pixels(segmenter, dataset)
@@ -174,7 +176,8 @@ def _pixels(segmenter: Segmenter, dataset: Reader) -> dict[str, Any]:
         sample = dataset.read(index)
         found = segmenter.segment(sample.image, sample.name)
         if panoptic:
-            quality.add(sample.id_map, sample.segments, found.id_map, found.segments, name=sample.name)
+            counted = _void_as_first_person(segmenter, found)
+            quality.add(sample.id_map, sample.segments, counted.id_map, counted.segments, name=sample.name)
         matrix.add(
             _label_map(sample.id_map, {s.id: s.label for s in sample.segments}),
             _label_map(found.id_map, {s.id: label_of[s.category] for s in found.segments}),
@@ -186,6 +189,18 @@ def _pixels(segmenter: Segmenter, dataset: Reader) -> dict[str, Any]:
     if tuple(categories) == load_categories("ade20k"):
         semantic |= ade20k_means(matrix)
     return {"panoptic": quality.result(), "semantic": semantic} if panoptic else {"semantic": semantic}
+
+
+def _void_as_first_person(segmenter: Segmenter, found: Segmentation) -> Segmentation:
+    """What K-Net's evaluation counts where a model is to compute as the original does, see `knet.load`.
+
+    It numbers segments from 0 and writes label + 1000 x number, so the best segment gets the value of void if it is of
+    the class 0 (COCO: a person), and all void pixels with it.
+    """
+    if not segmenter.compatible or segmenter.rules.merge != "sorted" or segmenter.rules.thing_candidates is not None:
+        return found
+    best = next(iter(found.segments), None)
+    return found if best is None or best.category != found.categories[0].id else void_as(found, best)
 
 
 def _instances(segmenter: Segmenter, dataset: CocoInstances) -> dict[str, Any]:

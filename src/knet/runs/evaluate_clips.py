@@ -35,9 +35,7 @@ from knet.inference.sources.streams import frame_times
 from knet.structures import Category, Sample
 
 
-def evaluate_tracks(
-    segmenter: Segmenter, dataset: ClipReader, linked: bool = True, compatible: bool = False
-) -> dict[str, Any]:
+def evaluate_tracks(segmenter: Segmenter, dataset: ClipReader, linked: bool = True) -> dict[str, Any]:
     """The figures of a panoptic model that tracks through clips, see `evaluate`."""
     figures = Figures(dataset)
     clips = share_clips(dataset.clips, rank(), world())
@@ -46,9 +44,7 @@ def evaluate_tracks(
             state = VideoState()
             frames = map_ahead(dataset.read, clip.frames)
             for time, sample in zip(frame_times(clip.numbers)[0], frames, strict=True):
-                found, state = segmenter.segment_next(
-                    sample.image, state, time, sample.name, compatible=compatible, linked=linked
-                )
+                found, state = segmenter.segment_next(sample.image, state, time, sample.name, linked=linked)
                 figures.add(clip.name, sample, found)
                 bar.update()
     return joined_figures(gather_objects(figures), dataset.clips).result()

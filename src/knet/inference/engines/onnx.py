@@ -1,5 +1,6 @@
 """ONNX files, run by onnxruntime."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +23,8 @@ class OnnxEngine(GraphEngine):
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        spin = os.environ.get("OMP_WAIT_POLICY", "").upper() == "ACTIVE"  # one switch for all, see knet/__init__.py
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
         options.log_severity_level = 3  # errors
         try:
             session = onnxruntime.InferenceSession(existing(path), options, providers=_providers(device))
