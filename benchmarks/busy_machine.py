@@ -2,7 +2,7 @@
 
     python benchmarks/busy_machine.py                       # the bundled model at 384x768: some three minutes
     python benchmarks/busy_machine.py --frames 5 --rounds 1  # to see that it runs
-    python benchmarks/busy_machine.py --model exported.onnx rtknet-slim-camvid.xml
+    python benchmarks/busy_machine.py --model exported.onnx rtknet-lite-street.xml
 
 Each line is a process of its own that segments the same frames with 1 or 2 threads. "spinning" is how torch's threads
 wait if nobody says otherwise: GNU OpenMP runs 300 000 times around a loop before a thread sleeps. "passive" is what
@@ -29,7 +29,7 @@ WAITING = ("spinning", "passive")
 def main() -> None:
     """A line for each model, machine, number of threads and way to wait."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", nargs="+", default=["rtknet-slim-camvid"])
+    parser.add_argument("--model", nargs="+", default=["rtknet-lite-street"])
     parser.add_argument("--size", default="384x768")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])

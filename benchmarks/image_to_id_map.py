@@ -6,7 +6,7 @@
 
 "base" is rtknet-cityscapes with random weights: its batch norms get the statistics of activations, and the bias of its
 classes is moved so that --kept of its 100 masks are above the published threshold of 0.3 for the photo. "bundled" is
-rtknet-slim-camvid, trained, with all that it finds. The image is a photo of the package, stretched to the size; the
+rtknet-lite-street, trained, with all that it finds. The image is a photo of the package, stretched to the size; the
 network sees it as it is. All ways use the same weights, take turns, and include normalising, network, merge, areas and
 boxes (the original gives a map alone). Files for OpenVINO and ONNX Runtime are exported first, into --folder, where a
 later run finds them; ways whose library is not installed are left out. Memory is the peak of a process of its own above
@@ -37,7 +37,7 @@ from knet.weights.load import save_weights
 
 WAYS = ("original", "torch-fp32", "torch-bf16", "onnx-fp32", "openvino-fp32", "openvino-bf16", "openvino-int8")
 LIBRARY = {"onnx": "onnxruntime", "openvino": "openvino"}
-NAMES = {"base": "rtknet-cityscapes", "bundled": "rtknet-slim-camvid"}
+NAMES = {"base": "rtknet-cityscapes", "bundled": "rtknet-lite-street"}
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Memory of a 4000x6000 image from the file to its segments on a CPU, and of the merge alone.
 
     python benchmarks/large_image.py                    # rtknet-cityscapes, random weights, about 100 masks kept
-    python benchmarks/large_image.py --model rtknet-slim-camvid --size model
+    python benchmarks/large_image.py --model rtknet-lite-street --size model
     python benchmarks/large_image.py --quick            # 400x600
 
 With --size image the network sees all 24 million pixels, else it sees the published size and its result is taken to the

@@ -77,7 +77,7 @@ def main() -> None:
 def inputs_of(masks: str, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mask logits, scores, labels, things."""
     if masks == "model":
-        segmenter = knet.load("rtknet-slim-camvid", device="cpu", precision="fp32")
+        segmenter = knet.load("rtknet-lite-street", device="cpu", precision="fp32")
         with torch.inference_mode():
             output = segmenter.engine(segmenter.prepare(load_image(DEMO), "model")[0])[-1]
         logits, classes = output.mask_logits[0], output.class_logits[0]

@@ -4,7 +4,7 @@
     python benchmarks/precision.py data/camvid --precision bf16 --exported slim-f32.xml slim-int8.xml
     python benchmarks/precision.py data/camvid --quick    # 8 images, to see that it runs
 
-The data are those of configs/rtknet-slim-camvid.yaml. PQ counts, not the difference of logits: what users get are
+The data are those of configs/rtknet-lite-street.yaml. PQ counts, not the difference of logits: what users get are
 segments. The share of equal pixels is that of the class (the same segments may have other numbers).
 """
 
@@ -23,7 +23,7 @@ from knet.inference.results.encoding import semantic_ids
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.segmenter import Segmenter
 
-MODEL = "rtknet-slim-camvid"
+MODEL = "rtknet-lite-street"
 
 
 def main() -> None:

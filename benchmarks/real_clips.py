@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("root", type=Path)
     parser.add_argument("--frames", type=int, default=None)
     args = parser.parse_args()
-    segmenter = knet.load("rtknet-slim-camvid", device="cpu", precision="fp32")
+    segmenter = knet.load("rtknet-lite-street", device="cpu", precision="fp32")
     camvid(segmenter, args.root / "camvid", args.frames)
     davis(segmenter, args.root / "davis2016_val_part", args.frames)
 

@@ -120,7 +120,7 @@ def main() -> None:
         return
     images = [item.image for item in read_video(args.video)]
     models = {
-        "rtknet-slim-camvid, by overlap": knet.load("rtknet-slim-camvid", device=args.device, precision="fp32"),
+        "rtknet-lite-street, by overlap": knet.load("rtknet-lite-street", device=args.device, precision="fp32"),
         f"{VIDEO_MODEL}, random weights": random_model(args.device),
     }
     for name, segmenter in models.items():

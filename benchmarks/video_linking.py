@@ -47,7 +47,7 @@ from knet.track import OverlapSettings
 from knet.track.overlap import OverlapMemory, coarse_grid, match_by_overlap
 from knet.weights.load import read_checkpoint, save_weights
 
-BUNDLED = Path(knet.__file__).parent / "assets" / "rtknet-slim-camvid.safetensors"
+BUNDLED = Path(knet.__file__).parent / "assets" / "rtknet-lite-street.safetensors"
 SIZE, FRAMES, CLASSES, KERNELS = (256, 512), 20, 19, 32
 ZOOM, DENSITY = 3.0, 0.25
 WAYS: list[tuple[str, bool, Tracker]] = [

@@ -1,7 +1,7 @@
 """A video file to an annotated video file on a CPU, against the time of the network alone.
 
     python benchmarks/video_throughput.py                     # the bundled model in fp32 and bf16
-    python benchmarks/video_throughput.py --model rtknet-slim-camvid base.safetensors --frames 40
+    python benchmarks/video_throughput.py --model rtknet-lite-street base.safetensors --frames 40
     python benchmarks/video_throughput.py --stages            # only what each step costs, on a busy machine, too
     python benchmarks/video_throughput.py --quick             # 12 frames, to see that it runs
 
@@ -42,7 +42,7 @@ DRIVE = Path(knet.__file__).parent / "assets" / "demo" / "drive.mp4"
 def main() -> None:
     """The steps, and a line for each way, of every model and precision."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", nargs="+", default=["rtknet-slim-camvid"])
+    parser.add_argument("--model", nargs="+", default=["rtknet-lite-street"])
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--frames", type=int, default=76)
     parser.add_argument("--rounds", type=int, default=3)

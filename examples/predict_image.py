@@ -7,8 +7,8 @@ from importlib import resources
 
 import knet
 
-segmenter = knet.load("rtknet-slim-camvid")
-with resources.as_file(resources.files("knet") / "assets" / "demo" / "highway_3.jpg") as path:
+segmenter = knet.load("rtknet-lite-street")
+with resources.as_file(resources.files("knet") / "assets" / "demo" / "city_1.jpg") as path:
     segmentation = segmenter(path)
 
 for segment in sorted(segmentation.segments, key=lambda segment: -segment.area):

@@ -8,7 +8,7 @@ from itertools import islice
 
 import knet
 
-segmenter = knet.load("rtknet-slim-camvid")
+segmenter = knet.load("rtknet-lite-street")
 seen: dict[tuple[str, int], list[int]] = {}
 with resources.as_file(resources.files("knet") / "assets" / "demo" / "drive.mp4") as path:
     # A folder of frames, a webcam's number or an rtsp:// address would do as well.

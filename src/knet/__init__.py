@@ -1,7 +1,7 @@
 """knet: what every pixel is and which object it belongs to, with learned kernels.
 
     import knet
-    segmenter = knet.load("rtknet-slim-camvid")
+    segmenter = knet.load("rtknet-lite-street")
     segmentation = segmenter("street.jpg")
 
 Everything heavy is imported on first use, so that `import knet` and `knet --help` are quick. Rooms and files need no

@@ -137,7 +137,7 @@ def test_what_cannot_be_measured_is_said_in_a_sentence(
 
 @pytest.mark.parametrize("size", ["64", "64x", "0x96", "large"])
 def test_a_size_is_height_by_width(run: Run, size: str) -> None:
-    status, _, err = run("bench", "rtknet-slim-camvid", "--size", size)
+    status, _, err = run("bench", "rtknet-lite-street", "--size", size)
     assert status == 2 and f"'{size}' is not HEIGHTxWIDTH" in err
 
 

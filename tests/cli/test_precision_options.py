@@ -47,7 +47,7 @@ def test_eval_takes_fp32_unless_told_otherwise(
         raise ConfigError("this far")
 
     monkeypatch.setattr(loading, "load", load)
-    status, _, err = run("eval", "rtknet-slim-camvid", "--device", "cpu", *options)
+    status, _, err = run("eval", "rtknet-lite-street", "--device", "cpu", *options)
     assert status == 2 and "this far" in err and asked["precision"] == expected
 
 

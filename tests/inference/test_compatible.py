@@ -27,7 +27,7 @@ from knet.preprocess import network_size, prepare, resize_as_opencv
 from knet.structures import Preprocessing, Segment
 from tiny_models import tiny_file
 
-BUNDLED = "rtknet-slim-camvid"
+BUNDLED = "rtknet-lite-street"
 VOID = -1
 # The image, and the size at which the network sees it: itself, or both sides by OpenMMLab's one factor.
 ODD = [((150, 301), "image"), ((97, 203), (150, 301))]

@@ -14,8 +14,8 @@ from knet.models.zoo import create, entry
 
 
 def test_the_bundled_model_gives_regions() -> None:
-    segmenter = knet.load("rtknet-slim-camvid", device="cpu", precision="fp32")
-    assert segmenter.rules.regions == entry("rtknet-slim-camvid").regions == 100
+    segmenter = knet.load("rtknet-lite-street", device="cpu", precision="fp32")
+    assert segmenter.rules.regions == entry("rtknet-lite-street").regions == 100
     image = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
     result = segmenter.segment(image, score=0.0, overlap=0.01)
     for segment in result.segments:
@@ -24,11 +24,11 @@ def test_the_bundled_model_gives_regions() -> None:
 
 
 def test_the_same_network_with_other_classes_does_not() -> None:
-    row = entry("rtknet-slim-camvid")
-    own = [replace(category, name="own") for category in knet.load("rtknet-slim-camvid", device="cpu").categories]
-    card = describe("rtknet-slim-camvid", {}, own, row.preprocessing, 0.3, 0.6)
+    row = entry("rtknet-lite-street")
+    own = [replace(category, name="own") for category in knet.load("rtknet-lite-street", device="cpu").categories]
+    card = describe("rtknet-lite-street", {}, own, row.preprocessing, 0.3, 0.6)
     assert card.categories == tuple(own)
-    assert segmenter_for(create("rtknet-slim-camvid"), card).rules.regions == 0
+    assert segmenter_for(create("rtknet-lite-street"), card).rules.regions == 0
 
 
 def test_a_mask_in_two_places_becomes_two_objects() -> None:

@@ -191,7 +191,7 @@ def test_files_that_say_no_task_are_used_as_their_model(tiny: dict[str, Path], t
         save_file(whole.state, tmp_path / "old.safetensors", {"knet": json.dumps(card)})
         segmenter = knet.load(tmp_path / "old.safetensors", device="cpu")
         assert (segmenter.task, segmenter.merge) == (task, "sorted" if task == "panoptic" else "optimised")
-    assert knet.load("rtknet-slim-camvid", device="cpu").merge == "optimised"
+    assert knet.load("rtknet-lite-street", device="cpu").merge == "optimised"
 
 
 def test_overlapping_objects_in_files(tiny: dict[str, Path], photo: np.ndarray, tmp_path: Path) -> None:

@@ -199,8 +199,8 @@ def test_mistakes_get_a_sentence(
 
 def test_a_model_is_judged_on_a_config_however_both_are_given(tmp_path: Path) -> None:
     """The truth is what the model says of the images, so that thresholds change the figures."""
-    weights = Path(knet.__file__).parent / "assets" / "rtknet-slim-camvid.safetensors"
-    data, segmenter = tmp_path / "data", knet.load("rtknet-slim-camvid", precision="fp32")
+    weights = Path(knet.__file__).parent / "assets" / "rtknet-lite-street.safetensors"
+    data, segmenter = tmp_path / "data", knet.load("rtknet-lite-street", precision="fp32")
     for kind in ("images", "labels"):
         (data / kind).mkdir(parents=True)
     photo = Path(knet.__file__).parent / "assets" / "demo" / "highway_1.jpg"
@@ -211,11 +211,11 @@ def test_a_model_is_judged_on_a_config_however_both_are_given(tmp_path: Path) ->
     labels_to_panoptic(data / "images", data / "labels", data, "camvid")
     files = {"images": "images", "json": "panoptic.json", "masks": "panoptic"}
     config = tmp_path / "run.yaml"
-    config.write_text(json.dumps({"model": "rtknet-slim-camvid", "data": {"root": str(data), "val": files}}))
+    config.write_text(json.dumps({"model": "rtknet-lite-street", "data": {"root": str(data), "val": files}}))
     result = knet.evaluate(segmenter, config)
     assert result.keys() == {"panoptic", "semantic"} and result["semantic"]["miou"] > 0.1
     assert knet.evaluate(weights, knet.read_config(config)) == result
-    assert knet.evaluate(weights, "rtknet-slim-camvid", data__root=data, data__val=files) == result
+    assert knet.evaluate(weights, "rtknet-lite-street", data__root=data, data__val=files) == result
     assert knet.evaluate(weights, data__root=data, data__val=files) == result
     # The config's own model is given the weights, and the config's thresholds replace theirs.
     assert knet.evaluate(config, weights=weights, score=segmenter.score, overlap=segmenter.overlap) == result

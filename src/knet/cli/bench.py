@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def add_parser(verbs: Any) -> None:
     """Adds the verb to the command line."""
     summary = "measure how long a model takes from an image to its segments, and where the time goes"
-    example = "knet bench rtknet-slim-camvid --size 384x768 720x1280 --precision fp32 bf16 --threads 2"
+    example = "knet bench rtknet-lite-street --size 384x768 720x1280 --precision fp32 bf16 --threads 2"
     parser = add_verb(verbs, "bench", summary, f"{example}\n  knet bench exported.xml")
     model = "a name from `knet models`, weights of knet, or what `knet export` wrote"
     parser.add_argument("model", metavar="MODEL", help=model)

@@ -8,7 +8,11 @@ from typing import Any
 
 from knet.cli.options import add_verb
 
-MODEL = "rtknet-slim-camvid"
+MODEL = "rtknet-lite-street"
+NOTE = (
+    "The model and its weights are for non-commercial use, as the data it learned from. It saw the pictures of cities and "
+    "suburbs, and every fifth frame of the video, in training, with labels by other networks; it never saw the others."
+)
 
 
 def add_parser(verbs: Any) -> None:
@@ -28,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from knet.inference.load import load
     from knet.inference.results.page import Row, write_index
     from knet.inference.results.writers import ResultWriter
+    from knet.inference.segmenter import VideoState
     from knet.inference.sources.paths import open_source
 
     output, segmenter, rows = Path(args.output), load(MODEL), []
@@ -43,9 +48,14 @@ def run(args: argparse.Namespace) -> int:
                 found = ", ".join(sorted({segment.name for segment in result.segments}))
                 print(f"{item.name}: {len(result.segments)} segments ({found})")
         with ResultWriter(output, ["video"], segmenter.categories) as writer:
-            for item in tqdm(open_source(examples / "drive.mp4"), desc="drive.mp4", unit="frame", disable=None):
-                writer.write(segmenter.segment(item.image, item.name), item.image, video=item.video)
-    page = write_index(output, f"knet: {MODEL}", rows, segmenter.categories)
-    print(f"video: {output / 'drive_overlay.mp4'}")
+            state = VideoState()
+            for number, item in enumerate(
+                tqdm(open_source(examples / "drive.mp4"), desc="drive.mp4", unit="frame", disable=None)
+            ):
+                result, state = segmenter.segment_next(item.image, state, number, item.name)
+                writer.write(result, item.image, video=item.video)
+    video = output / "drive_overlay.mp4"
+    page = write_index(output, f"knet: {MODEL}", rows, segmenter.categories, NOTE, [video])
+    print(f"video, in which every object keeps its number: {video}")
     print(f"results are in {output.resolve()}: open {page.resolve()}")
     return 0

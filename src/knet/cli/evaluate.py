@@ -17,8 +17,8 @@ def add_parser(verbs: Any) -> None:
         verbs,
         "eval",
         "measure PQ, mIoU or mask AP, on videos STQ and VPQ, of a model or of results that any tool wrote",
-        "knet eval configs/rtknet-slim-camvid.yaml --weights runs/camvid/best.safetensors\n"
-        "  knet eval rtknet-slim-camvid data.root=data/camvid data.val.images=images/val "
+        "knet eval configs/rtknet-lite-street.yaml --weights runs/camvid/best.safetensors\n"
+        "  knet eval rtknet-lite-street data.root=data/camvid data.val.images=images/val "
         "data.val.json=val/panoptic.json data.val.masks=val/panoptic\n"
         "  knet eval video-knet-r50-kitti-step --weights knet_step.pth data.root=kitti_step data.val.format=step "
         "data.val.split=val\n"

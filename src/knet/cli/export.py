@@ -13,9 +13,9 @@ def add_parser(verbs: Any) -> None:
         verbs,
         "export",
         "write a model as an ONNX, OpenVINO or (experimental) TensorRT file, and compare it with the model in torch",
-        "knet export rtknet-slim-camvid --format openvino\n"
+        "knet export rtknet-lite-street --format openvino\n"
         "  knet export rtknet-cityscapes --weights rtknet_cityscapes.pth --format onnx --size 1024x2048\n"
-        "  knet export rtknet-slim-camvid --precision int8 --calibrate photos/",
+        "  knet export rtknet-lite-street --precision int8 --calibrate photos/",
     )
     parser.add_argument("model", metavar="MODEL", help="a name from `knet models`, or a .safetensors file of knet")
     form = "the file to write; tensorrt is experimental, since it was never run (default: onnx)"

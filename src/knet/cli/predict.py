@@ -31,8 +31,8 @@ def add_parser(verbs: Any) -> None:
         verbs,
         "predict",
         "segment images, folders, patterns, videos and cameras",
-        "knet predict rtknet-slim-camvid street.jpg drive.mp4 'photos/*.png' --formats overlay,panoptic,json\n"
-        "  knet predict rtknet-slim-camvid drive.mp4 --track --formats video,tracks",
+        "knet predict rtknet-lite-street street.jpg drive.mp4 'photos/*.png' --formats overlay,panoptic,json\n"
+        "  knet predict rtknet-lite-street drive.mp4 --track --formats video,tracks",
     )
     parser.add_argument(
         "model",

@@ -224,9 +224,10 @@ ZOO: dict[str, ZooEntry] = {
         "small street model trained by this project on CamVid; comes with the package (non-commercial data)",
         regions=100,  # its data has smaller ones, but those it finds are more often wrong than right
         official=False,
-        bundled="rtknet-slim-camvid.safetensors",
     ),
-    "rtknet-lite-street": _lite(11, "camvid", 384, 768, "streets in CamVid's classes", regions=100),
+    "rtknet-lite-street": _lite(
+        11, "camvid", 384, 768, "streets in CamVid's classes", regions=100, bundled="rtknet-lite-street.safetensors"
+    ),
     "rtknet-lite-cityscapes": _lite(19, "cityscapes", 512, 1024, "streets in Cityscapes' classes"),
     "rtknet-lite-coco": _lite(133, "coco_panoptic", 480, 800, "everyday scenes"),
     "knet-r50-cityscapes-panoptic": ZooEntry(

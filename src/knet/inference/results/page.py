@@ -35,7 +35,7 @@ article { margin: 0 0 1.5rem; padding: 1.1rem; background: var(--card); border: 
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: .9rem; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 34rem), 1fr)); gap: 1.5rem; }
 figure { margin: 0; }
-figure img { display: block; width: 100%; height: auto; border-radius: 6px; }
+figure img, video { display: block; width: 100%; height: auto; border-radius: 6px; }
 figcaption { margin-top: .3rem; color: var(--soft); font-size: .85rem; }
 details { margin-top: .8rem; }
 summary { cursor: pointer; color: var(--soft); }
@@ -64,13 +64,21 @@ class Row:
     error: str | None = None
 
 
-def write_index(folder: str | Path, title: str, rows: Sequence[Row], categories: Sequence[Category] = ()) -> Path:
-    """Writes `index.html` with all images and a legend of the classes that occur, and returns its path."""
+def write_index(
+    folder: str | Path,
+    title: str,
+    rows: Sequence[Row],
+    categories: Sequence[Category] = (),
+    note: str = "",
+    videos: Sequence[Path] = (),
+) -> Path:
+    """Writes `index.html` with all images, a legend of the classes that occur, a note and videos; returns its path."""
     folder = make_folder(Path(folder))
     colors = _colors(rows, categories)
     failed = sum(row.error is not None for row in rows)
     count = f"{len(rows)} image{'' if len(rows) == 1 else 's'}" + (f", {failed} failed" if failed else "")
-    return _write_page(folder, title, count, colors, [_article(row, colors, folder) for row in rows])
+    body = [_article(row, colors, folder) for row in rows] + [_video(video, folder) for video in videos]
+    return _write_page(folder, title, ". ".join(filter(None, (count, escape(note)))), colors, body)
 
 
 def write_grid(
@@ -124,6 +132,11 @@ def _article(row: Row, colors: dict[int, tuple[str, Color]], folder: Path) -> st
         return f'{head}<p class="error">{escape(row.error)}</p>\n</article>\n'
     pair = _figure(row.image, "input", row, folder) + _figure(row.overlay, "result", row, folder)
     return f'{head}<div class="pair">\n{pair}</div>\n{_table(row, colors)}</article>\n'
+
+
+def _video(video: Path, folder: Path) -> str:
+    link, name = escape(_link(video, folder)), escape(video.name)
+    return f'<article>\n<h2>{name}</h2>\n<video src="{link}" controls muted loop></video>\n</article>\n'
 
 
 def _figure(picture: Path | None, caption: str, row: Row, folder: Path) -> str:
