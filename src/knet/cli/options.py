@@ -25,17 +25,10 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     """--weights, --device, --precision, --compile, --size, --score, --overlap, --merge, --tta and --window."""
     add_weights(parser)
     add_device(parser)
-    precision = "fp32 gives the official results; the others are faster on hardware that computes in them"
-    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"], help=precision)
+    add_precision(parser)
     compiled = "compile the network: the first image takes minutes, those after it are faster"
     parser.add_argument("--compile", action="store_true", help=compiled)
-    parser.add_argument(
-        "--size",
-        type=_size,
-        default="model",
-        help="short side in pixels of the image that the network sees: a number, 'model' for the published size "
-        "(default), or 'image' for the image's own",
-    )
+    add_size(parser)
     parser.add_argument("--score", type=float, help="drop segments less certain than this, 0..1 (default: the model's)")
     overlap = "drop segments that keep less than this share of their mask, 0..1 (default: the model's)"
     parser.add_argument("--overlap", type=float, help=overlap)
@@ -55,6 +48,23 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
 def add_device(parser: argparse.ArgumentParser) -> None:
     """--device."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """--precision."""
+    precision = "fp32 gives the official results; the others are faster on hardware that computes in them"
+    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"], help=precision)
+
+
+def add_size(parser: argparse.ArgumentParser) -> None:
+    """--size."""
+    parser.add_argument(
+        "--size",
+        type=_size,
+        default="model",
+        help="short side in pixels of the image that the network sees: a number, 'model' for the published size "
+        "(default), or 'image' for the image's own",
+    )
 
 
 def add_merge(parser: argparse.ArgumentParser) -> None:
