@@ -1,11 +1,11 @@
-"""knet data: make, prepare and check data sets; `knet data show` is in a file of its own."""
+"""knet data: make, prepare and check data sets; `knet data show` and `knet data label` are in files of their own."""
 
 import argparse
 import json
 from dataclasses import asdict
 from typing import Any
 
-from knet.cli import show
+from knet.cli import label, show
 from knet.cli.options import add_verb
 from knet.errors import ConfigError
 
@@ -30,6 +30,7 @@ def add_parser(verbs: Any) -> None:
     _add_check(jobs)
     show.add_parser(jobs)
     _add_from_labels(jobs)
+    label.add_parser(jobs)
     _add_synth(jobs)
 
 

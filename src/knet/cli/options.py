@@ -27,19 +27,10 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add_official(parser)
     add_device(parser)
     add_threads(parser)
-    precision = (
-        "bf16 and fp16 are faster on hardware that computes in them (default: bf16 for RT-K-Net there, else fp32)"
-    )
-    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"], help=precision)
+    add_precision(parser)
     compiled = "compile the network: the first image takes minutes, those after it are faster"
     parser.add_argument("--compile", action="store_true", help=compiled)
-    parser.add_argument(
-        "--size",
-        type=_size,
-        default="model",
-        help="short side in pixels of the image that the network sees: a number, 'model' for the published size "
-        "(default), or 'image' for the image's own",
-    )
+    add_size(parser)
     parser.add_argument("--score", type=float, help="drop segments less certain than this, 0..1 (default: the model's)")
     overlap = "drop segments that keep less than this share of their mask, 0..1 (default: the model's)"
     parser.add_argument("--overlap", type=float, help=overlap)
@@ -70,6 +61,25 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """--threads."""
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads to use (default: one for each core)")
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """--precision."""
+    precision = (
+        "bf16 and fp16 are faster on hardware that computes in them (default: bf16 for RT-K-Net there, else fp32)"
+    )
+    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"], help=precision)
+
+
+def add_size(parser: argparse.ArgumentParser) -> None:
+    """--size."""
+    parser.add_argument(
+        "--size",
+        type=_size,
+        default="model",
+        help="short side in pixels of the image that the network sees: a number, 'model' for the published size "
+        "(default), or 'image' for the image's own",
+    )
 
 
 def add_merge(parser: argparse.ArgumentParser) -> None:

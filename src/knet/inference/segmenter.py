@@ -139,7 +139,7 @@ class Segmenter:
         """One image as (H,W,3) uint8 RGB -> its `Segmentation`, under the given name."""
         settings = self._settings(options)
         if self.task == "semantic":
-            return self._result(semantic_segments(self._views(image, settings), settings.score), name)
+            return self._result(semantic_segments(self.views(image, settings), settings.score), name)
         return self._result(self._objects(self._look(image, settings), settings), name)
 
     def track(
@@ -244,7 +244,7 @@ class Segmenter:
         self.mark("network")
         return Prediction(outputs, sizes)
 
-    def _views(self, image: np.ndarray, settings: Settings) -> list[ViewLogits]:
+    def views(self, image: np.ndarray, settings: Settings) -> list[ViewLogits]:
         """What a semantic network says of all views of an image."""
         original = (image.shape[0], image.shape[1])
         step = settings.step(network_size(original, settings.size, self.preprocessing, compatible=self.compatible))

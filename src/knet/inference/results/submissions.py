@@ -34,7 +34,7 @@ from knet.inference.results.draw import map_ids
 from knet.inference.results.encoding import panoptic_entries, panoptic_rgb, rle_text
 from knet.inference.results.files import JsonRows, Writer, write_bytes, write_image
 from knet.inference.results.segmentation import Segmentation
-from knet.inference.results.writers import PanopticFile
+from knet.inference.results.writers import CocoFile
 from knet.structures import Category
 
 KINDS = tuple(f"{data}-{task}" for data in ("cityscapes", "mapillary") for task in ("semantic", "instance", "panoptic"))
@@ -177,7 +177,7 @@ class SubmissionWriter(Writer):
         image_id = int(name) if self.kind.startswith("coco") else name
         image, annotation = panoptic_entries(segmentation, image_id, segmentation.name, png.name)
         rows = [{"id": row["id"], "category_id": row["category_id"]} for row in annotation["segments_info"]]
-        panoptic = self._file("panoptic", lambda: PanopticFile(self.folder / "panoptic.json", self.categories))
+        panoptic = self._file("panoptic", lambda: CocoFile(self.folder / "panoptic.json", self.categories))
         panoptic.add_image(image, annotation | {"segments_info": rows})
         return [png]
 

@@ -30,17 +30,17 @@ from knet.inference.sources.videos import VideoInfo
 from knet.structures import Category
 
 
-class PanopticFile(JsonRows):
-    """`panoptic.json` in COCO's panoptic format, in the making."""
+class CocoFile(JsonRows):
+    """A JSON in COCO's form, in the making: `panoptic.json`, or one of objects."""
 
     def __init__(self, path: Path, categories: Sequence[Category]):
         self._images = list[bytes]()
         rows = json.dumps(rows_for_json(categories))
         super().__init__(path, f'{{"categories": {rows},\n"annotations": ['.encode())
 
-    def add_image(self, image: dict[str, Any], annotation: dict[str, Any]) -> None:
+    def add_image(self, image: dict[str, Any], *annotations: dict[str, Any]) -> None:
         """Adds an image's rows of `images` and `annotations`; after an OutputError the file is as it was before."""
-        self.add([annotation])
+        self.add(annotations)
         self._images.append(json.dumps(image).encode())
 
     def tail(self) -> bytes:
@@ -88,7 +88,7 @@ class ResultWriter(Writer):
         picture = segmentation.overlay(image) if drawn else None
         written = write_files(segmentation, self.folder, name, self.formats, picture)
         if "panoptic" in self.formats:
-            panoptic = self._file("panoptic", lambda: PanopticFile(self.folder / "panoptic.json", self.categories))
+            panoptic = self._file("panoptic", lambda: CocoFile(self.folder / "panoptic.json", self.categories))
             image_file, png_file = path.name if path else name, f"{name}_panoptic.png"
             panoptic.add_image(*panoptic_entries(segmentation, self._image_id(name), image_file, png_file))
         if "video" in self.formats and picture is not None:

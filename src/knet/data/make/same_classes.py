@@ -1,0 +1,68 @@
+"""Which class of one table is which of another: by name, or as the user says."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from knet.data.files.io import name_some
+from knet.errors import ConfigError, did_you_mean
+from knet.structures import Category
+
+VOID = "void"
+Renames = Mapping[str, str | None]
+"""Names of classes and what they are called in another table; None for what has no place there."""
+
+
+def read_renames(given: Sequence[str]) -> dict[str, str | None]:
+    """Renames from texts: NAME=NAME, where the second may be "void", or a JSON or YAML file {name: name or null}.
+
+    Raises:
+        ConfigError: neither the one nor the other, or a file that cannot be read or holds something else.
+    """
+    renames: dict[str, str | None] = {}
+    for text in given:
+        name, equals, other = (part.strip() for part in text.partition("="))
+        renames |= {name: other} if equals and name and other else _read_file(Path(text))
+    return renames
+
+
+def match_classes(categories: Sequence[Category], table: Sequence[Category], renames: Renames) -> tuple[int, ...]:
+    """The label in `table` of each of a model's classes, -1 for those without a place there.
+
+    Names are equal if they differ in capitals alone; what `renames` says of a name comes first.
+    """
+    label_of = {category.name.casefold(): label for label, category in enumerate(table)}
+    renamed = {name.casefold(): (other or VOID).casefold() for name, other in renames.items()}
+    names = [category.name.casefold() for category in categories]
+    return tuple(label_of.get(renamed.get(name, name), -1) for name in names)
+
+
+def check_renames(renames: Renames, known: Sequence[Category], table: Sequence[Category]) -> None:
+    """Raises `ConfigError` for a rename of a class that no model has (`known`), or to one that the `table` lacks."""
+    left, right = ({row.name.casefold() for row in rows} for rows in (known, table))
+    for name, other in renames.items():
+        if name.casefold() not in left:
+            names = [row.name for row in known]
+            hint = did_you_mean(name, names, f"they have {name_some(names, 10)}.")
+            raise ConfigError(f"--map renames '{name}', but no model has a class of this name; {hint}")
+        if other is not None and other.casefold() not in right | {VOID}:
+            names = [row.name for row in table]
+            hint = did_you_mean(other, names, f"it has {name_some(names, 10)}; '{name}={VOID}' makes it void.")
+            raise ConfigError(f"--map calls '{name}' '{other}', which the class table lacks; {hint}")
+
+
+def _read_file(path: Path) -> dict[str, str | None]:
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))  # JSON is YAML as well
+    except FileNotFoundError as fault:
+        raise ConfigError(f"--map '{path}' is neither NAME=NAME nor a JSON or YAML file that exists.") from fault
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
+        problem = " ".join(str(fault).split())
+        raise ConfigError(f"--map '{path}' cannot be read ({problem}); it must be JSON or YAML.") from fault
+    plain = isinstance(content, dict) and all(
+        isinstance(name, str) and (other is None or isinstance(other, str)) for name, other in content.items()
+    )
+    if not plain:
+        raise ConfigError(f"--map '{path}' must hold a mapping of names to names, or to null for void.")
+    return content
