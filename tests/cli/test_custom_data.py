@@ -24,7 +24,7 @@ BOX_COLORS = [(220, 120, 20), (200, 60, 40), (60, 90, 200), (230, 200, 40)]
 # What makes a command of the page quick; the page's own options stay.
 TINY = {
     "train": [
-        "arguments={width: 8, head_width: 16, channels: 16, kernels: 8, stages: 2}",
+        *("arguments={channels: 16, kernels: 8, stages: 1, hidden: 16}", "weights=null"),
         *("iterations=2", "batch=2", "workers=0", "precision=fp32", "device=cpu", "short_edge=48", "losses.pixels=64"),
         *("augment.short_edges=[48]", "augment.crop=[32, 48]"),
     ],

@@ -132,7 +132,7 @@ def plainly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_real_predictions_of_the_bundled_model(merge: str, request: pytest.FixtureRequest) -> None:
     assert backend(torch.device("cpu")) is streaming
     segmenter = knet.load("rtknet-lite-street", device="cpu", merge=merge, precision="fp32")  # type: ignore[arg-type]
-    photo = Path(knet.__file__).parent / "assets" / "demo" / "suburb_1.jpg"
+    photo = Path(knet.__file__).parent / "assets" / "demo" / "city_1.jpg"
     fast = segmenter(photo, score=0.05)
     request.getfixturevalue("plainly")
     slow = segmenter(photo, score=0.05)

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import numpy as np
 
 from knet.data.files.io import name_some
+from knet.data.make.same_classes import VOID
 from knet.data.readers.reader import Reader
 from knet.errors import ConfigError, did_you_mean
 from knet.structures import Category, Sample, SegmentInfo
 
-VOID, OTHERS = "void", "*"  # as class names of a mapping: no class, and all classes that it does not list
+OTHERS = "*"  # in a mapping: all classes that it does not list
 
 
 class Share(NamedTuple):
