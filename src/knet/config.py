@@ -168,6 +168,9 @@ class RunConfig(_Options):
     precision: Precision = "fp32"
     compile: bool = False  # torch.compile the network: slow to start, faster afterwards
     parallel: Literal["ddp", "fsdp"] = "ddp"  # each process holds a copy of the weights, or a share of them (FSDP2)
+    # From this iteration on batch norms keep their statistics, as in inference. Small batches of unlike images teach a
+    # network to rely on the statistics of the batch; rare kinds of images are then lost in inference.
+    freeze_norms: int | None = Field(None, ge=0)
     ema: float | None = Field(None, gt=0, lt=1)  # evaluate and save an exponential mean of the weights, such as 0.9998
     skip_images: int = Field(10, ge=0)  # how many unreadable training images are left out before the run stops
     skip_losses: int = Field(0, ge=0)  # how many iterations with a loss that is not finite are left out before it stops

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import knet
 from knet.cli.main import main
 from knet.config import RunConfig, load_config
 from knet.errors import CheckpointError, ConfigError, DataError, OutputError, TrainingError
+from knet.models.zoo import ZOO
+from knet.runs import step, validate
 from knet.runs import train as loop
-from knet.runs import validate
 from knet.runs.build import scaled_learning_rate
 from knet.runs.state import MovingAverage, read_state
 from knet.runs.train import train
@@ -351,3 +353,36 @@ def test_two_sets_with_different_classes(tmp_path: Path) -> None:
     halves = [f"output={tmp_path / 'halves'}", "save_every=1"]
     train(load_config(path, [*halves, "iterations=4", "validate_every=2"]))
     assert [row["loss"] for row in rows(tmp_path / "halves")] == [row["loss"] for row in rows(folder)]
+
+
+def test_batch_norms_keep_their_statistics_from_an_iteration_on(tmp_path: Path) -> None:
+    path = write_config(tmp_path, iterations=3, save_every=1, validate_every=3)
+    frozen = train(load_config(path, ["freeze_norms=1"]))
+    learned = train(load_config(path, [f"output={tmp_path / 'learned'}"]))
+    once = train(load_config(path, [f"output={tmp_path / 'once'}", "iterations=1", "validate_every=1"]))
+    states = [read_state(folder / "state.pt")["net"] for folder in (frozen, learned, once)]
+    means = [key for key in states[0] if key.endswith("running_mean")]
+    assert means
+    assert all(torch.equal(states[0][key], states[2][key]) for key in means)
+    assert not any(torch.equal(states[1][key], states[2][key]) for key in means)
+    weights = [key for key in states[0] if key.endswith("decoder.kernels")]
+    assert not torch.equal(states[0][weights[0]], states[2][weights[0]])  # it goes on learning
+
+
+def test_training_shows_the_values_that_inference_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model's mean and std are those of its row in the zoo, in training as later."""
+    path = write_config(tmp_path, iterations=1, validate_every=1)
+    row = ZOO["rtknet-slim-camvid"]
+    own = replace(row.preprocessing, mean=(10.0, 20.0, 30.0), std=(40.0, 50.0, 60.0))
+    monkeypatch.setitem(ZOO, "rtknet-slim-camvid", replace(row, preprocessing=own))
+    seen: list[Any] = []
+    original = step.normalize_and_pad
+
+    def record(images: Any, values: Any, **rest: Any) -> Any:
+        seen.append(values)
+        return original(images, values, **rest)
+
+    monkeypatch.setattr(step, "normalize_and_pad", record)
+    folder = train(load_config(path))
+    assert {(values.mean, values.std) for values in seen} == {(own.mean, own.std)}
+    assert knet.load(folder / "last.safetensors").card.preprocessing.mean == own.mean

@@ -10,8 +10,8 @@ from knet.cli.options import add_verb
 
 MODEL = "rtknet-lite-street"
 NOTE = (
-    "The model and its weights are for non-commercial use, as the data it learned from. It saw the pictures of cities and "
-    "suburbs, and every fifth frame of the video, in training, with labels by other networks; it never saw the others."
+    "The model's weights are for non-commercial use, as is the data that they learned from. In training it saw the "
+    "pictures of city and suburb and every fifth frame of the video, labelled by other networks; the rest it never saw."
 )
 
 

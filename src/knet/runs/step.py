@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from knet.data.samples.batches import Batch
 from knet.data.samples.pairs import PairBatch
@@ -18,6 +19,7 @@ from knet.training.criterion import GRID, CriterionLike
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+_IMAGENET = Preprocessing(0, 0)  # mean and std of the ImageNet weights that most backbones start from
 _PIXEL_STREAM, _NETWORK_STREAM = 3, 4  # keep random numbers for different uses apart, see `knet.data.samples.batches`
 
 
@@ -43,6 +45,8 @@ def train_step(
     max_norm: float = 1.0,
     parts: int = 1,
     asked: bool = False,
+    values: Preprocessing = _IMAGENET,
+    frozen: bool = False,
 ) -> StepResult:
     """Updates the weights once, on this process's share of a batch.
 
@@ -54,9 +58,15 @@ def train_step(
         max_norm: the whole gradient is scaled down to this norm.
         parts: number of parts that the share is processed in. Batch norms see one part at a time.
         asked: a flag that every process learns of if it is set in any.
+        values: the mean and std that the network sees images with, see `normalize_and_pad`.
+        frozen: whether batch norms use and keep the statistics that they have, as in inference.
     """
     device = next(wrapped.parameters()).device
     wrapped.train()
+    if frozen:
+        for module in wrapped.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
     # All processes pad to the same size, so that no result depends on which images lie in which process.
     sides = [max(image.shape[side] for images in batch.frames for image in images) for side in (1, 2)]
     height, width = gather_numbers(sides).amax(0).tolist()
@@ -69,7 +79,7 @@ def train_step(
     for number in range(parts):
         delay_gradients(wrapped, delay=number < parts - 1)
         part = batch.part(number * share, (number + 1) * share).to(device)
-        inputs = [normalize_and_pad(images, Preprocessing(0, 0), least=(height, width)) for images in part.frames]
+        inputs = [normalize_and_pad(images, values, least=(height, width)) for images in part.frames]
         inputs = [images.contiguous(memory_format=torch.channels_last) for images in inputs]
         with torch.autocast(device.type, AUTOCAST[precision], enabled=precision != "fp32"):
             outputs = wrapped(*inputs)

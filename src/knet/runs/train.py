@@ -36,6 +36,7 @@ from knet.runs.samples import training_set
 from knet.runs.state import MovingAverage, Progress, load_state, save_state, whole_weights
 from knet.runs.step import StepResult, train_step
 from knet.runs.validate import main_figure, pictures, validate, validation_is_due
+from knet.structures import Preprocessing
 from knet.weights.card import Card
 
 
@@ -97,6 +98,8 @@ def _train(config: RunConfig, resume: bool, device: torch.device, interrupt: Int
                 max_norm=config.optimizer.clip,
                 parts=config.accumulate,
                 asked=interrupt.asked or bool(batch.faults),
+                values=run.values,
+                frozen=config.freeze_norms is not None and progress.iteration >= config.freeze_norms,
             )
             progress.iteration += 1
             if step.asked:
@@ -142,6 +145,8 @@ class _Run:
         self.samples = training_set(config, dataset, self.net, config.skip_images + 1 if config.skip_images else 0)
         shares = {"rank": rank(), "world": world(), "parts": config.accumulate}
         plan = BatchPlan(self.samples.shares, config.batch, config.seed, **shares)
+        p = self.card.preprocessing
+        self.values = Preprocessing(0, 0, p.mean, p.std)  # crops are not resized again
         self.criterion = build_criterion(config, self.net, self.card)
         self.base, scaled = scaled_learning_rate(config)
         rules = options.weight_decay, options.backbone_multiplier, options.undecayed
