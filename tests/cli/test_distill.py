@@ -119,7 +119,7 @@ def test_panoptic_and_semantic_models_of_other_tables_label_together(run: Run, t
 def test_an_image_that_cannot_be_read_is_named_and_the_others_are_labelled(run: Run) -> None:
     Path("fleet/images/train/0.png").write_bytes(b"no image")
     status, out, err = run(
-        "data", "label", "rtknet-slim-camvid", "fleet/images/train", "--output", "out", "--size", "64"
+        "data", "label", "rtknet-lite-street", "fleet/images/train", "--output", "out", "--size", "64"
     )
     assert status == 2
     assert "0.png" in err
@@ -131,15 +131,15 @@ def test_an_image_that_cannot_be_read_is_named_and_the_others_are_labelled(run: 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["rtknet-slim-camvid", "nowhere"], "nowhere does not exist"),
-        (["rtknet-slim-canvid", "fleet/images"], "did you mean 'rtknet-slim-camvid'"),
+        (["rtknet-lite-street", "nowhere"], "nowhere does not exist"),
+        (["rtknet-lite-stret", "fleet/images"], "did you mean 'rtknet-lite-street'"),
         (["rtknet-cityscapes", "fleet/images"], "comes without weights"),
-        (["rtknet-slim-camvid", "fleet/images", "--classes", "ade20k", "--map", "Car=carr"], "'carr'"),
-        (["rtknet-slim-camvid", "fleet/images", "--map", "Car"], "--map 'Car' is neither"),
-        (["rtknet-slim-camvid", "fleet/images", "--agree", "0.5"], "more than 0.5"),
-        (["rtknet-slim-camvid", "fleet/images", "--score", "2"], "between 0 and 1"),
-        (["rtknet-slim-camvid", "fleet/images", "--scales", "0"], "must be numbers above 0"),
-        (["rtknet-slim-camvid", "fleet/images", "--weights", "a", "--weights", "b"], "1 models but 2 --weights"),
+        (["rtknet-lite-street", "fleet/images", "--classes", "ade20k", "--map", "Car=carr"], "'carr'"),
+        (["rtknet-lite-street", "fleet/images", "--map", "Car"], "--map 'Car' is neither"),
+        (["rtknet-lite-street", "fleet/images", "--agree", "0.5"], "more than 0.5"),
+        (["rtknet-lite-street", "fleet/images", "--score", "2"], "between 0 and 1"),
+        (["rtknet-lite-street", "fleet/images", "--scales", "0"], "must be numbers above 0"),
+        (["rtknet-lite-street", "fleet/images", "--weights", "a", "--weights", "b"], "1 models but 2 --weights"),
     ],
 )
 def test_bad_usage_is_one_sentence(run: Run, arguments: list[str], words: str) -> None:
@@ -157,7 +157,7 @@ def test_models_that_cannot_vote(run: Run, tmp_path: Path) -> None:
 
 
 def test_words_that_are_no_scales(run: Run) -> None:
-    status, _, err = run("data", "label", "rtknet-slim-camvid", "fleet/images", "--output", "out", "--scales", "big")
+    status, _, err = run("data", "label", "rtknet-lite-street", "fleet/images", "--output", "out", "--scales", "big")
     assert status == 2
     assert "'big' is not a list of numbers" in err
 

@@ -68,7 +68,7 @@ def test_the_bundled_model_predicts_the_same_from_a_file(run: Run, tmp_path: Pat
             "predict", model, str(DEMO), "--formats", "panoptic,json", "--output", folder, "--precision", "fp32"
         )
         assert status == 0, err
-        assert "4 images" in out
+        assert "5 images" in out
     for name in ("city_1", "city_2", "highway_1", "highway_2", "suburb_1"):
         expected = results("torch", name)
         for folder in ("onnx", "xml"):
@@ -87,14 +87,14 @@ def test_files_have_names_and_a_report(run: Run, quick: Path) -> None:
     street = str(DEMO / "highway_1.jpg")
     status, out, _ = run("export", str(quick), "--images", street)
     assert status == 0
-    assert "rtknet-lite-street.onnx" in out
+    assert "rtknet-slim-camvid.onnx" in out
     assert "PQ of the exported model, with torch's result as the truth:" in out
-    assert "use it with: knet predict rtknet-lite-street.onnx IMAGE" in out
+    assert "use it with: knet predict rtknet-slim-camvid.onnx IMAGE" in out
     assert run("export", str(quick), "--format", "openvino", "--images", street)[0] == 0
     names = {path.name for path in Path().iterdir()} - {quick.name}
     endings = (".onnx", ".onnx.report.json", ".xml", ".xml.report.json", ".bin")
-    assert names == {f"rtknet-lite-street{ending}" for ending in endings}
-    assert len(json.loads(Path("rtknet-lite-street.xml.report.json").read_text())["images"]) == 1
+    assert names == {f"rtknet-slim-camvid{ending}" for ending in endings}
+    assert len(json.loads(Path("rtknet-slim-camvid.xml.report.json").read_text())["images"]) == 1
 
 
 @pytest.mark.skipif(tensorrt.installed(), reason="says what to do without TensorRT")

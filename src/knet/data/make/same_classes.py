@@ -6,10 +6,10 @@ from pathlib import Path
 import yaml
 
 from knet.data.files.io import name_some
+from knet.data.readers.mixture import VOID
 from knet.errors import ConfigError, did_you_mean
 from knet.structures import Category
 
-VOID = "void"
 Renames = Mapping[str, str | None]
 """Names of classes and what they are called in another table; None for what has no place there."""
 

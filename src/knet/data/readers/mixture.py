@@ -9,12 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from knet.data.files.io import name_some
-from knet.data.make.same_classes import VOID
 from knet.data.readers.reader import Reader
 from knet.errors import ConfigError, did_you_mean
 from knet.structures import Category, Sample, SegmentInfo
 
-OTHERS = "*"  # in a mapping: all classes that it does not list
+VOID, OTHERS = "void", "*"  # in mappings of classes: no class, and all classes that are not listed
 
 
 class Share(NamedTuple):
