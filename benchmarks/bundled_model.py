@@ -94,11 +94,10 @@ def speed() -> None:
                 knet.export(weights, "openvino", output=path, size=SIZE, precision=precision)
                 ways[f"{name} openvino-{precision}"] = str(path)
         torch.set_num_threads(1)
-        image = np.asarray(photo(*SIZE))
+        image = np.asarray(photo(SIZE))
         loaded: dict[str, Any] = {}
         for name, path in ways.items():
-            precisions = ("fp32", "bf16") if name.endswith("openvino-fp32") else ("fp32",)
-            for precision in precisions:
+            for precision in ("auto",) if "int8" in name else ("fp32", "bf16") if "openvino" in name else ("fp32",):
                 title = name.removesuffix("fp32") + precision if "openvino-fp32" in name else name
                 loaded[title] = knet.load(path, device="cpu", precision=precision)
         rows["image"] = {
@@ -129,7 +128,7 @@ def frames_per_second(model: str, precision: str, video: Path) -> float:
     """Frames a second of `knet predict --track` from a file to an annotated file: the best of three runs."""
     from knet.cli.main import main as command
 
-    options = ["--track", "--formats", "video", "--output", str(video.parent / "results"), "--overwrite"]
+    options = ["--track", "--formats", "video", "--output", str(video.parent / "results")]
     options += [] if precision == "int8" else ["--precision", precision]
     taken = []
     for _ in range(3):
