@@ -34,6 +34,7 @@ def openmp(script: str, **environment: str) -> tuple[str, str]:
 def test_openmp_is_told_before_torch_is_imported() -> None:
     _, settings = openmp("import knet.inference.load", OMP_DISPLAY_ENV="VERBOSE")
     if "GOMP_SPINCOUNT" not in settings:
+        # OMP_DISPLAY_ENV shows GOMP_SPINCOUNT with GNU's library alone, which torch's wheels for Linux bring.
         pytest.skip("this torch has another OpenMP than GNU's")
     assert "GOMP_SPINCOUNT = '0'" in settings and "OMP_WAIT_POLICY = 'PASSIVE'" in settings
 

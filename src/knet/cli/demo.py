@@ -56,6 +56,6 @@ def run(args: argparse.Namespace) -> int:
                 writer.write(result, item.image, video=item.video)
     video = output / "drive_overlay.mp4"
     page = write_index(output, f"knet: {MODEL}", rows, segmenter.categories, NOTE, [video])
-    print(f"video, in which every object keeps its number: {video}")
+    print(f"video, with objects numbered from frame to frame: {video}")
     print(f"results are in {output.resolve()}: open {page.resolve()}")
     return 0
