@@ -195,7 +195,10 @@ def test_masks_are_read_in_order_and_not_far_ahead(tmp_path: Path, monkeypatch: 
     read: list[Path] = []
     real = panoptic_files.read_ids
     monkeypatch.setattr(panoptic_files, "read_ids", lambda path: (read.append(path), real(path))[1])
-    places = [panoptic_files.read_annotations(json.loads(p.read_text()), p, None) for p in (truth, predictions)]
+    places = [
+        panoptic_files.read_annotations({**json.loads(p.read_text()), "categories": None}, p, None, ())
+        for p in (truth, predictions)
+    ]
     for done, (name, (true, rows), (predicted, _)) in enumerate(panoptic_files.read_pairs(*places)):
         assert name == f"image {done}" and len(read) <= 2 * (done + 3)
         assert true.max() == predicted.max() == rows[0]["id"]

@@ -14,13 +14,16 @@ def add_parser(verbs: Any) -> None:
         "convert",
         "turn a checkpoint into a .safetensors file that knows its model, classes and preprocessing",
         "knet convert rtknet_cityscapes.pth rtknet.safetensors --model rtknet-cityscapes\n"
-        "  knet convert upernet_r50.pth upernet.safetensors --model knet-upernet-r50-ade20k channels=256",
+        "  knet convert upernet_r50.pth upernet.safetensors --model knet-upernet-r50-ade20k channels=256\n"
+        "  knet convert yard.pth yard.safetensors --model knet-r50-coco-panoptic --classes yard/classes.json",
     )
     parser.add_argument("source", metavar="IN", help="official checkpoint (.pth) or weights of knet (.safetensors)")
     parser.add_argument("target", metavar="OUT", help="the .safetensors file to write")
     overrides = "arguments of the network that differ from the model's"
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
     parser.add_argument("--model", required=True, help="the model that the checkpoint belongs to; see `knet models`")
+    classes = "class table of weights that were trained on other data: a JSON or YAML file, classes in their order"
+    parser.add_argument("--classes", metavar="FILE", help=classes)
     parser.add_argument("--half", action="store_true", help="store matrices in float16, which halves the size")
     parser.set_defaults(run=run)
 
@@ -30,7 +33,8 @@ def run(args: argparse.Namespace) -> int:
     from knet.config import read_overrides
     from knet.inference.load import convert
 
-    card = convert(args.source, args.target, args.model, args.half, **read_overrides(args.overrides))
+    overrides = read_overrides(args.overrides)
+    card = convert(args.source, args.target, args.model, args.half, args.classes, **overrides)
     size = Path(args.target).stat().st_size / 1e6
     print(f"wrote {args.target} ({size:.1f} MB): {card.model}, {len(card.categories)} classes")
     print(f"use it with: knet predict {args.target} IMAGE")

@@ -17,8 +17,10 @@ from faster_coco_eval import COCO, COCOeval_faster
 from tqdm import tqdm
 
 from knet.data.categories import things_from_rows
+from knet.data.class_order import labels_of_ids
 from knet.data.files.io import read_json
 from knet.errors import DataError
+from knet.structures import Category
 
 Rows = list[dict[str, Any]]
 Size = tuple[int, ...]
@@ -59,7 +61,8 @@ class Format:
             raise DataError(
                 f"{origin} must hold lists `{lists[0]}` and `annotations`; give a file in {self.name}'s format."
             )
-        known = {category.id: category.name for category in things_from_rows(content.get("categories"), origin)}
+        table = things_from_rows(content.get("categories"), origin)
+        known = {category.id: category.name for category in table}
         names = known if classes is None else classes
         sizes = self._read_sizes(content[lists[0]], origin)
 
@@ -73,6 +76,8 @@ class Format:
 
         true = rows(content["annotations"], origin, scored=False)
         origin, results = _opened(predictions, "predictions")
+        if isinstance(results, Mapping):  # in the form of a truth, with classes that may be numbered otherwise
+            results = _renumbered(results, table, origin)
         if not isinstance(results, list | tuple):
             raise DataError(f"{origin} must hold a list of {self.prediction}s; give results in {self.name}'s format.")
         return true, rows(results, origin, scored=True), list(sizes.values()), names
@@ -155,6 +160,15 @@ def average_precision(
         for id_, name in names.items()
     }
     return {"all": figures(slice(None)), "classes": classes}
+
+
+def _renumbered(content: Mapping[str, Any], table: Sequence[Category], origin: str) -> Any:
+    """The `annotations` of a file with a list of classes, with the category ids of the classes of the same names."""
+    ids = {id_: table[label].id for id_, label in labels_of_ids(content.get("categories"), table, origin).items()}
+    rows = content.get("annotations")
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
+        return rows
+    return [{**row, "category_id": ids.get(row.get("category_id"))} for row in rows]
 
 
 def _opened(source: Any, what: str) -> tuple[str, Any]:

@@ -236,7 +236,8 @@ def panoptic_quality(
     Args:
         truth, predictions: two COCO panoptic JSON files (Cityscapes and Mapillary use the same format), paired by
             `image_id`, whose RGB PNG masks hold id = R + 256 G + 65536 B; or equally many (id map (H,W), segments).
-        categories: the class table; with files None takes the truth's.
+        categories: the class table; with files None takes the truth's. Files that list their classes are matched with
+            it by name.
         truth_masks, prediction_masks: the folders of the masks. None looks in the folder that is called like the JSON
             file (without `.json`, then without a number at its end: `panoptic_2018.json`, `panoptic/`), then beside it.
         progress: whether a progress bar is shown.
@@ -252,8 +253,9 @@ def panoptic_quality(
         content = read_document(Path(truth))
         if categories is None:
             categories, _ = categories_from_rows(content.get("categories"), str(truth), DataError)
-        true = read_annotations(content, Path(truth), truth_masks)
-        predicted = read_annotations(read_document(Path(predictions)), Path(predictions), prediction_masks)
+        true = read_annotations(content, Path(truth), truth_masks, categories)
+        results = read_document(Path(predictions))
+        predicted = read_annotations(results, Path(predictions), prediction_masks, categories)
         pairs, total = read_pairs(true, predicted), len(true)
     elif isinstance(truth, str | PathLike) or isinstance(predictions, str | PathLike):
         raise DataError("Truth and predictions must both be JSON files, or both sequences of (id map, segments).")

@@ -5,17 +5,19 @@ of images, predictions need no class table, and masks of images that are not eva
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from knet.class_names import only_on_one_side
+from knet.data.class_order import labels_of_ids
 from knet.data.files.ahead import map_ahead
 from knet.data.files.io import name_some, read_ids, read_json
 from knet.errors import DataError
-from knet.structures import Segment, SegmentInfo
+from knet.structures import Category, Segment, SegmentInfo
 
 SegmentLike = Mapping[str, Any] | SegmentInfo | Segment
 """A row of `segments_info` (`id`, `category_id`, optional `iscrowd` and `area`), or one of this package's segments."""
@@ -38,18 +40,20 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def read_annotations(
-    content: Mapping[str, Any], path: Path, folder: str | PathLike[str] | None
+    content: Mapping[str, Any], path: Path, folder: str | PathLike[str] | None, categories: Sequence[Category]
 ) -> dict[Any, Annotation]:
-    """The annotation of each `image_id` of the document at `path`.
+    """The annotation of each `image_id` of the document at `path`, with the category ids of the class table.
 
+    A document with a list of classes has numbers of its own for them: they are found by name.
     The masks lie in `folder`; None takes the first of the usual folders beside the document that holds a mask.
     """
+    renumbered = _renumbering(content, categories, path)
     rows: dict[Any, tuple[str, list[Any]]] = {}
     for row in content["annotations"]:
         try:
             image, name, segments = row["image_id"], row["file_name"], row["segments_info"]
-            rows[_image_key(image)] = (name, segments)
             sound = isinstance(name, str) and isinstance(segments, list)
+            rows[_image_key(image)] = (name, [renumbered(segment) for segment in segments])
         except (KeyError, TypeError):
             sound = False
         if not sound:
@@ -58,6 +62,28 @@ def read_annotations(
     holding = (place for place in beside if any((place / name).is_file() for name, _ in rows.values()))
     masks = Path(folder) if folder is not None else next(holding, beside[0])
     return {image: (masks / name, segments) for image, (name, segments) in rows.items()}
+
+
+def _renumbering(content: Mapping[str, Any], categories: Sequence[Category], path: Path) -> Callable[[Any], Any]:
+    """What gives the row of a segment the category id that the class table has for its class."""
+    listed = content.get("categories")
+    labels = labels_of_ids(listed, categories, str(path), partly=True)
+    named = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
+    names = {row["id"]: str(row.get("name")) for row in named if type(row.get("id")) is int}
+    difference = only_on_one_side(list(names.values()), "it", [category.name for category in categories], "the truth")
+
+    def renumbered(segment: Any) -> Any:
+        own = segment.get("category_id") if isinstance(segment, Mapping) else None
+        if type(own) is not int:
+            return segment
+        if own in names and own not in labels:
+            raise DataError(
+                f"{path} has a segment of the class '{names[own]}' ({own}), which the truth lacks: {difference}; call "
+                "the same classes alike."
+            )
+        return {**segment, "category_id": categories[labels[own]].id} if own in labels else segment
+
+    return renumbered
 
 
 def _image_key(image: Any) -> Any:

@@ -28,11 +28,14 @@ def find_listed(
     nested = "videos" in content
     if classes is None:
         classes, _ = categories_from_rows(content.get("categories"), str(truth), DataError)
-    found = _frames(read_document(predictions), predictions, nested, ["pan_pred"])
-    return "vipseg" if nested else "cityscapes-vps", classes, _frames(content, truth, nested, _TRUTH_MASKS), found
+    found = _frames(read_document(predictions), predictions, nested, ["pan_pred"], classes)
+    true = _frames(content, truth, nested, _TRUTH_MASKS, classes)
+    return "vipseg" if nested else "cityscapes-vps", classes, true, found
 
 
-def _frames(content: Mapping[str, Any], path: Path, nested: bool, folders: Sequence[str]) -> FoundFrames:
+def _frames(
+    content: Mapping[str, Any], path: Path, nested: bool, folders: Sequence[str], categories: Sequence[Category]
+) -> FoundFrames:
     rows: list[dict[str, Any]] = []
     try:
         for row in content["annotations"]:
@@ -53,7 +56,7 @@ def _frames(content: Mapping[str, Any], path: Path, nested: bool, folders: Seque
         names = name_some("/".join(map(str, key)) for key in twice)
         raise DataError(f"{path} lists the frame {names} twice; ids of frames must be unique.")
     beside = next((path.parent / name for name in folders if (path.parent / name).is_dir()), None)
-    annotations = read_annotations({"annotations": rows}, path, beside)
+    annotations = read_annotations({**content, "annotations": rows}, path, beside, categories)
     first = {sequence: place for place, (sequence, _) in reversed(list(enumerate(annotations)))}
     return {
         key: FoundFrame(key[0], key[1], (mask,), segments)

@@ -7,11 +7,12 @@ from typing import Any, Unpack, get_args
 import torch
 from torch import nn
 
-from knet.data.categories import load_categories
+from knet.data.categories import as_table, load_categories
 from knet.errors import CheckpointError, ConfigError
 from knet.inference.engines.engine import DTYPES, Engine
 from knet.inference.engines.network import TorchEngine
 from knet.inference.engines.open import ENDINGS, open_exported
+from knet.inference.own_classes import advice, listed_classes
 from knet.inference.segmenter import Segmenter
 from knet.inference.settings import Options, Settings
 from knet.models.network import Network
@@ -19,7 +20,6 @@ from knet.models.realtime import RTKNet
 from knet.models.zoo import ZOO, Merge, create, entry
 from knet.structures import Category, Preprocessing
 from knet.weights.card import Card
-from knet.weights.fitting import fitting
 from knet.weights.load import Checkpoint, load_strict, read_checkpoint, save_weights
 
 _WEIGHT_FILES = (".safetensors", ".pth", ".pt")
@@ -159,18 +159,40 @@ def describe(
     )
 
 
-def describe_official(model: str, arguments: dict[str, Any] | None = None) -> Card:
-    """`describe` for a model as published; ConfigError if `arguments` change its classes."""
+def describe_official(
+    model: str, arguments: dict[str, Any] | None = None, categories: Sequence[Category] | None = None
+) -> Card:
+    """`describe` for a model as published, or as its authors' code makes it for other `categories`.
+
+    Raises:
+        ConfigError: `arguments` change its classes.
+    """
     row, arguments = entry(model), arguments or {}
     if arguments.keys() & {"classes", "stuff"}:
         raise ConfigError(
-            f"The classes of '{model}' are those of its class table; leave classes and stuff out, and take weights of "
-            "other classes as the start of a training run (weights=FILE)."
+            f"The classes of '{model}' follow from a class table; leave classes and stuff out, and give the table of "
+            "weights that know other classes: --classes FILE (categories=FILE in Python)."
         )
-    return describe(model, arguments, load_categories(row.categories), row.preprocessing, row.score, row.overlap)
+    if categories is not None:
+        arguments = {**arguments, **class_arguments(model, categories)}
+    classes = load_categories(row.categories) if categories is None else categories
+    return describe(model, arguments, classes, row.preprocessing, row.score, row.overlap)
 
 
-def convert(source: str | Path, target: str | Path, model: str, half: bool = False, **arguments: Any) -> Card:
+def class_arguments(model: str, categories: Sequence[Category]) -> dict[str, Any]:
+    """The constructor arguments that follow from the classes: how many, and which have a kernel of their own."""
+    stuff = [label for label, category in enumerate(categories) if not category.thing]
+    return {"classes": len(categories)} | ({"stuff": stuff} if "stuff" in entry(model).arguments else {})
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    model: str,
+    half: bool = False,
+    categories: str | Path | Sequence[Category] | None = None,
+    **arguments: Any,
+) -> Card:
     """Any checkpoint that fits a model to a .safetensors file that carries its name, class table and preprocessing.
 
     Args:
@@ -179,6 +201,9 @@ def convert(source: str | Path, target: str | Path, model: str, half: bool = Fal
         model: the model that the source was made for.
         half: store matrices and filters in float16, for half the size. They are used in float32 all the same; biases
             and norms, which need the range, stay float32.
+        categories: the class table of a source that was trained on other data than the published one, in the order of
+            its classes: a file, or rows. None takes the names that an OpenMMLab file lists, where all classes are of
+            one kind, else the published table.
         arguments: constructor arguments that the source was made with, where they are not the model's own, such as
             channels=256.
 
@@ -192,7 +217,8 @@ def convert(source: str | Path, target: str | Path, model: str, half: bool = Fal
     if Path(target).suffix != ".safetensors":
         raise ConfigError(f"The converted weights are a .safetensors file; '{target}' must end in .safetensors.")
     checkpoint = read_checkpoint(source)
-    card = _card(model, checkpoint, str(source), arguments)
+    table = as_table(categories).categories if categories is not None else listed_classes(model, checkpoint, arguments)
+    card = _card(model, checkpoint, str(source), arguments, table)
     state = _network(card, checkpoint, str(source)).state_dict()
     if half:
         state = {key: tensor.half() if tensor.ndim > 1 else tensor for key, tensor in state.items()}
@@ -211,7 +237,7 @@ def _network(card: Card, checkpoint: Checkpoint, origin: str) -> Network:
             f"The model '{card.model}' cannot be built as the weights '{origin}' need it, with {card.arguments} "
             f"({reason}); give the arguments that they were made with."
         ) from error
-    load_strict(planned, checkpoint.state, origin, advice=lambda: fitting(checkpoint.state))
+    load_strict(planned, checkpoint.state, origin, advice=lambda: advice(card, checkpoint))
     divisor: int = planned.size_divisor
     if card.preprocessing.divisor % divisor:
         raise CheckpointError(
@@ -223,8 +249,14 @@ def _network(card: Card, checkpoint: Checkpoint, origin: str) -> Network:
     return net
 
 
-def _card(model: str | None, checkpoint: Checkpoint, origin: str, arguments: dict[str, Any] | None = None) -> Card:
-    """The card in the file, or, where it has none, that of the named model as published but for `arguments`."""
+def _card(
+    model: str | None,
+    checkpoint: Checkpoint,
+    origin: str,
+    arguments: dict[str, Any] | None = None,
+    categories: Sequence[Category] | None = None,
+) -> Card:
+    """The card in the file, or, where it has none, that of the named model as published but for what is given."""
     card = checkpoint.card
     if card is None and model is None:
         raise CheckpointError(
@@ -232,10 +264,11 @@ def _card(model: str | None, checkpoint: Checkpoint, origin: str, arguments: dic
             "weights= (--weights on the command line)."
         )
     if card is None:
-        return describe_official(str(model), arguments)
-    if arguments:
+        return describe_official(str(model), arguments, categories)
+    given = [*(arguments or ()), *([] if categories is None else ["--classes (categories)"])]
+    if given:
         raise ConfigError(
-            f"The weights in '{origin}' say themselves how their model was made; leave {', '.join(arguments)} out."
+            f"The weights in '{origin}' say themselves how their model was made; leave {', '.join(given)} out."
         )
     if model is not None and card.model != model:
         raise CheckpointError(

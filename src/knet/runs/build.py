@@ -34,9 +34,9 @@ from knet.training.criterion_semantic import SemanticCriterion
 from knet.training.criterion_video import FrameCriterion, VideoCriterion
 from knet.weights.backbone import load_backbone
 from knet.weights.card import Card
-from knet.weights.classes import class_layers, with_classes
+from knet.weights.classes import class_count, class_layers, with_classes
 from knet.weights.fitting import fitting
-from knet.weights.load import load_strict, read_checkpoint
+from knet.weights.load import Checkpoint, load_strict, read_checkpoint
 
 
 def run_card(config: RunConfig, categories: Sequence[Category]) -> Card:
@@ -84,12 +84,14 @@ def load_first(net: nn.Module, config: RunConfig, card: Card) -> str:
         return ""
     checkpoint = read_checkpoint(config.weights if config.weights.exists() else weights_file(str(config.weights)))
     state, own = checkpoint.state, net.state_dict()
-    before = checkpoint.card.categories if checkpoint.card else load_categories(entry(config.model).categories)
-    names, learned = ([category.name for category in categories] for categories in (card.categories, before))
     origin = f"all weights are from '{config.weights}'"
-    layers = class_layers(config.model, card.arguments) if names != learned else []
+    names = [category.name for category in card.categories]
+    layers = class_layers(config.model, card.arguments)
+    learned = learned_classes(checkpoint, class_count(state, layers))
     # A file that does not say what its classes are has the run's if their number fits.
-    if layers and (checkpoint.card or any(key in state and state[key].shape != own[key].shape for key in layers)):
+    if learned is None and any(key in state and state[key].shape != own[key].shape for key in layers):
+        learned = [category.name for category in load_categories(entry(config.model).categories)]
+    if learned is not None and learned != names:
         state, kept = with_classes(state, own, layers, learned, names)
         origin = f"{origin}, but those of {len(names) - len(kept)} of the {len(names)} classes, which start anew"
     added = added_to_image_model(net, state)
@@ -98,6 +100,13 @@ def load_first(net: nn.Module, config: RunConfig, card: Card) -> str:
     if not added:
         return origin
     return f"'{config.weights}' is an image model: {len(added)} tensors that only videos need start anew"
+
+
+def learned_classes(checkpoint: Checkpoint, count: int | None) -> list[str] | None:
+    """The names of the classes that weights know, None where the file does not say it."""
+    if checkpoint.card is not None:
+        return [category.name for category in checkpoint.card.categories]
+    return list(checkpoint.classes) if checkpoint.classes and len(checkpoint.classes) == count else None
 
 
 def added_to_image_model(net: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:

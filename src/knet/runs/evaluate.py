@@ -110,28 +110,29 @@ def _named(
 
 
 def open_validation(data: Data, segmenter: Segmenter) -> Reader:
-    """The validation set of a config, with a model's classes where its format has none of its own.
+    """The validation set of a config with a model's classes, which are found in it by name.
 
     Raises:
         ConfigError, DataError: as `open_data`.
     """
-    if data.val.labels is not None and data.categories is None:
+    if data.val is None:
+        raise ConfigError("The config has no validation data; give it with data.val.images and its truth.")
+    if data.val.labels is not None and data.val.categories is None and data.categories is None:
         # The class table that the model was made for says what the values of label PNGs mean.
         table = entry(segmenter.name).categories
         if load_categories(table) == segmenter.categories:
             data = data.model_copy(update={"categories": table})
-    # These formats have class tables of their own, whatever the model's is.
-    own = data.val.format is not None and data.val.format != "youtube-vis"
-    return open_data(data, data.val, None if own else segmenter.categories)
+    return open_data(data, data.val, segmenter.categories)
 
 
 def _figures(segmenter: Segmenter, dataset: Reader, linked: bool) -> dict[str, Any]:
     """What `evaluate` returns."""
     _check_truth(segmenter, dataset)
-    if [category.id for category in dataset.categories] != [category.id for category in segmenter.categories]:
+    own, learned = ([(row.id, row.name) for row in one.categories] for one in (dataset, segmenter))
+    if own != learned:
         raise ConfigError(
-            f"The data set has other classes ({len(dataset.categories)}) than the model '{segmenter.name}' "
-            f"({len(segmenter.categories)}); give the model's own class table with data.categories."
+            f"The data set has other classes ({len(own)}) than the model '{segmenter.name}' ({len(learned)}), or "
+            "numbers them otherwise; open it with the model's, categories=segmenter.categories."
         )
     if segmenter.task == "panoptic" and isinstance(dataset, ClipReader):
         return evaluate_tracks(segmenter, dataset, linked)
@@ -206,16 +207,19 @@ def _void_as_first_person(segmenter: Segmenter, found: Segmentation) -> Segmenta
 def _instances(segmenter: Segmenter, dataset: CocoInstances) -> dict[str, Any]:
     """Mask AP against the JSON file itself. Packed masks are kept until the end: some 20 KB an image."""
     rows: list[dict[str, Any]] = []
+    id_of = {category.id: dataset.category_ids[label] for label, category in enumerate(dataset.categories)}
     for index in _share(dataset):
         found = segmenter.segment(dataset.read_image(index), dataset.name(index))
         rows += coco_instance_results(
             dataset.image_id(index),
             map(found.rle, found.segments),
-            [segment.category for segment in found.segments],
+            [id_of[segment.category] for segment in found.segments],
             [segment.score for segment in found.segments],
         )
     everything = list(chain.from_iterable(gather_objects(rows)))
-    return {"instance": mask_ap(dataset.json, everything, classes=segmenter.categories)}
+    return {
+        "instance": mask_ap(dataset.json, everything, classes={id_of[row.id]: row.name for row in dataset.categories})
+    }
 
 
 def _share(dataset: Reader) -> Iterator[int]:

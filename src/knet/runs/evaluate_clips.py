@@ -6,6 +6,7 @@ Several processes share whole clips, since a clip can only be tracked from its f
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -54,11 +55,12 @@ def evaluate_clips(segmenter: Segmenter, dataset: YoutubeVis) -> dict[str, Any]:
     """The figures of a model that segments whole clips: {"instance": as `ytvis_ap`}. Packed masks are kept."""
     dataset.read_truth(0)  # without a truth it says so before hours of work
     rows: list[dict[str, Any]] = []
+    categories = [replace(row, id=dataset.category_ids[label]) for label, row in enumerate(dataset.categories)]
     clips = share_clips(dataset.clips, rank(), world())
     with _bar(clips) as bar:
         for clip in clips:
             objects = segment_clip(segmenter, _images(dataset, clip, bar))
-            rows += youtube_vis_results(dataset.video_ids[clip.name], objects, segmenter.categories)
+            rows += youtube_vis_results(dataset.video_ids[clip.name], objects, categories)
     everything = list(chain.from_iterable(gather_objects(rows)))
     everything.sort(key=lambda row: row["video_id"])  # equal scores are ranked by their place in the list
     return {"instance": ytvis_ap(dataset.json, everything)}

@@ -137,7 +137,7 @@ class _Run:
     def __init__(self, config: RunConfig, resume: bool, device: torch.device):
         self.config, options = config, config.optimizer
         dataset = open_data(config.data, config.data.train)
-        self.validation = open_data(config.data, config.data.val)
+        self.validation = open_data(config.data, config.data.val, dataset.categories)
         self.card = run_card(config, dataset.categories)
         fits = made_for(self.card, dataset)
         self.net, self.wrapped, origin = build_network(config, self.card, device)

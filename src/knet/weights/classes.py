@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from knet.class_names import same_names
 from knet.models.zoo import create
 
 
@@ -18,6 +19,12 @@ def class_layers(model: str, arguments: dict[str, Any]) -> list[str]:
     return [key for key in first if first[key].shape[:1] != more[key].shape[:1]]
 
 
+def class_count(state: dict[str, Tensor], layers: Sequence[str]) -> int | None:
+    """How many classes weights know, by their class layers; None if these do not agree."""
+    counts = {len(state[key]) for key in layers if key in state}
+    return counts.pop() if len(counts) == 1 else None
+
+
 def with_classes(
     state: dict[str, Tensor], own: dict[str, Tensor], layers: Sequence[str], before: Sequence[str], now: Sequence[str]
 ) -> tuple[dict[str, Tensor], list[str]]:
@@ -26,18 +33,21 @@ def with_classes(
     A class that is among those of `before` has its learned row, any other the row of `own`.
 
     Args:
-        state: the learned weights, of a network with the classes `before`.
+        state: the learned weights, of a network with the classes `before`; if that are not as many as it has, none of
+            them is known.
         own: the first weights of the network with the classes `now`.
         layers: as from `class_layers`.
 
     Returns:
         The weights, and the classes that were learned.
     """
-    kept = [name for name in now if name in before]
-    rows_now, rows_before = [now.index(name) for name in kept], [before.index(name) for name in kept]
+    found = same_names(now, before) if class_count(state, layers) == len(before) else [None] * len(now)
+    kept = [name for name, place in zip(now, found, strict=True) if place is not None]
+    rows_now = [row for row, place in enumerate(found) if place is not None]
+    rows_before = [place for place in found if place is not None]
     changed = dict(state)
     for key in layers:
-        if key in state and key in own and len(state[key]) == len(before):
+        if key in state and key in own and state[key].shape[1:] == own[key].shape[1:]:
             changed[key] = own[key].clone()
             changed[key][rows_now] = state[key][rows_before].to(own[key].dtype)
     return changed, kept

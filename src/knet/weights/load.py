@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,10 +29,14 @@ _OFFICIAL: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
 
 @dataclass(slots=True)
 class Checkpoint:
-    """A weights file in memory: the tensors, and the card that `knet` wrote beside them, None in files of others."""
+    """A weights file in memory: the tensors, and the card that `knet` wrote beside them, None in files of others.
+
+    Files of OpenMMLab may say the names of their classes instead.
+    """
 
     state: dict[str, Tensor]
     card: Card | None = None
+    classes: tuple[str, ...] = ()
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -49,7 +54,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"There is no weights file '{path}'; give the path of a .pth or .safetensors file.")
     if path.stat().st_size == 0:
         raise CheckpointError(f"The weights file '{path}' is empty; download or copy it again.")
-    checkpoint = _read_safetensors(path) if path.suffix == ".safetensors" else Checkpoint(_read_pickle(path))
+    checkpoint = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     for start, translate in _OFFICIAL.items():
         if any(key.startswith(start) for key in checkpoint.state):
             checkpoint.state = translate(checkpoint.state)
@@ -69,7 +74,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
         ) from error
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
+def _read_pickle(path: Path) -> Checkpoint:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -90,7 +95,17 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             f"The weights file '{path}' holds no state dict (a table of tensors, alone or under 'model' or "
             "'state_dict'); give the file that the training program saved."
         )
-    return state
+    return Checkpoint(state, classes=_class_names(content.get("meta")))
+
+
+def _class_names(meta: Any) -> tuple[str, ...]:
+    """The classes that the `meta` of an OpenMMLab file lists, of its old form or of its new one."""
+    table = meta if isinstance(meta, dict) else {}
+    inner = table.get("dataset_meta")
+    inner = inner if isinstance(inner, dict) else {}
+    listed = next((names for names in (inner.get("classes"), inner.get("CLASSES"), table.get("CLASSES")) if names), ())
+    sound = isinstance(listed, list | tuple) and all(isinstance(name, str) and name.strip() for name in listed)
+    return tuple(listed) if sound else ()
 
 
 def load_strict(

@@ -16,6 +16,7 @@ KINDS: dict[str, tuple[bool, str, str]] = {
     "segment row": (True, "segments have no whole id from 1 to 16777215", "number the segments of each image anew"),
     "segment twice": (True, "segment ids are listed twice in an image", "give each segment an id of its own"),
     "unknown category": (True, "segments have a category that the class table lacks", "choose the data set's own"),
+    "other classes": (True, "the class table has other classes than the JSON", "choose the data set's own"),
     "image missing": (True, "images that the JSON names do not exist", "copy them to the images folder"),
     "image ambiguous": (True, "several files may be the image that the JSON names", "give the JSON relative paths"),
     "image unreadable": (True, "images cannot be read", "copy them again"),
@@ -55,7 +56,7 @@ class Finding:
         _, what, fix = KINDS[self.kind]
         rest = self.count - len(self.examples)
         more = f" and {rest} more" if rest else ""
-        counted = f" ({self.count})" if self.kind != "json" else ""
+        counted = f" ({self.count})" if self.kind not in ("json", "other classes") else ""
         return f"{'error' if self.error else 'warning'}: {what}{counted}: {', '.join(self.examples)}{more}; {fix}"
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from knet.class_names import same_names
 from knet.data.files.io import name_some
 from knet.data.readers.mixture import VOID
 from knet.errors import ConfigError, did_you_mean
@@ -30,12 +31,12 @@ def read_renames(given: Sequence[str]) -> dict[str, str | None]:
 def match_classes(categories: Sequence[Category], table: Sequence[Category], renames: Renames) -> tuple[int, ...]:
     """The label in `table` of each of a model's classes, -1 for those without a place there.
 
-    Names are equal if they differ in capitals alone; what `renames` says of a name comes first.
+    Names are the same as in `same_names`; what `renames` says of a name comes first.
     """
-    label_of = {category.name.casefold(): label for label, category in enumerate(table)}
-    renamed = {name.casefold(): (other or VOID).casefold() for name, other in renames.items()}
-    names = [category.name.casefold() for category in categories]
-    return tuple(label_of.get(renamed.get(name, name), -1) for name in names)
+    renamed = {name.casefold(): other or VOID for name, other in renames.items()}
+    names = [renamed.get(category.name.casefold(), category.name) for category in categories]
+    places = same_names(names, [category.name for category in table])
+    return tuple(-1 if place is None else place for place in places)
 
 
 def check_renames(renames: Renames, known: Sequence[Category], table: Sequence[Category]) -> None:

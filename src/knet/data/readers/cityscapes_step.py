@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from knet.data.categories import load_table, package_table
+from knet.data.categories import CategoryTable, as_table, load_categories, package_table
 from knet.data.files.io import list_images, name_some, read_image, read_labels
 from knet.data.readers.clips import look_up, make_id_map
 from knet.data.readers.reader import with_image, without_image
@@ -32,12 +32,14 @@ class CityscapesStep:
     Args:
         root: the folder that holds gtFine and leftImg8bit.
         split: train or val.
-        categories: the classes in label order, whose ids are train ids; None takes the table kitti_step.
+        categories: the classes in label order, whose ids, or a table's label values, are train ids; None takes
+            the table kitti_step.
     """
 
-    def __init__(self, root: str | Path, split: str, categories: Sequence[Category] | None = None):
+    def __init__(self, root: str | Path, split: str, categories: CategoryTable | Sequence[Category] | None = None):
         (place,) = find_cityscapes(root, (split,))
-        self.categories = tuple(load_table("kitti_step").categories if categories is None else categories)
+        table = as_table(load_categories("kitti_step") if categories is None else categories)
+        self.categories = table.categories
         labels = list_images(place.labels)
         self._ending = _TRAIN_IDS if any(name.endswith(_TRAIN_IDS) for name in labels) else _RAW
         self._stems = [name.removesuffix(self._ending) for name in labels if name.endswith(self._ending)]
@@ -49,7 +51,7 @@ class CityscapesStep:
             raise DataError(
                 f"{place.images} has no image of {name_some(lonely)}; unpack leftImg8bit_trainvaltest.zip there."
             )
-        self._train_ids = _train_ids(self.categories, raw=self._ending == _RAW)
+        self._train_ids = _train_ids(table.label_values, raw=self._ending == _RAW)
 
     def __len__(self) -> int:
         return len(self._stems)
@@ -76,9 +78,9 @@ class CityscapesStep:
         return self._labels / f"{self._stems[index]}{self._ending}"
 
 
-def _train_ids(categories: Sequence[Category], raw: bool) -> dict[int, int]:
+def _train_ids(train_ids: Sequence[int], raw: bool) -> dict[int, int]:
     """Pixel value of a class -> label, -1 for void. `raw`: Cityscapes' own numbers of classes in place of train ids."""
-    labels = {category.id: label for label, category in enumerate(categories)}
+    labels = {train_id: label for label, train_id in enumerate(train_ids)}
     if not raw:
         return labels | {_VOID: -1}
     return {row["id"]: labels.get(row["train_id"], -1) for row in package_table("cityscapes")["raw_labels"]}

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from knet.data.categories import load_table
+from knet.data.categories import CategoryTable, as_table, load_categories
+from knet.data.class_order import labels_of_ids
 from knet.data.files.io import list_images, read_ids, read_json
 from knet.data.readers.clips import ClipReader, FrameFiles, look_up, make_id_map, refuse_lonely
 from knet.data.readers.numbered_png import NumberedPng
@@ -34,12 +35,14 @@ class CityscapesVps(ClipReader):
         root: holds `<split>/img` and `<split>/panoptic_inst`, or `<split>/panoptic_video` and
             `panoptic_gt_<split>_city_vps.json`.
         split: train or val.
-        categories: the classes in label order, whose ids are train ids; None takes the table cityscapes_vps.
+        categories: the classes in label order, whose ids, or a table's label values, are train ids; None takes the table
+            cityscapes_vps. Those of the JSON are found by name.
     """
 
-    def __init__(self, root: str | Path, split: str, categories: Sequence[Category] | None = None):
+    def __init__(self, root: str | Path, split: str, categories: CategoryTable | Sequence[Category] | None = None):
         root = Path(root)
-        categories = load_table("cityscapes_vps").categories if categories is None else categories
+        table = as_table(load_categories("cityscapes_vps") if categories is None else categories)
+        self._ids = table.label_values
         folder = root / split
         self._plain = (folder / "panoptic_inst").is_dir()
         masks = folder / ("panoptic_inst" if self._plain else "panoptic_video")
@@ -58,14 +61,14 @@ class CityscapesVps(ClipReader):
                 )
             image = images / of_images[stem] if of_images else None
             frames.append(FrameFiles(video, int(number), image, masks / mask))
-        super().__init__(frames, categories, str(masks))
+        super().__init__(frames, table.categories, str(masks))
         self._segments: dict[str, list[tuple[int, int, int]]] = {}
         if not self._plain:
             self._read_json(root / f"panoptic_gt_{split}_city_vps.json")
 
     def _decode(self, frame: FrameFiles, truth: Path) -> tuple[np.ndarray, list[SegmentInfo]]:
         if self._plain:
-            return _MASKS.read(truth, self.categories)
+            return _MASKS.read(truth, self._ids, self.categories)
         rows = self._segments.get(frame_stem(truth.name))
         if rows is None:
             raise DataError(f"{truth} is not in the panoptic JSON; use the PNGs that belong to it.")
@@ -76,11 +79,11 @@ class CityscapesVps(ClipReader):
 
     def _read_json(self, path: Path) -> None:
         """(id, label, number) of each frame's segments; an object's number is the same all over its video."""
-        labels = {category.id: label for label, category in enumerate(self.categories)}
         content = read_json(path)
         rows: Any = content.get("annotations") if isinstance(content, dict) else None
         if not isinstance(rows, list):
             raise DataError(f"{path} has no list 'annotations'; it must be a COCO panoptic JSON.")
+        labels = labels_of_ids(content.get("categories"), self.categories, str(path))
         numbers: dict[tuple[str, int], int] = {}
         counted: dict[str, int] = {}
         for row in rows:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from knet.data.categories import things_from_rows
+from knet.data.class_order import labels_of_ids
 from knet.data.files.io import read_image, read_json
 from knet.data.files.masks import Rle, mask_area, mask_box, read_mask, unpack_mask
 from knet.data.readers.find_images import ImageFinder
@@ -83,7 +84,8 @@ class CocoInstances:
         if categories is None:
             categories = things_from_rows(content.get("categories"), str(self.json))
         self.categories = tuple(categories)
-        self._labels = {category.id: label for label, category in enumerate(self.categories)}
+        self._labels = labels_of_ids(content.get("categories"), self.categories, str(self.json))
+        self.category_ids = {label: id_ for id_, label in self._labels.items()}  # the JSON's own, by label
         entries = self._read_images(content["images"])
         for number, row in enumerate(content["annotations"], 1):
             self._read_annotation(row, entries, number)

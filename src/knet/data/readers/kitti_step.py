@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from knet.data.categories import load_table
+from knet.data.categories import CategoryTable, as_table, load_categories
 from knet.data.files.io import list_images, read_labels_or_colors, save_png
 from knet.data.readers.clips import (
     ClipReader,
@@ -40,20 +40,25 @@ class KittiStep(ClipReader):
             downloads as they are: `training/image_02/<seq>`, `testing/image_02/<seq>`, and
             `panoptic_maps/<split>/<seq>` or `training/panoptic/<seq>`.
         split: train, val or test (images only).
-        categories: the classes in label order, whose ids are the PNGs' values; None takes the table kitti_step.
+        categories: the classes in label order, whose ids, or a table's label values, are in the PNGs; None takes the
+            table kitti_step.
         compatible: whether a person's or car's region without a number is an ordinary object, as in Video K-Net's
             code, instead of a crowd.
     """
 
     def __init__(
-        self, root: str | Path, split: str, categories: Sequence[Category] | None = None, compatible: bool = False
+        self,
+        root: str | Path,
+        split: str,
+        categories: CategoryTable | Sequence[Category] | None = None,
+        compatible: bool = False,
     ):
         if split not in SPLITS:
             raise DataError(f"KITTI-STEP has no split {split!r}; choose from {', '.join(SPLITS)}.")
-        categories = load_table("kitti_step").categories if categories is None else categories
+        table = as_table(load_categories("kitti_step") if categories is None else categories)
         frames = _find_frames(Path(root), split)
-        super().__init__(frames, categories, f"The split {split} of {root}")
-        self._labels = {category.id: label for label, category in enumerate(categories)} | {VOID: -1}
+        super().__init__(frames, table.categories, f"The split {split} of {root}")
+        self._labels = {value: label for label, value in enumerate(table.label_values)} | {VOID: -1}
         self._compatible = compatible
 
     def _decode(self, frame: FrameFiles, truth: Path) -> tuple[np.ndarray, list[SegmentInfo]]:

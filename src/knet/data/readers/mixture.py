@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from knet.class_names import same_names
 from knet.data.files.io import name_some
 from knet.data.readers.reader import Reader
 from knet.errors import ConfigError, did_you_mean
@@ -155,15 +156,15 @@ def translate_labels(
     Raises:
         ConfigError: a name of the mapping does not exist, or a class is neither in the mapping nor in `categories`.
     """
-    label_of: dict[str, int | None] = {category.name: label for label, category in enumerate(categories)}
-    label_of[VOID] = None
+    names = [category.name for category in categories]
+    label_of: dict[str, int | None] = {name: label for label, name in enumerate(names)} | {VOID: None}
     own_names = [category.name for category in own]
     for source, target in mapping.items():
         _check_name(source, [*own_names, OTHERS], f"{title} has no class")
         _check_name(target, label_of, f"The class '{source}' of {title} cannot be")
     labels = []
-    for name in own_names:
-        target = mapping.get(name, name if name in label_of else mapping.get(OTHERS, ""))
+    for name, same in zip(own_names, same_names(own_names, names), strict=True):
+        target = mapping.get(name, mapping.get(OTHERS, "") if same is None else names[same])
         if target not in label_of:
             raise ConfigError(
                 f"The class '{name}' of {title} is none of the run's; say which it is in the set's classes, such as "

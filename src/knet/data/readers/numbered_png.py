@@ -23,7 +23,7 @@ class NumberedPng:
     Attributes:
         kind: what errors call it.
         objects: how many objects of a class there can be.
-        shift: what is added to a category id to get the class's value.
+        shift: what is added to a class's id to get its value.
         void: values that mean void; the first is written.
     """
 
@@ -32,10 +32,15 @@ class NumberedPng:
     shift: int
     void: tuple[int, ...]
 
-    def read(self, path: Path, categories: tuple[Category, ...]) -> tuple[np.ndarray, list[SegmentInfo]]:
-        """An id map (H,W) int32 and its segments; a thing's class without an object is a crowd."""
-        values, labels = read_labels(path), _labels(self, categories)
-        largest = max(*self.void, *(category.id + self.shift for category in categories))
+    def read(
+        self, path: Path, ids: tuple[int, ...], categories: tuple[Category, ...]
+    ) -> tuple[np.ndarray, list[SegmentInfo]]:
+        """An id map (H,W) int32 and its segments; a thing's class without an object is a crowd.
+
+        `ids` are those that the PNGs have for the classes.
+        """
+        values, labels = read_labels(path), _labels(self, ids, tuple(category.thing for category in categories))
+        largest = max(*self.void, *(id_ + self.shift for id_ in ids))
         numbers = np.where(values > largest, values % self.objects + 1, 0)
         return make_id_map(look_up(values, labels, path), numbers, categories)
 
@@ -50,11 +55,11 @@ class NumberedPng:
 
 
 @functools.cache
-def _labels(form: NumberedPng, categories: tuple[Category, ...]) -> dict[int, int]:
+def _labels(form: NumberedPng, ids: tuple[int, ...], things: tuple[bool, ...]) -> dict[int, int]:
     """The label of each pixel value, -1 for void."""
-    labels = dict.fromkeys(form.void, -1) | {category.id + form.shift: n for n, category in enumerate(categories)}
-    for label, category in enumerate(categories):
-        first = (category.id + form.shift) * form.objects
-        if first and category.thing:
+    labels = dict.fromkeys(form.void, -1) | {id_ + form.shift: label for label, id_ in enumerate(ids)}
+    for label, (id_, thing) in enumerate(zip(ids, things, strict=True)):
+        first = (id_ + form.shift) * form.objects
+        if first and thing:
             labels |= dict.fromkeys(range(first, first + form.objects), label)
     return labels

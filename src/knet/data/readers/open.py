@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from knet.config import Data, Files, TrainFiles
-from knet.data.categories import load_categories
+from knet.data.categories import CategoryTable, as_table, category_tables, load_categories, load_table
+from knet.data.class_order import in_order
 from knet.data.readers.cityscapes_step import CityscapesStep
 from knet.data.readers.cityscapes_vps import CityscapesVps
 from knet.data.readers.clip_folder import ClipFolder
@@ -28,6 +29,12 @@ CLIP_ROOTS = {
     "cityscapes-vps": ("train", "val"),
 }
 """The layouts of video data sets, with their splits that have a ground truth."""
+_TABLES = {
+    "step": "kitti_step",
+    "cityscapes-step": "kitti_step",
+    "vipseg": "vipseg",
+    "cityscapes-vps": "cityscapes_vps",
+}
 
 
 def open_data(
@@ -39,12 +46,13 @@ def open_data(
 
     Args:
         files: of `data`, its `train` or `val`.
-        categories: the classes; without them those of the config's table, else those of the (first) set itself.
+        categories: the classes, found by name in what the set itself says of its classes; without them those of the
+            config's table, else those of the (first) set itself.
 
     Raises:
         ConfigError: `files` is missing or of none of the forms, labels come without a class table, or names of images
             or classes do not fit.
-        DataError: the data set is broken.
+        DataError: the data set is broken, or has other classes.
     """
     if not files:
         raise ConfigError("The config has no 'data.train'; give its images and their truth, or a format and a split.")
@@ -101,9 +109,12 @@ def _open(data: Data, files: Files, categories: Sequence[Category] | None) -> Re
     if files.format is not None:
         if files.split is None:
             raise ConfigError(f"A data set of the format {files.format} needs its split, such as split: train.")
+        if files.format == "youtube-vis":
+            return open_clips(files.format, data.root, files.split, categories)
+        table = _numbers(files, data, categories)
         if files.format == "cityscapes-step":
-            return CityscapesStep(data.root, files.split, categories)
-        return open_clips(str(files.format), data.root, files.split, categories, data.compatible)
+            return CityscapesStep(data.root, files.split, table)
+        return open_clips(files.format, data.root, files.split, table, data.compatible)
     kinds = ("json_file", "masks", "labels", "instances")
     given = {name for name in kinds if getattr(files, name) is not None}
     if files.images is None or given not in _FORMS:
@@ -114,9 +125,12 @@ def _open(data: Data, files: Files, categories: Sequence[Category] | None) -> Re
     images = data.root / files.images
     json, masks, labels, instances = (data.root / str(getattr(files, name)) for name in kinds)
     if "labels" in given:
-        table = files.categories or data.categories
-        if table is None:
+        named = files.categories or data.categories
+        if named is None:
             raise ConfigError("Label PNGs do not say what their values mean; give a class table with data.categories.")
+        table = load_table(named)
+        if categories is not None:
+            table = in_order(table, categories, f"The class table '{named}' of the labels in {labels}")
         if "instances" in given:
             return ClipFolder(images, labels, instances, table)
         return LabelFolder(images, labels, table)
@@ -125,8 +139,26 @@ def _open(data: Data, files: Files, categories: Sequence[Category] | None) -> Re
     return CocoInstances(images, json, categories, training=isinstance(files, TrainFiles))
 
 
+def _numbers(files: Files, data: Data, categories: Sequence[Category] | None) -> CategoryTable:
+    """The classes that a video data set is read with, with the ids that its files have for them as label values.
+
+    These are the ids of a class table in a file of the user's, else those of the format.
+    """
+    table = as_table(load_categories(_TABLES[str(files.format)]))
+    named = files.categories or data.categories
+    if named in category_tables():
+        table = in_order(table, load_categories(named), f"The format {files.format}")
+    elif named is not None:
+        table = as_table(load_categories(named))
+    return table if categories is None else in_order(table, categories, f"The set of the format {files.format}")
+
+
 def open_clips(
-    layout: str, root: str | Path, split: str, categories: Sequence[Category] | None = None, compatible: bool = False
+    layout: str,
+    root: str | Path,
+    split: str,
+    categories: CategoryTable | Sequence[Category] | None = None,
+    compatible: bool = False,
 ) -> ClipReader:
     """Opens a split of a video data set whose layout is one of `CLIP_ROOTS`; the rest as in its reader."""
     root = Path(root)
@@ -137,5 +169,6 @@ def open_clips(
     if layout == "cityscapes-vps":
         return CityscapesVps(root, split, categories)
     if layout == "youtube-vis":
-        return YoutubeVis(root / split / "JPEGImages", root / f"{split}.json", categories)
+        classes = None if categories is None else as_table(categories).categories
+        return YoutubeVis(root / split / "JPEGImages", root / f"{split}.json", classes)
     raise ConfigError(f"There is no layout {layout!r} of clips; choose from {', '.join(CLIP_ROOTS)}.")

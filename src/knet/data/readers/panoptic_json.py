@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from knet.data.categories import categories_from_rows
+from knet.data.class_order import OtherClassesError, labels_of_ids
 from knet.data.files.io import name_some, read_json
 from knet.data.readers.find_images import ImageFinder
 from knet.data.readers.reader import unknown_category
@@ -59,7 +60,11 @@ class PanopticJson:
         if categories is None:
             categories, _ = categories_from_rows(self.content.get("categories"), str(path), DataError)
         self.categories = tuple(categories)
-        self._labels = {category.id: label for label, category in enumerate(self.categories)}
+        self._other_classes = ""
+        try:
+            self._labels = labels_of_ids(self.content.get("categories"), self.categories, str(path))
+        except OtherClassesError as fault:
+            self._other_classes, self._labels = str(fault), fault.labels
 
     def walk(self, find: ImageFinder | None, folder: Path, masks: set[str]) -> Iterator[Entry | Fault]:
         """The images that have an annotation; before each the faults of its own, and first those of the whole file.
@@ -68,6 +73,10 @@ class PanopticJson:
             find: looks for the images; None leaves them alone.
             folder, masks: the folder of the PNGs, and the paths of those that are there, relative to it.
         """
+        if self._other_classes:
+            yield Fault(
+                "other classes", [self._other_classes.partition(": ")[2].partition(". ")[0]], self._other_classes
+            )
         by_id: dict[str, dict[object, dict[str, Any]]] = {}
         for key, id_key in (("images", "id"), ("annotations", "image_id")):
             listed, by_id[key] = self.content.get(key), {}

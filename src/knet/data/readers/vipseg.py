@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from knet.data.categories import load_table
+from knet.data.categories import CategoryTable, as_table, load_categories
 from knet.data.readers.clips import ClipReader, FrameFiles, frames_below, refuse_lonely
 from knet.data.readers.numbered_png import NumberedPng
 from knet.errors import DataError
@@ -30,12 +30,14 @@ class VipSeg(ClipReader):
         root: holds `imgs` or `images`, and `panomasks`, each with a folder for each video, and `<split>.txt` with a
             video's name on each line, which may lie beside the root.
         split: train, val or test.
-        categories: the classes in label order; None takes the table vipseg.
+        categories: the classes in label order, whose ids, or a table's label values, are those of the masks; None takes
+            the table vipseg.
     """
 
-    def __init__(self, root: str | Path, split: str, categories: Sequence[Category] | None = None):
+    def __init__(self, root: str | Path, split: str, categories: CategoryTable | Sequence[Category] | None = None):
         root = Path(root)
-        categories = load_table("vipseg").categories if categories is None else categories
+        table = as_table(load_categories("vipseg") if categories is None else categories)
+        self._ids = table.label_values
         beside = root.parent / f"{split}.txt"  # the version in 720p is a folder of the download
         own = root / beside.name
         videos = read_video_list(beside if beside.is_file() and not own.is_file() else own)
@@ -53,10 +55,10 @@ class VipSeg(ClipReader):
                 image = images / of_images[video][number] if images and video in of_images else None
                 mask = masks / of_masks[video][number] if video in of_masks else None
                 frames.append(FrameFiles(video, number, image, mask))
-        super().__init__(frames, categories, f"The split {split} of {root}")
+        super().__init__(frames, table.categories, f"The split {split} of {root}")
 
     def _decode(self, frame: FrameFiles, truth: Path) -> tuple[np.ndarray, list[SegmentInfo]]:
-        return _MASKS.read(truth, self.categories)
+        return _MASKS.read(truth, self._ids, self.categories)
 
 
 def read_video_list(path: Path) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from knet.data.categories import things_from_rows
+from knet.data.class_order import labels_of_ids
 from knet.data.files.io import list_images, name_some, read_json
 from knet.data.files.masks import Rle, mask_area, mask_box, read_mask, run_lengths
 from knet.data.readers.clips import NUMBERS, ClipReader, FrameFiles, last_number
@@ -45,7 +46,7 @@ class YoutubeVis(ClipReader):
     """A split of YouTube-VIS.
 
     Objects are numbered in each video in the order of the JSON. Without annotations, as in valid.json, frames have
-    images only. `video_ids` are the JSON's own, by the name of the clip.
+    images only. `video_ids` are the JSON's own, by the name of the clip, and `category_ids` by the label.
 
     Args:
         images: the folder JPEGImages of the split; None reads the ground truth only.
@@ -62,7 +63,8 @@ class YoutubeVis(ClipReader):
             categories = things_from_rows(content.get("categories"), str(self.json))
         videos = self._read_videos(content["videos"])
         annotations = content.get("annotations")
-        labels = {category.id: label for label, category in enumerate(categories)}
+        labels = labels_of_ids(content.get("categories"), categories, str(self.json))
+        self.category_ids = {label: id_ for id_, label in labels.items()}
         for number, row in enumerate(annotations or [], 1):
             self._read_track(row, number, videos, labels)
         if images is not None:
