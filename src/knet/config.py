@@ -69,7 +69,7 @@ class Data(_Options):
 
     root: Path = Path()
     train: _Sets = None  # one set, or a list of them
-    val: Files
+    val: Files | None  # null: training goes without validation
     # A table's name (cityscapes, coco_panoptic, ...) or a JSON file; without it the classes of the data set's JSON.
     categories: str | None = None
     # A folder for decoded panoptic PNGs, a few hundred KB each; from the second epoch on reading is 20 times as fast.

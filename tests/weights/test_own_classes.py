@@ -1,4 +1,4 @@
-"""Weights of other classes than the published ones, as the original code bases save them: to train on, and to convert."""
+"""Weights of other classes than the published ones, as the original code bases save them: trained on, and converted."""
 
 from __future__ import annotations
 

@@ -64,7 +64,10 @@ def run(args: argparse.Namespace) -> int:
     overrides = args.overrides + ([] if args.seed is None else [f"seed={args.seed}"])
     config = load_config(args.config, overrides)
     training = args.split == "train"
-    reader = open_data(config.data, config.data.train if training else config.data.val)
+    files = config.data.train if training else config.data.val
+    if not training and files is None:
+        raise ConfigError("The config has no validation data (data.val); show --split train.")
+    reader = open_data(config.data, files)
     samples = training_samples(config, reader) if training else validation_samples(reader)
     count = args.count if training else min(args.count, len(reader))
     what = f"as training with seed {config.seed} will see them" if training else "for validation, as they are"

@@ -49,5 +49,6 @@ def run(args: argparse.Namespace) -> int:
 
     folder = train(config, resume=args.resume is not None)
     if is_first():
-        print(f"run folder: {folder}; use its weights with: knet predict {folder / 'best.safetensors'} IMAGE")
+        weights = folder / ("last.safetensors" if config.data.val is None else "best.safetensors")
+        print(f"run folder: {folder}; use its weights with: knet predict {weights} IMAGE")
     return 0

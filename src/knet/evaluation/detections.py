@@ -76,11 +76,25 @@ class Format:
 
         true = rows(content["annotations"], origin, scored=False)
         origin, results = _opened(predictions, "predictions")
-        if isinstance(results, Mapping):  # in the form of a truth, with classes that may be numbered otherwise
+        if (
+            isinstance(results, Mapping) and "categories" in results
+        ):  # in the form of a truth, with classes that may be numbered otherwise
             results = _renumbered(results, table, origin)
         if not isinstance(results, list | tuple):
             raise DataError(f"{origin} must hold a list of {self.prediction}s; give results in {self.name}'s format.")
         return true, rows(results, origin, scored=True), list(sizes.values()), names
+
+    def faults(self, truth: Any, read_masks: ReadMasks) -> dict[Any, str]:
+        """What is wrong with the annotations of a sound file, by the id of their image or video: the first of each."""
+        origin, content = _opened(truth, "truth")
+        known = [category.id for category in things_from_rows(content.get("categories"), origin)]
+        sizes, found = self._read_sizes(content[f"{self.whole}s"], origin), dict[Any, str]()
+        for number, row in enumerate(content.get("annotations") or [], 1):
+            try:
+                self._read_row(row, f"{origin}: annotation {number}", sizes, known, read_masks, scored=False)
+            except DataError as fault:
+                found.setdefault(row.get(f"{self.whole}_id") if isinstance(row, Mapping) else None, str(fault))
+        return found
 
     def _read_sizes(self, rows: Sequence[Any], origin: str) -> Sizes:
         sizes: dict[Any, Size] = {}

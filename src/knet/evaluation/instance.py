@@ -67,6 +67,11 @@ def mask_ap(
     return average_precision(*sides, kind)
 
 
+def object_faults(truth: Mapping[str, Any] | str | PathLike[str]) -> dict[int | str, str]:
+    """What `mask_ap` would say of the annotations of a COCO instances file, by the ids of their images."""
+    return _COCO.faults(truth, partial(_read_object, kind="segm"))
+
+
 def _read_object(row: Mapping[str, Any], size: Size, place: str, scored: bool, kind: str) -> dict[str, Any]:
     mask, box = None, row.get("bbox")
     box = box.tolist() if isinstance(box, np.ndarray) else box

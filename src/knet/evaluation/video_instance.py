@@ -53,6 +53,11 @@ def ytvis_ap(
     return {"protocol": "youtube-vis", **figures}
 
 
+def track_faults(truth: Mapping[str, Any] | str | PathLike[str]) -> dict[int | str, str]:
+    """What `ytvis_ap` would say of the annotations of a YouTube-VIS file, by the ids of their videos."""
+    return _YOUTUBE_VIS.faults(truth, _read_track)
+
+
 def _repeat_crowds(true: Rows, found: Rows) -> Rows:
     """Crowds as ordinary tracks that need not be found, once for each prediction that might match them."""
     candidates = Counter((row["image_id"], row["category_id"]) for row in found)

@@ -88,6 +88,10 @@ class Interaction(nn.Module):
 
     def __init__(self, channels: int = 256, heads: int = 8, hidden: int = 2048):
         super().__init__()
+        if channels % heads:
+            raise ConfigError(
+                f"channels={channels} do not divide among {heads} attention heads; give a multiple of them."
+            )
         self.attention = nn.MultiheadAttention(channels, heads, batch_first=True)
         self.attention_norm = nn.LayerNorm(channels)
         self.expand, self.contract = nn.Linear(channels, hidden), nn.Linear(hidden, channels)

@@ -5,7 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from knet.errors import ConfigError, did_you_mean
+from knet.models.arguments import check_arguments
 from knet.models.clip import ClipKNet
 from knet.models.image import KNet
 from knet.models.network import Network
@@ -300,10 +303,15 @@ def create(name: str, **arguments: Any) -> Network:
         arguments: constructor arguments that replace the model's own, such as `classes=3` or `kernels=50`.
 
     Raises:
-        ConfigError: there is no such model, or its network lacks one of the arguments.
+        ConfigError: there is no such model, its network lacks one of the arguments, or cannot be built with its value.
     """
     row = entry(name)
     try:
+        check_arguments(row.build, arguments)
         return row.build(**{**row.arguments, **arguments})
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        value = f"{'.'.join(map(str, fault['loc']))} = {fault['input']!r:.60}"
+        raise ConfigError(f"The model '{name}' cannot have {value}: {fault['msg'].lower()}.") from error
     except TypeError as error:
         raise ConfigError(f"Model '{name}' cannot be built with {sorted(arguments)}: {error}.") from error

@@ -43,10 +43,16 @@ def run_card(config: RunConfig, categories: Sequence[Category]) -> Card:
     """The card of the weights that a run with these classes saves, see `describe`."""
     row = entry(config.model)
     p = row.preprocessing
-    arguments = {**config.arguments, "classes": len(categories)}
+    follow: dict[str, Any] = {"classes": len(categories)}
     if "stuff" in row.arguments or config.stuff_kernels:  # a network with a kernel for each such class
         stuff = [label for label, category in enumerate(categories) if not category.thing]
-        arguments["stuff"] = [] if config.stuff_kernels is False else stuff
+        follow["stuff"] = [] if config.stuff_kernels is False else stuff
+    for name, value in follow.items():
+        if (given := config.arguments.get(name, value)) != value:
+            raise ConfigError(
+                f"arguments.{name}={given} contradicts the data, by whose classes it is {value}; leave it out."
+            )
+    arguments = {**config.arguments, **follow}
     short, long = config.short_edge or p.short_edge, config.max_edge or p.max_edge
     resize = p.resize or bool(config.short_edge or config.max_edge)
     preprocessing = replace(p, short_edge=short, max_edge=long, resize=resize)

@@ -3,7 +3,7 @@
 Clips are evaluated by `evaluate_clips`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from knet.inference.results.submissions import coco_instance_results
 from knet.inference.segmenter import Segmenter
 from knet.models.zoo import entry
 from knet.runs.evaluate_clips import evaluate_clips, evaluate_tracks
+from knet.runs.look_over import without
 
 _ONLY = {CocoInstances: "instance", YoutubeVis: "clip"}  # truth for models of one task alone
 
@@ -85,7 +86,7 @@ def evaluate(
         raise ConfigError("The model has its weights already; give others to `knet.load`, and leave them out here.")
     if compatible:
         raise ConfigError("The model is loaded already; give compatible to `knet.load`, and leave it out here.")
-    return _figures(model, open_validation(data, model) if isinstance(data, Data) else data, linked)
+    return figures(model, open_validation(data, model) if isinstance(data, Data) else data, linked)
 
 
 def _named(
@@ -125,8 +126,10 @@ def open_validation(data: Data, segmenter: Segmenter) -> Reader:
     return open_data(data, data.val, segmenter.categories)
 
 
-def _figures(segmenter: Segmenter, dataset: Reader, linked: bool) -> dict[str, Any]:
-    """What `evaluate` returns."""
+def figures(
+    segmenter: Segmenter, dataset: Reader, linked: bool = True, left_out: Collection[int] = ()
+) -> dict[str, Any]:
+    """What `evaluate` returns. `left_out` are images that are not judged; with one of them, its clip is not."""
     _check_truth(segmenter, dataset)
     own, learned = ([(row.id, row.name) for row in one.categories] for one in (dataset, segmenter))
     if own != learned:
@@ -135,12 +138,13 @@ def _figures(segmenter: Segmenter, dataset: Reader, linked: bool) -> dict[str, A
             "numbers them otherwise; open it with the model's, categories=segmenter.categories."
         )
     if segmenter.task == "panoptic" and isinstance(dataset, ClipReader):
-        return evaluate_tracks(segmenter, dataset, linked)
+        return evaluate_tracks(segmenter, dataset, linked, left_out)
     if not linked:
         raise ConfigError("The option unlinked is for panoptic models on clips, which are tracked; leave it out.")
     if isinstance(dataset, YoutubeVis):
-        return evaluate_clips(segmenter, dataset)
-    return _instances(segmenter, dataset) if isinstance(dataset, CocoInstances) else _pixels(segmenter, dataset)
+        return evaluate_clips(segmenter, dataset, left_out)
+    metric: Any = _instances if isinstance(dataset, CocoInstances) else _pixels
+    return metric(segmenter, dataset, left_out)
 
 
 def _check_truth(segmenter: Segmenter, dataset: Reader) -> None:
@@ -163,7 +167,7 @@ def _check_truth(segmenter: Segmenter, dataset: Reader) -> None:
     raise ConfigError(f"{what}; to evaluate it, give {needed[segmenter.task]}.")
 
 
-def _pixels(segmenter: Segmenter, dataset: Reader) -> dict[str, Any]:
+def _pixels(segmenter: Segmenter, dataset: Reader, left_out: Collection[int]) -> dict[str, Any]:
     """IoU of classes and, where the truth has segments, panoptic quality, in memory that does not grow.
 
     The semantic prediction of a panoptic model is the class of each pixel's segment; a pixel that it left void is
@@ -173,7 +177,7 @@ def _pixels(segmenter: Segmenter, dataset: Reader) -> dict[str, Any]:
     label_of = {category.id: label for label, category in enumerate(categories)}
     quality, matrix = PanopticQuality(categories), ConfusionMatrix(len(categories))
     panoptic = segmenter.task == "panoptic" and not isinstance(dataset, LabelFolder)
-    for index in _share(dataset):
+    for index in _share(dataset, left_out):
         sample = dataset.read(index)
         found = segmenter.segment(sample.image, sample.name)
         if panoptic:
@@ -204,11 +208,11 @@ def _void_as_first_person(segmenter: Segmenter, found: Segmentation) -> Segmenta
     return found if best is None or best.category != found.categories[0].id else void_as(found, best)
 
 
-def _instances(segmenter: Segmenter, dataset: CocoInstances) -> dict[str, Any]:
+def _instances(segmenter: Segmenter, dataset: CocoInstances, left_out: Collection[int]) -> dict[str, Any]:
     """Mask AP against the JSON file itself. Packed masks are kept until the end: some 20 KB an image."""
     rows: list[dict[str, Any]] = []
     id_of = {category.id: dataset.category_ids[label] for label, category in enumerate(dataset.categories)}
-    for index in _share(dataset):
+    for index in _share(dataset, left_out):
         found = segmenter.segment(dataset.read_image(index), dataset.name(index))
         rows += coco_instance_results(
             dataset.image_id(index),
@@ -217,14 +221,13 @@ def _instances(segmenter: Segmenter, dataset: CocoInstances) -> dict[str, Any]:
             [segment.score for segment in found.segments],
         )
     everything = list(chain.from_iterable(gather_objects(rows)))
-    return {
-        "instance": mask_ap(dataset.json, everything, classes={id_of[row.id]: row.name for row in dataset.categories})
-    }
+    truth = without(dataset.json, "image", map(dataset.image_id, left_out)) if left_out else dataset.json
+    return {"instance": mask_ap(truth, everything, classes={id_of[row.id]: row.name for row in dataset.categories})}
 
 
-def _share(dataset: Reader) -> Iterator[int]:
+def _share(dataset: Reader, left_out: Collection[int]) -> Iterator[int]:
     """The images of this process, with a progress bar in the first."""
-    share = range(rank(), len(dataset), world())
+    share = [index for index in range(len(dataset)) if index not in left_out][rank() :: world()]
     return iter(tqdm(share, desc="evaluating", unit="image", disable=rank() > 0 or None, leave=False))
 
 

@@ -5,7 +5,7 @@ Several processes share whole clips, since a clip can only be tracked from its f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -33,13 +33,16 @@ from knet.inference.results.segmentation import Segmentation
 from knet.inference.results.youtube_vis import youtube_vis_results
 from knet.inference.segmenter import Segmenter
 from knet.inference.sources.streams import frame_times
+from knet.runs.look_over import whole_clips, without
 from knet.structures import Category, Sample
 
 
-def evaluate_tracks(segmenter: Segmenter, dataset: ClipReader, linked: bool = True) -> dict[str, Any]:
+def evaluate_tracks(
+    segmenter: Segmenter, dataset: ClipReader, linked: bool = True, left_out: Collection[int] = ()
+) -> dict[str, Any]:
     """The figures of a panoptic model that tracks through clips, see `evaluate`."""
-    figures = Figures(dataset)
-    clips = share_clips(dataset.clips, rank(), world())
+    figures, judged = Figures(dataset), whole_clips(dataset.clips, left_out)
+    clips = share_clips(judged, rank(), world())
     with _bar(clips) as bar:
         for clip in clips:
             state = VideoState()
@@ -48,22 +51,24 @@ def evaluate_tracks(segmenter: Segmenter, dataset: ClipReader, linked: bool = Tr
                 found, state = segmenter.segment_next(sample.image, state, time, sample.name, linked=linked)
                 figures.add(clip.name, sample, found)
                 bar.update()
-    return joined_figures(gather_objects(figures), dataset.clips).result()
+    return joined_figures(gather_objects(figures), judged).result()
 
 
-def evaluate_clips(segmenter: Segmenter, dataset: YoutubeVis) -> dict[str, Any]:
+def evaluate_clips(segmenter: Segmenter, dataset: YoutubeVis, left_out: Collection[int] = ()) -> dict[str, Any]:
     """The figures of a model that segments whole clips: {"instance": as `ytvis_ap`}. Packed masks are kept."""
-    dataset.read_truth(0)  # without a truth it says so before hours of work
+    judged = whole_clips(dataset.clips, left_out)
+    dataset.read_truth(judged[0].frames[0])  # without a truth it says so before hours of work
     rows: list[dict[str, Any]] = []
     categories = [replace(row, id=dataset.category_ids[label]) for label, row in enumerate(dataset.categories)]
-    clips = share_clips(dataset.clips, rank(), world())
+    clips = share_clips(judged, rank(), world())
     with _bar(clips) as bar:
         for clip in clips:
             objects = segment_clip(segmenter, _images(dataset, clip, bar))
             rows += youtube_vis_results(dataset.video_ids[clip.name], objects, categories)
     everything = list(chain.from_iterable(gather_objects(rows)))
     everything.sort(key=lambda row: row["video_id"])  # equal scores are ranked by their place in the list
-    return {"instance": ytvis_ap(dataset.json, everything)}
+    gone = [dataset.video_ids[clip.name] for clip in dataset.clips if clip not in judged]
+    return {"instance": ytvis_ap(without(dataset.json, "video", gone) if gone else dataset.json, everything)}
 
 
 def share_clips(clips: Sequence[Clip], number: int, processes: int) -> list[Clip]:

@@ -31,11 +31,12 @@ from knet.models.zoo import create
 from knet.runs.build import build_criterion, build_network, made_for, run_card, scaled_learning_rate
 from knet.runs.interrupt import Interrupt
 from knet.runs.log import RunLog
+from knet.runs.look_over import look_over
 from knet.runs.optimizer import adamw, learning_rate
 from knet.runs.samples import training_set
 from knet.runs.state import MovingAverage, Progress, load_state, save_state, whole_weights
 from knet.runs.step import StepResult, train_step
-from knet.runs.validate import main_figure, pictures, validate, validation_is_due
+from knet.runs.validate import main_figure, pictures, save_trained, validate, validation_is_due
 from knet.structures import Preprocessing
 from knet.weights.card import Card
 
@@ -118,14 +119,19 @@ def _train(config: RunConfig, resume: bool, device: torch.device, interrupt: Int
 
 
 def _validate(run: _Run, log: RunLog, interrupt: Interrupt) -> None:
-    """Validates the present weights, saving the state before and after."""
+    """Validates the present weights, if there is data for it, and saves them, and the state before and after."""
     progress = run.progress
     run.save()
-    with interrupt.at_once():
-        weights = whole_weights(run.net, run.average)
-        figures = validate(run.segmenter, weights, run.card, run.validation, progress, run.config)
-    log.validation(progress.iteration, figures, pictures(run.segmenter, run.validation) if rank() == 0 else {})
-    progress.best = max(progress.best, main_figure(figures))
+    weights = whole_weights(run.net, run.average)
+    if run.validation is None:
+        save_trained(weights, run.card, progress, run.config)
+    else:
+        left_out = run.left_out.keys()
+        with interrupt.at_once():
+            figures = validate(run.segmenter, weights, run.card, run.validation, left_out, progress, run.config)
+        drawn = pictures(run.segmenter, run.validation, left_out) if rank() == 0 else {}
+        log.validation(progress.iteration, figures, drawn)
+        progress.best = max(progress.best, main_figure(figures))
     progress.validated = progress.iteration
     run.save()
     log.restart_clock(progress.iteration)
@@ -137,7 +143,10 @@ class _Run:
     def __init__(self, config: RunConfig, resume: bool, device: torch.device):
         self.config, options = config, config.optimizer
         dataset = open_data(config.data, config.data.train)
-        self.validation = open_data(config.data, config.data.val, dataset.categories)
+        self.validation, self.left_out = None, dict[int, str]()
+        if config.data.val is not None:
+            self.validation = open_data(config.data, config.data.val, dataset.categories)
+            self.left_out = look_over(self.validation, config)
         self.card = run_card(config, dataset.categories)
         fits = made_for(self.card, dataset)
         self.net, self.wrapped, origin = build_network(config, self.card, device)
@@ -165,6 +174,9 @@ class _Run:
             open_folder(config)
         self.plan = plan.starting_at(self.progress.iteration)
         notes = [introduction(config, self.card, len(dataset), self.net, device), "" if resume else origin, scaled]
+        notes += [f"left out of validation: {sentence}" for sentence in self.left_out.values()]
+        if self.validation is None:
+            notes.append("no validation (data.val=null): last.safetensors gets the weights, none are the best")
         notes += [dataset.describe()] if isinstance(dataset, Mixture) else []
         if config.precision == "bf16" and not fast_in_bf16(device):
             slow = f"bf16 is much slower than fp32 on this {device.type}, which cannot compute in it"

@@ -1,5 +1,6 @@
 """Validation within a run: figures, pictures, and which weights are the best so far."""
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from knet.data.readers.reader import Reader
 from knet.distributed import rank
 from knet.inference.results.samples import draw_truth, side_by_side
 from knet.inference.segmenter import Segmenter
-from knet.runs.evaluate import evaluate
+from knet.runs.evaluate import figures as judge
 from knet.runs.state import Progress
 from knet.weights.card import Card
 from knet.weights.load import save_weights
@@ -29,23 +30,36 @@ def validate(
     weights: dict[str, torch.Tensor],
     card: Card,
     dataset: Reader,
+    left_out: Collection[int],
     progress: Progress,
     config: RunConfig,
 ) -> dict[str, float]:
     """The figures of weights, as `figures_of`, on the validation set. The segmenter's network keeps the weights.
 
-    They are saved with the card as `last.safetensors`, also as `best.safetensors` unless earlier ones were better.
+    `left_out` are images that cannot be judged. The weights are saved with the card as `last.safetensors`, also as
+    `best.safetensors` unless earlier ones were better.
     """
     assert segmenter.net is not None
     segmenter.net.load_state_dict(weights)
-    figures = figures_of(evaluate(segmenter, dataset))
+    figures = figures_of(judge(segmenter, dataset, left_out=left_out))
+    best = main_figure(figures) >= progress.best
+    save_trained(weights, card, progress, config, figures, ("last", "best") if best else ("last",))
+    return figures
+
+
+def save_trained(
+    weights: dict[str, torch.Tensor],
+    card: Card,
+    progress: Progress,
+    config: RunConfig,
+    figures: dict[str, float] | None = None,
+    names: Sequence[str] = ("last",),
+) -> None:
+    """Saves weights with the card, which says how they were trained, under these names in the run folder."""
     training = {"iteration": progress.iteration, "val": figures, "config": dump_config(config)}
     card = card.model_copy(update={"more": {**card.more, "training": training}})
-    if rank() == 0:
-        save_weights(config.output / "last.safetensors", weights, card)
-        if main_figure(figures) >= progress.best:
-            save_weights(config.output / "best.safetensors", weights, card)
-    return figures
+    for name in names if rank() == 0 else ():
+        save_weights(config.output / f"{name}.safetensors", weights, card)
 
 
 def figures_of(result: dict[str, Any]) -> dict[str, float]:
@@ -72,13 +86,14 @@ def main_figure(figures: dict[str, float]) -> float:
     return next(iter(figures.values()))
 
 
-def pictures(segmenter: Segmenter, dataset: Reader) -> dict[str, np.ndarray]:
+def pictures(segmenter: Segmenter, dataset: Reader, left_out: Collection[int] = ()) -> dict[str, np.ndarray]:
     """A few validation images by name, the truth on the left and the result on the right. (H,W,3) uint8 RGB each"""
     drawn: dict[str, np.ndarray] = {}
     # Models for clips cannot say anything about a single image.
-    count = 0 if segmenter.task == "clip" else min(_PICTURES, len(dataset))
+    usable = [index for index in range(len(dataset)) if index not in left_out]
+    count = 0 if segmenter.task == "clip" else min(_PICTURES, len(usable))
     for number in range(count):
-        sample = dataset.read(number * len(dataset) // count)
+        sample = dataset.read(usable[number * len(usable) // count])
         truth = draw_truth(sample, dataset.categories)
         drawn[f"val_{number}"] = side_by_side([truth, segmenter(sample.image).overlay(sample.image)])
     return drawn

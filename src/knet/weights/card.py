@@ -7,16 +7,15 @@ looking again, or raises a CheckpointError.
 
 from __future__ import annotations
 
-import inspect
 import json
 from dataclasses import asdict
-from functools import cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 from pydantic_core import from_json
 
 from knet.errors import CheckpointError, ConfigError
+from knet.models.arguments import Checked, Share, check_arguments
 from knet.models.zoo import ZOO, Merge, Task
 from knet.structures import Category, Preprocessing
 
@@ -26,13 +25,6 @@ FORMAT = 1  # of the card's JSON; to be raised when older versions of knet could
 _LARGEST = 2**20  # pixels; a side or a size above it is a mistake
 _Pixels = Annotated[int, Field(ge=1, le=_LARGEST)]
 _Kernels = Annotated[int, Field(ge=1, le=2**13)]
-_Stages = Annotated[int, Field(ge=1, le=64)]
-_Share = Annotated[float, Field(ge=0, le=1)]
-_ARGUMENTS: dict[Any, Any] = {  # types of constructor arguments, and what their values may be
-    int: Annotated[int, Field(ge=1, le=2**16)],
-    float: _Share,
-    float | None: _Share | None,
-}
 
 
 def _sound_category(category: Category) -> Category:
@@ -53,12 +45,7 @@ def _sound_preprocessing(p: Preprocessing) -> Preprocessing:
     return p
 
 
-class _Checked(BaseModel):
-    # Also of the dataclasses inside: no unknown entries, no text or bool for a number, no NaN.
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
-
-
-class GraphCard(_Checked):
+class GraphCard(Checked):
     """What an exported file holds. The last five are what a `Network` tells itself, see there."""
 
     precision: Literal["fp32", "fp16", "int8"]
@@ -71,7 +58,7 @@ class GraphCard(_Checked):
     divisor: Annotated[int, Field(ge=1, le=1024)]
 
 
-class Card(_Checked):
+class Card(Checked):
     """What travels with weights: all that is needed to use them. Made by `knet.inference.load.describe`.
 
     Attributes:
@@ -88,8 +75,8 @@ class Card(_Checked):
     arguments: dict[str, Any]
     categories: Annotated[tuple[Annotated[Category, AfterValidator(_sound_category)], ...], Field(min_length=1)]
     preprocessing: Annotated[Preprocessing, AfterValidator(_sound_preprocessing)]
-    score: _Share
-    overlap: _Share
+    score: Share
+    overlap: Share
     task: Task
     merge: Merge
     graph: GraphCard | None = None
@@ -152,7 +139,7 @@ class Card(_Checked):
         if row is None:
             raise ValueError(f"is of the model {_shown(self.model)}, which this version of knet does not have")
         try:
-            _arguments(row.build).model_validate_json(json.dumps(self.arguments))
+            check_arguments(row.build, self.arguments)
         except ValidationError as error:
             raise ValueError(_reason(error, ("arguments",))) from error
         arguments = {**row.arguments, **self.arguments}
@@ -183,20 +170,6 @@ class Card(_Checked):
 
 class _NewerError(ValueError):
     """A card of a later format."""
-
-
-@cache
-def _arguments(build: Any) -> type[BaseModel]:
-    """The constructor arguments of a network, none of them required; where it passes others on, those of its base."""
-    fields: dict[str, Any] = {}
-    for kind in inspect.getmro(build):
-        parameters = inspect.signature(kind, eval_str=True).parameters.values()
-        named = [parameter for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
-        for name, hint in ((parameter.name, parameter.annotation) for parameter in named):
-            fields.setdefault(name, (_Stages if name.endswith("stages") else _ARGUMENTS.get(hint, hint), None))
-        if len(named) == len(parameters):
-            break
-    return create_model("Arguments", __base__=_Checked, **fields)
 
 
 def _plain(value: Any) -> Any:

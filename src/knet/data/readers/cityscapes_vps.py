@@ -35,8 +35,8 @@ class CityscapesVps(ClipReader):
         root: holds `<split>/img` and `<split>/panoptic_inst`, or `<split>/panoptic_video` and
             `panoptic_gt_<split>_city_vps.json`.
         split: train or val.
-        categories: the classes in label order, whose ids, or a table's label values, are train ids; None takes the table
-            cityscapes_vps. Those of the JSON are found by name.
+        categories: the classes in label order, whose ids, or a table's label values, are train ids; None takes the
+            table cityscapes_vps. Those of the JSON are found by name.
     """
 
     def __init__(self, root: str | Path, split: str, categories: CategoryTable | Sequence[Category] | None = None):

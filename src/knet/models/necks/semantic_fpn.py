@@ -7,12 +7,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from knet.errors import ConfigError
+
+_GROUPS = 32
+
 
 def conv_norm_relu(channels: int, size: int = 1, stride: int = 1) -> nn.Sequential:
     """Convolution with "same" padding, group norm of 32 groups, ReLU. (B,channels,h,w) -> (B,channels,h',w')"""
+    if channels % _GROUPS:
+        raise ConfigError(f"channels={channels} do not divide into {_GROUPS} groups; give a multiple of {_GROUPS}.")
     conv = nn.Conv2d(channels, channels, size, stride, size // 2, bias=False)
     nn.init.normal_(conv.weight, std=0.01)
-    return nn.Sequential(conv, nn.GroupNorm(32, channels), nn.ReLU())
+    return nn.Sequential(conv, nn.GroupNorm(_GROUPS, channels), nn.ReLU())
 
 
 def sine_positions(height: int, width: int, channels: int, device: torch.device) -> Tensor:
