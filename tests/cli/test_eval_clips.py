@@ -167,7 +167,12 @@ def test_mistakes_get_a_sentence(run: Run, made: Path, tmp_path: Path) -> None:
     images = made / "youtube-vis" / "train" / "JPEGImages"
     folder = next(images.iterdir())
     fails("give clips with the objects of YouTube-VIS", "eval", clip, *step_of(made))
-    fails("other classes (19) than the model", "eval", made.parent / tiny_file("panoptic", tmp_path), *step_of(made))
+    fails(
+        "The set of the format step has other classes than the class table",
+        "eval",
+        made.parent / tiny_file("panoptic", tmp_path),
+        *step_of(made),
+    )
     fails(
         "--unlinked is about what a model does",
         "eval",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from knet.data.categories import load_categories
 from knet.data.files.masks import pack_mask
 from knet.data.readers.youtube_vis import VideoToWrite, write_youtube_vis
-from knet.errors import DataError
+from knet.errors import ConfigError, DataError
 from knet.inference import clip as clip_module
 from knet.inference.clip import frame_results, segment_clips
 from knet.inference.results.draw import segment_colors
@@ -115,6 +116,19 @@ def test_a_submission_grows_video_by_video(tmp_path: Path) -> None:
     assert [(row["video_id"], row["category_id"], row["score"]) for row in rows] == [(2, 4, 0.5), (1, 1, 0.25)]
     assert [mask is None for mask in rows[1]["segmentations"]] == [True, False]
     writer.close()  # a second time
+
+
+def test_a_submission_has_the_numbers_that_the_data_set_has_for_the_classes(tmp_path: Path) -> None:
+    x, _ = videos_in(tmp_path)
+    model = [replace(row, id=row.id + 100, name=row.name.upper()) for row in reversed(TABLE)]
+    images = [frame.item.path for frame in stream((x, 2)) if frame.item.path]
+    mask = pack_mask(np.ones(SIZE, bool))
+    with YoutubeVisWriter(tmp_path / "out", model, images) as writer:
+        writer.write(list(stream((x, 2))), [ClipObject(0.5, 0, 0, [mask, mask])])
+    (row,) = json.loads((tmp_path / "out" / "youtube-vis" / "results.json").read_text())
+    assert row["category_id"] == TABLE[-1].id
+    with pytest.raises(ConfigError, match=r"The model has other classes than .*only the table has 'unicorn'"):
+        YoutubeVisWriter(tmp_path / "out", [*TABLE[:-1], replace(TABLE[-1], name="unicorn")], images)
 
 
 def test_videos_of_the_submission_are_looked_up_before_any_work(tmp_path: Path) -> None:

@@ -193,3 +193,17 @@ def test_detections_in_a_file_with_a_class_table_of_its_own() -> None:
     other = [{"id": 2, "name": "dog"}, {"id": 1, "name": "CAT"}]
     found: Any = {"categories": other, "annotations": [{**row, "category_id": 1, "score": 0.5}]}
     assert mask_ap(truth, found)["all"]["ap"] == 1
+
+
+def test_classes_that_only_one_side_has_are_taken_where_the_set_says_so(tmp_path: Path) -> None:
+    folder = make_data(tmp_path / "data")
+    table = [Category(7, "sky", False, (0, 0, 0)), Category(8, "CAR", True, (0, 0, 0))]
+    data = panoptic(folder)
+    with pytest.raises(DataError, match="only the file has 'road'; only the table has 'sky'"):
+        open_data(data, data.val, table)
+    said = panoptic(
+        folder, val={"images": "images", "json": "panoptic.json", "masks": "masks", "classes": {"*": "void"}}
+    )
+    sample = open_data(said, said.val, table).read(0)
+    assert [segment.label for segment in sample.segments] == [1]
+    assert set(np.unique(sample.id_map)) == {0, 2}

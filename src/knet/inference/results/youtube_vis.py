@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from knet.data.class_order import OtherClassesError
 from knet.data.readers.youtube_vis import YoutubeVis
 from knet.errors import ConfigError, DataError
 from knet.inference.results.encoding import rle_text
@@ -34,6 +36,14 @@ def youtube_vis_results(
     ]
 
 
+class _Video(NamedTuple):
+    """A video's id and its number of frames, and the classes with the ids that its JSON has for them."""
+
+    id: int
+    frames: int
+    classes: Sequence[Category]
+
+
 class YoutubeVisWriter(Writer):
     """Writes `youtube-vis/results.json` below a folder, video by video, for a zip to YouTube-VIS's server.
 
@@ -54,23 +64,23 @@ class YoutubeVisWriter(Writer):
     def write(self, frames: Sequence[Frame], objects: Sequence[ClipObject]) -> None:
         """Adds a video's objects; DataError if frames could not be read, as masks would then stand for other frames."""
         folder = _video_of(frames[0].item.path or Path())
-        id_, count = self._videos[folder]
+        id_, count, classes = self._videos[folder]
         if len(frames) != count:
             raise DataError(
                 f"The video '{folder.name}' has {len(frames)} frames that can be read of {count}; the submission lacks "
                 "it, since the server takes whole videos only."
             )
-        self._rows.add(youtube_vis_results(id_, objects, self.categories))
+        self._rows.add(youtube_vis_results(id_, objects, classes))
 
 
 def _video_of(image: Path) -> Path:
     return image.absolute().parent
 
 
-def _read_videos(images: Iterable[Path], categories: Sequence[Category]) -> dict[Path, tuple[int, int]]:
-    """The folder of each video -> its id and its number of frames, from the JSON of its split."""
-    videos: dict[Path, tuple[int, int]] = {}
-    splits: dict[Path, dict[str, tuple[int, int]]] = {}
+def _read_videos(images: Iterable[Path], categories: Sequence[Category]) -> dict[Path, _Video]:
+    """The folder of each video -> what the JSON of its split says of it."""
+    videos: dict[Path, _Video] = {}
+    splits: dict[Path, dict[str, _Video]] = {}
     for folder, count in Counter(map(_video_of, images)).items():
         split = folder.parent.parent
         json_file = split.parent / f"{split.name}.json"
@@ -80,16 +90,22 @@ def _read_videos(images: Iterable[Path], categories: Sequence[Category]) -> dict
                     f"A submission to YouTube-VIS needs the ids of the videos, but there is no '{json_file}'; give the "
                     "folders of frames as they are in the download, such as 'valid/JPEGImages/*', beside valid.json."
                 )
-            reader = YoutubeVis(None, json_file)
-            if sorted(c.id for c in reader.categories) != sorted(c.id for c in categories):
-                raise ConfigError(f"The model has other classes than '{json_file}'; take one for YouTube-VIS.")
-            splits[json_file] = {clip.name: (reader.video_ids[clip.name], len(clip.frames)) for clip in reader.clips}
+            try:
+                reader = YoutubeVis(None, json_file, categories)
+            except OtherClassesError as fault:
+                what = f"The model has other classes than '{json_file}'; take one for YouTube-VIS"
+                raise ConfigError(f"{what}. {fault}") from fault
+            ids = [reader.category_ids.get(label, row.id) for label, row in enumerate(categories)]
+            own = [replace(row, id=id_) for row, id_ in zip(categories, ids, strict=True)]
+            splits[json_file] = {
+                clip.name: _Video(reader.video_ids[clip.name], len(clip.frames), own) for clip in reader.clips
+            }
         if folder.name not in splits[json_file]:
             raise DataError(f"'{json_file}' lists no video '{folder.name}'; give the folders of the videos it lists.")
         videos[folder] = splits[json_file][folder.name]
-        if videos[folder][1] != count:
+        if videos[folder].frames != count:
             raise DataError(
-                f"The video '{folder.name}' has {videos[folder][1]} frames in '{json_file}', but {count} images are "
-                "given; give the whole folder."
+                f"The video '{folder.name}' has {videos[folder].frames} frames in '{json_file}', but {count} images "
+                "are given; give the whole folder."
             )
     return videos
