@@ -72,7 +72,7 @@ def test_prediction_stays_strict_and_says_what_to_do(
     model, path, out = "knet-r50-coco-instance", str(tmp_path / "own.pth"), str(tmp_path / "own.safetensors")
     own_weights(model, Path(path))
     advice = (
-        "They know 5 classes, and it 80: convert them with their own class table first "
+        "If their 5 classes are your own, and not the 80 published ones, convert them with their class table first "
         f"(`knet convert IN OUT --model {model} --classes FILE`)"
     )
     small = [f"{key}={value}" for key, value in SMALL.items()]

@@ -37,10 +37,12 @@ def _known_classes(model: str, checkpoint: Checkpoint, arguments: dict[str, Any]
 
 def advice(card: Card, checkpoint: Checkpoint) -> str:
     """What to do about weights that do not fit their card."""
+    fits = fitting(checkpoint.state)
     known = None if checkpoint.card else _known_classes(card.model, checkpoint, card.arguments)
     if known is None or known == len(card.categories):
-        return fitting(checkpoint.state)
+        return fits
     return (
-        f"They know {known} classes, and it {len(card.categories)}: convert them with their own class table first "
+        f"{fits} If their {known} classes are your own, and not the {len(card.categories)} published ones, "
+        "convert them with their class table first "
         f"(`knet convert IN OUT --model {card.model} --classes FILE`), or train on from them (weights=FILE)."
     )
