@@ -2,47 +2,46 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from knet.data.files.pictures import IMAGE_SUFFIXES, decode_picture, open_picture, refuse_size
 from knet.data.files.png import read_png_ids, read_png_rgb
 from knet.errors import DataError
 from knet.files import atomic_path
 
-IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
+IMAGE_ENDINGS = frozenset(IMAGE_SUFFIXES)
 
 _EXIF_ORIENTATION = 274
 _SIDEWAYS = frozenset({5, 6, 7, 8})
-_UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError)
+_UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError)
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Reads an image, upright where the camera noted an orientation (EXIF). -> (H,W,3) uint8 RGB"""
+    """Reads an image as `decode_picture` does. -> (H,W,3) uint8 RGB"""
     try:
         plain = read_png_rgb(path)
         if plain is not None:
             return plain
-        with Image.open(path) as file:
-            ImageOps.exif_transpose(file, in_place=True)
-            return np.array(file if file.mode == "RGB" else file.convert("RGB"))
-    except _UNREADABLE as fault:
+        with path.open("rb") as file:
+            return decode_picture(file, f"The image {path} cannot be read: it")
+    except (OSError, ValueError) as fault:
         raise _unreadable(path, "image", fault) from fault
 
 
 def read_image_size(path: Path) -> tuple[int, int]:
     """Reads (height, width) of an image that `read_image` gives, from the file's head alone."""
-    try:
-        with Image.open(path) as file:
-            width, height = file.size
-            # Asking a PNG without EXIF for it would decode the whole picture.
-            noted = "exif" in file.info or file.format == "TIFF"
+    with _opened(path, "image") as file:
+        width, height = file.size
+        # Asking a PNG without EXIF for it would decode the whole picture.
+        noted, sideways = "exif" in file.info or file.format == "TIFF", False
+        with suppress(Exception):  # a photo whose EXIF data is unreadable is taken as it is stored
             sideways = noted and file.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS
-    except _UNREADABLE as fault:
-        raise _unreadable(path, "image", fault) from fault
     return (width, height) if sideways else (height, width)
 
 
@@ -50,15 +49,15 @@ def read_ids(path: Path) -> np.ndarray:
     """Reads the segment ids of a COCO panoptic PNG. -> (H,W) int32 R + 256 G + 65536 B, 0 = void; alpha is ignored"""
     try:
         plain = read_png_ids(path)
-        if plain is not None:
-            return plain
-        with Image.open(path) as file:
-            refuse_deep_colors(file, path)
-            mode, (width, height) = file.mode, file.size
-            # Pillow keeps four bytes a pixel; read as one number they are the id and, in the highest, no part of it.
-            packed = file.tobytes("raw", "RGBX" if mode == "RGB" else mode)
-    except _UNREADABLE as fault:
+    except ValueError as fault:
         raise _unreadable(path, "panoptic PNG", fault) from fault
+    if plain is not None:
+        return plain
+    with _opened(path, "panoptic PNG") as file:
+        refuse_deep_colors(file, path)
+        mode, (width, height) = file.mode, file.size
+        # Pillow keeps four bytes a pixel; read as one number they are the id and, in the highest, no part of it.
+        packed = file.tobytes("raw", "RGBX" if mode == "RGB" else mode)
     if mode not in ("RGB", "RGBA"):
         raise DataError(f"{path} must be an RGB PNG (id = R + 256 G + 65536 B), not of the colour mode {mode}.")
     return np.frombuffer(packed, "<i4").reshape(height, width) & np.int32(0xFFFFFF)
@@ -74,15 +73,12 @@ def read_labels(path: Path) -> np.ndarray:
 
 def read_labels_or_colors(path: Path) -> np.ndarray:
     """Reads a label PNG as `read_labels`, or one in RGB without its alpha. -> (H,W) int32 or (H,W,3) uint8"""
-    try:
-        with Image.open(path) as file:
-            mode = file.mode
-            if mode in {"RGB", "RGBA"}:
-                refuse_deep_colors(file, path)
-                return np.array(file)[..., :3]
-            values = np.asarray(file) if mode in {"L", "P", "1"} or mode.startswith("I") else None
-    except _UNREADABLE as fault:
-        raise _unreadable(path, "label PNG", fault) from fault
+    with _opened(path, "label PNG") as file:
+        mode = file.mode
+        if mode in {"RGB", "RGBA"}:
+            refuse_deep_colors(file, path)
+            return np.array(file)[..., :3]
+        values = np.asarray(file) if mode in {"L", "P", "1"} or mode.startswith("I") else None
     if values is None:
         raise DataError(
             f"{path} has the colour mode {mode}; a label PNG must have one channel with a number per pixel, or RGB."
@@ -92,11 +88,8 @@ def read_labels_or_colors(path: Path) -> np.ndarray:
 
 def read_gray(path: Path) -> np.ndarray:
     """(H,W) uint8 grey levels of a picture in any mode, as Pillow converts it to "L"."""
-    try:
-        with Image.open(path) as file:
-            return np.asarray(file.convert("L"))
-    except _UNREADABLE as fault:
-        raise _unreadable(path, "image", fault) from fault
+    with _opened(path, "image") as file:
+        return np.asarray(file.convert("L"))
 
 
 def refuse_deep_colors(file: Image.Image, path: Path) -> None:
@@ -175,6 +168,17 @@ def areas_in(map_: np.ndarray) -> dict[int, int]:
     values, number = np.unique(flat[starts], return_inverse=True)
     areas = np.bincount(number, lengths).astype(np.int64)
     return dict(zip(values.tolist(), areas.tolist(), strict=True))
+
+
+@contextmanager
+def _opened(path: Path, what: str) -> Iterator[Image.Image]:
+    """A picture that is open and not yet decoded; whatever fails becomes a `DataError` about the file."""
+    try:
+        with path.open("rb") as file, open_picture(file) as picture:
+            refuse_size(picture, f"The {what} {path} cannot be read: it")
+            yield picture
+    except _UNREADABLE as fault:
+        raise _unreadable(path, what, fault) from fault
 
 
 def _unreadable(path: Path, what: str, fault: BaseException) -> DataError:

@@ -95,6 +95,8 @@ class CocoInstances:
         find_image = None if self._images is None else ImageFinder(self._images, self.json)
         for entry in entries.values():
             entry.image = None if find_image is None else find_image(entry.file_name)
+        if find_image is not None:
+            find_image.say_elsewhere()
         self._entries = list(entries.values())
 
     def __len__(self) -> int:

@@ -52,6 +52,8 @@ class CocoPanoptic:
             if isinstance(found, Fault):
                 raise DataError(found.sentence)
             self._entries.append(replace(found, rows=[]))
+        if find is not None:
+            find.say_elsewhere()
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -21,7 +21,7 @@ from knet.errors import DataError
 from knet.structures import Category, Sample, SegmentInfo
 
 _UNKNOWN = -2
-_LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
+_LOSSY = frozenset({".jpg", ".jpeg", ".jfif", ".webp", ".jp2", ".avif"})
 
 
 class _Files(NamedTuple):
