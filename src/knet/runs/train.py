@@ -30,6 +30,7 @@ from knet.inference.load import choose_device, fast_in_bf16, segmenter_for
 from knet.models.zoo import create
 from knet.runs.build import build_criterion, build_network, made_for, run_card, scaled_learning_rate
 from knet.runs.interrupt import Interrupt
+from knet.runs.learnable import kernels_of, look_over
 from knet.runs.log import RunLog
 from knet.runs.optimizer import adamw, learning_rate
 from knet.runs.samples import training_set
@@ -138,6 +139,7 @@ class _Run:
         self.config, options = config, config.optimizer
         dataset = open_data(config.data, config.data.train)
         self.validation = open_data(config.data, config.data.val)
+        crowded = look_over(dataset, kernels_of(config))
         self.card = run_card(config, dataset.categories)
         fits = made_for(self.card, dataset)
         self.net, self.wrapped, origin = build_network(config, self.card, device)
@@ -164,7 +166,12 @@ class _Run:
             self.progress = Progress(made_for=fits)
             open_folder(config)
         self.plan = plan.starting_at(self.progress.iteration)
-        notes = [introduction(config, self.card, len(dataset), self.net, device), "" if resume else origin, scaled]
+        notes = [
+            introduction(config, self.card, len(dataset), self.net, device),
+            "" if resume else origin,
+            scaled,
+            crowded,
+        ]
         notes += [dataset.describe()] if isinstance(dataset, Mixture) else []
         if config.precision == "bf16" and not fast_in_bf16(device):
             slow = f"bf16 is much slower than fp32 on this {device.type}, which cannot compute in it"

@@ -118,6 +118,10 @@ CASES: dict[str, tuple[Callable[[TinyPanoptic], object], set[str]]] = {
         {"image size", "image flat"},
     ),
     "JSON says larger": (lambda t: t.content["images"][0].update(width=WIDTH + 1), {"json size"}),
+    "PNG of OpenCV": (
+        lambda t: write_ids(t.masks / "0.png", (t.id_map % 256) << 16 | t.id_map & 0xFF00 | t.id_map >> 16),
+        {"blue first"},
+    ),
     "id the JSON lacks": (lambda t: write_ids(t.masks / "0.png", t.id_map + (t.id_map == 0)), {"not in json"}),
     "id the PNG lacks": (lambda t: write_ids(t.masks / "0.png", t.id_map * (t.id_map != 9)), {"not in png"}),
     "file used twice": (
@@ -139,7 +143,8 @@ CASES: dict[str, tuple[Callable[[TinyPanoptic], object], set[str]]] = {
         {"class absent"},
     ),
 }
-ELSEWHERE = {"label without image", "label not prepared", "thing differs", "frame", "gap"}
+ELSEWHERE = {"no mask", "mask empty", "mask fractions", "mask damaged", "extent"}  # see test_instance_checks.py
+ELSEWHERE |= {"label without image", "label not prepared", "thing differs", "frame", "gap"}
 
 
 @pytest.mark.parametrize("case", CASES)

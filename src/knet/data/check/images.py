@@ -9,7 +9,9 @@ from tqdm import tqdm
 from knet.data.categories import load_table
 from knet.data.check.findings import CheckReport
 from knet.data.check.tally import Tally
+from knet.data.files.channels import is_blue_first
 from knet.data.files.io import areas_in, list_images, read_ids, read_image
+from knet.data.files.numbers import flag, whole
 from knet.data.readers.find_images import ImageFinder
 from knet.data.readers.panoptic_json import Entry, Fault, PanopticJson
 from knet.data.readers.reader import Kernels, size_text
@@ -151,9 +153,9 @@ class _Check:
     def _compare_categories(self, rows: object) -> None:
         """Notes classes that are things in the JSON and stuff in the table, or the other way round."""
         known = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-        thing = {str(row.get("id")): row.get("isthing") for row in known}
+        thing = {whole(row.get("id")): flag(row.get("isthing")) for row in known}
         for category in self._categories or ():
-            if thing.get(str(category.id)) == int(not category.thing):
+            if thing.get(category.id) == (not category.thing):
                 self._notes.append(("thing differs", category.name))
 
     def _read_image(self, name: str, tally: Tally) -> tuple[int, int] | None:
@@ -189,11 +191,14 @@ class _Check:
                 tally.notes.add(kind, f"{entry.mask} {size_text(size)}, {what} {size_text(other)}")
         areas = areas_in(id_map)
         void, known = areas.pop(0, 0), {segment.id: segment.label for segment in entry.segments}
+        if is_blue_first(areas, known):
+            tally.notes.add("blue first", entry.mask)
+            return
         for kind, lonely in (("not in json", areas.keys() - known.keys()), ("not in png", known.keys() - areas.keys())):
             for id_ in sorted(lonely):
                 tally.notes.add(kind, f"{id_} in {entry.mask}")
         for row in entry.rows:
             area = areas.get(row["id"])
-            if area is not None and row.get("area", area) != area:
+            if area is not None and whole(row.get("area", area)) != area:
                 tally.notes.add("area", f"{row['id']} in {entry.mask}: {area} pixels, JSON {row['area']}")
         tally.add_pixels(id_map.size, void, [(known[id_], area) for id_, area in areas.items() if id_ in known])

@@ -17,6 +17,8 @@ from knet.files import atomic_path
 
 IMAGE_ENDINGS = frozenset(IMAGE_SUFFIXES)
 
+_PACKED = {b"PK": "a zip file", b"\x1f\x8b": "a gzip file", b"BZh": "a bzip2 file", b"7z\xbc\xaf": "a 7z archive"}
+_PACKED |= {b"\xfd7zXZ": "an xz file", b"Rar!": "a rar archive"}
 _EXIF_ORIENTATION = 274
 _SIDEWAYS = frozenset({5, 6, 7, 8})
 _UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError)
@@ -101,11 +103,20 @@ def refuse_deep_colors(file: Image.Image, path: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file."""
+    """Reads a JSON file, in UTF-8 or UTF-16, with or without a byte order mark."""
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as fault:
+        return parse_json(path)
+    except (OSError, ValueError, RecursionError) as fault:
         raise _unreadable(path, "JSON file", fault) from fault
+
+
+def parse_json(path: Path) -> Any:
+    """`read_json` for callers with words of their own: raises what `open` and `json` raise, and `ValueError`."""
+    data = path.read_bytes()
+    packed = next((kind for start, kind in _PACKED.items() if data.startswith(start)), None)
+    if packed is not None:
+        raise ValueError(f"it is {packed}: unpack it and give the JSON that it holds")
+    return json.loads(data)
 
 
 def save_png(path: str | Path, pixels: np.ndarray) -> None:
@@ -119,6 +130,8 @@ def list_images(folder: Path) -> list[str]:
 
     On a network disk, one walk over the folder is much cheaper than asking for each file of a large data set.
     """
+    if folder.is_file():
+        raise DataError(f"{folder} is a file, where a folder of images is wanted; unpack it if it is an archive.")
     if not folder.is_dir():
         raise DataError(f"The folder {folder} does not exist; give the folder that holds the images.")
     found = []

@@ -63,7 +63,7 @@ def read_video_list(path: Path) -> list[str]:
     """Reads a file with a video's name on each line."""
     needs = "it needs a video's name on each line."
     try:
-        names = path.read_text("utf-8").split()
+        names = path.read_text("utf-8-sig").split()
     except (OSError, UnicodeDecodeError) as fault:
         raise DataError(f"The list of videos {path} cannot be read ({fault}); {needs}") from fault
     if not names:

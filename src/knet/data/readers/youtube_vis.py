@@ -80,6 +80,12 @@ class YoutubeVis(ClipReader):
                 self._places[video.clip, number] = video, place
         super().__init__(frames, categories, str(self.json))
 
+    def segments(self, index: int) -> list[SegmentInfo]:
+        """The objects of a frame, as far as they are known without drawing masks."""
+        frame = self._frames[index]
+        video, place = self._places[frame.clip, frame.number]
+        return [SegmentInfo(t.row, t.label, t.crowd) for t in video.tracks if t.masks[place] is not None]
+
     def _decode(self, frame: FrameFiles, truth: Path) -> tuple[np.ndarray, list[SegmentInfo]]:
         video, place = self._places[frame.clip, frame.number]
         rles, segments = [], []
