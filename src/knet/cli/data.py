@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from knet.cli import label, show
+from knet.cli import from_coco, label, show
 from knet.cli.options import add_verb
 from knet.errors import ConfigError
 
@@ -30,6 +30,7 @@ def add_parser(verbs: Any) -> None:
     _add_check(jobs)
     show.add_parser(jobs)
     _add_from_labels(jobs)
+    from_coco.add_parser(jobs)
     label.add_parser(jobs)
     _add_synth(jobs)
 
