@@ -5,8 +5,8 @@ from collections.abc import Collection
 BLUE_FIRST = "its channels are in the order blue, green, red: write it anew as RGB (OpenCV's imwrite takes BGR)"
 
 
-def is_blue_first(found: Collection[int], known: Collection[int]) -> bool:
+def is_blue_first(found: Collection[int], known: Collection[int | None]) -> bool:
     """Whether ids in a PNG, R + 256 G + 65536 B, are known only with red and blue exchanged; 0 is always known."""
-    known = {0, *known}
+    allowed = {0, *known}
     exchanged = {(id_ >> 16) | (id_ & 0xFF00) | (id_ & 0xFF) << 16 for id_ in found}
-    return not known.issuperset(found) and known.issuperset(exchanged)
+    return not allowed.issuperset(found) and allowed.issuperset(exchanged)

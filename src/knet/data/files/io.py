@@ -19,6 +19,8 @@ IMAGE_ENDINGS = frozenset(IMAGE_SUFFIXES)
 
 _PACKED = {b"PK": "a zip file", b"\x1f\x8b": "a gzip file", b"BZh": "a bzip2 file", b"7z\xbc\xaf": "a 7z archive"}
 _PACKED |= {b"\xfd7zXZ": "an xz file", b"Rar!": "a rar archive"}
+_MODES = {"L": "a grey picture", "P": "a picture with a palette", "1": "a picture of two colours"}
+_MODES |= {"LA": "a grey picture with alpha", "I;16": "a 16-bit grey picture", "CMYK": "a picture in CMYK"}
 _EXIF_ORIENTATION = 274
 _SIDEWAYS = frozenset({5, 6, 7, 8})
 _UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError)
@@ -47,8 +49,11 @@ def read_image_size(path: Path) -> tuple[int, int]:
     return (width, height) if sideways else (height, width)
 
 
-def read_ids(path: Path) -> np.ndarray:
-    """Reads the segment ids of a COCO panoptic PNG. -> (H,W) int32 R + 256 G + 65536 B, 0 = void; alpha is ignored"""
+def read_ids(path: Path, encoding: str = "id = R + 256 G + 65536 B") -> np.ndarray:
+    """Reads the segment ids of a COCO panoptic PNG. -> (H,W) int32 R + 256 G + 65536 B, 0 = void; alpha is ignored
+
+    `encoding` says what the channels mean where another format is read; it appears in errors.
+    """
     try:
         plain = read_png_ids(path)
     except ValueError as fault:
@@ -61,7 +66,8 @@ def read_ids(path: Path) -> np.ndarray:
         # Pillow keeps four bytes a pixel; read as one number they are the id and, in the highest, no part of it.
         packed = file.tobytes("raw", "RGBX" if mode == "RGB" else mode)
     if mode not in ("RGB", "RGBA"):
-        raise DataError(f"{path} must be an RGB PNG (id = R + 256 G + 65536 B), not of the colour mode {mode}.")
+        channels = _MODES.get(mode, f"of the colour mode {mode}")
+        raise DataError(f"{path} is {channels}; it must be an RGB PNG, in which {encoding}.")
     return np.frombuffer(packed, "<i4").reshape(height, width) & np.int32(0xFFFFFF)
 
 

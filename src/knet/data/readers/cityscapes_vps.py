@@ -19,6 +19,7 @@ from knet.errors import DataError
 from knet.structures import Category, SegmentInfo
 
 _MASKS = NumberedPng("Cityscapes-VPS mask", objects=1000, shift=0, void=(255,))
+VPS_OBJECTS = _MASKS.objects  # of a class, in a video
 write_vps_png = _MASKS.write
 _IMAGE_ENDINGS = ("_newImg8bit.png", "_leftImg8bit.png")
 _TRUTH_ENDINGS = ("_final_mask.png", "_gtFine_color.png")

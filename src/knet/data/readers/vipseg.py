@@ -16,6 +16,7 @@ from knet.errors import DataError
 from knet.structures import Category, SegmentInfo
 
 _MASKS = NumberedPng("VIPSeg mask", objects=100, shift=1, void=(0, 200))  # 200 is a stray value
+VIPSEG_OBJECTS = _MASKS.objects  # of a class, in a video
 write_vipseg_png = _MASKS.write
 _IMAGE_FOLDERS = ("imgs", "images")
 
