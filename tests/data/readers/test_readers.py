@@ -163,7 +163,10 @@ BREAK_FILE: dict[str, tuple[Callable[[TinyPanoptic], object], str]] = {
         lambda t: Image.new("RGB", (WIDTH + 1, HEIGHT)).save(t.images / "0.png"),
         "0.png is 31x20 pixels but its ground truth",
     ),
-    "grey PNG": (lambda t: Image.new("L", (WIDTH, HEIGHT)).save(t.masks / "0.png"), "colour mode L"),
+    "grey PNG": (
+        lambda t: Image.new("L", (WIDTH, HEIGHT)).save(t.masks / "0.png"),
+        "is a grey picture; it must be an RGB PNG",
+    ),
     "broken PNG": (lambda t: (t.masks / "0.png").write_bytes(b"no picture"), "panoptic PNG .* cannot be read"),
     "cut PNG": (
         lambda t: (t.masks / "0.png").write_bytes((t.masks / "0.png").read_bytes()[:-40]),
