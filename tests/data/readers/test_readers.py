@@ -246,6 +246,17 @@ def test_label_folder_with_plain_rows_reads_ids(tmp_path: Path) -> None:
     assert LabelFolder(*files, with_void).read_label_map(0).tolist() == [[1, 0, -1]]
 
 
+def test_label_pngs_that_were_written_blue_first_are_named(tmp_path: Path) -> None:
+    images, labels = write_labels(tmp_path, LABELS)
+    colors = np.zeros((2, 3, 3), np.uint8)
+    colors[0], colors[1, 1:] = ROAD.color, CAR.color
+    Image.fromarray(colors).save(labels / "a.png")
+    assert LabelFolder(images, labels, (ROAD, CAR)).read_label_map(0).tolist() == [[0, 0, 0], [-1, 1, 1]]
+    Image.fromarray(colors[..., ::-1].copy()).save(labels / "a.png")
+    with pytest.raises(DataError, match="the order blue, green, red"):
+        LabelFolder(images, labels, (ROAD, CAR)).read(0)
+
+
 def test_label_folder_refuses(tmp_path: Path) -> None:
     images, labels = write_labels(tmp_path, LABELS)
     with pytest.raises(DataError, match=r"a\.png has the pixel value 0, 2, 10 and 1 more"):
