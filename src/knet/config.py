@@ -253,7 +253,7 @@ def _table_of(config: str | Path | RunConfig) -> tuple[dict[str, Any], str]:
         return dump_config(config), "the config"
     path = _find(config)
     try:
-        table = yaml.safe_load(path.read_text())
+        table = yaml.safe_load(path.read_bytes())
     except OSError as error:
         what = f"Cannot read the config '{path}': {error.strerror}"
         raise ConfigError(f"{what}; give the path of a YAML file.") from error

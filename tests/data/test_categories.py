@@ -112,7 +112,7 @@ def test_unknown_name_gives_the_nearest_and_the_list() -> None:
         ({"categories": [ROWS[0], {**ROWS[1], "id": 4}]}, "two rows with the id 4"),
         ({"categories": [ROWS[0], {**ROWS[1], "name": "road"}]}, "two rows with the name 'road'"),
         ({"categories": [ROWS[0], {**ROWS[1], "label_value": 4}]}, "two rows with the label_value 4"),
-        ({"categories": [{**ROWS[0], "id": "4"}]}, "id '4'"),
+        ({"categories": [{**ROWS[0], "id": "four"}]}, "id 'four'"),
         ({"categories": [{**ROWS[0], "name": ""}]}, "name ''"),
         ({"categories": [{"id": 1, "name": "a"}]}, "thing = None"),
         ({"categories": [{**ROWS[0], "label_value": -1}]}, "label_value -1"),

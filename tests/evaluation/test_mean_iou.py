@@ -257,6 +257,15 @@ def test_refuses_unequal_numbers() -> None:
         ConfusionMatrix(4).merge(ConfusionMatrix(3))
 
 
+def test_a_prediction_of_another_folder_is_not_taken_for_its_bare_name(tmp_path: Path) -> None:
+    truth, found = tmp_path / "truth", tmp_path / "found"
+    for camera in ("cam1", "cam2"):
+        label_map(truth / camera / "0.png", [0])
+    label_map(found / "cam2/0.png", [0])
+    with pytest.raises(DataError, match=r"found holds no prediction for .*cam1/0\.png"):
+        mean_iou(truth, found, classes=NAMES)
+
+
 def test_refuses_folders_that_do_not_fit(tmp_path: Path) -> None:
     truth, found = tmp_path / "truth", tmp_path / "found"
     label_map(truth / "1.png", [0])

@@ -162,7 +162,7 @@ def test_refuses_missing_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gt.im\.png does not exist"):
         panoptic_quality(truth, predictions)
     mask(tmp_path / "im.png", RED[..., 0])
-    with pytest.raises(DataError, match=r"im\.png must be an RGB PNG .* not of the colour mode L"):
+    with pytest.raises(DataError, match=r"im\.png is a grey picture; it must be an RGB PNG, in which id = R"):
         panoptic_quality(truth, predictions)
     (tmp_path / "im.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(DataError, match=r"im\.png cannot be read"):
@@ -211,3 +211,23 @@ def test_a_damaged_mask_in_the_middle_ends_the_run(tmp_path: Path) -> None:
     (tmp_path / "p" / "masks" / "3.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"3\.png cannot be read"):
         panoptic_quality(truth, predictions)
+
+
+def test_a_mask_written_blue_first_is_named(tmp_path: Path) -> None:
+    """Ids of the truth that are not listed are allowed, so without this the figures would be wrong."""
+    truth, predictions = written(tmp_path, one_image(), one_image())
+    mask(tmp_path / "im.png", RED)
+    assert panoptic_quality(truth, predictions)["all"]["pq"] == 1
+    mask(tmp_path / "im.png", RED[..., ::-1])
+    with pytest.raises(DataError, match=r"im\.png has ids .* its channels are in the order blue, green, red"):
+        panoptic_quality(truth, predictions)
+
+
+def test_numbers_of_other_kinds_are_taken_where_harmless(tmp_path: Path) -> None:
+    mask(tmp_path / "im.png", RED)
+    row: dict[str, object] = {"id": 1.0, "category_id": "1", "iscrowd": "0"}
+    odd = one_image(annotations=[{"image_id": "5", "file_name": ".\\im.png", "segments_info": [row]}])
+    assert panoptic_quality(*written(tmp_path, odd, odd))["all"]["pq"] == 1
+    row["id"] = 1.5
+    with pytest.raises(DataError, match="not a segment with an id"):
+        panoptic_quality(*written(tmp_path, odd, odd))

@@ -113,7 +113,10 @@ RGB = np.full((12, 16, 3), 5, np.uint8)
         (write("0009/000000.png", RGB), "has the frame 0009/000000, of which"),
         (write("0002/000001.png", RGB[:4]), r"0002/000001: the prediction has \(4, 16\) pixels .* truth \(12, 16\)"),
         (write("0002/000001.png", RGB + 1), r"0002/000001 \(prediction\) has the class 6, which the class table lacks"),
-        (write("0002/000001.png", RGB[..., 0]), "000001.png must be an RGB PNG"),
+        (
+            write("0002/000001.png", RGB[..., 0]),
+            "000001.png is a grey .* RGB PNG, in which R is the class",
+        ),
         (write("0002/3.png", RGB), "000003.png and .*3.png are the same frame"),
         (lambda folder: (folder / "0002/000000.png").write_bytes(b""), "000000.png cannot be read"),
         (write("0006/000006_000000_cat.png", RGB[..., 0]), "has no 000006_000000_ins.png beside it"),

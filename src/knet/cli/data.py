@@ -5,15 +5,15 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from knet.cli import label, show
+from knet.cli import from_coco, label, show
 from knet.cli.options import add_verb
 from knet.errors import ConfigError
 
 _LAYOUTS = ("cityscapes", "mapillary")
 _CLIP_LAYOUTS = ("step", "vipseg", "youtube-vis", "cityscapes-vps")
 _CHECKED = (
-    "all of --images, --panoptic and --masks (COCO panoptic), of --images, --labels, --instances and --classes (clips "
-    "of your own), or of --images and --mots"
+    "all of --images, --panoptic and --masks (COCO panoptic), of --images and --instances (COCO instances), of "
+    "--images, --labels, --instances and --classes (clips of your own), or of --images and --mots"
 )
 _TABLE_HINT = (
     "give camvid, cityscapes, mapillary, or a JSON file such as "
@@ -30,6 +30,7 @@ def add_parser(verbs: Any) -> None:
     _add_check(jobs)
     show.add_parser(jobs)
     _add_from_labels(jobs)
+    from_coco.add_parser(jobs)
     label.add_parser(jobs)
     _add_synth(jobs)
 
@@ -59,6 +60,7 @@ def _add_check(jobs: Any) -> None:
         "read a whole data set, and report what it holds and what is wrong; the exit status is 2 if it cannot be used",
         "knet data check cityscapes data/cityscapes\n"
         "  knet data check --images img --panoptic panoptic.json --masks panoptic\n"
+        "  knet data check --images img --instances instances.json --model my.yaml\n"
         "  knet data check --images img/train --labels lab/train --instances ins/train --classes classes.json\n"
         "  knet data check --images training/image_02 --mots instances_txt",
     )
@@ -71,11 +73,16 @@ def _add_check(jobs: Any) -> None:
         ("--panoptic", "FILE", "JSON in the COCO panoptic format; needs --masks"),
         ("--masks", "DIR", "the PNGs that belong to it"),
         ("--labels", "DIR", "label PNGs of your own clips; needs --instances and --classes"),
-        ("--instances", "DIR", "the instance PNGs that belong to them"),
+        ("--instances", "PATH", "JSON in the COCO instances format; or the instance PNGs that belong to --labels"),
         ("--mots", "DIR", "a MOTS text for each sequence, as in KITTI MOTS and MOTSChallenge"),
         ("--classes", "TABLE", "class table: camvid, cityscapes, mapillary, or a JSON or YAML file"),
     ):
         check.add_argument(option, metavar=metavar, help=text)
+    check.add_argument(
+        "--model",
+        metavar="MODEL|CONFIG",
+        help="also say which images have more segments than this model has kernels (default: 100 kernels)",
+    )
     _finish(check, run_check, "report")
 
 
@@ -176,6 +183,11 @@ def run_check(args: argparse.Namespace) -> int:
     from knet.data.check.clips import check_clip_root
     from knet.data.check.images import check_root
 
+    kernels = None
+    if args.model is not None:
+        from knet.runs.learnable import kernels_of
+
+        kernels = kernels_of(args.model)
     kinds = ("images", "panoptic", "masks", "labels", "instances", "mots")
     given = {kind for kind in kinds if getattr(args, kind) is not None}
     if args.dataset is not None and args.root is not None and not given:
@@ -185,11 +197,11 @@ def run_check(args: argparse.Namespace) -> int:
         if args.dataset in _CLIP_LAYOUTS:
             if args.version is not None:
                 raise ConfigError(f"--version is for mapillary; {args.dataset} has one version.")
-            reports = check_clip_root(args.dataset, args.root, splits)
+            reports = check_clip_root(args.dataset, args.root, splits, kernels)
         else:
-            reports = check_root(args.dataset, args.root, splits, version=args.version)
+            reports = check_root(args.dataset, args.root, splits, version=args.version, kernels=kernels)
     elif args.dataset is None and args.root is None and given:
-        reports = [_check_files(args, given)]
+        reports = [_check_files(args, given, kernels)]
     else:
         raise ConfigError(f"Give a data set and its ROOT, or {_CHECKED}.")
     if args.json:
@@ -199,23 +211,26 @@ def run_check(args: argparse.Namespace) -> int:
     return 2 if any(report.errors for report in reports) else 0
 
 
-def _check_files(args: argparse.Namespace, given: set[str]) -> Any:
+def _check_files(args: argparse.Namespace, given: set[str], kernels: Any) -> Any:
     """The report on a data set whose files are named one by one."""
     from knet.data.categories import load_categories
     from knet.data.check.clips import check_clips
     from knet.data.check.images import check_panoptic
+    from knet.data.check.instances import check_instances
     from knet.data.readers.clip_folder import ClipFolder
     from knet.data.readers.mots import Mots
 
     categories = None if args.classes is None else load_categories(args.classes)
     if given == {"images", "panoptic", "masks"}:
-        return check_panoptic(args.images, args.panoptic, args.masks, categories)
+        return check_panoptic(args.images, args.panoptic, args.masks, categories, kernels)
+    if given == {"images", "instances"}:
+        return check_instances(args.images, args.instances, categories, kernels)
     if given == {"images", "mots"}:
-        return check_clips(Mots(args.images, args.mots, categories), args.mots)
+        return check_clips(Mots(args.images, args.mots, categories), args.mots, kernels)
     if given == {"images", "labels", "instances"}:
         if args.classes is None:
             raise ConfigError(f"--classes is missing: {_TABLE_HINT}")
-        return check_clips(ClipFolder(args.images, args.labels, args.instances, args.classes), args.images)
+        return check_clips(ClipFolder(args.images, args.labels, args.instances, args.classes), args.images, kernels)
     raise ConfigError(f"Give a data set and its ROOT, or {_CHECKED}.")
 
 

@@ -15,6 +15,8 @@ from typing import Any, TypeGuard
 
 import yaml
 
+from knet.data.files.io import parse_json
+from knet.data.files.numbers import flag, whole
 from knet.errors import ConfigError, DataError, KNetError, did_you_mean
 from knet.structures import Category
 
@@ -112,19 +114,21 @@ def categories_from_rows(
         place = f"{where}: row {number + 1} of 'categories'"
         if not isinstance(row, dict):
             raise error(f"{place} is {row!r}; it must be a mapping with id, name and thing (or isthing).")
-        id_, name = row.get("id"), row.get("name")
-        if not _is_whole(id_):
-            raise error(f"{place} has the id {id_!r}; give a whole number of 0 or more.")
+        id_, name = whole(row.get("id")), row.get("name")
+        if id_ is None or id_ < 0:
+            raise error(f"{place} has the id {row.get('id')!r}; give a whole number of 0 or more.")
         if not isinstance(name, str) or not name.strip():
             raise error(f"{place} has the name {name!r}; give a text.")
-        thing = row.get("thing", row.get("isthing"))
-        if thing not in (0, 1):
-            raise error(f"{place} ({name}) has thing = {thing!r}; give true for countable objects, false for stuff.")
-        value = row.get("label_value", id_)
-        if not _is_whole(value):
-            raise error(f"{place} ({name}) has the label_value {value!r}; give a whole number of 0 or more.")
+        given = row.get("thing", row.get("isthing"))
+        thing = flag(given)
+        if thing is None:
+            raise error(f"{place} ({name}) has thing = {given!r}; give true for countable objects, false for stuff.")
+        value = whole(row.get("label_value", id_))
+        if value is None or value < 0:
+            given = row.get("label_value")
+            raise error(f"{place} ({name}) has the label_value {given!r}; give a whole number of 0 or more.")
         color = _to_color(row["color"], f"{place} ({name})", error) if "color" in row else _spread_color(number)
-        categories.append(Category(id_, name, bool(thing), color))
+        categories.append(Category(id_, name, thing, color))
         values.append(value)
     ids, names = [row.id for row in categories], [row.name for row in categories]
     for what, given in (("id", ids), ("name", names), ("label_value", values)):
@@ -150,9 +154,8 @@ def _folder() -> Any:
 
 def _parse_file(path: Path) -> object:
     try:
-        text = path.read_text("utf-8")
-        return json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as fault:
+        return parse_json(path) if path.suffix.lower() == ".json" else yaml.safe_load(path.read_bytes())
+    except (OSError, ValueError, yaml.YAMLError) as fault:
         problem = " ".join(str(fault).split())
         raise ConfigError(f"The class table {path} cannot be read ({problem}); it must be JSON or YAML.") from fault
 
@@ -187,11 +190,12 @@ def _image_size(size: Any, where: str) -> tuple[int, int] | None:
 def _flip_labels(rows: Any, categories: Sequence[Category], where: str) -> tuple[int, ...]:
     """The label that each label becomes in a mirror image, from the rows' `flip_to`; flips must go both ways."""
     label_of = {category.id: label for label, category in enumerate(categories)}
-    flips = [row.get("flip_to", row["id"]) for row in rows]
-    for category, flip in zip(categories, flips, strict=True):
-        if not _is_whole(flip) or flip not in label_of:
+    flips = [whole(row.get("flip_to", row["id"])) for row in rows]
+    for category, flip, row in zip(categories, flips, rows, strict=True):
+        if flip is None or flip not in label_of:
             raise ConfigError(
-                f"The class table {where} has flip_to = {flip!r} for {category.name!r}; give the id of a class of it."
+                f"The class table {where} has flip_to = {row['flip_to']!r} for {category.name!r}; give the id of a "
+                "class of it."
             )
         other = categories[label_of[flip]]
         if flips[label_of[flip]] != category.id or other.thing != category.thing:
@@ -199,7 +203,7 @@ def _flip_labels(rows: Any, categories: Sequence[Category], where: str) -> tuple
                 f"The class table {where} flips {category.name!r} to {other.name!r} but not back; "
                 "two classes that a mirror swaps must name each other, and both be things or both stuff."
             )
-    return tuple(label_of[flip] for flip in flips)
+    return tuple(label_of[flip] for flip in flips if flip is not None)
 
 
 def _is_whole(value: object) -> TypeGuard[int]:

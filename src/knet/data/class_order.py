@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from knet.class_names import only_on_one_side, same_names
 from knet.data.categories import CategoryTable
+from knet.data.files.numbers import whole
 from knet.errors import DataError
 from knet.structures import Category
 
@@ -29,9 +30,8 @@ def labels_of_ids(rows: object, categories: Sequence[Category], where: str, *, p
     Raises:
         OtherClassesError: the names are not the same, unless `partly` is enough; or two classes of the file are one.
     """
-    own = (
-        [row for row in rows if isinstance(row, dict) and type(row.get("id")) is int] if isinstance(rows, list) else []
-    )
+    own = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    own = [row | {"id": id_} for row in own if (id_ := whole(row.get("id"))) is not None]
     if not any(isinstance(row.get("name"), str) for row in own):
         return {category.id: label for label, category in enumerate(categories)}
     classes = [(row["id"], str(row.get("name", row["id"]))) for row in own]

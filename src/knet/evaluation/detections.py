@@ -19,6 +19,7 @@ from tqdm import tqdm
 from knet.data.categories import things_from_rows
 from knet.data.class_order import labels_of_ids
 from knet.data.files.io import read_json
+from knet.data.files.numbers import flag, id_key, whole
 from knet.errors import DataError
 from knet.structures import Category
 
@@ -64,13 +65,17 @@ class Format:
         table = things_from_rows(content.get("categories"), origin)
         known = {category.id: category.name for category in table}
         names = known if classes is None else classes
-        sizes = self._read_sizes(content[lists[0]], origin)
+        same = id_key(row.get("id") for row in content[lists[0]] if isinstance(row, Mapping))
+        sizes = self._read_sizes(content[lists[0]], origin, same)
 
         def rows(listed: Sequence[Any], origin: str, scored: bool) -> Rows:
             what = self.prediction if scored else "annotation"
             bar = tqdm(listed, f"{what}s", unit=what, disable=None if progress else True)
             return [
-                {"id": n, **self._read_row(row, f"{origin}: {what} {n}", sizes, {*known, *names}, read_masks, scored)}
+                {
+                    "id": n,
+                    **self._read_row(row, f"{origin}: {what} {n}", sizes, same, {*known, *names}, read_masks, scored),
+                }
                 for n, row in enumerate(bar, 1)
             ]
 
@@ -88,27 +93,29 @@ class Format:
         """What is wrong with the annotations of a sound file, by the id of their image or video: the first of each."""
         origin, content = _opened(truth, "truth")
         known = [category.id for category in things_from_rows(content.get("categories"), origin)]
-        sizes, found = self._read_sizes(content[f"{self.whole}s"], origin), dict[Any, str]()
+        images, found = content[f"{self.whole}s"], dict[Any, str]()
+        same = id_key(row.get("id") for row in images if isinstance(row, Mapping))
+        sizes = self._read_sizes(images, origin, same)
         for number, row in enumerate(content.get("annotations") or [], 1):
             try:
-                self._read_row(row, f"{origin}: annotation {number}", sizes, known, read_masks, scored=False)
+                self._read_row(row, f"{origin}: annotation {number}", sizes, same, known, read_masks, scored=False)
             except DataError as fault:
                 found.setdefault(row.get(f"{self.whole}_id") if isinstance(row, Mapping) else None, str(fault))
         return found
 
-    def _read_sizes(self, rows: Sequence[Any], origin: str) -> Sizes:
+    def _read_sizes(self, rows: Sequence[Any], origin: str, same: Callable[[Any], Any]) -> Sizes:
         sizes: dict[Any, Size] = {}
         for row in rows:
             keys: Mapping[str, Any] = row if isinstance(row, Mapping) else {}
             if isinstance(keys.get("file_names"), list):  # of a video, one for each frame
                 keys = {"length": len(keys["file_names"]), **keys}
-            id_, size = keys.get("id"), [keys.get(key) for key in self.sizes]
-            if not _is_id(id_) or not all(is_whole(length) and length > 0 for length in size):
+            id_, size = same(keys.get("id")), [whole(keys.get(key)) or 0 for key in self.sizes]
+            if id_ is None or min(size) < 1:
                 needs = f"id, {', '.join(self.sizes[:-1])} and {self.sizes[-1]}"
                 raise DataError(f"{origin}: every {self.whole} needs {needs}, not {row!r:.80}.")
             if id_ in sizes:
                 raise DataError(f"{origin} lists the {self.whole} {id_!r} twice; ids must be unique.")
-            sizes[id_] = tuple(int(length or 0) for length in size)
+            sizes[id_] = tuple(size)
             if math.prod(sizes[id_]) >= _PIXELS:
                 raise DataError(f"{origin}: the {self.whole} {id_!r} has 2^32 pixels or more; split it.")
         if not sizes:
@@ -117,20 +124,30 @@ class Format:
         return {id_: (number, sizes[id_]) for number, id_ in enumerate(ordered, 1)}
 
     def _read_row(
-        self, row: Any, place: str, sizes: Sizes, categories: Collection[int], read_masks: ReadMasks, scored: bool
+        self,
+        row: Any,
+        place: str,
+        sizes: Sizes,
+        same: Callable[[Any], Any],
+        categories: Collection[int],
+        read_masks: ReadMasks,
+        scored: bool,
     ) -> dict[str, Any]:
         if not isinstance(row, Mapping):
             raise DataError(f"{place} is {row!r:.60}; it must hold {self.whole}_id, category_id and more.")
-        whole, category, score = row.get(f"{self.whole}_id"), row.get("category_id"), row.get("score")
-        if not _is_id(whole) or whole not in sizes:
-            raise DataError(f"{place} is of the {self.whole} {whole!r}, which the truth does not list.")
-        if not is_whole(category) or category not in categories:
-            raise DataError(f"{place} has the category {category!r}, which the truth does not list.")
+        of, category, score = row.get(f"{self.whole}_id"), whole(row.get("category_id")), row.get("score")
+        if same(of) not in sizes:
+            raise DataError(f"{place} is of the {self.whole} {of!r}, which the truth does not list.")
+        if category not in categories:
+            raise DataError(f"{place} has the category {row.get('category_id')!r}, which the truth does not list.")
+        crowd = flag(row.get("iscrowd") or 0)
+        if crowd is None:
+            raise DataError(f"{place} has iscrowd {row['iscrowd']!r}; give 0 or 1.")
         if scored and not is_number(score):
             raise DataError(f"{place} has the score {score!r}; every {self.prediction} needs a number.")
-        number, size = sizes[whole]
-        last = {"score": float(row["score"]), "iscrowd": 0} if scored else {"iscrowd": int(bool(row.get("iscrowd")))}
-        return {"image_id": number, "category_id": int(category), **read_masks(row, size, place, scored), **last}
+        number, size = sizes[same(of)]
+        last = {"score": float(row["score"]), "iscrowd": 0} if scored else {"iscrowd": int(crowd)}
+        return {"image_id": number, "category_id": category, **read_masks(row, size, place, scored), **last}
 
 
 def average_precision(
@@ -190,10 +207,6 @@ def _opened(source: Any, what: str) -> tuple[str, Any]:
     if isinstance(source, str | PathLike):
         return str(source), read_json(Path(source))
     return f"The {what}", source
-
-
-def _is_id(value: object) -> bool:
-    return is_whole(value) or isinstance(value, str)
 
 
 def is_whole(value: object) -> TypeGuard[int]:

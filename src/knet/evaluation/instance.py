@@ -85,7 +85,7 @@ def _read_object(row: Mapping[str, Any], size: Size, place: str, scored: bool, k
     else:
         mask = read_mask(row["segmentation"], (size[0], size[1]), place)
         box, area = mask_box(mask), mask_area(mask)
-    if not scored and row.get("area") is not None:
+    if not scored and row.get("area"):  # a tool that does not know it writes 0; the mask says it
         if not is_number(row["area"]) or row["area"] < 0:
             raise DataError(f"{place} has the area {row['area']!r:.60}; give the number of pixels.")
         area = row["area"]

@@ -95,7 +95,7 @@ def _image_of(path: Path) -> str:
 def _read_listing(listing: Path, root: Path) -> dict[Path, tuple[int, float]]:
     """The masks of one image with their raw label ids and confidences; of a mask's lines the last counts (official)."""
     try:
-        lines = listing.read_text("utf-8").splitlines()
+        lines = listing.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"The prediction file {listing} cannot be read: {error}.") from error
     masks: dict[Path, tuple[int, float]] = {}
@@ -105,7 +105,7 @@ def _read_listing(listing: Path, root: Path) -> dict[Path, tuple[int, float]]:
             label, confidence = int(float(label_text)), float(confidence_text)
         except (ValueError, OverflowError) as error:
             raise DataError(f"{listing}, line {number}: {line!r} is not 'mask.png labelId confidence'.") from error
-        path = (listing.parent / name).resolve()
+        path = (listing.parent / name.replace("\\", "/")).resolve()
         if not path.is_relative_to(root.resolve()) or Path(name).is_absolute():
             raise DataError(f"{listing}, line {number}: the mask {name} lies outside {root}; use relative paths in it.")
         if not 0 <= label < len(CITYSCAPES_NAMES) or confidence != confidence:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from knet.data.categories import categories_from_rows
 from knet.data.files.io import name_some
+from knet.data.files.numbers import flag, whole
 from knet.errors import DataError
 from knet.evaluation.maps import check_map, check_size, runs
 from knet.evaluation.means import mean
@@ -158,8 +159,11 @@ class PanopticQuality:
         for segment in segments:
             try:
                 if isinstance(segment, Mapping):
-                    crowd, area = bool(segment.get("iscrowd", 0)), segment.get("area")
-                    number, category = int(segment["id"]), segment["category_id"]
+                    crowd, area = flag(segment.get("iscrowd") or 0), segment.get("area")
+                    number, category = whole(segment["id"]), segment["category_id"]
+                    category = category if whole(category) is None else whole(category)
+                    if number is None or crowd is None:
+                        raise ValueError(segment)
                 elif isinstance(segment, SegmentInfo):
                     crowd, area = segment.crowd, None
                     number, category = segment.id, self._ids[segment.label]

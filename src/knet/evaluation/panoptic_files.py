@@ -15,7 +15,10 @@ import numpy as np
 from knet.class_names import only_on_one_side
 from knet.data.class_order import labels_of_ids
 from knet.data.files.ahead import map_ahead
-from knet.data.files.io import name_some, read_ids, read_json
+from knet.data.files.channels import BLUE_FIRST, is_blue_first
+from knet.data.files.io import name_some, read_ids, read_json, values_in
+from knet.data.files.numbers import whole
+from knet.data.readers.find_images import plain_name
 from knet.errors import DataError
 from knet.structures import Category, Segment, SegmentInfo
 
@@ -59,9 +62,9 @@ def read_annotations(
         if not sound:
             raise DataError(f"{path}: an annotation needs image_id, file_name and segments_info, not {row!r:.200}.")
     beside = [path.with_suffix(""), path.with_name(re.sub(r"[_-]?\d+$", "", path.stem) or path.stem), path.parent]
-    holding = (place for place in beside if any((place / name).is_file() for name, _ in rows.values()))
+    holding = (place for place in beside if any((place / plain_name(name)).is_file() for name, _ in rows.values()))
     masks = Path(folder) if folder is not None else next(holding, beside[0])
-    return {image: (masks / name, segments) for image, (name, segments) in rows.items()}
+    return {image: (masks / plain_name(name), segments) for image, (name, segments) in rows.items()}
 
 
 def _renumbering(content: Mapping[str, Any], categories: Sequence[Category], path: Path) -> Callable[[Any], Any]:
@@ -88,7 +91,8 @@ def _renumbering(content: Mapping[str, Any], categories: Sequence[Category], pat
 
 def _image_key(image: Any) -> Any:
     """Image ids as they are compared: tools disagree on whether a numeric id is a number or text ("000285")."""
-    return int(image) if isinstance(image, str) and image.isdecimal() else image
+    number = whole(image)
+    return image if number is None else number
 
 
 def read_pairs(
@@ -102,4 +106,18 @@ def read_pairs(
         )
     ids = map_ahead(read_ids, [path for image in truth for path in (truth[image][0], predictions[image][0])])
     for image in truth:
-        yield f"image {image}", (next(ids), truth[image][1]), (next(ids), predictions[image][1])
+        sides = []
+        for path, segments in (truth[image], predictions[image]):
+            sides.append((refuse_blue_first(next(ids), segments, path), segments))
+        yield f"image {image}", sides[0], sides[1]
+
+
+def refuse_blue_first(id_map: np.ndarray, segments: Sequence[Any], path: Path) -> np.ndarray:
+    """The id map (H,W), if its ids are not those of its segments with red and blue exchanged.
+
+    Ids of the truth that no segment lists are allowed, so such a file would give figures, and wrong ones.
+    """
+    listed = {whole(row.get("id")) for row in segments if isinstance(row, Mapping)} - {None}
+    if is_blue_first(values_in(id_map).tolist(), listed):
+        raise DataError(f"{path} has ids that its segments do not list: {BLUE_FIRST}.")
+    return id_map

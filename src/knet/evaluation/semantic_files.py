@@ -1,5 +1,6 @@
 """Label maps as the metrics read them: arrays, or files of truth and predictions that are paired by name."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -41,14 +42,16 @@ def pair_files(
     true = sorted(truth.rglob(truth_pattern))
     if not true:
         raise DataError(f"{truth} holds no {truth_pattern}; give the folder with the truth, such as gtFine/val.")
+    names = Counter(map(key, true))
     by_key: dict[str, list[Path]] = {}
     for path in sorted(predictions.rglob(pattern)):
         by_key.setdefault(key(path), []).append(path)
     pairs: list[tuple[Path, Path]] = []
     for path in true:
         found = by_key.get(key(path), [])
-        if len(found) > 1:  # the same name in several folders: the one at the same place is meant
-            found = [item for item in found if item.relative_to(predictions) == path.relative_to(truth)] or found
+        if len(found) > 1 or names[key(path)] > 1:  # the same name in several folders: the same place is meant
+            same = [item for item in found if item.relative_to(predictions).parent == path.relative_to(truth).parent]
+            found = same if same or names[key(path)] > 1 else found
         if len(found) != 1:
             count, sought = f"{len(found)} predictions" if found else "no prediction", f"{pattern} of {key(path)}"
             raise DataError(f"{predictions} holds {count} for {path} (looked for {sought}); one is needed.")

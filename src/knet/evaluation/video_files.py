@@ -20,9 +20,10 @@ import numpy as np
 from knet.data.categories import load_categories
 from knet.data.files.ahead import map_ahead
 from knet.data.files.io import read_ids, read_labels, read_labels_or_colors
+from knet.data.readers.kitti_step import STEP_ENCODING
 from knet.data.readers.vipseg import read_video_list
 from knet.errors import DataError
-from knet.evaluation.panoptic_files import Labelled
+from knet.evaluation.panoptic_files import Labelled, refuse_blue_first
 from knet.evaluation.video_frames import FoundFrame, FoundFrames, VideoFrame, Videos, frame_key, pair_frames
 from knet.evaluation.video_json import find_listed
 from knet.evaluation.video_labels import NUMBER_BITS, VOID, pack_labels
@@ -110,7 +111,7 @@ def _scan_vipseg(root: Path, by_place: bool) -> FoundFrames:
 
 def _read_listed(frame: FoundFrame) -> Labelled:
     assert frame.segments is not None
-    return read_ids(frame.paths[0]), frame.segments
+    return refuse_blue_first(read_ids(frame.paths[0]), frame.segments, frame.paths[0]), frame.segments
 
 
 def _reader(table: Sequence[Category], raw: bool) -> Callable[[FoundFrame], np.ndarray]:
@@ -135,7 +136,7 @@ def _reader(table: Sequence[Category], raw: bool) -> Callable[[FoundFrame], np.n
 
 def _read_step(path: Path) -> np.ndarray:
     """A STEP PNG's labels; R is the lowest byte of what is read, but the highest of a label."""
-    return (read_ids(path).view(np.uint32).byteswap() >> 8).astype(np.int32)
+    return (read_ids(path, STEP_ENCODING).view(np.uint32).byteswap() >> 8).astype(np.int32)
 
 
 def _read_vipseg(path: Path) -> np.ndarray:

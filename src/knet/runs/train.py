@@ -30,6 +30,7 @@ from knet.inference.load import choose_device, fast_in_bf16, segmenter_for
 from knet.models.zoo import create
 from knet.runs.build import build_criterion, build_network, made_for, run_card, scaled_learning_rate
 from knet.runs.interrupt import Interrupt
+from knet.runs.learnable import check_learnable, kernels_of
 from knet.runs.log import RunLog
 from knet.runs.look_over import look_over
 from knet.runs.optimizer import adamw, learning_rate
@@ -147,6 +148,7 @@ class _Run:
         if config.data.val is not None:
             self.validation = open_data(config.data, config.data.val, dataset.categories)
             self.left_out = look_over(self.validation, config)
+        crowded = check_learnable(dataset, kernels_of(config))
         self.card = run_card(config, dataset.categories)
         fits = made_for(self.card, dataset)
         self.net, self.wrapped, origin = build_network(config, self.card, device)
@@ -173,7 +175,7 @@ class _Run:
             self.progress = Progress(made_for=fits)
             open_folder(config)
         self.plan = plan.starting_at(self.progress.iteration)
-        notes = [introduction(config, self.card, len(dataset), self.net, device), "" if resume else origin, scaled]
+        notes = [introduction(config, self.card, len(dataset), self.net, device), "" if resume else origin, scaled, crowded]
         notes += [f"left out of validation: {sentence}" for sentence in self.left_out.values()]
         if self.validation is None:
             notes.append("no validation (data.val=null): last.safetensors gets the weights, none are the best")

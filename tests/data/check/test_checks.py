@@ -63,6 +63,28 @@ def _only_crowd(tiny: TinyPanoptic) -> None:
     tiny.content["annotations"][0]["segments_info"] = [{"id": 9, "category_id": 8, "iscrowd": 1}]
 
 
+def _all_crowds(tiny: TinyPanoptic) -> None:
+    for annotation in tiny.content["annotations"]:
+        for row in annotation["segments_info"]:
+            row["iscrowd"] = 1
+
+
+def _many(tiny: TinyPanoptic) -> None:
+    """One object a pixel, 101 in all."""
+    id_map = np.zeros((HEIGHT, WIDTH), np.int32)
+    id_map.ravel()[:101] = np.arange(1, 102)
+    write_ids(tiny.masks / "0.png", id_map)
+    rows = [{"id": id_, "category_id": 3 if id_ == 1 else 8} for id_ in range(1, 102)]
+    tiny.content["annotations"][0]["segments_info"] = rows
+
+
+def _deep(tiny: TinyPanoptic, kind: type, largest: int) -> None:
+    """The first image as a ramp of another depth."""
+    (tiny.images / "0.png").unlink()
+    ramp = np.linspace(0, largest, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
+    Image.fromarray(ramp.astype(kind)).save(tiny.images / "0.tif")
+
+
 # What breaks it, and the kinds that are found then. Every kind must be provoked by something.
 CASES: dict[str, tuple[Callable[[TinyPanoptic], object], set[str]]] = {
     "no images": (lambda t: t.content.pop("images"), {"json", "image unused", "mask unused"}),
@@ -83,6 +105,7 @@ CASES: dict[str, tuple[Callable[[TinyPanoptic], object], set[str]]] = {
     "unknown category": (lambda t: _segment(t, category_id=99), {"unknown category"}),
     "category of a wrong type": (lambda t: _segment(t, category_id="car"), {"unknown category"}),
     "image deleted": (lambda t: (t.images / "0.png").unlink(), {"image missing"}),
+    "image above its folder": (lambda t: t.content["images"][0].update(file_name="a/0.png"), {"image elsewhere"}),
     "image in two folders": (_ambiguous, {"image ambiguous", "image unused"}),
     "image cut": (
         lambda t: (t.images / "0.png").write_bytes((t.images / "0.png").read_bytes()[:200]),
@@ -90,8 +113,15 @@ CASES: dict[str, tuple[Callable[[TinyPanoptic], object], set[str]]] = {
     ),
     "mask deleted": (lambda t: (t.masks / "0.png").unlink(), {"mask missing"}),
     "mask grey": (lambda t: Image.new("L", (WIDTH, HEIGHT)).save(t.masks / "0.png"), {"mask unreadable"}),
-    "image larger": (lambda t: Image.new("RGB", (WIDTH + 1, HEIGHT)).save(t.images / "0.png"), {"image size"}),
+    "image larger": (
+        lambda t: Image.new("RGB", (WIDTH + 1, HEIGHT)).save(t.images / "0.png"),
+        {"image size", "image flat"},
+    ),
     "JSON says larger": (lambda t: t.content["images"][0].update(width=WIDTH + 1), {"json size"}),
+    "PNG of OpenCV": (
+        lambda t: write_ids(t.masks / "0.png", (t.id_map % 256) << 16 | t.id_map & 0xFF00 | t.id_map >> 16),
+        {"blue first"},
+    ),
     "id the JSON lacks": (lambda t: write_ids(t.masks / "0.png", t.id_map + (t.id_map == 0)), {"not in json"}),
     "id the PNG lacks": (lambda t: write_ids(t.masks / "0.png", t.id_map * (t.id_map != 9)), {"not in png"}),
     "file used twice": (
@@ -102,12 +132,19 @@ CASES: dict[str, tuple[Callable[[TinyPanoptic], object], set[str]]] = {
     "extra mask": (lambda t: shutil.copy(t.masks / "0.png", t.masks / "2.png"), {"mask unused"}),
     "other area": (lambda t: _segment(t, area=7), {"area"}),
     "only a crowd": (_only_crowd, {"nothing to learn"}),
+    "all are crowds": (_all_crowds, {"nothing to learn", "nothing at all"}),
+    "more segments than kernels": (_many, {"too many"}),
+    "12 bits stored as 16": (lambda t: _deep(t, np.uint16, 4095), {"image flat"}),
+    "all 16 bits": (lambda t: _deep(t, np.uint16, 65535), set()),
+    "floating point": (lambda t: _deep(t, np.float32, 1), set()),
+    "floating point beyond 1": (lambda t: _deep(t, np.float32, 255), {"image unreadable"}),
     "class absent": (
         lambda t: t.content["categories"].append({"id": 9, "name": "train", "isthing": 1}),
         {"class absent"},
     ),
 }
-ELSEWHERE = {"other classes", "label without image", "label not prepared", "thing differs", "frame", "gap"}
+ELSEWHERE = {"no mask", "mask empty", "mask fractions", "mask damaged", "extent"}  # see test_instance_checks.py
+ELSEWHERE |= {"other classes", "label without image", "label not prepared", "thing differs", "frame", "gap"}
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -119,16 +119,16 @@ STREAM = zlib.compress(filtered(PIXELS, [4] * 12))
 DAMAGED = {
     "cut in the pixels": (GOOD[: len(GOOD) // 2], "image file is truncated"),
     "cut in the head": (GOOD[:20], "Truncated File Read"),
-    "empty": (b"", "cannot identify"),
-    "not a PNG": (b"x" + GOOD[1:], "cannot identify"),
+    "empty": (b"", "cannot identify|not an image"),
+    "not a PNG": (b"x" + GOOD[1:], "cannot identify|not an image"),
     "checksum of the pixels": (flipped(GOOD, len(GOOD) - 13), "the checksum of its IDAT chunk at byte 33 does not fit"),
     "a pixel": (flipped(GOOD, START + 400), "the checksum of its IDAT chunk at byte 33 does not fit"),
     "a byte of the head": (flipped(GOOD, 19), "the checksum of its IHDR chunk at byte 8 does not fit"),
     "wider in the head": (rewritten(head(31, 12)), "promises 12 rows of 31 pixels, it holds 1092 of 1128 bytes"),
     "higher in the head": (rewritten(head(30, 13)), "promises 13 rows of 30 pixels, it holds 1092 of 1183 bytes"),
     "narrower in the head": (rewritten(head(29, 12)), "unrecognized data stream contents"),
-    "no width": (rewritten(head(0, 12)), "cannot identify"),
-    "far too large": (rewritten(head(40000, 40000)), "exceeds limit"),
+    "no width": (rewritten(head(0, 12)), "cannot identify|not an image"),
+    "far too large": (rewritten(head(40000, 40000)), "1600 million pixels"),
     "an unknown filter": (rewritten(rows=b"\5" + bytes(90) + filtered(PIXELS[1:], [0] * 11)), "unrecognized"),
     "the stream's own checksum": (rewritten(stream=flipped(STREAM, len(STREAM) - 1)), "broken data stream"),
     "the stream": (rewritten(stream=flipped(STREAM, 300)), "data stream"),
@@ -141,7 +141,7 @@ DAMAGED = {
 def test_damage_is_named(tmp_path: Path, case: str, read: object, what: str) -> None:
     data, message = DAMAGED[case]
     (tmp_path / "a.png").write_bytes(data)
-    with pytest.raises(DataError, match=rf"The {what} .*a\.png cannot be read \(.*({message})"):
+    with pytest.raises(DataError, match=rf"The {what} .*a\.png cannot be read(:| \().*({message})"):
         read(tmp_path / "a.png")  # type: ignore[operator]
 
 

@@ -14,6 +14,7 @@ from knet.data.files.id_cache import IdCache
 from knet.data.readers.coco_panoptic import CocoPanoptic
 from knet.data.readers.label_folder import LabelFolder
 from knet.errors import DataError, OutputError
+from knet.inference.sources.images import load_image
 from knet.structures import Category, SegmentInfo
 
 ROAD, CAR = Category(3, "road", False, (1, 2, 3)), Category(8, "car", True, (4, 5, 6))
@@ -62,6 +63,14 @@ def test_read_truth_needs_no_images(tiny: TinyPanoptic) -> None:
         ("0.png", "deep/er/0.png"),
         ("aachen_0_1_gtFine_leftImg8bit.png", "aachen/aachen_0_1_leftImg8bit.png"),
         ("town/0.jpg", "town/0.png"),
+        ("town/0.jpg", "deep/town/0.png"),
+        ("train/town/0.jpg", "town/0.png"),
+        ("C:\\data\\town\\0.jpg", "0.png"),
+        ("town\\0.jpg", "town/0.png"),
+        ("town\\0.jpg", "town\\0.jpg"),
+        ("1305031452.791720", "1305031452.791720.png"),
+        ("1305031452.791720.png", "1305031452.791720.png"),
+        ("frame.v2", "deep/frame.v2.png"),
     ],
 )
 def test_images_are_found(tiny: TinyPanoptic, file_name: str, on_disk: str) -> None:
@@ -78,6 +87,28 @@ def test_ambiguous_image(tiny: TinyPanoptic) -> None:
     tiny.content["images"][0]["file_name"] = "x.png"
     with pytest.raises(DataError, match=r"could be any of a/x\.png, b/x\.png"):
         open_tiny(tiny)
+
+
+def test_an_image_of_another_folder_is_not_taken_for_its_bare_name(tiny: TinyPanoptic) -> None:
+    for number, row in enumerate(tiny.content["images"]):
+        row["file_name"] = f"cam{number + 1}/0.png"
+    (tiny.images / "cam2").mkdir()
+    (tiny.images / "1.png").rename(tiny.images / "cam2/0.png")
+    (tiny.images / "0.png").unlink()
+    with pytest.raises(DataError, match=r"cam1/0.png .*does not exist; cam2/0.png is in another folder"):
+        open_tiny(tiny)
+    (tiny.images / "cam2/0.png").rename(tiny.images / "0.png")
+    with pytest.raises(DataError, match=r"cam1/0.png and cam2/0.png would both be the image"):
+        open_tiny(tiny)
+
+
+def test_images_in_other_folders_than_the_names_say_are_told(
+    tiny: TinyPanoptic, caplog: pytest.LogCaptureFixture
+) -> None:
+    tiny.content["images"][0]["file_name"] = "train2017/0.png"
+    with caplog.at_level("INFO"):
+        open_tiny(tiny)
+    assert "1 images were found in other folders: train2017/0.png as 0.png" in caplog.text
 
 
 def _drop(tiny: TinyPanoptic, key: str) -> None:
@@ -132,7 +163,10 @@ BREAK_FILE: dict[str, tuple[Callable[[TinyPanoptic], object], str]] = {
         lambda t: Image.new("RGB", (WIDTH + 1, HEIGHT)).save(t.images / "0.png"),
         "0.png is 31x20 pixels but its ground truth",
     ),
-    "grey PNG": (lambda t: Image.new("L", (WIDTH, HEIGHT)).save(t.masks / "0.png"), "colour mode L"),
+    "grey PNG": (
+        lambda t: Image.new("L", (WIDTH, HEIGHT)).save(t.masks / "0.png"),
+        "is a grey picture; it must be an RGB PNG",
+    ),
     "broken PNG": (lambda t: (t.masks / "0.png").write_bytes(b"no picture"), "panoptic PNG .* cannot be read"),
     "cut PNG": (
         lambda t: (t.masks / "0.png").write_bytes((t.masks / "0.png").read_bytes()[:-40]),
@@ -212,6 +246,17 @@ def test_label_folder_with_plain_rows_reads_ids(tmp_path: Path) -> None:
     assert LabelFolder(*files, with_void).read_label_map(0).tolist() == [[1, 0, -1]]
 
 
+def test_label_pngs_that_were_written_blue_first_are_named(tmp_path: Path) -> None:
+    images, labels = write_labels(tmp_path, LABELS)
+    colors = np.zeros((2, 3, 3), np.uint8)
+    colors[0], colors[1, 1:] = ROAD.color, CAR.color
+    Image.fromarray(colors).save(labels / "a.png")
+    assert LabelFolder(images, labels, (ROAD, CAR)).read_label_map(0).tolist() == [[0, 0, 0], [-1, 1, 1]]
+    Image.fromarray(colors[..., ::-1].copy()).save(labels / "a.png")
+    with pytest.raises(DataError, match="the order blue, green, red"):
+        LabelFolder(images, labels, (ROAD, CAR)).read(0)
+
+
 def test_label_folder_refuses(tmp_path: Path) -> None:
     images, labels = write_labels(tmp_path, LABELS)
     with pytest.raises(DataError, match=r"a\.png has the pixel value 0, 2, 10 and 1 more"):
@@ -257,3 +302,13 @@ def test_the_cache_gives_the_same_ids_and_follows_the_pngs(tmp_path: Path, monke
     write(ids)
     with pytest.raises(OutputError, match="Cannot write"):
         IdCache(tmp_path / "file").read(png)
+
+
+@pytest.mark.parametrize(("kind", "largest"), [(np.uint16, 65535), (np.float32, 1)])
+def test_deep_images_look_the_same_in_training_as_in_prediction(tiny: TinyPanoptic, kind: type, largest: int) -> None:
+    (tiny.images / "0.png").unlink()
+    ramp = np.linspace(0, largest, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(kind)
+    Image.fromarray(ramp).save(tiny.images / "0.tif")
+    image = CocoPanoptic(tiny.images, tiny.json, tiny.masks).read(0).image
+    np.testing.assert_array_equal(image, load_image(tiny.images / "0.tif"))
+    np.testing.assert_array_equal(image[..., 0], np.rint(ramp / largest * 255))

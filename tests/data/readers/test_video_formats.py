@@ -131,8 +131,14 @@ def test_step_refuses(tmp_path: Path) -> None:
     write_step_png(truth, np.full((4, 4), 0), np.zeros((4, 4), int))
     with pytest.raises(DataError, match=r"is 20x12 pixels but its ground truth .* is 4x4"):
         KittiStep(tmp_path, "train").read(1)
-    Image.fromarray(np.zeros(SIZE, np.uint8)).save(truth)
-    with pytest.raises(DataError, match="has one channel"):
+    for mode, what in (("L", "a grey picture"), ("P", "a picture with a palette"), ("LA", "grey picture with alpha")):
+        Image.new(mode, SIZE[::-1]).save(truth)
+        with pytest.raises(DataError, match=f"{what}; it must be an RGB PNG, in which R is the class and 256 G"):
+            KittiStep(tmp_path, "train").read(1)
+    blue_first = np.full((*SIZE, 3), (0, 0, 5), np.uint8)
+    blue_first[:3] = 200, 0, 3
+    Image.fromarray(blue_first).save(truth)
+    with pytest.raises(DataError, match="the order blue, green, red"):
         KittiStep(tmp_path, "train").read(1)
     truth.write_bytes(b"")
     with pytest.raises(DataError, match=r"000001\.png cannot be read"):

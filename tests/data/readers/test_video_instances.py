@@ -53,6 +53,23 @@ def test_youtube_vis(tmp_path: Path) -> None:
     assert isinstance(annotation["segmentations"][1]["counts"], list)
 
 
+def test_youtube_vis_of_another_system(tmp_path: Path) -> None:
+    """Windows' separators, names without an ending, numbers as text, and a byte order mark."""
+    path = write_youtube(tmp_path)
+    expected = YoutubeVis(tmp_path / "JPEGImages", path)
+    content = json.loads(path.read_text())
+    for video in content["videos"]:
+        video |= {"id": str(video["id"]), "height": float(video["height"])}
+        video["file_names"] = [name.replace("/", "\\").removesuffix(".jpg") for name in video["file_names"]]
+    for row in content["annotations"]:
+        row |= {"video_id": float(row["video_id"]), "category_id": str(row["category_id"]), "iscrowd": "0"}
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(content).encode())
+    reader = YoutubeVis(tmp_path / "JPEGImages", path)
+    assert reader.clips == expected.clips
+    assert reader.read(1).segments == expected.read(1).segments
+    assert np.array_equal(reader.read(1).image, expected.read(1).image)
+
+
 def test_youtube_vis_without_annotations_and_damaged(tmp_path: Path) -> None:
     path = write_youtube(tmp_path)
     content = json.loads(path.read_text())

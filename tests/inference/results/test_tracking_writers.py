@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fake_video import TABLE, Painted, drive, in_folder, segmenter_of
 
-from knet.data.files.io import areas_in, read_ids
+from knet.data.files.io import areas_in, read_ids, read_labels
 from knet.data.files.masks import read_mask, unpack_mask
 from knet.data.readers.cityscapes_vps import CityscapesVps
 from knet.data.readers.kitti_step import read_step_png
@@ -229,10 +229,14 @@ def test_class_tables_that_do_not_fit(tmp_path: Path) -> None:
         ResultWriter(tmp_path, ["vipsek"], TABLE)
 
 
-def test_more_objects_than_a_class_has_numbers(tmp_path: Path) -> None:
+def test_more_objects_than_a_class_has_numbers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     id_map = np.arange(1, 103, dtype=np.int32)[None]
     segments = [Segment(i, 13, "car", True, 0.9, 1, (i - 1, 0, i, 1), i + 500) for i in range(1, 102)]
     frame = Frame(Item(np.zeros((1, 102, 3), np.uint8), "x"), "x", 0, 0, True)
-    with pytest.raises(DataError, match=r"101.*VIPSeg"):
-        written(tmp_path, [(frame, Segmentation(id_map, segments, VPS))], "vipseg")
     written(tmp_path, [(frame, Segmentation(id_map, segments[:100], VPS))], "vipseg")
+    assert not caplog.text
+    # The 101st is a region of its class, and the run goes on.
+    written(tmp_path / "more", [(frame, Segmentation(id_map, segments, VPS))], "vipseg")
+    assert caplog.text.count("has more than 100 objects of a class") == 1
+    values = read_labels(next((tmp_path / "more").rglob("000000.png")))
+    assert values[0].tolist() == [*range(1400, 1500), 14, 0]

@@ -10,10 +10,13 @@ from knet.data.check.tally import Tally
 from knet.data.files.io import areas_in
 from knet.data.readers.clips import ClipReader
 from knet.data.readers.open import CLIP_ROOTS, open_clips
+from knet.data.readers.reader import Kernels
 from knet.errors import ConfigError, DataError
 
 
-def check_clip_root(layout: str, root: str | Path, splits: Sequence[str] | None = None) -> list[CheckReport]:
+def check_clip_root(
+    layout: str, root: str | Path, splits: Sequence[str] | None = None, kernels: Kernels | None = None
+) -> list[CheckReport]:
     """Checks splits of a video data set, of a layout in `CLIP_ROOTS`; without `splits`, all that have a ground truth.
 
     Raises:
@@ -23,12 +26,12 @@ def check_clip_root(layout: str, root: str | Path, splits: Sequence[str] | None 
     if layout not in CLIP_ROOTS:
         raise ConfigError(f"There is no layout {layout!r} of clips to check; choose from {', '.join(CLIP_ROOTS)}.")
     readers = {split: open_clips(layout, root, split) for split in splits or CLIP_ROOTS[layout]}
-    return [check_clips(reader, f"{root} {split}") for split, reader in readers.items()]
+    return [check_clips(reader, f"{root} {split}", kernels) for split, reader in readers.items()]
 
 
-def check_clips(reader: ClipReader, name: str) -> CheckReport:
-    """Counts what is in a video data set: frames, classes, gaps, and what cannot be read."""
-    tally = Tally(reader.categories)
+def check_clips(reader: ClipReader, name: str, kernels: Kernels | None = None) -> CheckReport:
+    """Counts what is in a video data set: frames, classes, gaps, and what cannot be read; for `kernels` see `Tally`."""
+    tally = Tally(reader.categories, kernels)
     for gap in reader.gaps():
         tally.notes.add("gap", gap.split(";")[0])
     for index in tqdm(range(len(reader)), desc=name, unit="frame", disable=None):
@@ -40,7 +43,7 @@ def check_clips(reader: ClipReader, name: str) -> CheckReport:
         height, width = sample.image.shape[:2]
         areas = areas_in(sample.id_map)  # of objects that overlap, each has its own
         labelled = int((sample.id_map != 0).reshape(-1, height, width).any(0).sum())
-        tally.add_size(height, width)
+        tally.add_image(sample.image, sample.name)
         tally.add_segments(sample.segments, sample.name)
         of_segments = [(segment.label, areas[segment.id]) for segment in sample.segments]
         tally.add_pixels(height * width, height * width - labelled, of_segments)

@@ -9,10 +9,12 @@ from tqdm import tqdm
 from knet.data.categories import load_table
 from knet.data.check.findings import CheckReport
 from knet.data.check.tally import Tally
+from knet.data.files.channels import is_blue_first
 from knet.data.files.io import areas_in, list_images, read_ids, read_image
+from knet.data.files.numbers import flag, whole
 from knet.data.readers.find_images import ImageFinder
 from knet.data.readers.panoptic_json import Entry, Fault, PanopticJson
-from knet.data.readers.reader import size_text
+from knet.data.readers.reader import Kernels, size_text
 from knet.data.readers.roots import (
     CITYSCAPES_SPLITS,
     MAPILLARY_SPLITS,
@@ -29,21 +31,32 @@ ROOTS = ("cityscapes", "mapillary")
 
 
 def check_panoptic(
-    images: str | Path, json: str | Path, masks: str | Path, categories: Sequence[Category] | None = None
+    images: str | Path,
+    json: str | Path,
+    masks: str | Path,
+    categories: Sequence[Category] | None = None,
+    kernels: Kernels | None = None,
 ) -> CheckReport:
     """Checks a data set in the COCO panoptic form, file by file. Memory grows with the JSON only.
 
-    `categories` are the classes in label order; None takes those of the JSON.
+    Args:
+        images, json, masks, categories: as in `CocoPanoptic`.
+        kernels: those of the model that is to learn from it; None counts 100.
 
     Raises:
         DataError: a folder does not exist. Everything else that is wrong is in the report.
     """
     files = RootSplit(str(json), Path(images), Path(), Path(json), Path(masks), "", "")
-    return _Check(files, categories, {}).run()
+    return _Check(files, categories, {}, kernels).run()
 
 
 def check_root(
-    layout: str, root: str | Path, splits: Sequence[str] | None = None, *, version: str | None = None
+    layout: str,
+    root: str | Path,
+    splits: Sequence[str] | None = None,
+    *,
+    version: str | None = None,
+    kernels: Kernels | None = None,
 ) -> list[CheckReport]:
     """Checks the splits of a prepared Cityscapes or Mapillary Vistas folder, and that no raw label was forgotten.
 
@@ -56,7 +69,7 @@ def check_root(
     if layout not in ROOTS:
         raise ConfigError(f"There is no data set layout {layout!r} to check; choose from {', '.join(ROOTS)}.")
     digests: dict[bytes, str] = {}  # for all splits together: a picture of train in val spoils the figures
-    checks = [_Check(*prepared, digests) for prepared in _prepared(layout, Path(root), splits, version)]
+    checks = [_Check(*prepared, digests, kernels) for prepared in _prepared(layout, Path(root), splits, version)]
     return [check.run() for check in checks]
 
 
@@ -84,8 +97,14 @@ def _prepared(
 class _Check:
     """One run over one data set. `digests` of the images' bytes -> path, shared by checks that belong together."""
 
-    def __init__(self, files: RootSplit, categories: Sequence[Category] | None, digests: dict[bytes, str]):
-        self._files, self._categories, self._digests = files, categories, digests
+    def __init__(
+        self,
+        files: RootSplit,
+        categories: Sequence[Category] | None,
+        digests: dict[bytes, str],
+        kernels: Kernels | None,
+    ):
+        self._files, self._categories, self._digests, self._kernels = files, categories, digests, kernels
         self._notes: list[tuple[str, object]] = []
         self._used: set[str] = set()
 
@@ -103,9 +122,10 @@ class _Check:
             found = list(document.walk(find, files.masks, masks))
             if files.label_ending:
                 self._compare_labels(document.content.get("images"))
+            self._notes += [("image elsewhere", f"{name} as {file}") for name, file in find.elsewhere.items()]
         except DataError as fault:
             self._notes.append(("json", str(fault).rstrip(".")))
-        tally = Tally(self._categories or ())
+        tally = Tally(self._categories or (), self._kernels)
         for kind, example in self._notes:
             tally.notes.add(kind, example)
         for wrong in found:
@@ -133,9 +153,9 @@ class _Check:
     def _compare_categories(self, rows: object) -> None:
         """Notes classes that are things in the JSON and stuff in the table, or the other way round."""
         known = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-        thing = {str(row.get("id")): row.get("isthing") for row in known}
+        thing = {whole(row.get("id")): flag(row.get("isthing")) for row in known}
         for category in self._categories or ():
-            if thing.get(str(category.id)) == int(not category.thing):
+            if thing.get(category.id) == (not category.thing):
                 self._notes.append(("thing differs", category.name))
 
     def _read_image(self, name: str, tally: Tally) -> tuple[int, int] | None:
@@ -146,17 +166,17 @@ class _Check:
             return None
         self._used.add(name)
         try:
-            height, width = read_image(path).shape[:2]
+            image = read_image(path)
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").digest()
-        except (DataError, OSError):
-            tally.notes.add("image unreadable", name)
+        except (DataError, OSError) as fault:
+            tally.notes.add("image unreadable", str(fault).removeprefix("The image ").rstrip("."))
             return None
         other = self._digests.setdefault(digest, str(path))
         if other != str(path):
             tally.notes.add("same picture", f"{other} = {path}")
-        tally.add_size(height, width)
-        return height, width
+        tally.add_image(image, name)
+        return image.shape[0], image.shape[1]
 
     def _read_mask(self, entry: Entry, image_size: tuple[int, int] | None, tally: Tally) -> None:
         """Compares a panoptic PNG with the JSON and with the image."""
@@ -171,11 +191,14 @@ class _Check:
                 tally.notes.add(kind, f"{entry.mask} {size_text(size)}, {what} {size_text(other)}")
         areas = areas_in(id_map)
         void, known = areas.pop(0, 0), {segment.id: segment.label for segment in entry.segments}
+        if is_blue_first(areas, known):
+            tally.notes.add("blue first", entry.mask)
+            return
         for kind, lonely in (("not in json", areas.keys() - known.keys()), ("not in png", known.keys() - areas.keys())):
             for id_ in sorted(lonely):
                 tally.notes.add(kind, f"{id_} in {entry.mask}")
         for row in entry.rows:
             area = areas.get(row["id"])
-            if area is not None and row.get("area", area) != area:
+            if area is not None and whole(row.get("area", area)) != area:
                 tally.notes.add("area", f"{row['id']} in {entry.mask}: {area} pixels, JSON {row['area']}")
         tally.add_pixels(id_map.size, void, [(known[id_], area) for id_, area in areas.items() if id_ in known])

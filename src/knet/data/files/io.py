@@ -2,65 +2,72 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from knet.data.files.pictures import IMAGE_SUFFIXES, decode_picture, open_picture, refuse_size
 from knet.data.files.png import read_png_ids, read_png_rgb
 from knet.errors import DataError
 from knet.files import atomic_path
 
-IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
+IMAGE_ENDINGS = frozenset(IMAGE_SUFFIXES)
 
+_PACKED = {b"PK": "a zip file", b"\x1f\x8b": "a gzip file", b"BZh": "a bzip2 file", b"7z\xbc\xaf": "a 7z archive"}
+_PACKED |= {b"\xfd7zXZ": "an xz file", b"Rar!": "a rar archive"}
+_MODES = {"L": "a grey picture", "P": "a picture with a palette", "1": "a picture of two colours"}
+_MODES |= {"LA": "a grey picture with alpha", "I;16": "a 16-bit grey picture", "CMYK": "a picture in CMYK"}
 _EXIF_ORIENTATION = 274
 _SIDEWAYS = frozenset({5, 6, 7, 8})
-_UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError)
+_UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError)
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Reads an image, upright where the camera noted an orientation (EXIF). -> (H,W,3) uint8 RGB"""
+    """Reads an image as `decode_picture` does. -> (H,W,3) uint8 RGB"""
     try:
         plain = read_png_rgb(path)
         if plain is not None:
             return plain
-        with Image.open(path) as file:
-            ImageOps.exif_transpose(file, in_place=True)
-            return np.array(file if file.mode == "RGB" else file.convert("RGB"))
-    except _UNREADABLE as fault:
+        with path.open("rb") as file:
+            return decode_picture(file, f"The image {path} cannot be read: it")
+    except (OSError, ValueError) as fault:
         raise _unreadable(path, "image", fault) from fault
 
 
 def read_image_size(path: Path) -> tuple[int, int]:
     """Reads (height, width) of an image that `read_image` gives, from the file's head alone."""
-    try:
-        with Image.open(path) as file:
-            width, height = file.size
-            # Asking a PNG without EXIF for it would decode the whole picture.
-            noted = "exif" in file.info or file.format == "TIFF"
+    with _opened(path, "image") as file:
+        width, height = file.size
+        # Asking a PNG without EXIF for it would decode the whole picture.
+        noted, sideways = "exif" in file.info or file.format == "TIFF", False
+        with suppress(Exception):  # a photo whose EXIF data is unreadable is taken as it is stored
             sideways = noted and file.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS
-    except _UNREADABLE as fault:
-        raise _unreadable(path, "image", fault) from fault
     return (width, height) if sideways else (height, width)
 
 
-def read_ids(path: Path) -> np.ndarray:
-    """Reads the segment ids of a COCO panoptic PNG. -> (H,W) int32 R + 256 G + 65536 B, 0 = void; alpha is ignored"""
+def read_ids(path: Path, encoding: str = "id = R + 256 G + 65536 B") -> np.ndarray:
+    """Reads the segment ids of a COCO panoptic PNG. -> (H,W) int32 R + 256 G + 65536 B, 0 = void; alpha is ignored
+
+    `encoding` says what the channels mean where another format is read; it appears in errors.
+    """
     try:
         plain = read_png_ids(path)
-        if plain is not None:
-            return plain
-        with Image.open(path) as file:
-            refuse_deep_colors(file, path)
-            mode, (width, height) = file.mode, file.size
-            # Pillow keeps four bytes a pixel; read as one number they are the id and, in the highest, no part of it.
-            packed = file.tobytes("raw", "RGBX" if mode == "RGB" else mode)
-    except _UNREADABLE as fault:
+    except ValueError as fault:
         raise _unreadable(path, "panoptic PNG", fault) from fault
+    if plain is not None:
+        return plain
+    with _opened(path, "panoptic PNG") as file:
+        refuse_deep_colors(file, path)
+        mode, (width, height) = file.mode, file.size
+        # Pillow keeps four bytes a pixel; read as one number they are the id and, in the highest, no part of it.
+        packed = file.tobytes("raw", "RGBX" if mode == "RGB" else mode)
     if mode not in ("RGB", "RGBA"):
-        raise DataError(f"{path} must be an RGB PNG (id = R + 256 G + 65536 B), not of the colour mode {mode}.")
+        channels = _MODES.get(mode, f"of the colour mode {mode}")
+        raise DataError(f"{path} is {channels}; it must be an RGB PNG, in which {encoding}.")
     return np.frombuffer(packed, "<i4").reshape(height, width) & np.int32(0xFFFFFF)
 
 
@@ -74,15 +81,12 @@ def read_labels(path: Path) -> np.ndarray:
 
 def read_labels_or_colors(path: Path) -> np.ndarray:
     """Reads a label PNG as `read_labels`, or one in RGB without its alpha. -> (H,W) int32 or (H,W,3) uint8"""
-    try:
-        with Image.open(path) as file:
-            mode = file.mode
-            if mode in {"RGB", "RGBA"}:
-                refuse_deep_colors(file, path)
-                return np.array(file)[..., :3]
-            values = np.asarray(file) if mode in {"L", "P", "1"} or mode.startswith("I") else None
-    except _UNREADABLE as fault:
-        raise _unreadable(path, "label PNG", fault) from fault
+    with _opened(path, "label PNG") as file:
+        mode = file.mode
+        if mode in {"RGB", "RGBA"}:
+            refuse_deep_colors(file, path)
+            return np.array(file)[..., :3]
+        values = np.asarray(file) if mode in {"L", "P", "1"} or mode.startswith("I") else None
     if values is None:
         raise DataError(
             f"{path} has the colour mode {mode}; a label PNG must have one channel with a number per pixel, or RGB."
@@ -92,11 +96,8 @@ def read_labels_or_colors(path: Path) -> np.ndarray:
 
 def read_gray(path: Path) -> np.ndarray:
     """(H,W) uint8 grey levels of a picture in any mode, as Pillow converts it to "L"."""
-    try:
-        with Image.open(path) as file:
-            return np.asarray(file.convert("L"))
-    except _UNREADABLE as fault:
-        raise _unreadable(path, "image", fault) from fault
+    with _opened(path, "image") as file:
+        return np.asarray(file.convert("L"))
 
 
 def refuse_deep_colors(file: Image.Image, path: Path) -> None:
@@ -108,11 +109,20 @@ def refuse_deep_colors(file: Image.Image, path: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file."""
+    """Reads a JSON file, in UTF-8 or UTF-16, with or without a byte order mark."""
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as fault:
+        return parse_json(path)
+    except (OSError, ValueError, RecursionError) as fault:
         raise _unreadable(path, "JSON file", fault) from fault
+
+
+def parse_json(path: Path) -> Any:
+    """`read_json` for callers with words of their own: raises what `open` and `json` raise, and `ValueError`."""
+    data = path.read_bytes()
+    packed = next((kind for start, kind in _PACKED.items() if data.startswith(start)), None)
+    if packed is not None:
+        raise ValueError(f"it is {packed}: unpack it and give the JSON that it holds")
+    return json.loads(data)
 
 
 def save_png(path: str | Path, pixels: np.ndarray) -> None:
@@ -126,6 +136,8 @@ def list_images(folder: Path) -> list[str]:
 
     On a network disk, one walk over the folder is much cheaper than asking for each file of a large data set.
     """
+    if folder.is_file():
+        raise DataError(f"{folder} is a file, where a folder of images is wanted; unpack it if it is an archive.")
     if not folder.is_dir():
         raise DataError(f"The folder {folder} does not exist; give the folder that holds the images.")
     found = []
@@ -175,6 +187,17 @@ def areas_in(map_: np.ndarray) -> dict[int, int]:
     values, number = np.unique(flat[starts], return_inverse=True)
     areas = np.bincount(number, lengths).astype(np.int64)
     return dict(zip(values.tolist(), areas.tolist(), strict=True))
+
+
+@contextmanager
+def _opened(path: Path, what: str) -> Iterator[Image.Image]:
+    """A picture that is open and not yet decoded; whatever fails becomes a `DataError` about the file."""
+    try:
+        with path.open("rb") as file, open_picture(file) as picture:
+            refuse_size(picture, f"The {what} {path} cannot be read: it")
+            yield picture
+    except _UNREADABLE as fault:
+        raise _unreadable(path, what, fault) from fault
 
 
 def _unreadable(path: Path, what: str, fault: BaseException) -> DataError:

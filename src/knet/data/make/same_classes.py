@@ -55,7 +55,7 @@ def check_renames(renames: Renames, known: Sequence[Category], table: Sequence[C
 
 def _read_file(path: Path) -> dict[str, str | None]:
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))  # JSON is YAML as well
+        content = yaml.safe_load(path.read_bytes())  # JSON is YAML as well
     except FileNotFoundError as fault:
         raise ConfigError(f"--map '{path}' is neither NAME=NAME nor a JSON or YAML file that exists.") from fault
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:

@@ -14,12 +14,15 @@ import numpy as np
 from knet.data.categories import CategoryTable, as_table, load_categories
 from knet.data.class_order import labels_of_ids
 from knet.data.files.io import list_images, read_ids, read_json
+from knet.data.files.numbers import flag, whole
 from knet.data.readers.clips import ClipReader, FrameFiles, look_up, make_id_map, refuse_lonely
+from knet.data.readers.find_images import plain_name
 from knet.data.readers.numbered_png import NumberedPng
 from knet.errors import DataError
 from knet.structures import Category, SegmentInfo
 
 _MASKS = NumberedPng("Cityscapes-VPS mask", objects=1000, shift=0, void=(255,))
+VPS_OBJECTS = _MASKS.objects  # of a class, in a video
 write_vps_png = _MASKS.write
 _IMAGE_ENDINGS = ("_newImg8bit.png", "_leftImg8bit.png")
 _TRUTH_ENDINGS = ("_final_mask.png", "_gtFine_color.png")
@@ -88,8 +91,8 @@ class CityscapesVps(ClipReader):
         counted: dict[str, int] = {}
         for row in rows:
             try:
-                stem = frame_stem(row["file_name"])
-                infos = [(int(s["id"]), int(s["category_id"]), int(s.get("iscrowd", 0))) for s in row["segments_info"]]
+                stem = frame_stem(plain_name(row["file_name"]))
+                infos = [_read_segment(segment) for segment in row["segments_info"]]
             except (AttributeError, TypeError, KeyError, ValueError) as fault:
                 raise DataError(f"{path} has an annotation without file_name or segments: {str(row)[:80]}.") from fault
             video = stem.partition("_")[0]
@@ -101,6 +104,14 @@ class CityscapesVps(ClipReader):
                     counted[video] = numbers[video, id_] = counted.get(video, 0) + 1
                 found.append((id_, labels[category], 0 if crowd else numbers[video, id_]))
             self._segments[stem] = found
+
+
+def _read_segment(row: Any) -> tuple[int, int, bool]:
+    """Id, category and crowd of a segment of the JSON. Raises `ValueError` if they are none."""
+    id_, category, crowd = whole(row["id"]), whole(row["category_id"]), flag(row.get("iscrowd") or 0)
+    if id_ is None or category is None or crowd is None:
+        raise ValueError(row)
+    return id_, category, crowd
 
 
 def frame_stem(name: str) -> str:

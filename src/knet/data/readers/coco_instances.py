@@ -5,53 +5,35 @@ the first layer where it covers no earlier object. COCO's images need one to fou
 pixel (nearest resizing, crop, flip, padding) works on layers as well.
 """
 
+import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from json import dumps, loads
+from dataclasses import replace
+from json import loads
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from knet.data.categories import things_from_rows
-from knet.data.class_order import labels_of_ids
-from knet.data.files.io import read_image, read_json
+from knet.data.files.io import read_image
 from knet.data.files.masks import Rle, mask_area, mask_box, read_mask, unpack_mask
 from knet.data.readers.find_images import ImageFinder
-from knet.data.readers.reader import size_text, unknown_category, without_image
+from knet.data.readers.instances_json import DROPPED, Entry, InstancesJson
+from knet.data.readers.panoptic_json import Fault
+from knet.data.readers.reader import size_text, without_image
 from knet.errors import DataError
 from knet.structures import Category, Sample, SegmentInfo
 
+_logger = logging.getLogger("knet")
+
 SMALLEST_EDGE = 32  # pixels of an image's shorter edge in training
-
-
-@dataclass(slots=True)
-class _Object:
-    """One annotation; its mask is kept as the JSON's text, which takes a fraction of the memory."""
-
-    number: int
-    label: int
-    crowd: bool
-    segmentation: bytes
-
-
-@dataclass(slots=True)
-class _Entry:
-    """One image of the JSON. `size` is (height, width)."""
-
-    id: int | str
-    file_name: str
-    size: tuple[int, int]
-    image: str | None = None
-    objects: list[_Object] = field(default_factory=list)
 
 
 class CocoInstances:
     """Any data set in the COCO instances form.
 
-    Left out of every sample, as in K-Net's training, are annotations with a field `area` of 0, with a `bbox` that is
-    less than a pixel wide or high or lies outside the image, and those whose mask has no pixel: polygons of fewer than
-    three corners, too thin, or beyond the edge of the image. Crowds stay, marked, behind the other objects.
+    Left out of every sample are annotations whose mask has no pixel: polygons of fewer than three corners, too thin, or
+    beyond the edge of the image. The mask decides, not the fields `area` and `bbox`, which may be missing or wrong. All
+    that is left out is counted and said. Crowds stay, marked, behind the other objects.
 
     What can be checked without opening a picture or drawing a polygon is checked at once, for all images.
 
@@ -76,28 +58,29 @@ class CocoInstances:
     ):
         self._images = None if images is None else Path(images)
         self.json = Path(json)  # evaluation reads it whole: with areas, and with what training leaves out
-        content = read_json(self.json)
-        if not isinstance(content, dict) or not all(
-            isinstance(content.get(k), list) for k in ("images", "annotations")
-        ):
-            raise DataError(f"{self.json} is no COCO instances JSON: it must hold lists 'images' and 'annotations'.")
-        if categories is None:
-            categories = things_from_rows(content.get("categories"), str(self.json))
-        self.categories = tuple(categories)
-        self._labels = labels_of_ids(content.get("categories"), self.categories, str(self.json))
-        self.category_ids = {label: id_ for id_, label in self._labels.items()}  # the JSON's own, by label
-        entries = self._read_images(content["images"])
-        for number, row in enumerate(content["annotations"], 1):
-            self._read_annotation(row, entries, number)
+        document = InstancesJson(self.json, categories)
+        self.categories = document.categories
+        self.category_ids = {label: id_ for id_, label in document.labels.items()}  # the JSON's own, by label
+        find = None if self._images is None else ImageFinder(self._images, self.json)
+        self._entries: list[Entry] = []
+        dropped: Counter[str] = Counter()
+        for found in document.walk(find):
+            if isinstance(found, Fault):
+                raise DataError(found.sentence)
+            if isinstance(found, Entry):
+                self._entries.append(found)
+            elif found.kind in DROPPED:
+                dropped[found.kind] += 1
+        if not self._entries:
+            raise DataError(f"{self.json} has no images; give another file.")
+        if find is not None:
+            find.say_elsewhere()
+        whys = [f"{count} {DROPPED[kind]}" for kind, count in dropped.items()]
+        self.left_out = f"objects are left out: {', '.join(whys)}" if whys else ""
+        if self.left_out:
+            _logger.warning(f"{self.json}: {self.left_out}.")
         if training:
-            entries = {id_: entry for id_, entry in entries.items() if _worth_learning(entry)}
-        if not entries:
-            what = f"images of {SMALLEST_EDGE} pixels or more with an object that is no crowd" if training else "images"
-            raise DataError(f"{self.json} has no {what}; give another file.")
-        find_image = None if self._images is None else ImageFinder(self._images, self.json)
-        for entry in entries.values():
-            entry.image = None if find_image is None else find_image(entry.file_name)
-        self._entries = list(entries.values())
+            self._entries = self._worth_learning()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -109,6 +92,10 @@ class CocoInstances:
     def image_id(self, index: int) -> int | str:
         """The image id as the JSON has it."""
         return self._entries[index].id
+
+    def segments(self, index: int) -> list[SegmentInfo]:
+        """The objects of an image, as far as they are known without drawing masks."""
+        return [SegmentInfo(thing.number, thing.label, thing.crowd) for thing in self._entries[index].objects]
 
     def read(self, index: int) -> Sample:
         """Reads image number `index` with its objects; `id_map` is (L,H,W) int32, the layers, L >= 1."""
@@ -137,34 +124,17 @@ class CocoInstances:
         segments = [SegmentInfo(id_, thing.label, thing.crowd) for id_, (thing, _) in enumerate(kept, 1)]
         return without_image(str(entry.id), stack_layers([rle for _, rle in kept], entry.size), segments)
 
-    def _read_images(self, rows: Sequence[Any]) -> dict[int | str, _Entry]:
-        entries: dict[int | str, _Entry] = {}
-        for row in rows:
-            known: Any = row if isinstance(row, dict) else {}
-            id_, name, height, width = (known.get(key) for key in ("id", "file_name", "height", "width"))
-            sized = all(type(edge) is int and edge > 0 for edge in (height, width))
-            if type(id_) not in (int, str) or not isinstance(name, str) or not sized:
-                raise DataError(f"{self.json}: an image needs id, file_name, height and width, not {str(row)[:80]}.")
-            if id_ in entries:
-                raise DataError(f"{self.json} lists the image id {id_!r} twice; ids must be unique.")
-            entries[id_] = _Entry(id_, name, (height, width))
-        return entries
-
-    def _read_annotation(self, row: Any, entries: dict[Any, _Entry], number: int) -> None:
-        """Adds the object to its image, unless it is one of those that are left out."""
-        where = f"{self.json}: annotation {number}"
-        if not isinstance(row, dict) or row.get("segmentation") is None:
-            raise DataError(f"{where} is {str(row)[:80]}; it must hold image_id, category_id and segmentation.")
-        image, category = row.get("image_id"), row.get("category_id")
-        entry = entries.get(image) if type(image) in (int, str) else None
-        if entry is None:
-            raise DataError(f"{where} is of the image {image!r}, which the file does not list.")
-        label = self._labels.get(category) if type(category) is int else None
-        if label is None:
-            raise DataError(unknown_category(where, category, self._labels))
-        if _has_extent(row, entry.size, where):
-            text = dumps(row["segmentation"]).encode()
-            entry.objects.append(_Object(number, label, bool(row.get("iscrowd", 0)), text))
+    def _worth_learning(self) -> list[Entry]:
+        """The images to train on; says how many are left out. Raises `DataError` if none is left."""
+        left_out = Counter(_why_useless(entry) for entry in self._entries)
+        useful = left_out.pop("", 0)
+        whys = [f"{count} {why}" for why, count in left_out.items()]
+        if not useful:
+            whys += [self.left_out] if self.left_out else []
+            raise DataError(f"{self.json} has nothing to learn; its images are: {'; '.join(whys)}.")
+        if whys:
+            _logger.info(f"{self.json}: training leaves images out: {', '.join(whys)}.")
+        return [entry for entry in self._entries if not _why_useless(entry)]
 
 
 def stack_layers(rles: Iterable[Rle], size: tuple[int, int]) -> np.ndarray:
@@ -185,16 +155,10 @@ def stack_layers(rles: Iterable[Rle], size: tuple[int, int]) -> np.ndarray:
     return np.stack(layers)
 
 
-def _has_extent(row: dict[str, Any], size: tuple[int, int], where: str) -> bool:
-    """Whether the annotation's area and box, where it has them, amount to at least a pixel in the image."""
-    area, box = row.get("area", 1), row.get("bbox", (0, 0, *reversed(size)))
-    numbers = [area, *box] if isinstance(box, list | tuple) else []
-    if len(numbers) != 5 or not all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers):
-        raise DataError(f"{where} has the area {area!r:.40} and the box {box!r:.60}; give numbers: [x, y, w, h].")
-    left, top, width, height = box
-    inside = left < size[1] and top < size[0] and left + width > 0 and top + height > 0
-    return area > 0 and width >= 1 and height >= 1 and inside
-
-
-def _worth_learning(entry: _Entry) -> bool:
-    return min(entry.size) >= SMALLEST_EDGE and any(not thing.crowd for thing in entry.objects)
+def _why_useless(entry: Entry) -> str:
+    """Why there is nothing to learn from an image; "" if there is."""
+    if min(entry.size) < SMALLEST_EDGE:
+        return f"with an edge below {SMALLEST_EDGE} pixels"
+    if all(thing.crowd for thing in entry.objects):
+        return "with crowds only (iscrowd 1)" if entry.objects else "without an object"
+    return ""

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from knet.data.files.channels import BLUE_FIRST, is_blue_first
 from knet.data.files.id_cache import IdCache
 from knet.data.files.io import list_images, name_some, read_ids, read_image, values_in
 from knet.data.readers.find_images import ImageFinder
 from knet.data.readers.panoptic_json import Entry, Fault, PanopticJson
 from knet.data.readers.reader import size_text, with_image, without_image
 from knet.errors import DataError
-from knet.structures import Category, Sample
+from knet.structures import Category, Sample, SegmentInfo
 
 
 class CocoPanoptic:
@@ -52,6 +53,8 @@ class CocoPanoptic:
             if isinstance(found, Fault):
                 raise DataError(found.sentence)
             self._entries.append(replace(found, rows=[]))
+        if find is not None:
+            find.say_elsewhere()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -59,6 +62,10 @@ class CocoPanoptic:
     def name(self, index: int) -> str:
         """The image id of the JSON as text; unique in the data set."""
         return self._entries[index].name
+
+    def segments(self, index: int) -> list[SegmentInfo]:
+        """The segments of an image, from the JSON alone."""
+        return self._entries[index].segments
 
     def read(self, index: int) -> Sample:
         """Reads image number `index` with its id map and segments."""
@@ -82,6 +89,8 @@ class CocoPanoptic:
         in_map = set(values_in(id_map).tolist()) - {0}
         in_json = {segment.id for segment in entry.segments}
         if in_map != in_json:
+            if is_blue_first(in_map, in_json):
+                raise DataError(f"{path} has ids that {self._json} lacks: {BLUE_FIRST}.")
             extra, lacking = sorted(in_map - in_json), sorted(in_json - in_map)
             what = f"has the ids {name_some(extra)} that" if extra else f"lacks the ids {name_some(lacking)} that"
             verb = "does not list" if extra else "lists"

@@ -4,13 +4,14 @@ The class 255 is void; only persons and cars have object numbers, and their numb
 the objects apart. Sources: deeplab2 g3doc/setup/kitti_step.md; Video-K-Net scripts/kitti_step_prepare.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from knet.data.categories import CategoryTable, as_table, load_categories
-from knet.data.files.io import list_images, read_labels_or_colors, save_png
+from knet.data.files.channels import BLUE_FIRST
+from knet.data.files.io import list_images, name_some, read_ids, save_png, values_in
 from knet.data.readers.clips import (
     ClipReader,
     FrameFiles,
@@ -25,6 +26,7 @@ from knet.structures import Category, SegmentInfo
 
 SPLITS = ("train", "val", "test")
 VOID = 255
+STEP_ENCODING = "R is the class and 256 G + B the object (KITTI-STEP)"
 LARGEST_NUMBER = 65535
 # The sequences of KITTI's training folder, where the splits lie together.
 _SEQUENCES = {"train": (0, 1, 3, 4, 5, 9, 11, 12, 15, 17, 19, 20), "val": (2, 6, 7, 8, 10, 13, 14, 16, 18)}
@@ -63,16 +65,25 @@ class KittiStep(ClipReader):
 
     def _decode(self, frame: FrameFiles, truth: Path) -> tuple[np.ndarray, list[SegmentInfo]]:
         classes, numbers = read_step_png(truth)
+        refuse_blue_first(classes, numbers, self._labels, truth)
         return make_id_map(look_up(classes, self._labels, truth), numbers, self.categories, not self._compatible)
 
 
 def read_step_png(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Reads the classes and object numbers of a STEP PNG. -> (H,W) int32, (H,W) int32"""
-    pixels = read_labels_or_colors(path)
-    if pixels.ndim != 3:
-        raise DataError(f"{path} has one channel; a KITTI-STEP PNG has three: class, object // 256, object % 256.")
-    wide = pixels.astype(np.int32)
-    return wide[..., 0], wide[..., 1] * 256 + wide[..., 2]
+    packed = read_ids(path, STEP_ENCODING)
+    return packed & 255, (packed & 0xFF00) + (packed >> 16)
+
+
+def refuse_blue_first(classes: np.ndarray, numbers: np.ndarray, known: Collection[int], path: Path) -> None:
+    """Raises `DataError` if what a STEP PNG has as classes, (H,W), is known only in its blue channel."""
+    blue = set(values_in(numbers & 255).tolist())
+    unknown = [value for value in values_in(classes).tolist() if value not in known]
+    if unknown and len(blue) > 1 and blue.issubset(known):
+        raise DataError(
+            f"{path} has the class value {name_some(unknown)}, which is neither a class of the table nor void, while "
+            f"its blue channel holds nothing but classes: perhaps {BLUE_FIRST}."
+        )
 
 
 def write_step_png(path: str | Path, classes: np.ndarray, numbers: np.ndarray) -> None:

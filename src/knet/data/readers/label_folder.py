@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from knet.data.categories import CategoryTable, as_table
+from knet.data.files.channels import BLUE_FIRST, is_blue_first
 from knet.data.files.io import (
     list_images,
     name_some,
@@ -21,7 +22,7 @@ from knet.errors import DataError
 from knet.structures import Category, Sample, SegmentInfo
 
 _UNKNOWN = -2
-_LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
+_LOSSY = frozenset({".jpg", ".jpeg", ".jfif", ".webp", ".jp2", ".avif"})
 
 
 class _Files(NamedTuple):
@@ -127,6 +128,8 @@ class LabelFolder:
         present = values_in(colors)
         labels = np.array([self._color_labels.get(color, _UNKNOWN) for color in present.tolist()], np.int32)
         unknown = [f"({c >> 16}, {c >> 8 & 255}, {c & 255})" for c in present[labels == _UNKNOWN].tolist()]
+        if is_blue_first(present.tolist(), self._color_labels):
+            raise DataError(f"{path} has colours that the class table lacks: {BLUE_FIRST}.")
         if unknown:
             raise DataError(
                 f"{path} has the colour {name_some(unknown, 1)}, which is neither a class's nor black (void); give the "

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,14 +51,25 @@ class Part:
     paste: bool = False
 
     def translate(self, sample: Sample, categories: Sequence[Category]) -> Sample:
-        """The sample in the mixture's classes. Segments that become one class of stuff become one segment.
+        """The sample in the mixture's classes."""
+        segments, value_of = self.translate_segments(sample.segments, categories)
+        id_map = _replaced(sample.id_map, value_of)
+        ignored = {segment.id for segment in segments if segment.crowd} if self.ignore_void else set()
+        ignored |= {0} if self.ignore_void and not self.only_objects else set()
+        return Sample(sample.name, sample.image, id_map, segments, frozenset(ignored), self.unlabelled)
 
-        Stuff that becomes a thing is a crowd: how many objects it is, nobody said.
+    def translate_segments(
+        self, own: Sequence[SegmentInfo], categories: Sequence[Category]
+    ) -> tuple[list[SegmentInfo], dict[int, int]]:
+        """The segments in the mixture's classes, and what replaces the ids that are no segment any more.
+
+        Segments that become one class of stuff become one segment. Stuff that becomes a thing is a crowd: how many
+        objects it is, nobody said.
         """
         segments: list[SegmentInfo] = []
         value_of: dict[int, int] = {}
         first_of: dict[int, int] = {}  # the first segment of each class of stuff
-        for segment in sample.segments:
+        for segment in own:
             label = self.labels[segment.label]
             if label is None:
                 if self.only_objects and self.ignore_void:  # 0 is background there, and this is not
@@ -73,10 +84,7 @@ class Part:
             first_of.setdefault(label, segment.id)
             crowd = thing and (segment.crowd or not self.reader.categories[segment.label].thing)
             segments.append(SegmentInfo(segment.id, label, crowd))
-        id_map = _replaced(sample.id_map, value_of)
-        ignored = {segment.id for segment in segments if segment.crowd} if self.ignore_void else set()
-        ignored |= {0} if self.ignore_void and not self.only_objects else set()
-        return Sample(sample.name, sample.image, id_map, segments, frozenset(ignored), self.unlabelled)
+        return segments, value_of
 
 
 class Mixture:
@@ -120,6 +128,14 @@ class Mixture:
         part, own = self._find(index)
         read = getattr(part.reader, "read_truth", part.reader.read)
         return part.translate(read(own), self.categories)
+
+    def segments(self, index: int) -> list[SegmentInfo]:
+        """The segments of an image in the mixture's classes, without opening a picture where the set allows it."""
+        part, own = self._find(index)
+        known: Any = getattr(part.reader, "segments", None)
+        if known is None:
+            return self.read_truth(index).segments
+        return part.translate_segments(known(own), self.categories)[0]
 
     def describe(self) -> str:
         """A line that says how often images of each set are drawn."""

@@ -98,7 +98,7 @@ class Mots(ClipReader):
 def read_mots(path: Path) -> list[MotsLine]:
     """Reads the lines of a MOTS text."""
     try:
-        rows = path.read_text("utf-8").splitlines()
+        rows = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as fault:
         raise DataError(f"The MOTS text {path} cannot be read ({fault}); copy or create the file again.") from fault
     lines = []

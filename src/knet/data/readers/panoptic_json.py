@@ -3,15 +3,16 @@
 `CocoPanoptic` refuses a data set at the first fault, `knet data check` goes on and counts them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from knet.data.categories import categories_from_rows
 from knet.data.class_order import OtherClassesError, labels_of_ids
 from knet.data.files.io import name_some, read_json
-from knet.data.readers.find_images import ImageFinder
+from knet.data.files.numbers import flag, id_key, whole
+from knet.data.readers.find_images import ImageFinder, plain_name
 from knet.data.readers.reader import unknown_category
 from knet.errors import DataError
 from knet.structures import Category, SegmentInfo
@@ -78,13 +79,15 @@ class PanopticJson:
                 "other classes", [self._other_classes.partition(": ")[2].partition(". ")[0]], self._other_classes
             )
         by_id: dict[str, dict[object, dict[str, Any]]] = {}
-        for key, id_key in (("images", "id"), ("annotations", "image_id")):
+        listed = self.content.get("images")
+        same = id_key(row.get("id") for row in listed if isinstance(row, dict)) if isinstance(listed, list) else whole
+        for key, name in (("images", "id"), ("annotations", "image_id")):
             listed, by_id[key] = self.content.get(key), {}
             if not isinstance(listed, list):
                 what = f"{self.path} has no list '{key}'; a COCO panoptic JSON needs images and annotations"
                 yield Fault("json", [what], f"{what}.")
                 return
-            yield from self._index(listed, key, id_key, by_id[key])
+            yield from self._index(listed, key, name, same, by_id[key])
         images, annotations = by_id["images"], by_id["annotations"]
         for kind, what, other, rows, others in (
             ("no annotation", "image", "annotation", images, annotations),
@@ -97,12 +100,14 @@ class PanopticJson:
             if id_ in annotations:
                 yield from self._entry(row, annotations[id_], find, folder, masks)
 
-    def _index(self, listed: list[Any], key: str, id_key: str, rows: dict[object, dict[str, Any]]) -> Iterator[Fault]:
-        """Puts the rows of a list under their image ids."""
+    def _index(
+        self, listed: list[Any], key: str, name: str, same: Callable[[Any], Any], rows: dict[object, dict[str, Any]]
+    ) -> Iterator[Fault]:
+        """Puts the rows of a list under their image ids, of which `same` says how they are compared."""
         for row in listed:
-            id_ = row.get(id_key) if isinstance(row, dict) else None
-            if isinstance(id_, bool) or not isinstance(id_, int | str) or not isinstance(row.get("file_name"), str):
-                what = f"{self.path} has a row in '{key}' without {id_key} or file_name: {str(row)[:80]}."
+            id_ = same(row.get(name)) if isinstance(row, dict) else None
+            if id_ is None or not isinstance(row.get("file_name"), str):
+                what = f"{self.path} has a row in '{key}' without {name} or file_name: {str(row)[:80]}."
                 yield Fault("row", [f"{key}: {str(row)[:60]}"], what)
             elif id_ in rows:
                 what = f"{self.path} lists the image id {id_!r} twice in '{key}'; ids must be unique."
@@ -114,7 +119,9 @@ class PanopticJson:
         self, row: dict[str, Any], annotation: dict[str, Any], find: ImageFinder | None, folder: Path, masks: set[str]
     ) -> Iterator[Entry | Fault]:
         name, image, where = str(row["id"]), None, f"{self.path}: image {row['id']!r}"
-        mask = PurePosixPath(annotation["file_name"]).as_posix()
+        mask = plain_name(annotation["file_name"], masks)
+        if mask not in masks and f"{mask}.png" in masks:
+            mask = f"{mask}.png"
         if mask not in masks:
             what = f"The panoptic PNG {folder / mask} of image {name} ({self.path}) does not exist."
             yield Fault("mask missing", [mask], what)
@@ -125,8 +132,8 @@ class PanopticJson:
                 kind = "image ambiguous" if find.candidates(row["file_name"]) else "image missing"
                 yield Fault(kind, [row["file_name"]], str(fault))
         height, width = row.get("height"), row.get("width")
-        size: Any = None if height is None and width is None else (height, width)
-        if size is not None and not all(isinstance(edge, int) and edge > 0 for edge in size):
+        size: Any = None if height is None and width is None else (whole(height), whole(width))
+        if size is not None and not all(edge is not None and edge > 0 for edge in size):
             what = f"{where} has height {height!r} and width {width!r}."
             yield Fault("json size", [f"{mask}, JSON {width!r}x{height!r}"], what)
             size = None
@@ -134,27 +141,32 @@ class PanopticJson:
         yield from self._index_segments(annotation.get("segments_info"), name, where, rows)
         segments = []
         for id_, segment in rows.items():
-            category = segment.get("category_id")
-            label = self._labels.get(category) if isinstance(category, int) else None
+            category, crowd = segment.get("category_id"), flag(segment.get("iscrowd") or 0)
+            label = self._labels.get(-1 if (number := whole(category)) is None else number)
             if label is None:
                 what = unknown_category(where, category, self._labels)
                 yield Fault("unknown category", [f"{category!r} of {id_} in {name}"], what)
-            segments.append(SegmentInfo(id_, -1 if label is None else label, bool(segment.get("iscrowd", 0))))
+            if crowd is None:
+                what = f"{where} has iscrowd {segment['iscrowd']!r} for the segment {id_}; give 0 or 1."
+                yield Fault("segment row", [f"{id_} in {name} (iscrowd {segment['iscrowd']!r})"], what)
+            segments.append(SegmentInfo(id_, -1 if label is None else label, bool(crowd)))
         yield Entry(name, image, mask, size, segments, list(rows.values()))
 
     def _index_segments(self, listed: Any, name: str, where: str, rows: dict[int, dict[str, Any]]) -> Iterator[Fault]:
         """Puts the segments of an image under their ids."""
         if not isinstance(listed, list):
-            what = f"{where} has no list 'segments_info'; is this a COCO *instances* file?"
+            from_coco = "if this is a COCO *instances* file, `knet data from-coco` makes a panoptic one of it"
+            what = f"{where} has no list 'segments_info'; {from_coco}."
             yield Fault("no segments_info", [name], what)
             return
         for row in listed:
-            id_ = row.get("id") if isinstance(row, dict) else None
-            if isinstance(id_, bool) or not isinstance(id_, int) or not 1 <= id_ <= LARGEST_ID:
-                what = f"{where} has a segment with the id {id_!r}; ids go from 1 to {LARGEST_ID}."
-                yield Fault("segment row", [f"{id_!r} in {name}"], what)
+            given = row.get("id") if isinstance(row, dict) else None
+            id_ = whole(given)
+            if id_ is None or not 1 <= id_ <= LARGEST_ID:
+                what = f"{where} has a segment with the id {given!r}; ids go from 1 to {LARGEST_ID}."
+                yield Fault("segment row", [f"{given!r} in {name}"], what)
             elif id_ in rows:
                 what = f"{where} lists the segment {id_} twice; segment ids must be unique in an image."
                 yield Fault("segment twice", [f"{id_} in {name}"], what)
             else:
-                rows[id_] = row
+                rows[id_] = row | {"id": id_} if row["id"] != id_ else row

@@ -1,7 +1,7 @@
 """What all readers of data sets have in common."""
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +26,24 @@ class Reader(Protocol):
     def read(self, index: int) -> Sample:
         """Image, id map and segments."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """How many segments of an image a model can learn.
+
+    Attributes:
+        count: its learned kernels; most models have 100.
+        stuff: whether they are for stuff as well, or only for things.
+    """
+
+    count: int = 100
+    stuff: bool = True
+
+    def needed(self, segments: Iterable[SegmentInfo], categories: Sequence[Category]) -> int:
+        """How many kernels an image's segments need: crowds and unknown classes (-1) need none."""
+        learned = [segment.label for segment in segments if segment.label >= 0 and not segment.crowd]
+        return sum(self.stuff or categories[label].thing for label in learned)
 
 
 def without_image(name: str, id_map: np.ndarray, segments: list[SegmentInfo]) -> Sample:

@@ -16,6 +16,7 @@ from knet.errors import DataError
 from knet.structures import Category, SegmentInfo
 
 _MASKS = NumberedPng("VIPSeg mask", objects=100, shift=1, void=(0, 200))  # 200 is a stray value
+VIPSEG_OBJECTS = _MASKS.objects  # of a class, in a video
 write_vipseg_png = _MASKS.write
 _IMAGE_FOLDERS = ("imgs", "images")
 
@@ -65,7 +66,7 @@ def read_video_list(path: Path) -> list[str]:
     """Reads a file with a video's name on each line."""
     needs = "it needs a video's name on each line."
     try:
-        names = path.read_text("utf-8").split()
+        names = path.read_text("utf-8-sig").split()
     except (OSError, UnicodeDecodeError) as fault:
         raise DataError(f"The list of videos {path} cannot be read ({fault}); {needs}") from fault
     if not names:

@@ -4,7 +4,7 @@ Objects may overlap, so a frame's id map has layers, as in `CocoInstances`. Sour
 """
 
 import json as jsonlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -14,10 +14,12 @@ import numpy as np
 
 from knet.data.categories import things_from_rows
 from knet.data.class_order import labels_of_ids
-from knet.data.files.io import list_images, name_some, read_json
+from knet.data.files.io import name_some, read_json
 from knet.data.files.masks import Rle, mask_area, mask_box, read_mask, run_lengths
+from knet.data.files.numbers import flag, whole
 from knet.data.readers.clips import NUMBERS, ClipReader, FrameFiles, last_number
 from knet.data.readers.coco_instances import stack_layers
+from knet.data.readers.find_images import ImageFinder, plain_name
 from knet.data.readers.reader import unknown_category
 from knet.errors import DataError
 from knet.files import atomic_path
@@ -68,10 +70,7 @@ class YoutubeVis(ClipReader):
         for number, row in enumerate(annotations or [], 1):
             self._read_track(row, number, videos, labels)
         if images is not None:
-            present = set(list_images(Path(images)))
-            absent = [name for video in videos.values() for name in video.files if name not in present]
-            if absent:
-                raise DataError(f"{images} has no image {name_some(absent)}, which {self.json} lists.")
+            self._find_images(Path(images), videos.values())
         frames = []
         self.video_ids = {video.clip: id_ for id_, video in videos.items()}
         self._places: dict[tuple[str, int], tuple[_Video, int]] = {}
@@ -81,6 +80,12 @@ class YoutubeVis(ClipReader):
                 frames.append(FrameFiles(video.clip, number, image, None if annotations is None else self.json))
                 self._places[video.clip, number] = video, place
         super().__init__(frames, categories, str(self.json))
+
+    def segments(self, index: int) -> list[SegmentInfo]:
+        """The objects of a frame, as far as they are known without drawing masks."""
+        frame = self._frames[index]
+        video, place = self._places[frame.clip, frame.number]
+        return [SegmentInfo(t.row, t.label, t.crowd) for t in video.tracks if t.masks[place] is not None]
 
     def _decode(self, frame: FrameFiles, truth: Path) -> tuple[np.ndarray, list[SegmentInfo]]:
         video, place = self._places[frame.clip, frame.number]
@@ -96,35 +101,52 @@ class YoutubeVis(ClipReader):
         ids = np.array([0] + [segment.id for segment in segments], np.int32)
         return ids[stack_layers(rles, video.size)], segments
 
+    def _find_images(self, images: Path, videos: Iterable[_Video]) -> None:
+        """Replaces the names of the JSON by those of the files."""
+        find, absent = ImageFinder(images, self.json), list[str]()
+        for video in videos:
+            for place, name in enumerate(video.files):
+                if not find.candidates(name):
+                    absent.append(name)
+                else:
+                    video.files[place] = find(name)
+        if absent:
+            raise DataError(f"{images} has no image {name_some(absent)}, which {self.json} lists.")
+        find.say_elsewhere()
+
     def _read_videos(self, rows: list[Any]) -> dict[int, _Video]:
         videos: dict[int, _Video] = {}
         for row in rows:
             known: Any = row if isinstance(row, dict) else {}
-            id_, files, height, width = (known.get(key) for key in ("id", "file_names", "height", "width"))
+            files = known.get("file_names")
+            id_, height, width = (whole(known.get(key)) or 0 for key in ("id", "height", "width"))
             named = isinstance(files, list) and files and all(isinstance(name, str) for name in files)
-            if not named or not all(type(number) is int and number > 0 for number in (id_, height, width)):
+            if not named or min(id_, height, width) < 1:
                 raise DataError(f"{self.json}: a video needs id, file_names, height and width, not {str(row)[:80]}.")
             if id_ in videos:
                 raise DataError(f"{self.json} lists the video {id_} twice; ids must be unique.")
-            folder = PurePosixPath(files[0]).parent.as_posix()
-            videos[id_] = _Video(str(id_) if folder == "." else folder, files, (height, width), [])
+            folder = PurePosixPath(plain_name(files[0])).parent.as_posix()
+            videos[id_] = _Video(str(id_) if folder == "." else folder, list(files), (height, width), [])
         return videos
 
     def _read_track(self, row: Any, number: int, videos: dict[int, _Video], labels: dict[int, int]) -> None:
         where = f"{self.json}: annotation {number}"
         known: Any = row if isinstance(row, dict) else {}
-        video, category, masks = (known.get(key) for key in ("video_id", "category_id", "segmentations"))
-        if type(video) is not int or video not in videos:
-            raise DataError(f"{where} is of the video {video!r}, which the file does not list.")
-        if type(category) is not int or category not in labels:
-            raise DataError(unknown_category(where, category, labels))
+        masks, crowd = known.get("segmentations"), flag(known.get("iscrowd") or 0)
+        video, category = whole(known.get("video_id")), whole(known.get("category_id"))
+        if video is None or video not in videos:
+            raise DataError(f"{where} is of the video {known.get('video_id')!r}, which the file does not list.")
+        if category is None or category not in labels:
+            raise DataError(unknown_category(where, known.get("category_id"), labels))
+        if crowd is None:
+            raise DataError(f"{where} has iscrowd {known['iscrowd']!r}; give 0 or 1.")
         if not isinstance(masks, list) or len(masks) != len(videos[video].files):
             count = len(masks) if isinstance(masks, list) else 0
             raise DataError(
                 f"{where} has {count} segmentations for {len(videos[video].files)} frames; give one or null each."
             )
         texts = [None if mask is None else jsonlib.dumps(mask).encode() for mask in masks]
-        videos[video].tracks.append(_Track(number, labels[category], bool(known.get("iscrowd", 0)), texts))
+        videos[video].tracks.append(_Track(number, labels[category], crowd, texts))
 
 
 class TrackToWrite(NamedTuple):
@@ -170,7 +192,7 @@ def write_youtube_vis(json: str | Path, videos: Sequence[VideoToWrite], categori
 
 def _frame_numbers(files: Sequence[str]) -> list[int]:
     """The numbers in the names if they rise from frame to frame, else 0, 1, ..."""
-    numbers = [last_number(PurePosixPath(name).stem) for name in files]
+    numbers = [last_number(PurePosixPath(plain_name(name)).stem) for name in files]
     known = [number for number in numbers if number is not None]
     rising = len(known) == len(files) and all(one < other for one, other in pairwise(known))
     return known if rising else list(range(len(files)))

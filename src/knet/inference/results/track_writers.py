@@ -16,16 +16,17 @@ their class and video. A thing without a track is a region of its class whose ob
 """
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from knet.data.categories import load_categories
-from knet.data.readers.cityscapes_vps import write_vps_png
+from knet.data.readers.cityscapes_vps import VPS_OBJECTS, write_vps_png
 from knet.data.readers.kitti_step import VOID, write_step_png
 from knet.data.readers.mots import MotsLine
-from knet.data.readers.vipseg import write_vipseg_png
+from knet.data.readers.vipseg import VIPSEG_OBJECTS, write_vipseg_png
 from knet.errors import ConfigError, DataError
 from knet.files import safe_name
 from knet.inference.results.draw import map_ids
@@ -36,6 +37,7 @@ from knet.inference.results.track_json import VideoJson
 from knet.inference.sources.streams import Frame
 from knet.structures import Category
 
+_logger = logging.getLogger("knet")
 _LARGEST_OBJECT = 65535
 _OTHER_NAMES = {"pedestrian": "person"}
 _NESTED = {"vipseg-json": True, "cityscapes-vps-json": False}
@@ -79,10 +81,11 @@ class TrackWriter(Writer):
         self._mots_classes = mots_classes(categories) if "mots" in formats else {}
         self._videos: set[str] = set()
         self._video = ""
+        self._told: set[tuple[str, str]] = set()
         self._counted: dict[int, dict[int, int]] = {}  # category id -> track -> its number in the video
 
     def write(self, segmentation: Segmentation, frame: Frame) -> None:
-        """Writes one frame. DataError if it has more objects than a format has numbers for."""
+        """Writes one frame. DataError if step or mots have no number for a track."""
         if frame.first:
             self._begin(frame.sequence)
         makers: dict[str, Callable[[Segmentation, int], None]] = {
@@ -144,11 +147,22 @@ class TrackWriter(Writer):
         maps = map_ids(segmentation.id_map, ids, of_label, -1), map_ids(segmentation.id_map, ids, np.array(numbers), 0)
         if "vipseg" in self.formats:
             path = self.folder / "vipseg" / "panomasks" / self._video / f"{number:06d}.png"
-            write_vipseg_png(path, *maps, self.categories)
+            write_vipseg_png(path, maps[0], self._within(maps[1], VIPSEG_OBJECTS, "VIPSeg"), self.categories)
         if "cityscapes-vps" in self.formats:
             video = self._video.replace("_", "-")  # what comes before the first _ is the video
             path = self.folder / "cityscapes_vps" / f"{video}_{number:06d}_final_mask.png"
-            write_vps_png(path, *maps, self.categories)
+            write_vps_png(path, maps[0], self._within(maps[1], VPS_OBJECTS, "Cityscapes-VPS"), self.categories)
+
+    def _within(self, numbers: np.ndarray, largest: int, kind: str) -> np.ndarray:
+        """Objects beyond the last number become regions that are not told apart, which is said once a video."""
+        beyond = numbers > largest
+        if beyond.any() and (self._video, kind) not in self._told:
+            self._told.add((self._video, kind))
+            _logger.warning(
+                f"'{self._video}' has more than {largest} objects of a class, for which {kind} has no numbers: the "
+                "rest is written as regions that are not told apart; 'tracks' holds them all."
+            )
+        return np.where(beyond, 0, numbers)
 
     def _write_tracks(self, segmentation: Segmentation, number: int) -> None:
         row = {"video": self._video, "frame": number, **segmentation.to_dict()}

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from knet.data.files.pictures import IMAGE_SUFFIXES
 from knet.errors import DataError
-from knet.inference.sources.images import IMAGE_SUFFIXES, load_image, no_such_path, why_not
+from knet.inference.sources.images import load_image, no_such_path, why_not
 from knet.inference.sources.videos import VIDEO_SUFFIXES, Item, probe_video, read_video
 
 KNOWN = f"images: {' '.join(IMAGE_SUFFIXES)}; videos: {' '.join(VIDEO_SUFFIXES)}"

@@ -1,0 +1,12 @@
+"""Recognises id PNGs whose channels were written blue first, as OpenCV's imwrite does with an RGB array."""
+
+from collections.abc import Collection
+
+BLUE_FIRST = "its channels are in the order blue, green, red: write it anew as RGB (OpenCV's imwrite takes BGR)"
+
+
+def is_blue_first(found: Collection[int], known: Collection[int | None]) -> bool:
+    """Whether ids in a PNG, R + 256 G + 65536 B, are known only with red and blue exchanged; 0 is always known."""
+    allowed = {0, *known}
+    exchanged = {(id_ >> 16) | (id_ & 0xFF00) | (id_ & 0xFF) << 16 for id_ in found}
+    return not allowed.issuperset(found) and allowed.issuperset(exchanged)

@@ -1,0 +1,98 @@
+"""Decodes pictures of any mode and depth, the same for training, evaluation and prediction. -> (H,W,3) uint8 RGB"""
+
+import threading
+from contextlib import suppress
+from typing import IO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from knet.errors import DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif")
+
+MAX_PIXELS = 400_000_000
+
+_pillow_limit = threading.Lock()
+
+
+def open_picture(file: IO[bytes]) -> Image.Image:
+    """Opens a picture of any size; its pixels are not decoded yet."""
+    with _pillow_limit:  # Pillow's global limit would refuse large photos; the lock guards it among our threads
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(file)
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def decode_picture(source: IO[bytes] | Image.Image, what: str) -> np.ndarray:
+    """Decodes an open file or a picture, upright where the camera noted an orientation (EXIF). -> (H,W,3) uint8 RGB
+
+    Sixteen bits are divided by 257, floating-point values go from 0 to 1, and an alpha channel is dropped.
+
+    Raises:
+        DataError: for any failure, with a sentence that begins with `what`.
+    """
+    try:
+        picture = source if isinstance(source, Image.Image) else open_picture(source)
+        refuse_size(picture, what)
+        picture.load()
+        # A photo whose EXIF data is unreadable is taken as it is stored.
+        with suppress(Exception):
+            picture = ImageOps.exif_transpose(picture)
+        return _to_rgb(picture, what)
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DataError(f"{what} is not an image in a known format ({' '.join(IMAGE_SUFFIXES)}).") from error
+    except MemoryError as error:
+        raise DataError(f"{what} does not fit into memory; make it smaller.") from error
+    except Exception as error:  # Pillow's readers raise errors of many types on damaged files
+        raise DataError(f"{what} is damaged or cut off ({error}); copy or download it again.") from error
+
+
+def refuse_size(picture: Image.Image, what: str) -> None:
+    """Refuses an open picture without pixels or of more than 400 million; `what` begins the sentence."""
+    width, height = picture.size
+    if not width * height:
+        raise DataError(f"{what} has no pixels ({width} x {height}).")
+    if width * height > MAX_PIXELS:
+        limit = f"at most {MAX_PIXELS // 10**6} million are read: cut it into tiles or make it smaller"
+        raise DataError(f"{what} has {width} x {height} = {width * height / 1e6:.0f} million pixels; {limit}.")
+
+
+def rgb_from_array(values: np.ndarray, what: str, shape: tuple[int, ...]) -> np.ndarray:
+    """(H,W) or (H,W,1|3|4) uint8, uint16 or float 0..1 -> (H,W,3) uint8 RGB. `shape` is what the caller passed."""
+    subject = f"The image given as {what} of shape {shape}" if what in ("array", "tensor") else what
+    if values.ndim == 2:
+        values = values[..., None]
+    if values.ndim != 3 or values.shape[2] not in (1, 3, 4):
+        want = "(3,H,W) or (H,W)" if what == "tensor" else "(H,W,3) or (H,W)"
+        raise DataError(f"{subject} does not have the shape {want}; reorder its axes, and pass a batch as a list.")
+    if not values.size:
+        raise DataError(f"{subject} has no pixels.")
+    values = values[..., :3]  # without an alpha channel
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        values = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    elif values.dtype.kind == "f":
+        low, high = float(values.min()), float(values.max())
+        if not (low >= -1e-3 and high <= 1 + 1e-3):  # written so that NaN is refused, too
+            hint = "floating-point images go from 0 to 1 (divide by 255, undo any normalisation)"
+            raise DataError(f"{subject} has values from {low:.4g} to {high:.4g}; {hint}.")
+        values = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
+    elif values.dtype != np.uint8:
+        raise DataError(f"{subject} holds {values.dtype}; allowed are uint8, uint16 and float from 0 to 1.")
+    return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
+
+
+def _to_rgb(picture: Image.Image, what: str) -> np.ndarray:
+    """Converts a decoded picture of any mode. -> (H,W,3) uint8 RGB"""
+    if picture.mode.startswith("I") or picture.mode == "F":
+        values = np.asarray(picture)
+        if picture.mode == "I" and values.min() >= 0 and values.max() <= 65535:
+            values = values.astype(np.uint16)  # older versions of Pillow read 16 bits as 32
+        return rgb_from_array(values, what, values.shape)
+    if picture.mode == "P" and "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))

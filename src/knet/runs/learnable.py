@@ -1,0 +1,78 @@
+"""Whether a model can learn from a data set: known before a training begins, instead of after days."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from knet.config import RunConfig, is_config, read_config
+from knet.data.readers.reader import Kernels, Reader
+from knet.errors import DataError
+from knet.models.zoo import entry
+from knet.structures import SegmentInfo
+from knet.weights.load import read_checkpoint
+
+_LOOKED_AT = 50  # images, where segments are known only from PNGs
+
+
+def kernels_of(model: RunConfig | str | Path) -> Kernels:
+    """The kernels of a model, by its name, its config or its file of weights."""
+    if is_config(model):
+        config = read_config(model)
+        return _kernels(config.model, config.arguments, config.stuff_kernels)
+    assert not isinstance(model, RunConfig)  # which is a config
+    if Path(model).is_file():
+        card = read_checkpoint(model).card
+        if card is not None:
+            return _kernels(card.model, card.arguments)
+    return _kernels(str(model), {})
+
+
+def _kernels(name: str, arguments: dict[str, Any], stuff_kernels: bool | None = None) -> Kernels:
+    row = entry(name)
+    if row.task == "semantic":  # a kernel is a class there
+        return Kernels(sys.maxsize)
+    apart = "stuff" in {**row.arguments, **arguments} if stuff_kernels is None else stuff_kernels
+    return Kernels({"kernels": Kernels().count, **row.arguments, **arguments}["kernels"], stuff=not apart)
+
+
+def check_learnable(dataset: Reader, kernels: Kernels) -> str:
+    """A line about images with more segments than kernels, "" without such.
+
+    Data sets that know their segments without opening a picture are looked over whole, others at some images.
+
+    Raises:
+        DataError: no image has anything to learn.
+    """
+    count = len(dataset)
+    whole = hasattr(dataset, "segments")
+    chosen = range(count) if whole else range(0, count, max(1, count // _LOOKED_AT))
+    found = {index: _segments(dataset, index) for index in chosen}
+    if not any(map(_teaches, found.values())) and not any(_teaches(_segments(dataset, n)) for n in range(count)):
+        raise DataError(
+            f"The training data has nothing to learn: none of its {count} images has a segment that is no crowd; label "
+            "objects, or see with `knet data check` what is there."
+        )
+    needed = {index: kernels.needed(segments or (), dataset.categories) for index, segments in found.items()}
+    most = max(needed, key=needed.__getitem__)
+    if needed[most] <= kernels.count:
+        return ""
+    many = sum(number > kernels.count for number in needed.values())
+    return (
+        f"{many} of {len(found)} images have more segments than the model has kernels ({kernels.count}), up to "
+        f"{needed[most]} ({dataset.name(most)}); the rest is never learned: give arguments.kernels={needed[most]}"
+    )
+
+
+def _segments(dataset: Reader, index: int) -> list[SegmentInfo] | None:
+    """The segments of an image; None if its truth cannot be read, which training says when it comes to it."""
+    known: Any = getattr(dataset, "segments", None)
+    read: Any = getattr(dataset, "read_truth", dataset.read)
+    try:
+        return known(index) if known is not None else read(index).segments
+    except DataError:
+        return None
+
+
+def _teaches(segments: list[SegmentInfo] | None) -> bool:
+    """Whether there is something to learn, or may be."""
+    return segments is None or any(not segment.crowd for segment in segments)
