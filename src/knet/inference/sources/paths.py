@@ -45,7 +45,9 @@ def expand_sources(sources: Iterable[str | Path]) -> list[SourceFile]:
     found: dict[Path, SourceFile] = {}
     for source in sources:
         for path in _expand(Path(source).expanduser()):
-            found.setdefault(path.absolute(), SourceFile(path, _is_video(path, named=path == Path(source).expanduser())))
+            found.setdefault(
+                path.absolute(), SourceFile(path, _is_video(path, named=path == Path(source).expanduser()))
+            )
     return list(found.values())
 
 

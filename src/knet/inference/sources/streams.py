@@ -5,7 +5,7 @@ import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from numbers import Real
@@ -69,7 +69,7 @@ def open_stream(
     on_note: Note | None = None,
     span: Span = Span(),  # noqa: B008  # it cannot be changed
     stop: threading.Event | None = None,
-) -> Iterator[Frame]:
+) -> Generator[Frame, None, None]:
     """The frames of a source, one at a time and in order; memory does not grow with their number.
 
     A video file is a sequence. So is a folder of images, in the order of the numbers or times in their names, or if they
@@ -117,7 +117,7 @@ def comes_from_caller(source: Any) -> bool:
 
 def _frames(
     plan: Sequence[Any], on_error: Report, note: Note, span: Span, stop: threading.Event | None
-) -> Iterator[Frame]:
+) -> Generator[Frame, None, None]:
     def kind(entry: Camera | SourceFile | tuple[int, Any]) -> object:
         """Neighbours of the same kind form a sequence, or several if they are images of a folder."""
         if isinstance(entry, SourceFile) and not entry.video:
@@ -137,7 +137,7 @@ def _frames(
             yield from _given(entries, on_error, span)
 
 
-def _as_sequence(items: Iterator[Item], name: str, span: Span) -> Iterator[Frame]:
+def _as_sequence(items: Iterator[Item], name: str, span: Span) -> Generator[Frame, None, None]:
     clock: Clock | None = None
     for item in span.chosen(items, lambda item: item.index if item.seconds is None else item.seconds):
         first = clock is None
@@ -146,7 +146,7 @@ def _as_sequence(items: Iterator[Item], name: str, span: Span) -> Iterator[Frame
         yield Frame(item, name, item.index, clock(item.seconds), first)
 
 
-def _guarded(frames: Iterator[Frame], on_error: Report) -> Iterator[Frame]:
+def _guarded(frames: Iterator[Frame], on_error: Report) -> Generator[Frame, None, None]:
     try:
         yield from frames
     except DataError as error:
@@ -155,7 +155,7 @@ def _guarded(frames: Iterator[Frame], on_error: Report) -> Iterator[Frame]:
         on_error(error)
 
 
-def _given(entries: Iterable[tuple[int, Any]], on_error: Report, span: Span) -> Iterator[Frame]:
+def _given(entries: Iterable[tuple[int, Any]], on_error: Report, span: Span) -> Generator[Frame, None, None]:
     """Images that are no files, or come from an iterable, as one sequence."""
     images = ((index, *_with_time(entry)) for index, entry in entries)
     clock, first, start = Clock(), True, list[float]()
@@ -190,7 +190,7 @@ def _with_time(entry: Any) -> tuple[Any, float | None]:
     raise DataError(f"A frame came with the time {entry[1]!r}; pass pairs of an image and its time in seconds.")
 
 
-def _images(paths: list[Path], on_error: Report, note: Note, span: Span) -> Iterator[Frame]:
+def _images(paths: list[Path], on_error: Report, note: Note, span: Span) -> Generator[Frame, None, None]:
     """The frames of a folder of images. One that cannot be read is treated like one that is missing."""
     for name, images in _sequences(paths):
         _note_gaps(name, images, note)
@@ -240,10 +240,13 @@ def _sequences(paths: list[Path]) -> Iterator[tuple[str, list[_Image]]]:
     for name, members in _numbered(paths, folder):
         times, step = frame_times([number for _, number in members])
         # Where numbers do not grow, images are counted.
-        yield name, [
-            _Image(path, time if step is None else number, time)
-            for (path, number), time in zip(members, times, strict=True)
-        ]
+        yield (
+            name,
+            [
+                _Image(path, time if step is None else number, time)
+                for (path, number), time in zip(members, times, strict=True)
+            ],
+        )
 
 
 def _timed(paths: list[Path], stamps: list[Stamped]) -> list[_Image]:
