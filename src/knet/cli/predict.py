@@ -45,8 +45,8 @@ def add_parser(verbs: Any) -> None:
         "experimental, TensorRT's .engine)",
     )
     sources = (
-        "an image, a folder, a pattern in quotes, a video, the number or device of a webcam, an address (rtsp://, http://, "
-        "rtmp://, udp:// ...), a named pipe, or - for standard input"
+        "an image, a folder, a pattern in quotes, a video, the number or device of a webcam, an address (rtsp://, "
+        "http://, rtmp://, udp:// ...), a named pipe, or - for standard input"
     )
     parser.add_argument("sources", metavar="SOURCE", nargs="+", help=sources)
     parser.add_argument("--output", default="results", metavar="DIR", help="folder for the results (default: results)")

@@ -113,7 +113,8 @@ class Segmenter:
         Args:
             source: a path, the bytes of an image file, a PIL image, a (H,W,3) uint8 RGB array, a (3,H,W) tensor (uint8,
                 or float 0..1), or a list of these.
-            options: size, score, overlap, only, region, and of semantic models scales, flip, window, stride: see `Options`.
+            options: size, score, overlap, only, region, and of semantic models scales, flip, window, stride; see
+                `Options`.
 
         Returns:
             A `Segmentation`, or a list of them for a list. It keeps the image, to be drawn upon.

@@ -14,7 +14,7 @@ Region = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right 
 
 
 def class_ids(names: Sequence[str] | None, categories: Sequence[Category]) -> frozenset[int]:
-    """The category ids of classes by their names, in small or capital letters; None means all. ConfigError if unknown."""
+    """The category ids of classes by name, in small or capital letters; None means all. ConfigError if unknown."""
     if names is None:
         return frozenset(category.id for category in categories)
     known = {category.name.casefold(): category.name for category in categories}

@@ -89,10 +89,8 @@ class ResultWriter(Writer):
             DataError: the image does not fit the result.
             OutputError: no permission, no space; the files written before stay.
         """
-        if set(self.formats) <= {"video"}:  # no file of this image alone; a camera's names would fill the memory
-            name = ""
-        else:
-            name = self._unique("image", safe_name(segmentation.name))
+        # Without a file of the image alone no name is needed, and a camera's would fill the memory.
+        name = "" if set(self.formats) <= {"video"} else self._unique("image", safe_name(segmentation.name))
         drawn = "overlay" in self.formats or "video" in self.formats
         picture = segmentation.overlay(image) if drawn else None
         written = write_files(segmentation, self.folder, name, self.formats, picture)

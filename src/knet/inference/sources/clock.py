@@ -8,10 +8,10 @@ _REMEMBERED = 31  # distances of frames whose median is the usual one
 
 
 class Clock:
-    """Counts frames by their time stamps, with those that are missing: called with each stamp, it gives the frame's time.
+    """Counts frames by their time stamps, with those that are missing: called with a stamp, it gives the frame's time.
 
-    The usual distance is the median of the last ones, so it follows a camera that changes its rate. Where stamps lack, or
-    do not grow, each frame counts one.
+    The usual distance is the median of the last ones, so it follows a camera that changes its rate. Where stamps lack,
+    or do not grow, each frame counts one.
 
     Args:
         steps: distances that are known beforehand, in seconds.
