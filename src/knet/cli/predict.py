@@ -144,8 +144,9 @@ def run(args: argparse.Namespace) -> int:
         writer = stack.enter_context(PredictionWriter(args.output, formats, segmenter.categories, **writing))
         stack.callback(lambda: writer.end_early() if unfinished else None)
         # Frames are read, and results drawn and written, in threads beside the network.
-        report = lambda error: failed.append(str(error))  # noqa: E731
-        frames = read_ahead(lambda here: open_stream(args.sources, here(report), note, span, stopping.event))
+        frames = read_ahead(
+            lambda here: open_stream(args.sources, here(lambda e: failed.append(str(e))), note, span, stopping.event)
+        )
         write = stack.enter_context(WriteBehind(writer.write))
         stack.callback(frames.close)
         total = None if cameras or span != Span() else count_images(files)
@@ -157,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             found = _segmented(segmenter, shown, cameras, chosen)
         stack.callback(found.close)
-        endless = False
+        endless = cameras
         try:
             for frame, result, spent in found:
                 write(result, frame)
@@ -168,17 +169,18 @@ def run(args: argparse.Namespace) -> int:
             if stopping.at_once:
                 raise
             stopping.ask()
-            endless = endless or cameras
         unfinished = printed.unfinished = stopping.signal is not None and not endless
     for sentence in failed:
         print(f"knet: {sentence}", file=sys.stderr)
     if not args.json:
         print(f"{_summary(args, segmenter, formats, done, seconds)}; {len(failed)} failed")
     status = 2 if failed else 0
-    if unfinished:
+    if unfinished or stopping.signal == signal.SIGTERM:
         of = f" of {total}" if total else ""
-        where = f"; files in {args.output}/ that hold several images end there, and are named so" if done else ""
-        print(f"knet: stopped by {stopping.name} after {done}{of} images{where}", file=sys.stderr)
+        where = (
+            f"; files of several images in {args.output}/ end there, and are named _unfinished" if unfinished else ""
+        )
+        print(f"knet: stopped by {stopping.name} after {done}{of} images{where}.", file=sys.stderr)
     # Ctrl-C is how a camera is ended; else a caller must not take the run for a finished one.
     return 128 + stopping.signal if stopping.signal and (unfinished or stopping.signal != signal.SIGINT) else status
 

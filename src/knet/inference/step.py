@@ -47,8 +47,8 @@ class FrameTracker:
         if seconds is not None:
             if self._last is not None and seconds < self._last:
                 raise DataError(
-                    f"The frame of the time {seconds:.9g} comes after that of {self._last:.9g}; pass frames in order, or "
-                    "call reset() where a new video begins."
+                    f"The frame of the time {seconds:.6f} comes after that of {self._last:.6f}; pass frames in order, "
+                    "or call reset() where a new video begins."
                 )
             self._last = seconds
         result = self.next(image, self._clock(seconds), f"frame_{self._count:06d}" if name is None else name)
@@ -56,7 +56,7 @@ class FrameTracker:
         return replace(result, image=image)
 
     def next(self, image: np.ndarray, time: int, name: str) -> Segmentation:
-        """The next frame, (H,W,3) uint8 RGB, by the number of frames since the first, those that are missing included."""
+        """The next frame, (H,W,3) uint8 RGB; `time` counts frames since the first, those that are missing, too."""
         result, self._state = self._step(image, self._state, time, name)
         return result
 

@@ -4,8 +4,8 @@
     step            panoptic/<video>/<frame>.png                   KITTI-STEP: R category id, 255 void; object 256 G + B
     vipseg          vipseg/panomasks/<video>/<frame>.png           category id + 1; of things times 100 + object; 0 void
     cityscapes-vps  cityscapes_vps/<video>_<frame>_final_mask.png  category id; of things times 1000 + object; 255 void
-    tracks          tracks.jsonl                                   a line of JSON for each frame, with its time, if that is
-                                                                   known, and masks of things
+    tracks          tracks.jsonl                                   a line of JSON for each frame, with its time if that
+                                                                   is known, and masks of things
     mots            mots/<video>.txt                               KITTI MOTS: a line for each car (1) and person (2)
 
 The formats vipseg-json and cityscapes-vps-json make vipseg_json/ and cityscapes_vps_json/ with a pred.json and the PNGs

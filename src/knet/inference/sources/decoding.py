@@ -116,9 +116,7 @@ class _Losses:
             why = f" ({self.reason})" if self.reason else ""
             _logger.warning(f"{self.what}: {_frames(count)}{where} could not be decoded{why}; the other {done} were.")
         if self.damaged and done:
-            _logger.warning(
-                f"{self.what}: {_frames(self.damaged)} of {done} came damaged out of the decoder and went on so."
-            )
+            _logger.warning(f"{self.what}: {_frames(self.damaged)} of {done} came out damaged and went on so.")
 
     def _give_up(self, stamp: float) -> None:
         del self._waiting[stamp]

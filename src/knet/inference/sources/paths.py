@@ -36,7 +36,7 @@ def expand_sources(sources: Iterable[str | Path]) -> list[SourceFile]:
 
     A folder stands for the images directly in it, a pattern (`drive/*.png`, `**` for any depth) for the images, videos
     and folders that it matches, both in natural order and without hidden files. A file named twice counts once. In
-    folders and patterns endings tell what a file is; one that is named may have any ending, as its content is looked at.
+    folders and patterns endings tell what a file is; one that is named may have any, as its content is looked at.
 
     Raises:
         DataError: a path does not exist, a file is neither image nor video, a folder has no images, or a pattern no

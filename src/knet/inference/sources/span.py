@@ -15,8 +15,8 @@ _ROUNDING = 1e-6  # seconds by which a time stamp may be off
 class Span:
     """Every `every`-th frame from `start` on and before `end`, of each video.
 
-    Start and end are seconds since the beginning where frames have time stamps, as in videos; of numbered images they are
-    their numbers, and of others their places, from 0.
+    Start and end are seconds since the beginning where frames have time stamps, as in videos; of numbered images they
+    are their numbers, and of others their places, from 0.
 
     Raises:
         ConfigError: a value is out of range.
