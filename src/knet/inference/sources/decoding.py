@@ -25,6 +25,7 @@ _AT_THE_END = 10  # packets at the end of a whole file that may be broken withou
 _DELAY = 64  # packets after which a frame that has not come will not come
 _REGULAR = 5  # frames at equal distances, after which a larger one is a gap
 _GAPS = 1000  # missing frames that are counted at most
+_SAME = 0.005  # seconds by which two times of one frame may differ
 _NAMED = 5  # places of lost frames that are named
 
 
@@ -107,8 +108,11 @@ class _Losses:
         for stamp in list(self._waiting):
             self._give_up(stamp)
         count = self.count - (self.in_a_row if cut else 0)
-        places = [stamp - timeline.zero for stamp in sorted(self._lost[:count])]
-        if (count or self.damaged or self.doubtful) and len(timeline.gaps) > count:  # whole packets are gone
+        lost = sorted(stamp - timeline.zero for stamp in self._lost)
+        # A decoder may also drop a packet without a word, which then lacks where frames come regularly.
+        silent = any(abs(place - gap) < _SAME for place in lost for gap in timeline.gaps)
+        places = lost[:count]
+        if (count or silent or self.damaged or self.doubtful) and len(timeline.gaps) > count:
             count, places = len(timeline.gaps), timeline.gaps
         if count > 0 and done and not self.live:
             named = ", ".join(f"{place:.2f} s" for place in places[:_NAMED])
@@ -120,7 +124,7 @@ class _Losses:
 
     def _give_up(self, stamp: float) -> None:
         del self._waiting[stamp]
-        if self.count and len(self._lost) < self.count:  # else it is one that is not to be shown
+        if len(self._lost) < _GAPS:
             self._lost.append(stamp)
 
 

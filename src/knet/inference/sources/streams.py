@@ -73,8 +73,8 @@ def open_stream(
     """The frames of a source, one at a time and in order; memory does not grow with their number.
 
     A video file is a sequence. So is a folder of images, in the order of the numbers or times in their names, or if
-    they have names such as 000002_000017_leftImg8bit, all images with the same first number. Images that are no files, of a
-    list or of any other iterable, form one sequence.
+    they have names such as 000002_000017_leftImg8bit, all images with the same first number. Images that are no files,
+    of a list or of any other iterable, form one sequence.
 
     Args:
         source: a video file, a folder, a pattern, a webcam's number, an address such as rtsp://..., arrays or Pillow
