@@ -143,7 +143,7 @@ def test_a_video_from_a_pipe_and_from_standard_input(run: Run, tiny_weights: Pat
         os.dup2(read, 0)
         os.write(write, video.read_bytes())
         os.close(write)
-        with open(0, closefd=False) as stdin, pytest.MonkeyPatch.context() as patch:  # noqa: PTH123
+        with open(0, closefd=False) as stdin, pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "stdin", stdin)
             status, out, err = run(tiny_weights, "-", "--track", "--formats", "tracks,video")
     finally:
@@ -158,7 +158,7 @@ def test_endings_do_not_decide_what_a_file_is(run: Run, tiny_weights: Path, tmp_
     video, image = film(tmp_path / "v.mkv", 2).rename(tmp_path / "v.jpg"), tmp_path / "photo.mp4"
     Image.new("RGB", (64, 48), (90, 90, 120)).save(image, "PNG")
     raw = film(tmp_path / "v.h264", 2).rename(tmp_path / "raw")
-    status, out, err = run(tiny_weights, video, image, raw, "--formats", "json")
+    status, _, err = run(tiny_weights, video, image, raw, "--formats", "json")
     assert status == 0, err
     assert files() == [f"{n}_segments.json" for n in ("photo.mp4", "raw_000000", "raw_000001", "v_000000", "v_000001")]
     (tmp_path / "notes.txt").write_text("plain text\n" * 50)
@@ -169,7 +169,7 @@ def test_endings_do_not_decide_what_a_file_is(run: Run, tiny_weights: Path, tmp_
 def test_choosing_classes_a_region_and_frames(run: Run, tiny_weights: Path, tmp_path: Path) -> None:
     video = film(tmp_path / "v.mkv", 8)
     options = ("--only", "car, ROAD", "--region", "8,0,40,48", "--every", "2", "--start", "0.4", "--end", "00:01.4")
-    status, out, err = run(tiny_weights, video, "--track", "--formats", "tracks,panoptic", *options)
+    status, _, err = run(tiny_weights, video, "--track", "--formats", "tracks,panoptic", *options)
     assert status == 0, err
     rows = [json.loads(row) for row in Path("results/tracks.jsonl").read_text().splitlines()]
     assert [row["frame"] for row in rows] == [2, 4, 6] and [row["time"] for row in rows] == pytest.approx(

@@ -32,9 +32,7 @@ def noise(path: Path, bad: set[int], count: int = 40, codec: str = "mpeg4") -> P
     return path
 
 
-@pytest.mark.parametrize(
-    ("suffix", "codec"), [("mp4", "mpeg4"), ("mkv", "mpeg4"), ("avi", "mjpeg"), ("mp4", "libx264")]
-)
+@pytest.mark.parametrize(("suffix", "codec"), [("mp4", "mpeg4"), ("mkv", "mpeg4"), ("avi", "mjpeg"), ("mov", "mjpeg")])
 def test_one_bad_packet_loses_one_frame(
     tmp_path: Path, suffix: str, codec: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -43,9 +41,9 @@ def test_one_bad_packet_loses_one_frame(
     frames = list(open_stream(path, told.append))
     assert len(frames) == 39 and not told
     (missing,) = set(range(40)) - {frame.time for frame in frames}
-    assert codec == "libx264" or missing == 20  # H.264 stores frames in another order
+    assert missing == 20
     (warning,) = [r.getMessage() for r in caplog.records if "could not be decoded" in r.getMessage()]
-    assert f"drive.{suffix}': a frame at {missing / 25:.2f} s could not be decoded" in warning
+    assert f"drive.{suffix}': a frame at 0.80 s could not be decoded" in warning
     assert "the other 39 were" in warning
 
 

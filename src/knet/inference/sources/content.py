@@ -19,6 +19,7 @@ _VIDEOS = (
 _BOXES = (b"ftyp", b"moov", b"moof", b"mdat", b"wide")
 _STILL = (b"avif", b"heic", b"heix", b"mif1")
 _PACKETS = ((0, 188), (4, 192))  # of MPEG transport streams: where the first begins, and how long each is
+_TEXTS = ("ansi", "bintext", "xbin", "idf")  # letters drawn as pictures
 _MOTION = (".mjpg", ".mjpeg")  # a row of JPEGs begins like one
 
 
@@ -44,5 +45,5 @@ def opens_as_video(path: Path) -> bool:
         if not os.fstat(file.fileno()).st_size:
             return False
         with av.open(file) as container:  # without its name, by which texts would be taken for pictures
-            return bool(container.streams.video)
+            return any(stream.codec_context.name not in _TEXTS for stream in container.streams.video)
     return False

@@ -87,7 +87,7 @@ class _Losses:
     def sent(self, packet: Any) -> None:
         """Notes a packet that goes to the decoder."""
         self.doubtful = self.doubtful or packet.is_corrupt
-        if packet.size and packet.pts is not None:
+        if packet.pts is not None:
             self._waiting[float(packet.pts * packet.time_base)] = None
         if len(self._waiting) > _DELAY:
             self._give_up(next(iter(self._waiting)))
@@ -184,9 +184,11 @@ def _until_cut(container: Any, losses: _Losses, live: bool) -> Iterator[Any]:
                     return
             ended = True
         except av.error.FFmpegError as error:
-            losses.add(error)
             # Only faulty data may be followed by better; and where faults alone come, there is an end to patience.
-            if not isinstance(error, av.error.InvalidDataError) or losses.in_a_row > _HOPELESS:
+            faulty = isinstance(error, av.error.InvalidDataError)
+            if faulty:
+                losses.add(error)
+            if not faulty or losses.in_a_row > _HOPELESS:
                 with suppress(av.error.FFmpegError):
                     yield from stream.codec_context.decode(None)
                 yield error

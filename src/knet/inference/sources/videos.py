@@ -15,9 +15,10 @@ from knet.errors import DataError
 from knet.inference.sources.decoding import decode_frames
 from knet.inference.sources.images import existing_file, why_not
 
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".gif", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts")
-VIDEO_SUFFIXES += (".wmv", ".asf", ".flv", ".3gp", ".ogv", ".vob", ".mjpg", ".mjpeg", ".h264", ".h265", ".hevc", ".y4m")
-VIDEO_SUFFIXES += (".m3u8", ".ivf", ".m2v", ".mxf")
+VIDEO_SUFFIXES: tuple[str, ...] = (
+    *(".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".gif", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".asf"),
+    *(".flv", ".3gp", ".ogv", ".vob", ".mjpg", ".mjpeg", ".h264", ".h265", ".hevc", ".y4m", ".m3u8", ".ivf", ".m2v"),
+)
 _LOOKED_AT = 64  # packets whose distances tell the usual one of frames
 
 
@@ -65,7 +66,7 @@ def probe_video(path: str | Path) -> VideoInfo:
         steps = _steps(container)
     if first is None:
         raise DataError(f"'{path}' holds no frame that can be read; copy or convert it again.")
-    return VideoInfo(path, rate, frames, *first[0].shape[:2], steps)
+    return VideoInfo(path, rate, frames, *first[0].shape[:2], steps=steps)
 
 
 def rate_and_length(container: Any) -> tuple[Fraction, int | None]:
