@@ -74,7 +74,7 @@ def test_any_iterable_of_frames_can_be_tracked() -> None:
         np.stack(drive(6)),
         torch.from_numpy(np.stack(drive(6))).permute(0, 3, 1, 2),
     ):
-        assert tracks([result for _, result in segmenter.track(source)]) == expected
+        assert tracks([result for _, result in segmenter_of(Painted()).track(source)]) == expected
     kept = [0, 1, 2, 3, 4, 5, 11, 12]
     for timed in (with_times(kept), list(with_times(kept))):
         assert tracks([result for _, result in segmenter.track(timed)]) == [[1]] * 8
