@@ -26,7 +26,8 @@ class FrameTracker:
 
     def __init__(self, step: Step):
         self._step = step
-        self.reset()
+        self._state, self._clock, self._count = VideoState(), Clock(), 0
+        self._last: float | None = None
 
     def __call__(self, frame: Source, time: float | None = None, name: str | None = None) -> Segmentation:
         """Segments the next frame and gives its objects their tracks.
@@ -62,8 +63,7 @@ class FrameTracker:
 
     def reset(self) -> None:
         """Forgets everything, as a new video begins."""
-        self._state, self._clock, self._count = VideoState(), Clock(), 0
-        self._last: float | None = None
+        self._state, self._clock, self._count, self._last = VideoState(), Clock(), 0, None
 
 
 def _seconds(time: float | None) -> float | None:

@@ -66,7 +66,8 @@ def probe_video(path: str | Path) -> VideoInfo:
         steps = _steps(container)
     if first is None:
         raise DataError(f"'{path}' holds no frame that can be read; copy or convert it again.")
-    return VideoInfo(path, rate, frames, *first[0].shape[:2], steps=steps)
+    height, width = first[0].shape[:2]
+    return VideoInfo(path, rate, frames, height, width, steps)
 
 
 def rate_and_length(container: Any) -> tuple[Fraction, int | None]:
