@@ -35,5 +35,5 @@ class Pipe:
 def open_pipe(path: Path | None, stop: threading.Event | None) -> Any:
     """A pipe, or standard input, which may also be a file that is read from any place."""
     if path is None and sys.stdin.buffer.seekable():
-        return sys.stdin.buffer
+        return os.fdopen(os.dup(sys.stdin.fileno()), "rb")  # closing it leaves standard input open
     return Pipe(path, stop)
