@@ -15,7 +15,7 @@ import av
 
 from knet.errors import DataError, plain_parts
 from knet.files import safe_name
-from knet.inference.sources.decoding import decode_frames
+from knet.inference.sources.decoding import decode_frames, reason_of
 from knet.inference.sources.pipes import open_pipe
 from knet.inference.sources.videos import Item, VideoInfo, rate_and_length
 
@@ -151,13 +151,12 @@ def _open(device: Camera, stop: threading.Event | None) -> tuple[Any, Any]:
     except (av.error.FFmpegError, OSError, ValueError) as error:
         if file is not None:
             file.close()
-        why = getattr(error, "strerror", None) or type(error).__name__  # the full text may contain a password
         hint = "is it connected, and used by no other program?"
         if file is not None:
             hint = "send a video that needs no jumps in it, such as MPEG-TS, Matroska or MJPEG."
         elif device.in_network:
             hint = "is the address right, and does it send?"
-        raise DataError(f"{device} cannot be opened ({why}); {hint}") from None
+        raise DataError(f"{device} cannot be opened ({reason_of(error)}); {hint}") from None
 
 
 def _open_webcam(device: Camera) -> Any:

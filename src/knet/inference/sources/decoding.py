@@ -51,7 +51,7 @@ def decode_frames(
     try:
         for frame in _until_cut(container, losses, live):
             if isinstance(frame, Exception):
-                cut = str(getattr(frame, "strerror", None) or frame)
+                cut = reason_of(frame)
             elif held or frame.is_corrupt:
                 held.append(frame)  # in the middle of a video it is a frame; at the end, where the file breaks off
             else:
@@ -71,6 +71,13 @@ def decode_frames(
             losses.tell(done, bool(cut), timeline)
     if cut or any(frame.is_corrupt for frame in held):
         raise DataError(f"{what} breaks off after {done} frames ({cut or 'in the middle of one'}); {advice}.")
+
+
+def reason_of(error: Exception) -> str:
+    """Why a video cannot be read further, without its address, which may contain a password."""
+    if isinstance(error, av.error.ExitError):
+        return "nothing has come for too long"
+    return str(getattr(error, "strerror", None) or (error if isinstance(error, EOFError) else type(error).__name__))
 
 
 class _Losses:
@@ -99,7 +106,7 @@ class _Losses:
     def add(self, error: Exception) -> None:
         """Notes that a packet is broken, this one or one of those before it."""
         self.count, self.in_a_row = self.count + 1, self.in_a_row + 1
-        self.reason = str(getattr(error, "strerror", None) or error)
+        self.reason = reason_of(error)
         if self.live and str(self.count).strip("0") == "1":  # the first, the tenth, the hundredth ...
             _logger.warning(f"{self.what}: {_frames(self.count)} could not be decoded ({self.reason}); it goes on.")
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from knet.data.files.stamps import Stamped, frames_passed, read_stamps, usual_step
 from knet.data.readers.cityscapes_vps import frame_stem
 from knet.errors import DataError
 from knet.inference.sources.cameras import Camera, camera, read_camera
@@ -21,7 +22,6 @@ from knet.inference.sources.clock import Clock
 from knet.inference.sources.images import load_image
 from knet.inference.sources.paths import SourceFile, expand_sources, image_name
 from knet.inference.sources.span import Span
-from knet.inference.sources.stamps import Stamped, read_stamps, usual_step
 from knet.inference.sources.videos import Item, read_video
 
 _logger = logging.getLogger("knet")
@@ -252,11 +252,9 @@ def _sequences(paths: list[Path]) -> Iterator[tuple[str, list[_Image]]]:
 def _timed(paths: list[Path], stamps: list[Stamped]) -> list[_Image]:
     """Images that are named by time, in order; where several have the same time, they are counted."""
     seconds = [stamp.seconds for stamp in stamps]
-    if any(after <= before for before, after in pairwise(seconds)):
+    times = frames_passed(seconds)
+    if times is None:
         return [_Image(path, index, index) for index, path in enumerate(paths)]
-    step, times = usual_step(seconds), [0]
-    for before, after in pairwise(seconds):
-        times.append(times[-1] + max(round((after - before) / step), 1))
     return [_Image(path, i, time, at) for i, (path, time, at) in enumerate(zip(paths, times, seconds, strict=True))]
 
 

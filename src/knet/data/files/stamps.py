@@ -54,6 +54,16 @@ def read_stamps(stems: Sequence[str]) -> list[list[Stamped]] | None:
     return None
 
 
+def frames_passed(seconds: Sequence[float]) -> list[int] | None:
+    """The frames since the first at times in order, those that are missing included; None where times do not grow."""
+    if any(after <= before for before, after in pairwise(seconds)):
+        return None
+    step, passed = usual_step(seconds), [0]
+    for before, after in pairwise(seconds):
+        passed.append(passed[-1] + max(round((after - before) / step), 1))
+    return passed
+
+
 def usual_step(times: Iterable[float]) -> float:
     """The usual distance of neighbours in time, 1 where there is none."""
     steps = [after - before for before, after in pairwise(times) if after > before]
