@@ -55,6 +55,11 @@ class Camera:
         return _ADDRESS.match(self.address) is not None
 
     @property
+    def has_end(self) -> bool:
+        """Whether it may be a whole video: a pipe, or what a web server sends if that says how long it is."""
+        return self.device is None and (not self.in_network or self.address.startswith("http"))
+
+    @property
     def name(self) -> str:
         """The name of its results, without the passwords that an address may contain."""
         if self.device is not None:
@@ -112,6 +117,7 @@ def read_camera(device: Camera, stop: threading.Event | None = None) -> Iterator
     done, began = 0, 0.0
     try:
         rate, length = rate_and_length(container)
+        length = length if device.has_end else None
         clocked = device.in_network and container.format.name in _TIMELESS
         info: VideoInfo | None = None
         live = device.device is not None or device.in_network
@@ -123,8 +129,7 @@ def read_camera(device: Camera, stop: threading.Event | None = None) -> Iterator
             seconds = now - began if clocked else seconds
             yield Item(image, f"{device.name}_{done:06d}", None, info, done, seconds)
             done += 1
-        # What a web server sends has an end if it says how long it is.
-        announced = not live or (device.address.startswith("http") and (length is not None or container.size > 0))
+        announced = not live or (device.has_end and (length is not None or container.size > 0))
     except DataError:
         if stop is None or not stop.is_set():
             raise
