@@ -142,7 +142,7 @@ def judge(weights: Path, root: Path, every: int, ways: Sequence[tuple[str, bool,
     print(f"{weights.parent.name} on {frames} frames of {len(clips.clips)} clips, one in {every}, in percent")
     print(f"{'':34}{'STQ':>7}{'AQ':>7}{'SQ':>7}{'VPQ':>7}{'PQ':>7}{'seconds a frame':>17}")
     for name, linked, tracker in ways:
-        segmenter.tracker = tracker
+        segmenter.own_tracker = tracker
         start = time.perf_counter()
         result = evaluate(segmenter, clips, linked=linked)
         print_row(name, result, f"{(time.perf_counter() - start) / frames:17.2f}")

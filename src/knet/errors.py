@@ -5,11 +5,24 @@ rather than bad input. So no user sees a traceback.
 """
 
 import difflib
+import re
 from collections.abc import Callable, Iterable
+
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/{1,3})((?:\S*@)?[^\s'\"<>]*)")
+_HOST = re.compile(r"\[[0-9A-Fa-f:.]+\](?::\d+)?|[A-Za-z0-9._-]*(?::\d+)?")
+# What may be shown of a path: words that cameras use, and what is too short for a password.
+_WORD = (
+    r"(?:live|stream(?:ing|s)?|videos?|media|camera|cams?|channels?|main|sub|preview|profile|track(?:id)?|onvif|axis|cgi|"
+    r"mjpe?g|h26[45]|hls|index|playlist|master|low|high|front|back|rear|left|right|m3u8|jpe?g|drive|house|street)\d{0,4}"
+)
+_PLAIN = re.compile(rf"(?:{_WORD}|\d{{1,4}})(?:[-_.]?(?:{_WORD}|mp4|ts|bin|\d{{1,4}}))*|[\w.-]{{1,4}}", re.IGNORECASE)
 
 
 class KNetError(Exception):
-    """Something that the caller can correct."""
+    """Something that the caller can correct. Its sentence never shows a password in an address."""
+
+    def __init__(self, sentence: object = ""):
+        super().__init__(without_secrets(str(sentence)))
 
 
 class ConfigError(KNetError):
@@ -47,3 +60,28 @@ def did_you_mean(
     """
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=cutoff)
     return f"did you mean '{shown(near[0])}'?" if near else otherwise
+
+
+def plain_parts(address: str) -> tuple[str, list[str], bool]:
+    """What may be shown of `scheme://...`: host and port, parts of the path, and whether more of the path was there."""
+    place = address.split(":", 1)[1].lstrip("/").rpartition("@")[2]  # what stands before is the user's
+    host, _, path = place.partition("/")
+    host, _, query = host.partition("?")
+    path, question, _ = path.partition("?")
+    parts = [part for part in path.split("/") if part]
+    # A broadcast's address ends with its key.
+    shown = parts[:1] if address.lower().startswith("rtmp") else parts
+    plain = [part for part in shown if _PLAIN.fullmatch(part)]
+    return host if _HOST.fullmatch(host) else "", plain, bool(query or question) or plain != parts
+
+
+def without_secrets(text: str) -> str:
+    """The text with every address in it shortened to what can be no password, no token and no key."""
+
+    def shown(found: re.Match[str]) -> str:
+        if found[1].casefold() == "file":
+            return found[0]
+        host, plain, more = plain_parts(found[0])
+        return f"{found[1]}:{found[2]}" + "/".join([host, *plain, *(["..."] if more else [])])
+
+    return _ADDRESS.sub(shown, text)

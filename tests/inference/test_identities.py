@@ -71,7 +71,7 @@ def test_the_state_is_the_last_kernels_and_the_tracks() -> None:
 def test_overlap_may_count_most_for_a_network_with_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
     net = Linked()
     segmenter, state = segmenter_of(net), VideoState()
-    segmenter.tracker = "overlap"
+    segmenter.own_tracker = "overlap"
     seen: dict[int, set[int | None]] = {}
     for number, frame in enumerate(drive(6)):
         result, new = segmenter.segment_next(frame, state, number)

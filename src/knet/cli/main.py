@@ -7,17 +7,24 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from knet import __version__
 from knet.cli import bench, convert, data, demo, evaluate, export, models, predict, train
-from knet.errors import KNetError, OutputError, StoppedError, TrainingError
+from knet.cli.stopping import Terminated, sigterm_unwinds
+from knet.errors import KNetError, OutputError, StoppedError, TrainingError, without_secrets
 
 _VERBS = (predict, train, evaluate, export, bench, convert, models, data, demo)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(without_secrets(message))
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line, to which each verb adds its own options."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="knet",
         description="What every pixel is and which object it belongs to: panoptic segmentation with learned kernels.",
         epilog="`knet VERB --help` explains a verb, with an example. Try: knet demo",
@@ -73,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        with lines_shown(getattr(args, "json", False)):
+        with lines_shown(getattr(args, "json", False)), sigterm_unwinds():
             return args.run(args)
     except StoppedError as error:  # not 0: a scheduler must not take the run for a finished one
         print(f"knet: {error}", file=sys.stderr)
@@ -81,6 +88,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KNetError as error:
         print(f"knet: {error}", file=sys.stderr)
         return 1 if isinstance(error, OutputError | TrainingError) else 2
+    except Terminated:
+        print("knet: stopped by SIGTERM", file=sys.stderr)
+        return 128 + signal.SIGTERM
     except KeyboardInterrupt:
         print("knet: interrupted", file=sys.stderr)
         return 130

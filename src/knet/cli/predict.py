@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from knet.cli.options import add_json, add_model_options, add_verb, model_options, precision_note
+from knet.cli.stopping import Stopping
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from knet.inference.sources.streams import Frame
 
     Results = Generator[tuple[Frame, Segmentation, float], None, None]
+
+_SETTINGS = ("track_follow", "track_likeness", "track_overlap")  # of one tracker, each
 
 
 def add_parser(verbs: Any) -> None:
@@ -40,7 +44,10 @@ def add_parser(verbs: Any) -> None:
         help="a name from `knet models`, a .safetensors file of knet, or what `knet export` wrote (.onnx, .xml, or, "
         "experimental, TensorRT's .engine)",
     )
-    sources = "an image, a folder, a pattern in quotes, a video, the number of a webcam, or rtsp://..."
+    sources = (
+        "an image, a folder, a pattern in quotes, a video, the number or device of a webcam, an address (rtsp://, "
+        "http://, rtmp://, udp:// ...), a named pipe, or - for standard input"
+    )
     parser.add_argument("sources", metavar="SOURCE", nargs="+", help=sources)
     parser.add_argument("--output", default="results", metavar="DIR", help="folder for the results (default: results)")
     parser.add_argument(
@@ -51,13 +58,14 @@ def add_parser(verbs: Any) -> None:
         "(default: video for videos, for cameras and with --track, otherwise overlay)",
     )
     _add_tracking_options(parser)
+    _add_choosing_options(parser)
     parser.add_argument(
         "--submission",
         metavar="KIND",
         help="write a submission to a test server, such as cityscapes-semantic, coco-instance or ade20k-semantic; "
         "for clip models youtube-vis, from the folders valid/JPEGImages/* beside valid.json",
     )
-    add_json(parser, "the segments of all images")
+    add_json(parser, "the segments of all images, a line each as they come,")
     add_model_options(parser)
     parser.set_defaults(run=run)
 
@@ -82,6 +90,22 @@ def _add_tracking_options(parser: argparse.ArgumentParser) -> None:
     )
     classes = "with --track, follow objects of these classes only, such as car,person (default: all things)"
     parser.add_argument("--track-classes", metavar="LIST", help=classes)
+    follow = "by embeddings: let only objects as certain as this continue a track, 0..1 (default: 0.3)"
+    parser.add_argument("--track-follow", type=float, metavar="S", help=follow)
+    likeness = "by embeddings: take objects that are more alike than this for the same, 0..1 (default: 0.5)"
+    parser.add_argument("--track-likeness", type=float, metavar="S", help=likeness)
+    overlap = "by overlap: least IoU of an object and where it is expected, 0..1 (default: 0.1)"
+    parser.add_argument("--track-overlap", type=float, metavar="S", help=overlap)
+
+
+def _add_choosing_options(parser: argparse.ArgumentParser) -> None:
+    classes = "leave out segments of all other classes, in results and tracks, such as car,person"
+    parser.add_argument("--only", type=_names, metavar="LIST", help=classes)
+    parser.add_argument("--region", type=_edges, metavar="X0,Y0,X1,Y1", help="look at this part of each image alone")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="take every Nth frame (default: 1)")
+    start = "begin at this time of each video, in seconds or as MM:SS; in folders of numbered images at this number"
+    parser.add_argument("--start", type=_moment, metavar="TIME", help=start)
+    parser.add_argument("--end", type=_moment, metavar="TIME", help="end before this time, or number")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -94,8 +118,10 @@ def run(args: argparse.Namespace) -> int:
     from knet.inference.results.submissions import OF_CLIPS, submission_name
     from knet.inference.sources.cameras import camera
     from knet.inference.sources.paths import count_images, expand_sources
+    from knet.inference.sources.span import Span
     from knet.inference.sources.streams import open_stream
 
+    span = Span(args.every, args.start, args.end)
     files = expand_sources([source for source in args.sources if not camera(source)])
     cameras = any(camera(source) for source in args.sources)
     if args.submission and args.submission != OF_CLIPS:
@@ -105,41 +131,83 @@ def run(args: argparse.Namespace) -> int:
     clips = segmenter.task == "clip"
     images = _clip_images(args, files, cameras) if clips else None
     args.track = clips or segmenter.engine.embeds if args.track is None else args.track
+    chosen = _chosen(args, segmenter)
     tracking = _tracking(args, segmenter)
     formats = _chosen_formats(args, files)
     failed: list[str] = []
-    done, seconds, results = 0, 0.0, []
+    done, seconds, unfinished = 0, 0.0, False
     note = None if args.track else lambda text: None  # missing frames matter to tracking alone
     with ExitStack() as stack:
+        stopping = stack.enter_context(Stopping())
+        printed = stack.enter_context(_Json(args.json, failed))
         writing = {"track": args.track, "submission": args.submission, "clips": images}
         writer = stack.enter_context(PredictionWriter(args.output, formats, segmenter.categories, **writing))
+        stack.callback(lambda: writer.end_early() if unfinished else None)
         # Frames are read, and results drawn and written, in threads beside the network.
-        frames = read_ahead(lambda here: open_stream(args.sources, here(lambda e: failed.append(str(e))), note))
+        frames = read_ahead(
+            lambda here: open_stream(args.sources, here(lambda e: failed.append(str(e))), note, span, stopping.event)
+        )
         write = stack.enter_context(WriteBehind(writer.write))
         stack.callback(frames.close)
-        total = None if cameras else count_images(files)
-        shown = tqdm(frames, total=total, desc=segmenter.name, unit="image", disable=None)
+        total = None if cameras or span != Span() else count_images(files)
+        shown = tqdm(stopping.frames(frames), total=total, desc=segmenter.name, unit="image", disable=None)
         if clips:
-            found = _of_clips(segmenter, shown, failed, writer)
+            found = _of_clips(segmenter, shown, failed, writer, stopping, chosen)
+        elif args.track:
+            found = _tracked(segmenter, shown, tracking | chosen)
         else:
-            found = _tracked(segmenter, shown, tracking) if args.track else _segmented(segmenter, shown, cameras)
+            found = _segmented(segmenter, shown, cameras, chosen)
         stack.callback(found.close)
+        endless = cameras
         try:
             for frame, result, spent in found:
                 write(result, frame)
                 done, seconds = done + 1, seconds + spent
-                if args.json:
-                    results.append({"image": str(frame.item.path or frame.item.name), **result.to_dict()})
+                endless = frame.item.path is None and frame.item.video is not None and frame.item.video.frames is None
+                printed.add(frame, result)
         except KeyboardInterrupt:
-            if not cameras:  # they have no other end, and what was written so far is finished
+            if stopping.at_once:
                 raise
+            stopping.ask()
+        unfinished = printed.unfinished = stopping.signal is not None and not endless
     for sentence in failed:
         print(f"knet: {sentence}", file=sys.stderr)
-    if args.json:
-        print(json.dumps({"results": results, "failed": failed}, indent=1))
-    else:
+    if not args.json:
         print(f"{_summary(args, segmenter, formats, done, seconds)}; {len(failed)} failed")
-    return 2 if failed else 0
+    status = 2 if failed else 0
+    if unfinished or stopping.signal == signal.SIGTERM:
+        of = f" of {total}" if total else ""
+        where = (
+            f"; files of several images in {args.output}/ end there, and are named _unfinished" if unfinished else ""
+        )
+        print(f"knet: stopped by {stopping.name} after {done}{of} images{where}.", file=sys.stderr)
+    # Ctrl-C is how a camera is ended; else a caller must not take the run for a finished one.
+    return 128 + stopping.signal if stopping.signal and (unfinished or stopping.signal != signal.SIGINT) else status
+
+
+class _Json:
+    """Prints a JSON document of results, each on a line of its own as soon as it is there; or nothing."""
+
+    def __init__(self, wanted: bool, failed: Sequence[str]):
+        self.wanted, self.failed, self.unfinished = wanted, failed, False
+        self._head = '{"results": [\n'
+
+    def add(self, frame: Frame, result: Segmentation) -> None:
+        """Prints the row of a frame."""
+        if self.wanted:
+            time = {} if frame.item.seconds is None else {"time": frame.item.seconds}
+            row = {"image": str(frame.item.path or frame.item.name), **time, **result.to_dict()}
+            print(f"{self._head}{json.dumps(row)}", flush=True)
+            self._head = ","
+
+    def __enter__(self) -> _Json:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        if self.wanted and (kind is None or (self._head == "," and not issubclass(kind, BrokenPipeError))):
+            early = ', "unfinished": true' if self.unfinished or kind is not None else ""
+            head = "" if self._head == "," else self._head
+            print(f'{head}], "failed": {json.dumps(self.failed)}{early}}}', flush=True)
 
 
 def _summary(args: argparse.Namespace, segmenter: Segmenter, formats: Sequence[str], done: int, seconds: float) -> str:
@@ -158,7 +226,7 @@ def _chosen_formats(args: argparse.Namespace, files: Sequence[SourceFile]) -> li
     return [name.strip() for name in args.formats.split(",") if name.strip()]
 
 
-def _segmented(segmenter: Segmenter, frames: Iterable[Frame], live: bool) -> Results:
+def _segmented(segmenter: Segmenter, frames: Iterable[Frame], live: bool, chosen: dict[str, Any]) -> Results:
     """Each frame with its result, and the seconds that it took of the time of all."""
     from knet.inference.pipeline import parallel_map
 
@@ -167,7 +235,7 @@ def _segmented(segmenter: Segmenter, frames: Iterable[Frame], live: bool) -> Res
 
     def work(frame: Frame) -> tuple[Frame, Segmentation, float]:
         start = time.perf_counter()
-        result = segmenter.segment(frame.item.image, frame.item.name)
+        result = segmenter.segment(frame.item.image, frame.item.name, **chosen)
         return frame, result, (time.perf_counter() - start) / workers
 
     yield from parallel_map(work, frames, workers)
@@ -175,19 +243,28 @@ def _segmented(segmenter: Segmenter, frames: Iterable[Frame], live: bool) -> Res
 
 def _tracked(segmenter: Segmenter, frames: Iterable[Frame], tracking: dict[str, Any]) -> Results:
     """As `_segmented`, for frames that need what was seen in the frame before."""
-    from knet.inference.identities import VideoState
-
-    state = VideoState()
+    follow = segmenter.tracker(**tracking)
     for frame in frames:
         start = time.perf_counter()
-        state = VideoState() if frame.first else state
-        result, state = segmenter.segment_next(frame.item.image, state, frame.time, frame.item.name, **tracking)
+        if frame.first:
+            follow.reset()
+        result = follow.next(frame.item.image, frame.time, frame.item.name)
         yield frame, result, time.perf_counter() - start
+
+
+def _chosen(args: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:
+    """The options for choosing as keyword arguments of a segmenter's calls. A wrong one is a `ConfigError`."""
+    from knet.inference.results.chosen import class_ids
+
+    chosen = {name: getattr(args, name) for name in ("only", "region") if getattr(args, name) is not None}
+    segmenter.settings.changed(segmenter.task, cast(Any, chosen))  # before any work
+    class_ids(args.only, segmenter.categories)
+    return chosen
 
 
 def _tracking_options(args: argparse.Namespace) -> list[str]:
     """The options for tracking that were given."""
-    names = ("tracker", "track_memory", "track_start", "track_classes")
+    names = ("tracker", "track_memory", "track_start", "track_classes", *_SETTINGS)
     return [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]
 
 
@@ -195,27 +272,46 @@ def _tracking(args: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:
     """The options for tracking as keyword arguments of `Segmenter.segment_next`. A wrong one is a `ConfigError`."""
     from knet.errors import ConfigError
     from knet.inference.identities import choose_tracker, tracked_ids
+    from knet.inference.results.chosen import class_ids
 
     options = _tracking_options(args)
     if options and not args.track:
         raise ConfigError(f"The option {options[0]} is for tracked videos; give --track as well, or leave it out.")
     if not args.track or segmenter.task == "clip":
         return {}
-    tracker = choose_tracker(args.tracker, segmenter.tracker, segmenter.engine.embeds, segmenter.name)
+    tracker = choose_tracker(args.tracker, segmenter.own_tracker, segmenter.engine.embeds, segmenter.name)
     given = {"memory": args.track_memory, "start": args.track_start}
-    tracker = replace(tracker, **{name: value for name, value in given.items() if value is not None})
+    given |= {option.removeprefix("track_"): getattr(args, option) for option in _SETTINGS}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given:
+        if not hasattr(tracker, name):
+            other = "overlap" if name == "overlap" else "embeddings"
+            raise ConfigError(f"The option --track-{name} is for the tracker '{other}'; leave it out.")
+    tracker = replace(tracker, **given)
     classes = None if args.track_classes is None else [name.strip() for name in args.track_classes.split(",")]
     tracked_ids(classes, segmenter.categories)  # before any work
+    if classes is None and args.only is not None:  # what is left out of the results gets no number either
+        only = class_ids(args.only, segmenter.categories)
+        classes = [category.name for category in segmenter.categories if category.thing and category.id in only]
     return {"tracker": tracker, "classes": classes}
 
 
-def _of_clips(segmenter: Segmenter, frames: Iterable[Frame], failed: list[str], writer: PredictionWriter) -> Results:
+def _of_clips(
+    segmenter: Segmenter,
+    frames: Iterable[Frame],
+    failed: list[str],
+    writer: PredictionWriter,
+    stopping: Stopping,
+    chosen: dict[str, Any],
+) -> Results:
     """As `_segmented`, with a clip model; the frames of a video share its seconds, reading included."""
     from knet.errors import DataError
     from knet.inference.clip import frame_results, segment_clips
 
     start = time.perf_counter()
-    for clip, objects in segment_clips(segmenter, frames, lambda error: failed.append(str(error))):
+    for clip, objects in segment_clips(segmenter, frames, lambda error: failed.append(str(error)), **chosen):
+        if stopping.signal is not None:  # perhaps in the middle of the clip
+            return
         spent = (time.perf_counter() - start) / len(clip)
         size, names = clip[0].item.image.shape[:2], [frame.item.name for frame in clip]
         try:
@@ -234,10 +330,33 @@ def _clip_images(args: argparse.Namespace, files: Sequence[SourceFile], cameras:
 
     if cameras:
         raise ConfigError("A model for clips looks at all frames at once, and a camera has no last one; give videos.")
-    if options := _tracking_options(args):
+    options = _tracking_options(args) + (["--region"] if args.region else [])
+    if options:
         raise ConfigError(f"The option {options[0]} is for models that track from frame to frame; leave it out.")
     if args.submission not in (None, OF_CLIPS):
         raise ConfigError(f"A model for clips makes the submission '{OF_CLIPS}', not '{args.submission}'.")
     if args.submission and any(file.video for file in files):
         raise ConfigError(f"The submission '{OF_CLIPS}' is made of folders of frames; leave video files out.")
     return [file.path for file in files]
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _edges(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(edge) for edge in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not X0,Y0,X1,Y1 in pixels, such as 0,200,1280,720") from None
+
+
+def _moment(text: str) -> float:
+    """Reads seconds, MM:SS or HH:MM:SS."""
+    try:
+        parts = [float(part) for part in text.split(":")]
+    except ValueError:
+        parts = []
+    if not 1 <= len(parts) <= 3 or min(parts) < 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is no time; give seconds, such as 12.5, or MM:SS")
+    return sum(part * 60**place for place, part in enumerate(reversed(parts)))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from knet.data.files.masks import pack_mask, unpack_mask
 from knet.errors import ConfigError, DataError
+from knet.inference.results.chosen import class_ids
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.segmenter import Segmenter
 from knet.inference.segments import Segments
@@ -40,7 +41,7 @@ def segment_clip(
         segmenter: of a model for clips, such as video-knet-r50-youtube-vis.
         frames: (H,W,3) uint8 RGB each, all of one size.
         count: the most objects.
-        options: size and score, see `Options`.
+        options: size, score and only, see `Options`.
 
     Raises:
         ConfigError: a model that is not for clips, an option out of range, or frames that are larger than the fixed
@@ -50,6 +51,9 @@ def segment_clip(
     if segmenter.task != "clip":
         raise ConfigError(f"The model '{segmenter.name}' is not for clips; `knet models '*youtube-vis'` lists some.")
     settings = segmenter.settings.changed(segmenter.task, options)
+    if settings.region is not None:
+        raise ConfigError("A region is for models that look at single frames; cut the frames of a clip before.")
+    chosen = class_ids(settings.only, segmenter.categories)
     sizes: ImageSizes | None = None
     kept: list[tuple[Tensor, ...]] = []
     for number, frame in enumerate(frames):
@@ -63,7 +67,8 @@ def segment_clip(
     if sizes is None:
         raise DataError("The clip has no frames; give at least one.")
     classes, masks = segmenter.engine.link(kept)
-    return clip_objects(classes[0], masks[0], sizes, pack_mask, settings.score, count)
+    objects = clip_objects(classes[0], masks[0], sizes, pack_mask, settings.score, count)
+    return [found for found in objects if segmenter.categories[found.label].id in chosen]
 
 
 def segment_clips(
@@ -128,4 +133,5 @@ def frame_results(
             masks[number], track_of[number] = rle, track
             id_map[unpack_mask(rle) & (id_map == 0)] = number  # the best comes first and keeps its pixels
         result = Segments(id_map, rows, masks=masks).segmentation(categories, name)
-        yield replace(result, segments=[replace(s, track=track_of[s.id]) for s in result.segments])
+        segments = [replace(s, track=track_of[s.id]) for s in result.segments]
+        yield replace(result, segments=segments, tracked=True)

@@ -142,7 +142,7 @@ def identify(
         new = VideoState(last.kernels if trained else None, moved)
     track_of = {segment.id: int(track) for segment, track in zip(things, ids, strict=True) if track}
     segments = [replace(segment, track=track_of.get(segment.id)) for segment in result.segments]
-    return replace(result, segments=segments), new
+    return replace(result, segments=segments, tracked=True), new
 
 
 def _boxes(

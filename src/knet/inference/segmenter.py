@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack, overload
 
@@ -16,7 +17,8 @@ from knet.data.categories import load_categories
 from knet.errors import ConfigError, DataError
 from knet.inference.engines.engine import Engine
 from knet.inference.identities import Tracking, VideoState, choose_tracker, identify, tracked_ids, void_as_lowest
-from knet.inference.pipeline import read_ahead
+from knet.inference.pipeline import Here, read_ahead
+from knet.inference.results.chosen import class_ids, cropped, only, placed
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.segments import (
     PanopticRules,
@@ -29,7 +31,9 @@ from knet.inference.segments import (
 from knet.inference.settings import Options, Settings
 from knet.inference.sources.images import Source, Sources, load_image
 from knet.inference.sources.paths import open_source
-from knet.inference.sources.streams import open_stream
+from knet.inference.sources.span import Span
+from knet.inference.sources.streams import Frame, comes_from_caller, open_stream
+from knet.inference.step import FrameTracker
 from knet.merge.semantic import ViewLogits, look
 from knet.models.network import Network
 from knet.models.zoo import Tracker, entry
@@ -49,7 +53,7 @@ class Segmenter:
         task: what results are: "panoptic" (every pixel in one segment), "instance" (objects, which may overlap) or
             "semantic" (one segment a class); "clip" models are for `inference.clip.segment_clip`.
         merge, rules: how the masks of a panoptic model share the pixels, see `knet.load` and `PanopticRules`.
-        tracker: the tracker of a model with embeddings, see there; other models are tracked by overlap.
+        own_tracker: the tracker of a model with embeddings, see there; other models are tracked by overlap.
         preprocessing, settings: the published ones unless `load` was told otherwise.
         compatible: whether it computes what the original code computes, see `knet.load`.
         mark: called after each step of an image with its name, "prepare", "network", "merge" or "result"; does nothing
@@ -61,7 +65,7 @@ class Segmenter:
         as_published = card.categories == load_categories(row.categories)  # else it was trained on other data
         self.engine, self.card, self.settings = engine, card, settings
         self.name, self.categories, self.preprocessing = card.model, card.categories, card.preprocessing
-        self.task, self.merge, self.tracker = card.task, card.merge, row.tracker
+        self.task, self.merge, self.own_tracker = card.task, card.merge, row.tracker
         regions, stretches_padding = (row.regions, row.stretches_padding) if as_published else (0, False)
         if compatible:  # the original knows no regions, and cuts no padding off the masks
             regions, stretches_padding = 0, True
@@ -109,7 +113,8 @@ class Segmenter:
         Args:
             source: a path, the bytes of an image file, a PIL image, a (H,W,3) uint8 RGB array, a (3,H,W) tensor (uint8,
                 or float 0..1), or a list of these.
-            options: size, score, overlap, and of semantic models scales, flip, window, stride: see `Options`.
+            options: size, score, overlap, only, region, and of semantic models scales, flip, window, stride; see
+                `Options`.
 
         Returns:
             A `Segmentation`, or a list of them for a list. It keeps the image, to be drawn upon.
@@ -138,9 +143,12 @@ class Segmenter:
     def segment(self, image: np.ndarray, name: str = "image", **options: Unpack[Options]) -> Segmentation:
         """One image as (H,W,3) uint8 RGB -> its `Segmentation`, under the given name."""
         settings = self._settings(options)
+        part = cropped(image, settings.region)
         if self.task == "semantic":
-            return self._result(semantic_segments(self.views(image, settings), settings.score), name)
-        return self._result(self._objects(self._look(image, settings), settings), name)
+            segments = semantic_segments(self.views(part, settings), settings.score)
+        else:
+            segments = self._objects(self._look(part, settings), settings)
+        return self._chosen(self._result(segments, name), image, settings)
 
     def track(
         self,
@@ -149,6 +157,9 @@ class Segmenter:
         tracker: Tracker | TrackerSettings | None = None,
         classes: Sequence[str] | None = None,
         on_error: Callable[[DataError], None] | None = None,
+        every: int = 1,
+        start: float | None = None,
+        end: float | None = None,
         **options: Unpack[Options],
     ) -> Iterator[tuple[np.ndarray, Segmentation]]:
         """Frame and result, one after the other, of a video; an object keeps its `Segment.track` over the frames.
@@ -158,14 +169,17 @@ class Segmenter:
         lacks are told by a warning of the logger `knet`.
 
         Args:
-            source: a video file, a folder of frames, a pattern, a webcam's number, an rtsp:// address, or a list of
-                these; with each video or folder, identities start again. See `inference.sources.streams.open_stream`.
+            source: a video file, a folder of frames, a pattern, a webcam's number, an address such as rtsp://..., or a
+                list of these; with each video or folder, identities start again. Or any iterable of frames, or of pairs
+                of a frame and its time in seconds, such as a generator. See `inference.sources.streams.open_stream`.
             tracker: "embeddings" or "overlap", or settings: `knet.track.EmbeddingSettings(memory=30)`,
                 `knet.track.OverlapSettings(...)`. The default is the model's own tracker.
             classes: names of the things to follow, such as ["car", "person"]; others stay in the results without a
                 track. The default is all things.
             on_error: called with the error of a source that breaks off or cannot be read, after the frames before it.
                 Without it the error is raised.
+            every, start, end: takes every so many frames, from and up to a time in seconds, see
+                `inference.sources.span.Span`.
             options: as for a single image.
 
         Raises:
@@ -173,20 +187,35 @@ class Segmenter:
             ConfigError: an option is out of range, the model has no such tracker or class, or it tells classes only,
                 not objects.
         """
-        state = VideoState()
-        with closing(read_ahead(lambda here: open_stream(source, here(on_error)))) as frames:
+        follow, span = self.tracker(tracker=tracker, classes=classes, **options), Span(every, start, end)
+
+        def frames_of(here: Here) -> Generator[Frame, None, None]:
+            return open_stream(source, here(on_error), span=span)
+
+        # What the caller makes is made in the caller's thread, and not before it is asked for.
+        given = comes_from_caller(source)
+        with closing(frames_of(lambda callback: callback) if given else read_ahead(frames_of)) as frames:
             for frame in frames:
-                state = VideoState() if frame.first else state
-                result, state = self.segment_next(
-                    frame.item.image,
-                    state,
-                    frame.time,
-                    frame.item.name,
-                    tracker=tracker,
-                    classes=classes,
-                    **options,
-                )
-                yield frame.item.image, result
+                if frame.first:
+                    follow.reset()
+                yield frame.item.image, follow.next(frame.item.image, frame.time, frame.item.name)
+
+    def tracker(
+        self,
+        *,
+        tracker: Tracker | TrackerSettings | None = None,
+        classes: Sequence[str] | None = None,
+        **options: Unpack[Options],
+    ) -> FrameTracker:
+        """What follows objects through a video, one frame a call: `follow = segmenter.tracker()`, `follow(frame)`.
+
+        For loops of your own, around OpenCV's VideoCapture or in a node of ROS. Arguments are as for `track`.
+
+        Raises:
+            ConfigError: as `track` does, before the first frame.
+        """
+        self._tracking(tracker, classes, options)
+        return FrameTracker(partial(self.segment_next, tracker=tracker, classes=classes, **options))
 
     @torch.inference_mode()
     def segment_next(
@@ -209,17 +238,29 @@ class Segmenter:
             linked: False uses a model that was trained on video as if it were an image model: the network sees nothing
                 of the frame before, and objects are tracked by overlap, without embeddings.
         """
-        settings = self._settings(options)
-        if self.task == "semantic":
-            raise ConfigError(f"'{self.name}' tells classes, not objects, so there is nothing to track; take another.")
-        own = choose_tracker(tracker, self.tracker, self.engine.embeds and linked, self.name)
-        tracking = Tracking(own, tracked_ids(classes, self.categories), self.compatible, linked)
-        prediction = self._look(image, settings, state.kernels if linked else None)
+        settings, tracking = self._tracking(tracker, classes, options, linked)
+        part = cropped(image, settings.region)
+        prediction = self._look(part, settings, state.kernels if linked else None)
         segments = self._objects(prediction, settings)
         result = self._result(segments, name)
         result, state = identify(self.engine, prediction, result, segments.kernel_of, state, number, tracking)
-        writes_void = self.compatible and self.engine.embeds and self.tracker == "embeddings"  # Video K-Net
-        return void_as_lowest(result) if writes_void else result, state
+        if self.compatible and self.engine.embeds and self.own_tracker == "embeddings":  # Video K-Net
+            result = void_as_lowest(result)
+        return self._chosen(result, image, settings), state
+
+    def _tracking(
+        self,
+        tracker: Tracker | TrackerSettings | None,
+        classes: Sequence[str] | None,
+        options: Options,
+        linked: bool = True,
+    ) -> tuple[Settings, Tracking]:
+        """The settings of a call for a frame. ConfigError for what this model cannot do."""
+        settings = self._settings(options)
+        if self.task == "semantic":
+            raise ConfigError(f"'{self.name}' tells classes, not objects, so there is nothing to track; take another.")
+        own = choose_tracker(tracker, self.own_tracker, self.engine.embeds and linked, self.name)
+        return settings, Tracking(own, tracked_ids(classes, self.categories), self.compatible, linked)
 
     def prepare(self, image: np.ndarray, size: Size, scale: float = 1.0) -> tuple[Tensor, ImageSizes]:
         """(H,W,3) uint8 -> (1,3,h,w) normalised and padded, and its sizes. See `knet.preprocess.prepare`."""
@@ -229,6 +270,7 @@ class Segmenter:
     def _settings(self, options: Options) -> Settings:
         """The settings of a call for a single image."""
         settings = self.settings.changed(self.task, options)
+        class_ids(settings.only, self.categories)
         if self.task == "clip":
             raise ConfigError(
                 f"The model '{self.name}' looks at all frames of a clip at once, not at single images; give it to "
@@ -264,6 +306,12 @@ class Segmenter:
         if self.task == "instance":
             return instance_segments(prediction, settings.score, empty=self.compatible)
         return panoptic_segments(self.engine, prediction, self._things, self.rules, settings)
+
+    def _chosen(self, result: Segmentation, image: np.ndarray, settings: Settings) -> Segmentation:
+        """What of a result was asked for, at its place in the image."""
+        if settings.region is not None:
+            result = placed(result, settings.region, image.shape[:2])
+        return result if settings.only is None else only(result, class_ids(settings.only, self.categories))
 
     def _result(self, segments: Segments, name: str) -> Segmentation:
         self.mark("merge")

@@ -30,6 +30,9 @@ class Options(TypedDict, total=False):
         window: of semantic models; (height, width), or one number for both, of windows that slide over what the network
             sees. A window that is larger in one direction is cut there, as in mmsegmentation; in both, it is refused.
         stride: from window to window; two thirds of the window unless given.
+        only: names of classes, such as ["car", "person"]; segments of others are left out, and their pixels are void.
+        region: left, top, right and bottom in pixels; the network sees this part of the image alone, and results, which
+            have the image's size, are void around it.
     """
 
     size: Size | None
@@ -39,6 +42,8 @@ class Options(TypedDict, total=False):
     flip: bool | None
     window: Pixels | None
     stride: Pixels | None
+    only: Sequence[str] | None
+    region: tuple[int, int, int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,8 @@ class Settings:
     flip: bool = False
     window: tuple[int, int] | None = None
     stride: tuple[int, int] | None = None
+    only: tuple[str, ...] | None = None
+    region: tuple[int, int, int, int] | None = None
 
     def changed(self, task: Task, options: Options) -> Settings:
         """These settings with some replaced. ConfigError for a value out of range, or an option of other tasks."""
@@ -72,6 +79,10 @@ class Settings:
             given["scales"] = tuple(given["scales"])
             if not given["scales"] or not all(0 < scale < 100 for scale in given["scales"]):
                 raise ConfigError(f"The scales {given['scales']} must be numbers above 0, such as (0.5, 1.0).")
+        if "only" in given:
+            given["only"] = (given["only"],) if isinstance(given["only"], str) else tuple(given["only"])
+        if "region" in given:
+            given["region"] = _region(given["region"])
         changed = replace(self, **given)
         network_size((100, 100), changed.size, Preprocessing(100, 100))  # is it a size at all?
         if changed.stride is not None and changed.window is None:
@@ -96,3 +107,14 @@ def _pair(name: str, value: Any) -> tuple[int, int]:
     if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
         raise ConfigError(f"The {name} {value!r} is not a positive number of pixels or a pair (height, width).")
     return pair[0], pair[1]
+
+
+def _region(value: Any) -> tuple[int, int, int, int]:
+    edges = tuple(value) if isinstance(value, list | tuple) else ()
+    if len(edges) == 4 and all(isinstance(edge, int) and edge >= 0 for edge in edges):
+        left, top, right, bottom = edges
+        if left < right and top < bottom:
+            return left, top, right, bottom
+    raise ConfigError(
+        f"The region {value!r} (--region) is not left, top, right and bottom in pixels, such as 0,200,1280,720."
+    )

@@ -246,6 +246,25 @@ def test_cityscapes_vps(tmp_path: Path) -> None:
         CityscapesVps(tmp_path, "val").read_truth(0)
 
 
+def test_own_clips_named_by_time(tmp_path: Path) -> None:
+    """Nanoseconds, or seconds and their fraction, which begins anew within the clip; two frames are missing."""
+    for clip, stamps in {
+        "walk": ["1403636579913555584", "1403636579963555456", "1403636580013555500", "1403636580163555500"],
+        "ride": ["1305031452.900", "1305031452.950", "1305031453.001", "1305031453.150"],
+    }.items():
+        for stamp in stamps:
+            save_image(tmp_path / f"images/{clip}/{stamp}.png")
+            write_clip_frame(tmp_path, f"{clip}/{stamp}", *frame_maps(0), "kitti_step")
+    reader = ClipFolder(*(tmp_path / name for name in ("images", "labels", "instances")), "kitti_step")
+    assert sorted((clip.name, clip.numbers) for clip in reader.clips) == [
+        ("ride", (0, 1, 2, 5)),
+        ("walk", (0, 1, 2, 5)),
+    ]
+    assert [reader.name(i).rpartition("/")[2] for i in reader.clips[0].frames] == sorted(
+        reader.name(i).rpartition("/")[2] for i in reader.clips[0].frames
+    )
+
+
 def test_own_clips(tmp_path: Path) -> None:
     for frame in range(FRAMES):
         save_image(tmp_path / f"images/walk/frame_{frame:03d}.jpg", frame)

@@ -160,7 +160,7 @@ def test_what_a_camera_is(source: Any, name: str) -> None:
 def test_what_no_camera_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "0").mkdir()
-    for source in ("0", "drive.mp4", "http://x/y.mp4", tmp_path, True, -1, drive(1)[0], "٣"):
+    for source in ("0", "drive.mp4", "http:/x/y.mp4", tmp_path, True, -1, drive(1)[0], "٣"):
         assert camera(source) is None
 
 

@@ -2,15 +2,17 @@
 
     images/walk/0001.jpg      labels/walk/0001.png      instances/walk/0001.png
 
-A folder for each clip and a number in each frame's name; the PNGs are those of `LabelFolder`.
+A folder for each clip and a number or a time in each frame's name; the PNGs are those of `LabelFolder`.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
+from itertools import groupby
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from knet.data.categories import CategoryTable
+from knet.data.files.stamps import frames_passed, read_stamps
 from knet.data.readers.clips import NUMBERS, ClipReader, FrameFiles, check_numbers, clip_and_number, make_id_map
 from knet.data.readers.label_folder import LabelFolder
 from knet.structures import Category, SegmentInfo
@@ -38,9 +40,11 @@ class ClipFolder(ClipReader):
         self._instances = Path(instances)
         frames = []
         self._places: dict[tuple[str, int], int] = {}
-        for index in range(len(self._pictures)):
-            name = self._pictures.image_name(index)
+        names = [self._pictures.image_name(index) for index in range(len(self._pictures))]
+        timed = _numbers_by_time(names)
+        for index, name in enumerate(names):
             clip, number = clip_and_number(Path(images), name)
+            number = timed.get(name, number)
             frames.append(FrameFiles(clip, number, Path(images) / name, Path(labels)))
             self._places[clip, number] = index
         super().__init__(frames, self._pictures.categories, str(images))
@@ -51,3 +55,15 @@ class ClipFolder(ClipReader):
         assert numbers is not None  # there are instances
         check_numbers(numbers, NUMBERS - 1, self._instances / self._pictures.name(place), "clip")
         return make_id_map(labels, numbers, self.categories)
+
+
+def _numbers_by_time(names: Sequence[str]) -> dict[str, int]:
+    """The numbers of frames whose names tell the time: how many frames have passed in their clip."""
+    numbers: dict[str, int] = {}
+    for _, group in groupby(sorted(names), lambda name: PurePosixPath(name).parent):
+        clip = list(group)
+        for stamps in read_stamps([PurePosixPath(name).stem for name in clip]) or ():
+            passed = frames_passed([stamp.seconds for stamp in stamps])
+            if passed is not None and len(stamps) == len(clip):
+                numbers |= {clip[stamp.place]: number for stamp, number in zip(stamps, passed, strict=True)}
+    return numbers

@@ -1,4 +1,7 @@
-"""Files and folders of results in the making: a file has its own name when it is whole, or is not there at all."""
+"""Files and folders of results in the making: a file has its own name when it is whole.
+
+What a run that was stopped leaves says so in its name: `panoptic_unfinished.json`.
+"""
 
 import json
 import tempfile
@@ -64,10 +67,23 @@ class OpenFile:
     def finish(self) -> None:
         """Puts the file under its own name; after an OutputError there is no file."""
         self._stack.close()
+        with suppress(OSError):  # what an earlier run left
+            self._unfinished().unlink(missing_ok=True)
 
     def stop(self) -> None:
         """Ends the file early because of an error elsewhere: it is finished with what it holds so far."""
         self.finish()
+
+    def end_early(self) -> None:
+        """Ends the file where its run was stopped: it is finished with what it holds so far, and its name says so."""
+        self.finish()
+        try:
+            self.path = self.path.replace(self._unfinished())
+        except OSError as error:
+            raise refused(self._unfinished(), error) from error
+
+    def _unfinished(self) -> Path:
+        return self.path.with_stem(f"{self.path.stem}_unfinished")
 
     def abort(self) -> None:
         """Leaves nothing behind."""
@@ -82,12 +98,15 @@ class GrowingFile(OpenFile):
         super().__init__(path)
         self._size = 0
         try:
-            temporary = self._stack.enter_context(atomic_path(path))
-            self._file = self._stack.enter_context(temporary.open("wb", buffering=0))
+            self._file = self._stack.enter_context(self._place().open("wb", buffering=0))
             self.append(head)
         except (OSError, OutputError) as error:
             self.abort()
             raise refused(path, error) from error
+
+    def _place(self) -> Path:
+        """Where the file grows."""
+        return self._stack.enter_context(atomic_path(self.path))
 
     def append(self, data: bytes) -> None:
         """Adds to the file; if the disk is full (OutputError) it is as it was before."""
@@ -116,6 +135,14 @@ class GrowingFile(OpenFile):
         super().finish()
 
 
+class LiveFile(GrowingFile):
+    """A file that others may read while it grows, as it has its own name from the beginning."""
+
+    def _place(self) -> Path:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self.path
+
+
 class JsonRows(GrowingFile):
     """A JSON document whose last part is a list that grows by rows; without a `head`, the list alone."""
 
@@ -140,7 +167,8 @@ class Writer:
 
     Files that hold the results of many images stay open, and are finished by `close` or at the end of the `with` block.
     If the block ends with an error, files that are of use as far as they go are finished, and the others removed; the
-    caller then sees that error alone. `categories` is the class table of the model.
+    caller then sees that error alone. `end_early` finishes all of a run that is stopped, and their names say so.
+    `categories` is the class table of the model.
     """
 
     def __init__(self, folder: str | Path, categories: Sequence[Category]):
@@ -165,6 +193,13 @@ class Writer:
             for file in files:
                 stack.callback(file.finish)
         return [file.path for file in files]
+
+    def end_early(self) -> None:
+        """Finishes all open files as those of a run that was stopped: their names then end in `_unfinished`."""
+        files, self._open = list(self._open.values()), {}
+        with ExitStack() as stack:
+            for file in files:
+                stack.callback(file.end_early)
 
     def __enter__(self) -> Self:
         return self

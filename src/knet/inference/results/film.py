@@ -14,6 +14,8 @@ from knet.inference.results.files import OpenFile, refused
 from knet.inference.sources.videos import VideoInfo
 
 STILL_RATE = Fraction(10)  # frames a second of a film made of single images
+_TICKS = 60_000  # of the clock of a film, in a second, at least
+_ROUNDED = 0.0011  # seconds by which a container that counts in milliseconds moves a frame
 # A quarter of the time of "veryfast" at crf 20, files a third larger, pictures a little closer to what was drawn.
 _X264 = {"preset": "ultrafast", "crf": "22", "x264-params": "deblock=0,0:partitions=i4x4"}
 
@@ -24,16 +26,23 @@ def still_video(name: str, image: np.ndarray) -> VideoInfo:
 
 
 class Film(OpenFile):
-    """An annotated video (MP4) in the making, at a rate of frames a second."""
+    """An annotated video (MP4) in the making, whose pictures are shown at their times or else at a rate a second."""
 
     def __init__(self, path: Path, rate: Fraction):
         super().__init__(path)
         self._rate = Fraction(rate).limit_denominator(100_000)
+        # A clock in which the frames of the rate are whole numbers of ticks.
+        self._frame_ticks = -(-_TICKS // self._rate.numerator) * self._rate.denominator
+        self._tick = 1 / (self._rate * self._frame_ticks)
+        self._began: float | None = None
+        self._shown = -self._frame_ticks  # when the last picture is shown, in ticks
         self._size: tuple[int, int] | None = None
         self._failed: OutputError | None = None
 
-    def add(self, picture: np.ndarray) -> None:
-        """Adds a picture, (H,W,3) uint8 RGB. The first decides the size of the film; others are fitted into it.
+    def add(self, picture: np.ndarray, seconds: float | None = None) -> None:
+        """Adds a picture, (H,W,3) uint8 RGB, which is shown from `seconds` on, or else one frame after the last.
+
+        The first decides the size of the film and is shown at its beginning; others are fitted into it.
 
         If it cannot be written, the file is removed, and this and every later call raises the same OutputError.
         """
@@ -52,11 +61,24 @@ class Film(OpenFile):
             # The frame uses the picture's memory, and is converted before that is gone. More threads take longer.
             frame = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(picture), format="rgb24")
             yuv = frame.reformat(format="yuv420p", dst_colorspace="ITU709", threads=1)
+            yuv.pts, yuv.time_base = self._ticks(seconds), self._tick
+            yuv.duration = self._frame_ticks
             self._container.mux(self._stream.encode(yuv))
         except (OSError, ValueError, av.error.FFmpegError) as error:
             self._failed = refused(self.path, error)
             self.abort()
             raise self._failed from error
+
+    def _ticks(self, seconds: float | None) -> int:
+        """When a picture is shown: at its time, which is that of the rate's frame if it differs by rounding alone."""
+        after = self._shown + self._frame_ticks
+        if seconds is not None:
+            self._began = seconds if self._began is None else self._began
+            frame = round((seconds - self._began) * self._rate)
+            regular = abs(frame / self._rate - (seconds - self._began)) <= _ROUNDED
+            after = frame * self._frame_ticks if regular else round((seconds - self._began) / self._tick)
+        self._shown = max(after, self._shown + 1)
+        return self._shown
 
     def _begin(self, width: int, height: int) -> None:
         temporary = self._stack.enter_context(atomic_path(self.path))
@@ -67,6 +89,7 @@ class Film(OpenFile):
         self._stream = cast(Any, container.add_stream(codec, rate=self._rate, options=options))
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
         context = self._stream.codec_context
+        self._stream.time_base = context.time_base = self._tick
         context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1  # BT.709, limited
 
     def finish(self) -> None:

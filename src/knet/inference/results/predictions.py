@@ -63,11 +63,18 @@ class PredictionWriter(ExitStack):
         """Writes the result of a frame; DataError if it does not fit a format or the submission."""
         item = frame.item
         video = still_video(frame.sequence, item.image) if self._track and item.video is None else item.video
-        self._results.write(segmentation, item.image, path=item.path, video=video)
+        self._results.write(segmentation, item.image, path=item.path, video=video, seconds=item.seconds)
         if self._tracks is not None:
             self._tracks.write(segmentation, frame)
         if self._images is not None:
             self._images.write(segmentation)
+
+    def end_early(self) -> None:
+        """Finishes all files as those of a run that was stopped: their names end in `_unfinished`. See `Writer`."""
+        with ExitStack() as stack:
+            for writer in (self._results, self._tracks, self._images, self._clips):
+                if writer is not None:
+                    stack.callback(writer.end_early)
 
     def write_clip(self, frames: Sequence[Frame], objects: Sequence[ClipObject]) -> None:
         """Adds a video's objects to the submission, if that is one of videos; DataError if frames could not be read."""

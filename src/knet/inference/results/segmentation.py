@@ -34,6 +34,7 @@ class Segmentation:
         image: (H,W,3) uint8 RGB, the image itself if it was kept; `overlay` and `save` draw on it by default.
         masks: where segments may overlap (instance segmentation), the packed mask of each by its id. In the id map a
             pixel then belongs to the segment with the highest score; areas and boxes are those of the whole masks.
+        tracked: whether it is a frame of a video whose objects are followed; one may have no object at all.
     """
 
     id_map: np.ndarray
@@ -42,6 +43,7 @@ class Segmentation:
     name: str = "image"
     image: np.ndarray | None = field(default=None, repr=False, compare=False)
     masks: dict[int, Rle] | None = field(default=None, repr=False)
+    tracked: bool = field(default=False, repr=False, compare=False)
 
     def mask(self, segment: Segment) -> np.ndarray:
         """The mask of a segment, with the parts that others hide. -> (H,W) bool"""
@@ -142,7 +144,8 @@ class Segmentation:
     def to_supervision(self) -> Any:
         """The segments as `supervision.Detections`: boxes, (N,H,W) masks, class ids, scores, names, tracks.
 
-        `class_id` is the data set's category id. `tracker_id` is set if any segment has a track, and is -1 for others.
+        `class_id` is the data set's category id. `tracker_id` is -1 for what has no track; it is set for every tracked
+        frame, also for one without objects, and None for images.
 
         Raises:
             ConfigError: the package `supervision` is not installed.
@@ -154,6 +157,7 @@ class Segmentation:
                 "to_supervision() needs the package 'supervision', which is not installed: pip install supervision."
             ) from error
         tracks = [-1 if s.track is None else s.track for s in self.segments]
+        tracked = self.tracked or any(track >= 0 for track in tracks)
         masks = np.zeros((len(self.segments), *self.id_map.shape), bool)
         for mask, segment in zip(masks, self.segments, strict=True):
             mask[:] = self.mask(segment)
@@ -162,7 +166,7 @@ class Segmentation:
             mask=masks,
             class_id=np.array([s.category for s in self.segments], np.int64),
             confidence=np.array([s.score for s in self.segments], np.float32),
-            tracker_id=np.array(tracks, np.int64) if any(track >= 0 for track in tracks) else None,
+            tracker_id=np.array(tracks, np.int64) if tracked else None,
             data={"class_name": np.array([s.name for s in self.segments], dtype=str)},
         )
 

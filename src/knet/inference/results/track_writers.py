@@ -1,10 +1,11 @@
-"""Tracked videos on disk, in the formats that data sets and their tools read. Every file is whole or not there.
+"""Tracked videos on disk, in the formats that data sets and their tools read.
 
     format          files                                          content
     step            panoptic/<video>/<frame>.png                   KITTI-STEP: R category id, 255 void; object 256 G + B
     vipseg          vipseg/panomasks/<video>/<frame>.png           category id + 1; of things times 100 + object; 0 void
     cityscapes-vps  cityscapes_vps/<video>_<frame>_final_mask.png  category id; of things times 1000 + object; 255 void
-    tracks          tracks.jsonl                                   a line of JSON for each frame, with masks of things
+    tracks          tracks.jsonl                                   a line of JSON for each frame, with its time if that
+                                                                   is known, and masks of things
     mots            mots/<video>.txt                               KITTI MOTS: a line for each car (1) and person (2)
 
 The formats vipseg-json and cityscapes-vps-json make vipseg_json/ and cityscapes_vps_json/ with a pred.json and the PNGs
@@ -31,7 +32,7 @@ from knet.errors import ConfigError, DataError
 from knet.files import safe_name
 from knet.inference.results.draw import map_ids
 from knet.inference.results.encoding import rle_text
-from knet.inference.results.files import GrowingFile, Writer
+from knet.inference.results.files import GrowingFile, LiveFile, Writer
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.results.track_json import VideoJson
 from knet.inference.sources.streams import Frame
@@ -70,8 +71,8 @@ def mots_classes(categories: Sequence[Category]) -> dict[int, int]:
 class TrackWriter(Writer):
     """Writes tracked frames to a folder, in any of `TRACK_FORMATS`. ConfigError if one cannot hold the class table.
 
-    `tracks.jsonl`, `pred.json` and the texts of mots grow on disk as frames come and are finished by `close`, see
-    `Writer`; after an error they hold the frames that were done. Memory does not grow with the number of frames.
+    `tracks.jsonl` can be read line by line while it grows. `pred.json` and the texts of mots grow on disk as well and
+    are finished by `close`, see `Writer`. Memory does not grow with the number of frames.
     """
 
     def __init__(self, folder: str | Path, formats: Sequence[str], categories: Sequence[Category]):
@@ -92,11 +93,12 @@ class TrackWriter(Writer):
             "step": self._write_step,
             "vipseg": self._write_numbered,
             "cityscapes-vps": self._write_numbered,
-            "tracks": self._write_tracks,
             "mots": self._write_mots,
         }
         for maker in dict.fromkeys(makers[name] for name in self.formats if name in makers):  # two share one
             maker(segmentation, frame.number)
+        if "tracks" in self.formats:
+            self._write_tracks(segmentation, frame)
         for name in filter(self.formats.__contains__, _NESTED):
             self._predictions(name).write(segmentation, frame)
 
@@ -164,12 +166,12 @@ class TrackWriter(Writer):
             )
         return np.where(beyond, 0, numbers)
 
-    def _write_tracks(self, segmentation: Segmentation, number: int) -> None:
-        row = {"video": self._video, "frame": number, **segmentation.to_dict()}
+    def _write_tracks(self, segmentation: Segmentation, frame: Frame) -> None:
+        row = {"video": self._video, "frame": frame.number, "time": frame.item.seconds, **segmentation.to_dict()}
         for segment, entry in zip(segmentation.segments, row["segments"], strict=True):
             if segment.thing:
                 entry["segmentation"] = rle_text(segmentation.rle(segment))
-        tracks = self._file("tracks", lambda: GrowingFile(self.folder / "tracks.jsonl"))
+        tracks = self._file("tracks", lambda: LiveFile(self.folder / "tracks.jsonl"))
         tracks.append(json.dumps(row).encode() + b"\n")
 
     def _write_mots(self, segmentation: Segmentation, number: int) -> None:

@@ -69,7 +69,13 @@ class ResultWriter(Writer):
         self._image_ids: set[int] = set()
 
     def write(
-        self, segmentation: Segmentation, image: Any, *, path: Path | None = None, video: VideoInfo | None = None
+        self,
+        segmentation: Segmentation,
+        image: Any,
+        *,
+        path: Path | None = None,
+        video: VideoInfo | None = None,
+        seconds: float | None = None,
     ) -> list[Path]:
         """Writes one result, and returns the files that are finished by now: not `panoptic.json`, and no videos.
 
@@ -83,7 +89,8 @@ class ResultWriter(Writer):
             DataError: the image does not fit the result.
             OutputError: no permission, no space; the files written before stay.
         """
-        name = self._unique("image", safe_name(segmentation.name))
+        # Without a file of the image alone no name is needed, and a camera's would fill the memory.
+        name = "" if set(self.formats) <= {"video"} else self._unique("image", safe_name(segmentation.name))
         drawn = "overlay" in self.formats or "video" in self.formats
         picture = segmentation.overlay(image) if drawn else None
         written = write_files(segmentation, self.folder, name, self.formats, picture)
@@ -92,7 +99,7 @@ class ResultWriter(Writer):
             image_file, png_file = path.name if path else name, f"{name}_panoptic.png"
             panoptic.add_image(*panoptic_entries(segmentation, self._image_id(name), image_file, png_file))
         if "video" in self.formats and picture is not None:
-            self._film_of(video).add(picture)
+            self._film_of(video).add(picture, seconds if video else None)
         return written
 
     def _film_of(self, video: VideoInfo | None) -> Film:

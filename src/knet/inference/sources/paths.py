@@ -11,6 +11,7 @@ from typing import Any
 
 from knet.data.files.pictures import IMAGE_SUFFIXES
 from knet.errors import DataError
+from knet.inference.sources.content import opens_as_video, shows_video
 from knet.inference.sources.images import load_image, no_such_path, why_not
 from knet.inference.sources.videos import VIDEO_SUFFIXES, Item, probe_video, read_video
 
@@ -32,19 +33,34 @@ def natural_order(path: Path) -> tuple[Any, ...]:
 
 
 def expand_sources(sources: Iterable[str | Path]) -> list[SourceFile]:
-    """The image and video files that paths, folders and patterns stand for. Nothing is opened.
+    """The image and video files that paths, folders and patterns stand for.
 
     A folder stands for the images directly in it, a pattern (`drive/*.png`, `**` for any depth) for the images, videos
-    and folders that it matches, both in natural order and without hidden files. A file named twice counts once.
+    and folders that it matches, both in natural order and without hidden files. A file named twice counts once. In
+    folders and patterns endings tell what a file is; one that is named may have any, as its content is looked at.
 
     Raises:
-        DataError: a path does not exist, a file has an unknown ending, a folder no images, or a pattern no matches.
+        DataError: a path does not exist, a file is neither image nor video, a folder has no images, or a pattern no
+            matches.
     """
     found: dict[Path, SourceFile] = {}
     for source in sources:
         for path in _expand(Path(source).expanduser()):
-            found.setdefault(path.absolute(), SourceFile(path, path.suffix.lower() in VIDEO_SUFFIXES))
+            found.setdefault(
+                path.absolute(), SourceFile(path, _is_video(path, named=path == Path(source).expanduser()))
+            )
     return list(found.values())
+
+
+def _is_video(path: Path, named: bool) -> bool:
+    """By its content, as far as that tells, where a file was `named`; in folders and patterns by its ending."""
+    content = shows_video(path) if named else None
+    return path.suffix.lower() not in IMAGE_SUFFIXES if content is None else content
+
+
+def image_name(path: Path) -> str:
+    """The name of an image's results: its file's without the ending, which is not what a point in a time begins."""
+    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
 
 
 def count_images(files: Iterable[SourceFile]) -> int:
@@ -64,8 +80,8 @@ def _expand(path: Path) -> list[Path]:
         return _images_in(path)
     known = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
     if path.exists():
-        if path.suffix.lower() not in known:
-            raise DataError(f"'{path}' has an unknown ending; known are {KNOWN}.")
+        if path.suffix.lower() not in known and shows_video(path) is None and not opens_as_video(path):
+            raise DataError(f"'{path}' has an unknown ending, and is no image or video by its content; known: {KNOWN}.")
         return [path]
     if not glob.has_magic(str(path)):
         raise DataError(no_such_path(path))
@@ -75,7 +91,7 @@ def _expand(path: Path) -> list[Path]:
         if match.is_dir():
             with suppress(DataError):  # a folder without images is no match
                 files += _images_in(match)
-        elif match.suffix.lower() in known:
+        elif match.suffix.lower() in known or (match.is_file() and shows_video(match) is not None):
             files.append(match)
     if not files:
         raise DataError(f"The pattern '{path}' matches no image or video; known endings: {KNOWN}.")
@@ -88,6 +104,7 @@ def _images_in(folder: Path) -> list[Path]:
     except OSError as error:
         raise DataError(f"Cannot read the folder '{folder}': {why_not(error)}.") from error
     images = [path for path in inside if path.suffix.lower() in IMAGE_SUFFIXES]
+    images = images or [path for path in inside if path.is_file() and shows_video(path) is False]
     if images:
         return sorted(images, key=natural_order)
     hint = f"for folders below it use a pattern: '{folder}/**/*.jpg'"
@@ -122,7 +139,7 @@ def _items(plan: list[SourceFile | tuple[int, Any]], on_error: Callable[[DataErr
             elif entry.video:
                 yield from read_video(entry.path)
             else:
-                yield Item(load_image(entry.path), entry.path.stem, entry.path)
+                yield Item(load_image(entry.path), image_name(entry.path), entry.path)
         except DataError as error:
             if on_error is None:
                 raise

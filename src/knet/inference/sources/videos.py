@@ -1,8 +1,10 @@
 """Video files: their rate, length and size, and their frames one by one."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,26 @@ from knet.errors import DataError
 from knet.inference.sources.decoding import decode_frames
 from knet.inference.sources.images import existing_file, why_not
 
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".gif", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts")
+VIDEO_SUFFIXES: tuple[str, ...] = (
+    *(".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".gif", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".asf"),
+    *(".flv", ".3gp", ".ogv", ".vob", ".mjpg", ".mjpeg", ".h264", ".h265", ".hevc", ".y4m", ".m3u8", ".ivf", ".m2v"),
+)
+_LOOKED_AT = 64  # packets whose distances tell the usual one of frames
 
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """A video's frames a second, their number (perhaps an estimate, None if unknown) and the size of an upright one."""
+    """A video's frames a second, their number (perhaps an estimate, None if unknown) and the size of an upright one.
+
+    `steps` are the distances of its first frames in seconds, where they are known beforehand.
+    """
 
     path: Path
     rate: Fraction
     frames: int | None
     height: int
     width: int
+    steps: tuple[float, ...] = ()
 
     @property
     def name(self) -> str:
@@ -34,36 +44,56 @@ class VideoInfo:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image of a source, (H,W,3) uint8 RGB. `video` and `index` (0, 1, ...) are set for frames of videos."""
+    """One image of a source, (H,W,3) uint8 RGB. `video` and `index` (0, 1, ...) are set for frames of videos.
+
+    `seconds` is its time: in a video since the beginning, else what the caller or the name of the file says.
+    """
 
     image: np.ndarray
     name: str
     path: Path | None = None
     video: VideoInfo | None = None
     index: int = 0
+    seconds: float | None = None
 
 
 def probe_video(path: str | Path) -> VideoInfo:
     """Frame rate, length and size of a video. DataError if the file is none, or its first frame cannot be decoded."""
     path = existing_file(Path(path).expanduser())
     with _container(path) as container:
-        stream = container.streams.video[0]
-        rate = stream.guessed_rate or stream.average_rate or 25
-        frames: int | None = stream.frames or None
-        if frames is None and container.duration:
-            frames = max(1, round(container.duration / 1_000_000 * rate))  # duration is in microseconds
-        first = next(decode_frames(container, f"'{path}'"), None)
+        rate, frames = rate_and_length(container)
+        first = next(decode_frames(container, f"'{path}'", told=False), None)
+        steps = _steps(container)
     if first is None:
         raise DataError(f"'{path}' holds no frame that can be read; copy or convert it again.")
-    return VideoInfo(path, Fraction(rate), frames, *first.shape[:2])
+    height, width = first[0].shape[:2]
+    return VideoInfo(path, rate, frames, height, width, steps)
+
+
+def rate_and_length(container: Any) -> tuple[Fraction, int | None]:
+    """Frames a second of an open video, and their number as far as it tells."""
+    stream = container.streams.video[0]
+    rate = Fraction(stream.guessed_rate or stream.average_rate or 25)
+    frames: int | None = stream.frames or None
+    if frames is None and container.duration:
+        frames = max(1, round(container.duration / 1_000_000 * rate))  # duration is in microseconds
+    return rate, frames
+
+
+def _steps(container: Any) -> tuple[float, ...]:
+    """The distances in seconds of some frames that come next."""
+    stream, stamps = container.streams.video[0], list[int]()
+    with suppress(av.error.FFmpegError):
+        stamps = sorted({p.pts for p in islice(container.demux(stream), _LOOKED_AT) if p.pts is not None})
+    return tuple(float((after - before) * stream.time_base) for before, after in pairwise(stamps))
 
 
 def read_video(path: str | Path) -> Iterator[Item]:
     """The frames of a video, upright, named `<file>_000000` and so on. DataError if it is none, or breaks off."""
     info = probe_video(path)
     with _container(info.path) as container:
-        for index, image in enumerate(decode_frames(container, f"'{info.path}'")):
-            yield Item(image, f"{info.name}_{index:06d}", info.path, info, index)
+        for index, (image, seconds) in enumerate(decode_frames(container, f"'{info.path}'")):
+            yield Item(image, f"{info.name}_{index:06d}", info.path, info, index, seconds)
 
 
 def _container(path: Path) -> Any:
