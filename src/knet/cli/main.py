@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from knet import __version__
 from knet.cli import bench, convert, data, demo, evaluate, export, models, predict, train
-from knet.errors import KNetError, OutputError, StoppedError, TrainingError
+from knet.errors import KNetError, OutputError, PredictionError, StoppedError, TrainingError
 
 _VERBS = (predict, train, evaluate, export, bench, convert, models, data, demo)
 
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 128 + signal.SIGTERM
     except KNetError as error:
         print(f"knet: {error}", file=sys.stderr)
-        return 1 if isinstance(error, OutputError | TrainingError) else 2
+        return 1 if isinstance(error, OutputError | PredictionError | TrainingError) else 2
     except KeyboardInterrupt:
         print("knet: interrupted", file=sys.stderr)
         return 130

@@ -15,6 +15,7 @@ from torch import Tensor
 from knet.data.categories import load_categories
 from knet.errors import ConfigError, DataError
 from knet.inference.engines.engine import Engine
+from knet.inference.finite import require_finite, require_finite_numbers
 from knet.inference.identities import Tracking, VideoState, choose_tracker, identify, tracked_ids, void_as_lowest
 from knet.inference.pipeline import read_ahead
 from knet.inference.results.segmentation import Segmentation
@@ -117,6 +118,7 @@ class Segmenter:
         Raises:
             DataError: the image is missing, damaged or of a kind that cannot be read.
             ConfigError: an option is out of range, or not for models of this task.
+            PredictionError: the network's output is not finite.
         """
         if isinstance(source, list | tuple):
             images: list[Source] = list(source)
@@ -139,8 +141,8 @@ class Segmenter:
         """One image as (H,W,3) uint8 RGB -> its `Segmentation`, under the given name."""
         settings = self._settings(options)
         if self.task == "semantic":
-            return self._result(semantic_segments(self.views(image, settings), settings.score), name)
-        return self._result(self._objects(self._look(image, settings), settings), name)
+            return self._result(semantic_segments(self.views(image, settings, name), settings.score), name)
+        return self._result(self._objects(self._look(image, name, settings), settings), name)
 
     def track(
         self,
@@ -214,7 +216,7 @@ class Segmenter:
             raise ConfigError(f"'{self.name}' tells classes, not objects, so there is nothing to track; take another.")
         own = choose_tracker(tracker, self.tracker, self.engine.embeds and linked, self.name)
         tracking = Tracking(own, tracked_ids(classes, self.categories), self.compatible, linked)
-        prediction = self._look(image, settings, state.kernels if linked else None)
+        prediction = self._look(image, name, settings, state.kernels if linked else None)
         segments = self._objects(prediction, settings)
         result = self._result(segments, name)
         result, state = identify(self.engine, prediction, result, segments.kernel_of, state, number, tracking)
@@ -236,15 +238,16 @@ class Segmenter:
             )
         return settings
 
-    def _look(self, image: np.ndarray, settings: Settings, previous: Tensor | None = None) -> Prediction:
+    def _look(self, image: np.ndarray, name: str, settings: Settings, previous: Tensor | None = None) -> Prediction:
         """What the network says of an image, after the frame before."""
         inputs, sizes = self.prepare(image, settings.size)
         self.mark("prepare")
         outputs = self.engine(inputs, previous, sizes.resized)
+        require_finite(name, self.engine, outputs)
         self.mark("network")
         return Prediction(outputs, sizes)
 
-    def views(self, image: np.ndarray, settings: Settings) -> list[ViewLogits]:
+    def views(self, image: np.ndarray, settings: Settings, name: str = "image") -> list[ViewLogits]:
         """What a semantic network says of all views of an image."""
         original = (image.shape[0], image.shape[1])
         step = settings.step(network_size(original, settings.size, self.preprocessing, compatible=self.compatible))
@@ -256,6 +259,7 @@ class Segmenter:
             views += look(
                 lambda part: self.engine(part)[-1].mask_logits, inputs, original, settings.flip, settings.window, step
             )
+            require_finite_numbers(name, self.engine, *(view.logits for view in views[-1 - settings.flip :]))
             self.mark("network")
         return views
 

@@ -79,6 +79,10 @@ class GraphEngine(ABC):
         if self.merges:
             owner, scores, labels = (out[name][0] for name in ("owner", "scores", "labels"))
             self._check_classes(int(labels.max()) + 1, at_most=True)
+            if owner.min() < -1 or owner.max() >= len(scores):
+                raise CheckpointError(
+                    f"The graph in '{self.path}' names masks that it does not have; export the model again."
+                )
             areas = torch.bincount(owner.flatten().long() + 1, minlength=len(scores) + 1)[1:]
             output.merged = MergedMasks(owner, areas, labels.long(), scores, torch.arange(len(scores)))
         else:
