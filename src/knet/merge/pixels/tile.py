@@ -44,7 +44,7 @@ def mixing_weights(row, column, tables, weights):
 
 @compiled
 def gather(map_, row, column, cells):
-    """Copies the cells of a map (h,w) that a tile mixes. -> the largest magnitude among them, infinity from LARGEST on"""
+    """Copies the cells of a map (h,w) that a tile mixes. -> the largest magnitude, infinity from LARGEST on"""
     largest, place = np.float32(0), 0
     for y in range(row[2], row[3]):
         for x in range(column[2], column[3]):
@@ -102,9 +102,10 @@ def exact(map_, tables, y, x):
 def _surely_and_perhaps(values, pixels, limit, margin):
     """How many values surely exceed a limit, and how many may or may not."""
     surely = perhaps = 0
+    above, below = limit + margin, limit - margin  # rounded once, so that no value falls between the two
     for p in range(pixels):
-        surely += values[p] > limit + margin
-        perhaps += abs(values[p] - limit) <= margin
+        surely += values[p] > above
+        perhaps += (values[p] <= above) & (values[p] >= below)
     return surely, perhaps
 
 
