@@ -8,7 +8,6 @@ import pytest
 import torch
 from fake_video import Linked, drive, segmenter_of
 from PIL import Image
-from tiny_models import tiny_file
 
 import knet
 from knet.cli.main import main
@@ -17,6 +16,7 @@ from knet.inference.clip import segment_clip
 from knet.inference.segmenter import Segmenter
 from knet.inference.votes import vote
 from knet.weights.load import read_checkpoint, save_weights
+from tiny_models import tiny_file
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
 

@@ -23,9 +23,8 @@ def require_finite(name: str, engine: Engine, outputs: Sequence[Output]) -> None
 def require_finite_numbers(name: str, engine: Engine, *parts: Tensor) -> None:
     """As `require_finite`, for tensors."""
     # A sum is finite only if all its numbers are, and reads them once; where it is too large, each is looked at.
-    if torch.stack([part.sum(dtype=torch.float32) for part in parts]).isfinite().all():
-        return
-    if all(part.isfinite().all() for part in parts):
+    sums = [part.sum(dtype=torch.float32) for part in parts if part.numel()]  # exported models lack some parts
+    if not sums or torch.stack(sums).isfinite().all() or all(part.isfinite().all() for part in parts):
         return
     half = engine.precision in ("fp16", "bf16")
     advice = f"{engine.precision} may be too small for it, so try fp32 (--precision)" if half else "take other weights"
