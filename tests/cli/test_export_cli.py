@@ -17,6 +17,7 @@ from PIL import Image
 import knet
 from knet.data.categories import load_categories
 from knet.export import tensorrt, write
+from knet.export.onnx import to_onnx
 from knet.export.openvino import save_openvino, to_openvino
 from knet.inference.engines.open import open_exported
 from knet.inference.load import describe
@@ -40,7 +41,7 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sys.path.insert(0, str(Path(__file__).parents[1] / "export"))
     from hand_made import proto_of
 
-    monkeypatch.setattr(write, "to_onnx", lambda graph, size, card: proto_of(card))
+    monkeypatch.setattr(write, "to_onnx", lambda graph, size, card, opset: proto_of(card))
     arguments = {"width": 8, "head_width": 16, "channels": 16, "kernels": 4, "stages": 1}
     seen = Preprocessing(short_edge=64, max_edge=96)
     card = describe("rtknet-slim-camvid", arguments, load_categories("camvid"), seen, 0.0, 0.1)
@@ -126,6 +127,8 @@ def test_without_tensorrt_the_command_is_printed(run: Run, quick: Path) -> None:
         (["--output", "model.pt"], "A file of the format onnx ends in .onnx, 'model.pt' does not; rename it."),
         (["--merge", "sorted", "--merge-inside"], "merges the way 'sorted'; leave --merge-inside out"),
         (["--format", "tensorrt", "--merge-inside"], "cannot be inside of TensorRT engines"),
+        (["--batch", "0"], "The batch of 0 images is not from 1 to 1024"),
+        (["--batch", "4", "--merge-inside"], "There is no batch for a graph with the merge inside"),
         (["--weights", "missing.pth"], "There is no weights file 'missing.pth'"),
         (["--images", "missing.jpg"], "missing.jpg"),
         (["--precision", "int8", "--calibrate", "missing"], "missing"),
@@ -136,6 +139,32 @@ def test_mistakes_are_told_in_one_sentence(run: Run, quick: Path, options: list[
     assert status == 2
     assert sentence in err
     assert "Traceback" not in err
+
+
+def test_a_batch_and_an_opset_of_choice(run: Run, quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other programs give the file as many images as it takes; knet itself runs it as any other."""
+    monkeypatch.setattr(write, "to_onnx", to_onnx)
+    street, size = str(DEMO / "highway_1.jpg"), ("--size", "64x96")
+    status, _, err = run("export", str(quick), "--batch", "3", "--opset", "21", *size, "--images", street)
+    assert status == 0, err
+    file = Path("rtknet-slim-camvid.onnx")
+    proto = onnx.load(str(file))
+    assert [row.version for row in proto.opset_import] == [21]
+    assert [side.dim_value for side in proto.graph.input[0].type.tensor_type.shape.dim] == [3, 3, 64, 96]
+    engine = open_exported(file)
+    images = torch.randn(3, 3, 64, 96)
+    together = engine(images)[-1]
+    assert len(together.mask_logits) == len(together.kernels) == 3
+    alone = engine(images[1:2])[-1]
+    assert len(alone.mask_logits) == 1
+    torch.testing.assert_close(alone.mask_logits, together.mask_logits[1:2], rtol=0, atol=1e-3)
+    assert json.loads(Path(f"{file}.report.json").read_text())["batch"] == 3
+    file.rename("model.ONNX")  # as other programs may call it
+    assert run("predict", "model.ONNX", street, "--formats", "json")[0] == 0
+    status, _, err = run("eval", "model.ONNX")
+    assert status == 2 and "'model.ONNX' is a model, and there is no data to evaluate it on" in err
+    status, _, err = run("export", str(quick), "--opset", "3", *size)
+    assert status == 2 and "opset" in err and "Traceback" not in err
 
 
 def test_models_without_weights_cannot_be_exported(run: Run) -> None:

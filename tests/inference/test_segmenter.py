@@ -62,7 +62,7 @@ def test_every_kind_of_input_gives_the_same_result(segmenter: Segmenter, street:
 def test_threads_may_share_a_segmenter(segmenter: Segmenter) -> None:
     images = [np.random.default_rng(seed).integers(0, 256, (40, 56 + seed, 3), np.uint8) for seed in range(12)]
     expected = [segmenter(image) for image in images]
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(8) as pool:
         for found, alone in zip(pool.map(segmenter, images), expected, strict=True):
             assert found.segments == alone.segments and (found.id_map == alone.id_map).all()
 

@@ -229,7 +229,7 @@ def test_nothing_is_left_of_a_run_that_fails(tmp_path: Path) -> None:
     real, calls = type(labeller).__call__, []
 
     class Stops(Labeller):
-        def __call__(self, image: np.ndarray) -> Any:
+        def __call__(self, image: np.ndarray, name: str = "image") -> Any:
             calls.append(1)
             if len(calls) == 2:
                 raise KeyboardInterrupt

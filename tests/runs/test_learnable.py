@@ -20,7 +20,7 @@ from knet.data.readers.reader import Kernels
 from knet.errors import DataError
 from knet.models.image import KNet
 from knet.models.realtime import RTKNet
-from knet.runs.learnable import kernels_of, check_learnable
+from knet.runs.learnable import check_learnable, kernels_of
 from knet.runs.train import train
 
 

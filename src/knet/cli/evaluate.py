@@ -9,6 +9,7 @@ from knet.cli.options import add_model_options, add_verb, is_first, model_option
 from knet.errors import ConfigError
 
 _VIDEO = ("stq", "vpq", "ytvis")
+_WHOLE = {"pq": "panoptic.json", "ap": "detections.json", "ytvis": "results.json"}  # of all images in one file
 
 
 def add_parser(verbs: Any) -> None:
@@ -41,8 +42,13 @@ def add_parser(verbs: Any) -> None:
         "YouTube-VIS (ytvis)",
     )
     parser.add_argument(
-        "--predictions", metavar="PATH", help="with --metric: the results, in the truth's format or the official one"
+        "--predictions",
+        metavar="PATH",
+        help="with --metric: the results, in the truth's format or the official one, or what knet predict wrote",
     )
+    for side in ("truth", "prediction"):
+        masks = f"with --metric pq: the folder of the {side}'s PNGs (default: beside the JSON, called as it)"
+        parser.add_argument(f"--{side}-masks", metavar="DIR", help=masks)
     parser.add_argument(
         "--classes",
         metavar="NAME",
@@ -93,17 +99,26 @@ def run(args: argparse.Namespace) -> int:
 
 def _on_disk(args: argparse.Namespace) -> dict[str, Any]:
     from knet.evaluation import cityscapes_instance_ap, mask_ap, panoptic_quality
+    from knet.evaluation.instance_files import found_in_folder
 
     if not args.truth or not args.predictions:
         raise ConfigError("--metric needs --truth and --predictions; see `knet eval --help`.")
     _check_options(args)
+    if args.metric in _WHOLE:  # `knet predict` writes it to the folder of its results
+        whole = Path(args.predictions) / _WHOLE[args.metric]
+        args.predictions = str(whole) if whole.is_file() else args.predictions
     if args.metric in _VIDEO:
         return _of_videos(args)
     if args.metric == "pq":
-        return {"panoptic": panoptic_quality(args.truth, args.predictions, progress=True)}
+        masks = {"truth_masks": args.truth_masks, "prediction_masks": args.prediction_masks}
+        return {"panoptic": panoptic_quality(args.truth, args.predictions, **masks, progress=True)}
+    if args.metric == "ap" and Path(args.truth).is_dir():
+        return {"instance": cityscapes_instance_ap(args.truth, args.predictions, progress=True)}
     if args.metric == "ap":
-        metric: Any = cityscapes_instance_ap if Path(args.truth).is_dir() else mask_ap
-        return {"instance": metric(args.truth, args.predictions, progress=True)}
+        found: Any = args.predictions
+        if Path(found).is_dir():
+            found = found_in_folder(Path(args.truth), Path(found))
+        return {"instance": mask_ap(args.truth, found, progress=True)}
     return {"semantic": _of_classes(args)}
 
 
@@ -118,21 +133,24 @@ def _of_classes(args: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError(f"--protocol {protocol} is none of --metric miou; use {known}.")
     if protocol in own and args.classes not in (None, protocol):
         raise ConfigError(f"--protocol {protocol} has its own classes; leave --classes {args.classes} out.")
-    names = None
+    names = ids = None
     if protocol not in own:
         classes = args.classes or (protocol if protocol == "mapillary" else None)
         if classes is None:
             raise ConfigError("--metric miou needs --classes: a class table such as cityscapes or camvid, or a file.")
         table = load_table(classes)
         names = {value: c.name for value, c in zip(table.label_values, table.categories, strict=True)}
-    return mean_iou(args.truth, args.predictions, classes=names, protocol=protocol, progress=True)
+        ids = [category.id for category in table.categories]
+    return mean_iou(args.truth, args.predictions, classes=names, protocol=protocol, ids=ids, progress=True)
 
 
 def _check_options(args: argparse.Namespace) -> None:
-    for option, metrics in {"protocol": ("miou", "stq", "vpq"), "windows": ("vpq",)}.items():
+    of_metric = {"protocol": ("miou", "stq", "vpq"), "windows": ("vpq",)}
+    of_metric |= {"truth_masks": ("pq",), "prediction_masks": ("pq",)}
+    for option, metrics in of_metric.items():
         if getattr(args, option) is not None and args.metric not in metrics:
             owner = f"--metric {' or '.join(metrics)}"
-            raise ConfigError(f"--{option} belongs to {owner}, not to {args.metric}; leave it out.")
+            raise ConfigError(f"--{option.replace('_', '-')} belongs to {owner}, not to {args.metric}; leave it out.")
     for option, given in {"official": args.compatible, "unlinked": args.unlinked}.items():
         if given:
             raise ConfigError(f"--{option} is about what a model does, but --metric evaluates files; leave it out.")
@@ -150,9 +168,20 @@ def _of_videos(args: argparse.Namespace) -> dict[str, Any]:
     if args.protocol is not None and args.protocol not in protocols:
         raise ConfigError(f"--protocol {args.protocol} is none of --metric {args.metric}; use {', '.join(protocols)}.")
     classes = load_categories(args.classes) if args.classes else None
+    found = _tracks_in(Path(args.truth), Path(args.predictions))
     if args.metric == "stq":
-        return {"stq": stq(args.truth, args.predictions, classes, args.protocol, progress=True)}
-    return {"vpq": vpq(args.truth, args.predictions, classes, _windows(args.windows), args.protocol, progress=True)}
+        return {"stq": stq(args.truth, found, classes, args.protocol, progress=True)}
+    return {"vpq": vpq(args.truth, found, classes, _windows(args.windows), args.protocol, progress=True)}
+
+
+def _tracks_in(truth: Path, folder: Path) -> Path:
+    """Of a folder that `knet predict` wrote the part in the form of the truth, if it is there; else the folder."""
+    if truth.is_file():
+        parts = ["vipseg_json/pred.json", "cityscapes_vps_json/pred.json"]
+    else:
+        parts = ["vipseg/panomasks" if (truth / "panomasks").is_dir() else "panoptic"]
+    there = [folder / part for part in parts if (folder / part).exists()]
+    return there[0] if len(there) == 1 else folder
 
 
 def _windows(text: str | None) -> list[int] | None:
@@ -165,7 +194,7 @@ def _windows(text: str | None) -> list[int] | None:
 def _of_model(args: argparse.Namespace) -> dict[str, Any]:
     from knet.config import data_config, is_config, load_config, read_overrides
     from knet.distributed import joined
-    from knet.inference.engines.open import ENDINGS
+    from knet.inference.engines.open import exported_form
     from knet.inference.load import choose_device, load
     from knet.runs.evaluate import evaluate
 
@@ -179,9 +208,16 @@ def _of_model(args: argparse.Namespace) -> dict[str, Any]:
         model, data = config.model, config.data
         options |= {name: getattr(config, name) for name in ("score", "overlap", "merge") if options[name] is None}
     else:
+        if not any(word.startswith("data.val") for word in args.overrides):
+            raise ConfigError(
+                f"'{args.target}' is a model, and there is no data to evaluate it on; give a config, or data as in "
+                "data.root=DIR data.val.images=images data.val.json=val.json data.val.masks=masks (docs/datasets.md)."
+            )
         model, data = args.target, data_config(**read_overrides(args.overrides))
-    if args.precision == "auto" and Path(model).suffix not in ENDINGS:
+    exported = exported_form(model)
+    if args.precision == "auto" and not exported:
         options["precision"] = "fp32"  # figures are comparable with published ones unless asked otherwise
-    with joined(choose_device(args.device)) as device:
-        segmenter = load(model, **{**options, "device": str(device)})
+    with joined(choose_device("cpu" if exported else args.device)) as device:
+        options["device"] = args.device if exported else str(device)  # runtimes know devices of their own
+        segmenter = load(model, **options)
         return evaluate(segmenter, data, linked=not args.unlinked)

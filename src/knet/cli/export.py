@@ -30,6 +30,9 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8"], default="fp32", help=precision)
     like = "with --precision int8, images, folders or videos like those the model will see (default: bundled ones)"
     parser.add_argument("--calibrate", nargs="+", default=[], metavar="IMAGES", help=like)
+    batch = "for N images at once; knet itself looks at one after the other (default: 1)"
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help=batch)
+    parser.add_argument("--opset", type=int, metavar="N", help="version of ONNX's operators (default: 20)")
     add_merge(parser)
     inside = "merge in the graph, which then gives each pixel's owner; for panoptic models with the optimised merge"
     parser.add_argument("--merge-inside", action="store_true", help=inside)
@@ -48,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     if args.calibrate and args.precision != "int8":
         raise ConfigError("--calibrate is for --precision int8; give both or neither.")
     written = args.model, args.format, args.weights, args.output, args.size, args.precision
-    report, parity = export(*written, args.merge, args.merge_inside, args.calibrate, args.images)
+    inside, images = args.merge_inside, (args.calibrate, args.images)
+    report, parity = export(*written, args.merge, inside, *images, batch=args.batch, opset=args.opset)
     if args.json:
         print(json.dumps(report, indent=1))
         return 0

@@ -12,7 +12,7 @@ from typing import NoReturn
 from knet import __version__
 from knet.cli import bench, convert, data, demo, evaluate, export, models, predict, train
 from knet.cli.stopping import Terminated, sigterm_unwinds
-from knet.errors import KNetError, OutputError, StoppedError, TrainingError, without_secrets
+from knet.errors import KNetError, OutputError, PredictionError, StoppedError, TrainingError, without_secrets
 
 _VERBS = (predict, train, evaluate, export, bench, convert, models, data, demo)
 
@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 128 + signal.SIGTERM
     except KNetError as error:
         print(f"knet: {error}", file=sys.stderr)
-        return 1 if isinstance(error, OutputError | TrainingError) else 2
+        return 1 if isinstance(error, OutputError | PredictionError | TrainingError) else 2
     except Terminated:
         print("knet: stopped by SIGTERM", file=sys.stderr)
         return 128 + signal.SIGTERM

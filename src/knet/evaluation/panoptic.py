@@ -28,7 +28,15 @@ from knet.data.files.numbers import flag, whole
 from knet.errors import DataError
 from knet.evaluation.maps import check_map, check_size, runs
 from knet.evaluation.means import mean
-from knet.evaluation.panoptic_files import ID_LIMIT, Labelled, SegmentLike, read_annotations, read_document, read_pairs
+from knet.evaluation.panoptic_files import (
+    ID_LIMIT,
+    Labelled,
+    SegmentLike,
+    read_annotations,
+    read_document,
+    read_pairs,
+    under_ids_of_truth,
+)
 from knet.structures import Category, SegmentInfo
 
 _UNLISTED, _VOID, _FIRST = 0, 1, 2  # positions in the table of overlaps; segments follow from _FIRST on
@@ -238,8 +246,9 @@ def panoptic_quality(
     Predictions for images without truth are ignored, as in the official code.
 
     Args:
-        truth, predictions: two COCO panoptic JSON files (Cityscapes and Mapillary use the same format), paired by
-            `image_id`, whose RGB PNG masks hold id = R + 256 G + 65536 B; or equally many (id map (H,W), segments).
+        truth, predictions: two COCO panoptic JSON files (Cityscapes and Mapillary use the same format), paired by the
+            file names of their `images` or, where these do not fit, by `image_id`, whose RGB PNG masks hold
+            id = R + 256 G + 65536 B; or equally many (id map (H,W), segments).
         categories: the class table; with files None takes the truth's. Files that list their classes are matched with
             it by name.
         truth_masks, prediction_masks: the folders of the masks. None looks in the folder that is called like the JSON
@@ -258,8 +267,9 @@ def panoptic_quality(
         if categories is None:
             categories, _ = categories_from_rows(content.get("categories"), str(truth), DataError)
         true = read_annotations(content, Path(truth), truth_masks, categories)
-        results = read_document(Path(predictions))
-        predicted = read_annotations(results, Path(predictions), prediction_masks, categories)
+        document = read_document(Path(predictions))
+        predicted = read_annotations(document, Path(predictions), prediction_masks, categories)
+        predicted = under_ids_of_truth(content, document, predicted)
         pairs, total = read_pairs(true, predicted), len(true)
     elif isinstance(truth, str | PathLike) or isinstance(predictions, str | PathLike):
         raise DataError("Truth and predictions must both be JSON files, or both sequences of (id map, segments).")

@@ -31,6 +31,8 @@ Labelled = tuple[np.ndarray, Sequence[SegmentLike]]
 Annotation = tuple[Path, list[Any]]
 """Where an image's mask lies, and its segments."""
 
+_CITYSCAPES = re.compile("(_gtFine)?_leftImg8bit$")  # its own truth calls images by another name than they have
+
 ID_LIMIT = 1 << 24  # an RGB mask holds three bytes
 
 
@@ -87,6 +89,29 @@ def _renumbering(content: Mapping[str, Any], categories: Sequence[Category], pat
         return {**segment, "category_id": categories[labels[own]].id} if own in labels else segment
 
     return renumbered
+
+
+def under_ids_of_truth(
+    truth: Mapping[str, Any], predictions: Mapping[str, Any], found: dict[Any, Annotation]
+) -> dict[Any, Annotation]:
+    """The predictions under the truth's ids of images, where both documents list images of the same file names.
+
+    Ids are numbers of a data set's own, which whoever segments the images does not know. Else they stay as they are.
+    """
+    annotated = {_image_key(row["image_id"]) for row in truth["annotations"]}
+    names = {key: name for key, name in _file_names(truth).items() if key in annotated}
+    theirs = {name: key for key, name in _file_names(predictions).items()}
+    if len(names) < len(annotated) or not all(theirs.get(name) in found for name in names.values()):
+        return found
+    return {key: found[theirs[name]] for key, name in names.items()}
+
+
+def _file_names(content: Mapping[str, Any]) -> dict[Any, str]:
+    """The name of each image's file, without folder and ending, by its id; nothing unless each has one of its own."""
+    rows = content.get("images")
+    rows = [row for row in rows if isinstance(row, Mapping) and isinstance(row.get("id"), int | str)] if rows else []
+    names = {_image_key(row.get("id")): _CITYSCAPES.sub("", Path(str(row.get("file_name"))).stem) for row in rows}
+    return names if len(set(names.values())) == len(rows) else {}
 
 
 def _image_key(image: Any) -> Any:

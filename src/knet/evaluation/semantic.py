@@ -26,7 +26,7 @@ from knet.data.cityscapes_labels import CITYSCAPES_EVALUATED, CITYSCAPES_LABELS,
 from knet.errors import DataError
 from knet.evaluation.maps import check_map, check_size
 from knet.evaluation.means import mean
-from knet.evaluation.semantic_files import LabelMap, instance_maps, pair_maps, read_map
+from knet.evaluation.semantic_files import LabelMap, holds_ids, instance_maps, pair_maps, read_map
 from knet.structures import Category
 
 PROTOCOLS = ("mean", "mapillary", "cityscapes", "ade20k")
@@ -164,6 +164,7 @@ def mean_iou(
     classes: Mapping[int, str] | Sequence[Category] | Sequence[str] | None = None,
     protocol: str = "mean",
     instances: LabelMap | Sequence[LabelMap] | None = None,
+    ids: Sequence[int] | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """IoU of each class and its mean over all images.
@@ -176,6 +177,8 @@ def mean_iou(
             some are given; the other protocols need them.
         protocol: one of `PROTOCOLS`, see the top of this file. "cityscapes" takes `*_labelIds.png` and predictions with
             raw label ids, paired by the file names' `city_sequence_frame`.
+        ids: the category ids of `classes`, where they are not the pixel values; they are the pixels of `*_semantic.png`
+            as `knet predict` writes them.
         instances: instance maps for Cityscapes' nIoU; None takes the `*_instanceIds.png` beside the truth, if any.
         progress: whether a progress bar is shown.
 
@@ -209,8 +212,10 @@ def mean_iou(
         truth_map, predicted_map = read_map(true, f"{name} (truth)"), read_map(predicted, f"{name} (prediction)")
         if protocol in _RAW_LABELS:
             _check_labels(truth_map, f"{name} (truth)", max(table), _RAW_LABELS[protocol])
-            _check_labels(predicted_map, f"{name} (prediction)", max(table), _RAW_LABELS[protocol])
-        matrix.add(_labels(truth_map, list(table)), _labels(predicted_map, list(table)), name=name)
+            if ids is None or not holds_ids(predicted):
+                _check_labels(predicted_map, f"{name} (prediction)", max(table), _RAW_LABELS[protocol])
+        values = list(table) if ids is None or not holds_ids(predicted) else ids
+        matrix.add(_labels(truth_map, list(table)), _labels(predicted_map, values), name=name)
         if numbered:
             scores.add(read_map(numbered[index], f"{name} (instances)"), predicted_map, name)
     if cityscapes:

@@ -14,6 +14,8 @@ from knet.evaluation.maps import check_map
 LabelMap = np.ndarray | str | PathLike[str]
 """A label map: an integer array (H,W), or the path of the single-channel PNG that holds it."""
 
+_OF_KNET = "_semantic"  # what `knet predict` adds to the name of an image
+
 
 def pair_maps(
     truth: LabelMap | Sequence[LabelMap], predictions: LabelMap | Sequence[LabelMap], cityscapes: bool
@@ -48,7 +50,9 @@ def pair_files(
         by_key.setdefault(key(path), []).append(path)
     pairs: list[tuple[Path, Path]] = []
     for path in true:
-        found = by_key.get(key(path), [])
+        found = by_key.get(key(path)) or by_key.get(key(path) + _OF_KNET, [])
+        if len(found) > 1:  # `knet predict` may have written other formats beside it
+            found = [item for item in found if holds_ids(item)] or found
         if len(found) > 1 or names[key(path)] > 1:  # the same name in several folders: the same place is meant
             same = [item for item in found if item.relative_to(predictions).parent == path.relative_to(truth).parent]
             found = same if same or names[key(path)] > 1 else found
@@ -57,6 +61,11 @@ def pair_files(
             raise DataError(f"{predictions} holds {count} for {path} (looked for {sought}); one is needed.")
         pairs.append((path, found[0]))
     return pairs
+
+
+def holds_ids(source: LabelMap) -> bool:
+    """Whether a label map is one that `knet predict` wrote, whose pixels are category ids in every data set."""
+    return isinstance(source, str | PathLike) and Path(source).stem.endswith(_OF_KNET)
 
 
 def instance_maps(truth: Sequence[LabelMap], given: LabelMap | Sequence[LabelMap] | None) -> list[LabelMap]:

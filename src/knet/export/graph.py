@@ -30,7 +30,7 @@ from knet.merge.sorted import panoptic_classes
 from knet.models.backbones.swin import Swin
 from knet.models.clip import ClipKNet, clip_result
 from knet.models.decoder import PriorLink
-from knet.models.kernels import Link
+from knet.models.kernels import Link, exact_modules
 from knet.models.network import Network
 from knet.structures import Output
 
@@ -57,10 +57,10 @@ class Graph(nn.Module):
         merging: puts the merge of a panoptic network inside; without it the outputs are masks and classes.
     """
 
-    def __init__(self, net: Network, half: bool = False, merging: Merging | None = None):
+    def __init__(self, net: Network, half: bool = False, merging: Merging | None = None, batch: int = 1):
         super().__init__()
         self.net = copy.deepcopy(net).cpu().float().eval().requires_grad_(False)
-        self.merging, self.dtype = merging, torch.float16 if half else torch.float32
+        self.batch, self.merging, self.dtype = batch, merging, torch.float16 if half else torch.float32
         self.divisor, self.linked, self.clips = net.size_divisor, net.embeds, isinstance(net, ClipKNet)
         # Whether images may have sides of any length, which are rounded up to Swin's windows.
         self.windows = self.divisor == 1 and any(isinstance(module, Swin) for module in net.modules())
@@ -91,12 +91,12 @@ class Graph(nn.Module):
 
     def inputs(self, size: tuple[int, int]) -> dict[str, Tensor]:
         """Inputs of this size, to trace the graph with."""
-        (height, width), count = size, 3 if self.clips else 1
+        (height, width), count = size, 3 if self.clips else self.batch
         inputs = {"images": torch.linspace(-2, 2, count * 3 * height * width).view(count, 3, height, width)}
         if self.linked:
             decoder: Any = self.net.decoder
             count = decoder.kernels.shape[0] + len(self.net.stuff)
-            inputs["previous"] = torch.ones(1, count, decoder.kernels.shape[1])
+            inputs["previous"] = torch.ones(self.batch, count, decoder.kernels.shape[1])
         if self.merging is not None:
             inputs["like"] = torch.zeros(1, height - 5, width - 7, dtype=torch.uint8)
         return inputs
@@ -224,10 +224,16 @@ def _exchange(net: nn.Module) -> None:
 
 
 def _halve(net: nn.Module) -> None:
-    """Converts to float16, except layer and group norms. Each layer casts its input to its own type, as by autocast."""
+    """Converts to float16, except layer and group norms and `exact_modules`.
+
+    Each layer casts its input to its own type, as by autocast.
+    """
+    exact = exact_modules(net)
     net.half()
     for module in net.modules():
-        if isinstance(module, nn.LayerNorm | nn.GroupNorm):
+        if module in exact:
+            module.float()
+        elif isinstance(module, nn.LayerNorm | nn.GroupNorm):
             module.float().register_forward_hook(lambda _module, _args, result: result.half())
         if next(module.parameters(recurse=False), None) is not None:
             module.register_forward_pre_hook(_in_own_type)

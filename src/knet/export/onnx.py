@@ -28,11 +28,11 @@ _QUANTIZED = re.compile(r"net\.(backbone|neck|pyramid)\.(?!.*attention\.)")  # n
 _ONE_FILE = 2**31 - 2**20  # bytes; protobuf allows no more
 
 
-def to_onnx(graph: Graph, size: tuple[int, int] | None, card: Card) -> ModelProto:
+def to_onnx(graph: Graph, size: tuple[int, int] | None, card: Card, opset: int | None = None) -> ModelProto:
     """Turns a graph into an ONNX model, for images of this height and width, or of any, and clips of any length.
 
     Raises:
-        ConfigError: onnx or onnxscript is not installed, or ONNX cannot express the network.
+        ConfigError: onnx or onnxscript is not installed, or ONNX cannot express the network, or not in this opset.
     """
     need("onnx", "onnxscript")
     # Traced with different sides, so that none is mixed up; with larger ones for several windows on Swin's c5.
@@ -57,7 +57,7 @@ def to_onnx(graph: Graph, size: tuple[int, int] | None, card: Card) -> ModelProt
                 dynamic_shapes=dynamic,
                 input_names=list(inputs),
                 output_names=outputs,
-                opset_version=OPSET,
+                opset_version=opset or OPSET,
                 verbose=False,
             )
             model: ModelProto = program.model_proto  # type: ignore[union-attr]
@@ -65,6 +65,11 @@ def to_onnx(graph: Graph, size: tuple[int, int] | None, card: Card) -> ModelProt
         way = "try a fixed size (--size HxW)" if size is None else "this network cannot be exported"
         what = f"torch's exporter could not write this network as ONNX ({_reason(error)})"
         raise ConfigError(f"{what}; {way}.") from error
+    written = max(row.version for row in model.opset_import if row.domain in ("", "ai.onnx"))
+    if opset not in (None, written):
+        raise ConfigError(
+            f"This network was written in ONNX's opset {written}, not in {opset}; give --opset {written}."
+        )
     foreign = sorted({node.domain for node in model.graph.node} - {"", "ai.onnx"})
     if foreign:
         raise ConfigError(f"The exported graph would need operators outside of standard ONNX ({', '.join(foreign)}).")

@@ -20,7 +20,7 @@ def shapes(card: Card) -> list[tuple[int, ...]]:
     Clips have at most 36 frames, as the videos of YouTube-VIS.
     """
     assert card.graph is not None
-    counts = (1, 8, 36) if card.task == "clip" else (1, 1, 1)
+    counts = (1, 8, 36) if card.task == "clip" else (card.graph.batch,) * 3
     if card.graph.size is not None:
         sizes = [card.graph.size] * 3
     else:

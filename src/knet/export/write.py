@@ -20,7 +20,7 @@ from knet.export.graph import Graph, Merging, check_size
 from knet.export.onnx import quantize_onnx, save_onnx, to_onnx, write_card
 from knet.export.report import Parity, compare, compare_clips, describe_run, fitting_size, write_report
 from knet.inference.engines.exported import need
-from knet.inference.engines.open import ENDINGS
+from knet.inference.engines.open import ENDINGS, exported_form
 from knet.inference.load import load, read_model, segmenter_for
 from knet.inference.segmenter import Segmenter
 from knet.inference.sources.paths import open_source
@@ -37,6 +37,7 @@ Format = Literal["onnx", "openvino", "tensorrt"]
 Precision = Literal["fp32", "fp16", "int8"]
 _ENDING = {form: ending for ending, form in ENDINGS.items()}
 _PHOTOS, _VIDEO = (".",), ("drive.mp4",)  # bundled, in the folder of the demo
+_MOST_AT_ONCE = 1024  # images of a batch
 _CALIBRATION = 64  # images at most; more would hardly change the scales
 
 
@@ -51,6 +52,8 @@ def export(
     merge_inside: bool = False,
     calibrate: Sequence[str | Path] = (),
     images: Sequence[str | Path] = (),
+    batch: int = 1,
+    opset: int | None = None,
 ) -> tuple[dict[str, Any], Parity]:
     """Writes a model as a file that `knet.load` and other programs run, and compares it with the model in torch.
 
@@ -64,6 +67,8 @@ def export(
             whose merge is "optimised".
         calibrate: images, folders or videos like those that the model will see, for int8; by default the bundled ones.
         images: the same for the comparison; for models of clips, videos or folders of frames.
+        batch: how many images the file takes at once.
+        opset: of ONNX; None is 20.
 
     Returns:
         The report, as written to FILE.report.json beside the file, and its figures.
@@ -79,7 +84,7 @@ def export(
         raise ConfigError("The merge cannot be inside of TensorRT engines; leave --merge-inside out.")
     net, card = read_model(model, weights, merge)
     path = path or Path(f"{card.model}{'' if precision == 'fp32' else '-' + precision}{_ENDING[format]}")
-    card, asked = _card(net, card, size, precision, merge_inside)
+    card, asked = _card(net, card, size, precision, merge_inside, batch)
     _needs(format, precision)
     for given in (calibrate, images):
         open_source(list(given))  # reports a missing file before any work
@@ -87,9 +92,9 @@ def export(
     original = segmenter_for(net, card)
     merging = _merging(original, asked) if merge_inside else None
     half = precision == "fp16" and format != "openvino"  # OpenVINO compresses weights itself
-    graph = Graph(net, half, merging)
+    graph = Graph(net, half, merging, batch)
     _logger.info(f"tracing {card.model}")
-    proto = to_onnx(graph, size, card)
+    proto = to_onnx(graph, size, card, opset)
     if precision == "int8":
         batches = _batches(original, asked, calibrate)
         with tempfile.TemporaryDirectory() as folder:
@@ -102,12 +107,12 @@ def export(
         path = _engine(path, card) if format == "tensorrt" else path
     seconds = time.perf_counter() - start
     _logger.info(f"wrote {path}; comparing it with torch")
-    exported = load(path, device="cpu" if path.suffix != ".engine" else "auto")
+    exported = load(path, device="cpu" if exported_form(path) != "tensorrt" else "auto")
     parity = _compared(original, exported, images)
     files = [file for file in (path, path.with_suffix(".bin")) if file.is_file()]
     report: dict[str, Any] = {"model": card.model, "task": original.task, "file": str(path)}
     report |= {"bytes": sum(file.stat().st_size for file in files), "precision": precision, "size": size and list(size)}
-    report |= {"merge_inside": merge_inside, "export_seconds": round(seconds, 1)}
+    report |= {"batch": batch, "merge_inside": merge_inside, "export_seconds": round(seconds, 1)}
     report |= describe_run(exported) | asdict(parity)
     write_report(path.with_name(f"{path.name}.report.json"), report)
     return report, parity
@@ -119,7 +124,7 @@ def _target(model: str | Path, form: str, output: str | Path | None, precision: 
         raise ConfigError(f"There is no format '{form}'; it is one of: {', '.join(get_args(Format))}.")
     if precision not in get_args(Precision):
         raise ConfigError(f"There is no precision '{precision}' to export in; it is one of: fp32, fp16, int8.")
-    if Path(model).suffix in ENDINGS:
+    if exported_form(model):
         raise ConfigError(f"'{model}' is an exported model already; give the model's name or its .safetensors file.")
     if output is not None and Path(output).suffix != _ENDING[form]:
         raise ConfigError(f"A file of the format {form} ends in {_ENDING[form]}, '{output}' does not; rename it.")
@@ -136,7 +141,7 @@ def _needs(form: str, precision: str) -> None:
 
 
 def _card(
-    net: Network, card: Card, size: tuple[int, int] | None, precision: Precision, merge_inside: bool
+    net: Network, card: Card, size: tuple[int, int] | None, precision: Precision, merge_inside: bool, batch: int
 ) -> tuple[Card, GraphCard]:
     """The model's card with what a graph needs. Raises `ConfigError` for what cannot be exported."""
     if merge_inside and (card.task != "panoptic" or card.merge != "optimised"):
@@ -146,6 +151,11 @@ def _card(
             f"Only the merge 'optimised' can be put into the graph, and '{card.model}' {merges}; leave "
             f"--merge-inside out{', or give --merge optimised' if panoptic else ''}."
         )
+    if not 1 <= batch <= _MOST_AT_ONCE:
+        raise ConfigError(f"The batch of {batch} images is not from 1 to {_MOST_AT_ONCE}; give another --batch.")
+    if batch > 1 and (merge_inside or card.task == "clip"):
+        what = "a graph with the merge inside" if merge_inside else f"'{card.model}', which looks at whole clips,"
+        raise ConfigError(f"There is no batch for {what}; leave --batch out.")
     preprocessing = card.preprocessing
     if size is not None:
         check_size(size, net.size_divisor)
@@ -164,6 +174,7 @@ def _card(
         previous=previous,
         stride=net.stride,
         divisor=net.size_divisor,
+        batch=batch,
     )
     return card.model_copy(update={"preprocessing": preprocessing, "graph": graph}), graph
 
@@ -198,7 +209,7 @@ def graph_inputs(segmenter: Segmenter, graph: GraphCard, item: Item) -> dict[str
         fed["previous"] = np.zeros(graph.previous, np.float32)
     if graph.merge_inside:
         fed["like"] = np.zeros((1, *sizes.resized), np.uint8)
-    return fed
+    return {name: value.repeat(graph.batch, 0) for name, value in fed.items()}
 
 
 def _engine(path: Path, card: Card) -> Path:

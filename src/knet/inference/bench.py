@@ -79,7 +79,7 @@ def open_model(
     compatible: bool = False,
 ) -> tuple[Segmenter, bool]:
     """A model as `load` opens it, and whether its weights are random: those of names that come without any."""
-    named = Path(model).suffix not in (*ENDINGS, ".safetensors", ".pth", ".pt")
+    named = Path(model).suffix.lower() not in (*ENDINGS, ".safetensors", ".pth", ".pt")
     if weights is not None or not named or entry(model).bundled is not None:
         return load(model, weights, device, precision, merge, compile, compatible), False
     if compatible:

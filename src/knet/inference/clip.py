@@ -5,7 +5,7 @@ For models of the task "clip", which look at all frames at once. YouTube-VIS's v
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Unpack
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from knet.data.files.masks import pack_mask, unpack_mask
 from knet.errors import ConfigError, DataError
+from knet.inference.finite import require_finite_numbers
 from knet.inference.results.chosen import class_ids
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.segmenter import Segmenter
@@ -27,7 +28,7 @@ from knet.structures import Category
 
 @torch.inference_mode()
 def segment_clip(
-    segmenter: Segmenter, frames: Iterable[np.ndarray], count: int = 10, **options: Unpack[Options]
+    segmenter: Segmenter, frames: Iterable[np.ndarray], count: int = 10, name: str = "clip", **options: Unpack[Options]
 ) -> list[ClipObject]:
     """The objects of a clip, best first, each with its masks at the frames' own size.
 
@@ -41,12 +42,14 @@ def segment_clip(
         segmenter: of a model for clips, such as video-knet-r50-youtube-vis.
         frames: (H,W,3) uint8 RGB each, all of one size.
         count: the most objects.
+        name: of the clip, in errors.
         options: size, score and only, see `Options`.
 
     Raises:
         ConfigError: a model that is not for clips, an option out of range, or frames that are larger than the fixed
             size of an exported model.
         DataError: no frame, or frames of several sizes.
+        PredictionError: the network's output is not finite.
     """
     if segmenter.task != "clip":
         raise ConfigError(f"The model '{segmenter.name}' is not for clips; `knet models '*youtube-vis'` lists some.")
@@ -67,6 +70,7 @@ def segment_clip(
     if sizes is None:
         raise DataError("The clip has no frames; give at least one.")
     classes, masks = segmenter.engine.link(kept)
+    require_finite_numbers(name, segmenter.engine, classes, masks)
     objects = clip_objects(classes[0], masks[0], sizes, pack_mask, settings.score, count)
     return [found for found in objects if segmenter.categories[found.label].id in chosen]
 
@@ -83,9 +87,10 @@ def segment_clips(
     of a video that cannot be a clip; the next one follows. Without it the error is raised.
     """
     for group in by_video(frames):
+        first = next(group)
         kept: list[Frame] = []
         try:
-            objects = segment_clip(segmenter, _keeping(group, kept), **options)
+            objects = segment_clip(segmenter, _keeping(chain([first], group), kept), name=first.sequence, **options)
         except DataError as error:
             if on_error is None:
                 raise

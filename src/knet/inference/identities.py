@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from knet.errors import ConfigError, did_you_mean
 from knet.inference.engines.engine import Engine
+from knet.inference.finite import require_finite_numbers
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.segments import Prediction
 from knet.models.zoo import Tracker
@@ -123,7 +124,9 @@ def identify(
     trained = engine.embeds and tracking.linked
     kernels = last.linked if trained and last.linked is not None else last.kernels
     kernels = kernels[0, rows.to(kernels.device)]
-    descriptors = (engine.embed(kernels) if trained else kernels).float().cpu().numpy()
+    embeddings = engine.embed(kernels) if trained else kernels
+    require_finite_numbers(result.name, engine, embeddings)
+    descriptors = embeddings.float().cpu().numpy()
     if isinstance(tracker, EmbeddingSettings):
         memory = tracks if isinstance(tracks, EmbeddingMemory) else EmbeddingMemory()
         boxes = _boxes(objects[result.id_map], len(things), prediction, result.categories, tracking.compatible)

@@ -11,7 +11,7 @@ from knet.data.categories import as_table, load_categories
 from knet.errors import CheckpointError, ConfigError
 from knet.inference.engines.engine import DTYPES, Engine
 from knet.inference.engines.network import TorchEngine
-from knet.inference.engines.open import ENDINGS, open_exported
+from knet.inference.engines.open import exported_form, open_exported
 from knet.inference.own_classes import advice, listed_classes
 from knet.inference.segmenter import Segmenter
 from knet.inference.settings import Options, Settings
@@ -64,7 +64,7 @@ def load(
     use_threads(threads)
     if compatible:
         precision = exact_precision(model, precision, compile)
-    if Path(model).suffix not in ENDINGS:
+    if exported_form(model) is None:
         net, card = read_model(model, weights, merge)
         place = choose_device(device)
         engine = TorchEngine(net, place, choose_precision(precision, place, net), frozen=True, compile=compile)
@@ -88,7 +88,7 @@ def read_model(
 ) -> tuple[Network, Card]:
     """A network with its weights, and its card; see `load`."""
     name: str | None = str(model)
-    if weights is None and Path(model).suffix in _WEIGHT_FILES:
+    if weights is None and Path(model).suffix.lower() in _WEIGHT_FILES:
         name, weights = None, model
     if weights is None:
         weights = bundled_file(str(model))
@@ -333,7 +333,7 @@ def exact_precision(model: str | Path, precision: str, compile: bool) -> str:
         )
     if compile:
         raise ConfigError("compatible (--official) runs the network as it is written; leave compile (--compile) out.")
-    if Path(model).suffix in ENDINGS:
+    if exported_form(model):
         raise ConfigError(
             f"compatible (--official) needs torch's network, and '{model}' is an exported file; load the weights that "
             "it was made of."

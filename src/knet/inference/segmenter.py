@@ -16,6 +16,7 @@ from torch import Tensor
 from knet.data.categories import load_categories
 from knet.errors import ConfigError, DataError
 from knet.inference.engines.engine import Engine
+from knet.inference.finite import require_finite, require_finite_numbers
 from knet.inference.identities import Tracking, VideoState, choose_tracker, identify, tracked_ids, void_as_lowest
 from knet.inference.pipeline import Here, read_ahead
 from knet.inference.results.chosen import class_ids, cropped, only, placed
@@ -122,6 +123,7 @@ class Segmenter:
         Raises:
             DataError: the image is missing, damaged or of a kind that cannot be read.
             ConfigError: an option is out of range, or not for models of this task.
+            PredictionError: the network's output is not finite.
         """
         if isinstance(source, list | tuple):
             images: list[Source] = list(source)
@@ -145,9 +147,9 @@ class Segmenter:
         settings = self._settings(options)
         part = cropped(image, settings.region)
         if self.task == "semantic":
-            segments = semantic_segments(self.views(part, settings), settings.score)
+            segments = semantic_segments(self.views(part, settings, name), settings.score)
         else:
-            segments = self._objects(self._look(part, settings), settings)
+            segments = self._objects(self._look(part, name, settings), settings)
         return self._chosen(self._result(segments, name), image, settings)
 
     def track(
@@ -240,7 +242,7 @@ class Segmenter:
         """
         settings, tracking = self._tracking(tracker, classes, options, linked)
         part = cropped(image, settings.region)
-        prediction = self._look(part, settings, state.kernels if linked else None)
+        prediction = self._look(part, name, settings, state.kernels if linked else None)
         segments = self._objects(prediction, settings)
         result = self._result(segments, name)
         result, state = identify(self.engine, prediction, result, segments.kernel_of, state, number, tracking)
@@ -278,15 +280,16 @@ class Segmenter:
             )
         return settings
 
-    def _look(self, image: np.ndarray, settings: Settings, previous: Tensor | None = None) -> Prediction:
+    def _look(self, image: np.ndarray, name: str, settings: Settings, previous: Tensor | None = None) -> Prediction:
         """What the network says of an image, after the frame before."""
         inputs, sizes = self.prepare(image, settings.size)
         self.mark("prepare")
         outputs = self.engine(inputs, previous, sizes.resized)
+        require_finite(name, self.engine, outputs)
         self.mark("network")
         return Prediction(outputs, sizes)
 
-    def views(self, image: np.ndarray, settings: Settings) -> list[ViewLogits]:
+    def views(self, image: np.ndarray, settings: Settings, name: str = "image") -> list[ViewLogits]:
         """What a semantic network says of all views of an image."""
         original = (image.shape[0], image.shape[1])
         step = settings.step(network_size(original, settings.size, self.preprocessing, compatible=self.compatible))
@@ -298,6 +301,7 @@ class Segmenter:
             views += look(
                 lambda part: self.engine(part)[-1].mask_logits, inputs, original, settings.flip, settings.window, step
             )
+            require_finite_numbers(name, self.engine, *(view.logits for view in views[-1 - settings.flip :]))
             self.mark("network")
         return views
 

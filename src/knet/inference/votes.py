@@ -11,6 +11,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from knet.errors import ConfigError
+from knet.inference.finite import require_finite
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.segmenter import Segmenter
 from knet.inference.segments import Prediction, panoptic_segments
@@ -35,13 +36,14 @@ def check_voter(segmenter: Segmenter) -> None:
 
 @torch.inference_mode()
 def vote(
-    segmenter: Segmenter, image: np.ndarray, scales: Sequence[float] = (1.0,), flip: bool = True
+    segmenter: Segmenter, image: np.ndarray, scales: Sequence[float] = (1.0,), flip: bool = True, name: str = "image"
 ) -> tuple[Tensor, Tensor, Segmentation | None]:
     """The class of each pixel of an image by one model. (H,W,3) uint8 RGB -> labels, likelihoods, result
 
     Args:
         scales: how many times its size the model sees, one after the other; all are averaged.
         flip: whether it sees the mirror image as well.
+        name: of the image, in errors.
 
     Returns:
         Labels (H,W) int64 in the model's own class table, -1 where it names none; their likelihoods (H,W) float32,
@@ -49,18 +51,19 @@ def vote(
     """
     if segmenter.task == "semantic":
         settings = segmenter.settings.changed("semantic", {"scales": scales, "flip": flip})
-        return *best_classes(segmenter.views(image, settings)), None
+        return *best_classes(segmenter.views(image, settings, name)), None
     engine, views, result = segmenter.engine, list[KernelView](), None
     rules = replace(segmenter.rules, stretches_padding=False)  # published figures need it, objects must lie in place
     for scale in sorted(scales, key=lambda scale: abs(scale - 1)):
         for flipped in (False, True)[: 1 + flip]:
             inputs, sizes = segmenter.prepare(image[:, ::-1] if flipped else image, segmenter.settings.size, scale)
             outputs = engine(inputs, None, sizes.resized)
+            require_finite(name, engine, outputs)
             if result is None:
                 things = torch.tensor([category.thing for category in segmenter.categories])
                 prediction = Prediction(outputs, sizes)
                 segments = panoptic_segments(engine, prediction, things, rules, segmenter.settings)
-                result = segments.segmentation(segmenter.categories, "image")
+                result = segments.segmentation(segmenter.categories, name)
             masks, logits = outputs[-1].mask_logits[0], outputs[-1].class_logits[0]  # type: ignore[index]
             classes = kernel_classes(logits, engine.stuff)
             views.append(KernelView(masks, classes, sizes, flipped, 4 if engine.embeds else 2))

@@ -39,23 +39,38 @@ def stuff_labels(stuff: Sequence[int], classes: int) -> list[int]:
 def class_kernels(classifier: nn.Module, logits: Tensor, labels: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Makes kernels of the weights of a 1x1 classifier. (B,K,H,W) its logits, M labels -> (B,M,C), (B,M,H,W) logits"""
     weights: Tensor = classifier.weight  # type: ignore[assignment]
-    labels = list(labels)  # a tuple would be an index for each axis
-    return weights.flatten(1)[labels].expand(len(logits), -1, -1), logits[:, labels]
+    # Slices: a list of indices would be copied to the device in each pass, which no recorded graph may do.
+    runs = [slice(first, last + 1) for first, last in _runs(labels)]
+    kernels, masks = [weights.flatten(1)[run] for run in runs], [logits[:, run] for run in runs]
+    return torch.cat(kernels).expand(len(logits), -1, -1), torch.cat(masks, dim=1)
+
+
+def _runs(labels: Sequence[int]) -> list[tuple[int, int]]:
+    """The first and the last of each run of consecutive numbers."""
+    starts = [n for n, label in enumerate(labels) if not n or label != labels[n - 1] + 1]
+    ends = [*(start - 1 for start in starts[1:]), len(labels) - 1]
+    return [(labels[start], labels[end]) for start, end in zip(starts, ends, strict=True)]
 
 
 class PriorLink(nn.Module):
     """Kernels that have their group features attend to those of the frame before. (B,N,C), (B,N,C) -> (B,N,C)
 
     The result passes a gate that is closed at first, so that the video model starts as the trained image model.
+    `exact` as in `AdaptiveUpdate`: the kernels hold their group features.
     """
 
-    def __init__(self, channels: int, hidden: int = 2048):
+    def __init__(self, channels: int, hidden: int = 2048, exact: bool = False):
         super().__init__()
+        self.exact = exact
         self.interaction = Interaction(channels, hidden=hidden)
         self.gate = nn.Parameter(torch.zeros(channels))
 
     def forward(self, kernels: Tensor, previous: Tensor) -> Tensor:
-        return kernels + self.gate * self.interaction(kernels, previous)
+        if not self.exact:
+            return kernels + self.gate * self.interaction(kernels, previous)
+        with torch.autocast(kernels.device.type, enabled=False):
+            kernels = kernels.float()
+            return kernels + self.gate * self.interaction(kernels, previous.float())
 
 
 class KernelDecoder(nn.Module):

@@ -47,9 +47,19 @@ def group_features(mask_logits: Tensor, features: Tensor, pooling: Pooling) -> T
         return sums / masks.sum((2, 3)).clamp(min=1)[..., None] if pooling == "mean" else sums
 
 
+def sums(pooling: Pooling) -> bool:
+    """Whether group features are sums over pixels. Layers that see them need float32: half precision ends at 65504."""
+    return pooling != "mean"
+
+
 def _pixel_sums(weights: Tensor, features: Tensor) -> Tensor:
     """(B,N,H,W), (B,C,H,W) -> (B,N,C)"""
     return weights.flatten(2) @ features.flatten(2).transpose(1, 2)
+
+
+def exact_modules(net: nn.Module) -> set[nn.Module]:
+    """The layers of a network that stay in float32 where others are in half precision."""
+    return {part for module in net.modules() if getattr(module, "exact", False) for part in module.modules()}
 
 
 class AdaptiveUpdate(nn.Module):
@@ -57,11 +67,13 @@ class AdaptiveUpdate(nn.Module):
 
     Kernels wider than the update's own `channels` are split, and each part of that width is updated as if it were a
     kernel. No paper mentions it, but the official semantic models have kernels of 512 and an update of 256.
+
+    With `exact` it is computed in float32 also where the rest is in half precision: see `sums`.
     """
 
-    def __init__(self, channels: int = 256):
+    def __init__(self, channels: int = 256, exact: bool = False):
         super().__init__()
-        self.channels = channels
+        self.channels, self.exact = channels, exact
         self.from_group = nn.Linear(channels, 2 * channels)  # psi_1 (for the gates), psi_3 (for the sum)
         self.from_kernel = nn.Linear(channels, 2 * channels)  # psi_2, psi_4
         self.group_gate, self.group_gate_norm = nn.Linear(channels, channels), nn.LayerNorm(channels)
@@ -70,6 +82,13 @@ class AdaptiveUpdate(nn.Module):
         self.out, self.out_norm = nn.Linear(channels, channels), nn.LayerNorm(channels)
 
     def forward(self, group: Tensor, kernels: Tensor) -> Tensor:
+        if not self.exact:
+            return self.mix(group, kernels)
+        with torch.autocast(group.device.type, enabled=False):
+            return self.mix(group.float(), kernels.float())
+
+    def mix(self, group: Tensor, kernels: Tensor) -> Tensor:
+        """The update in the precision of its inputs. (B,N,C), (B,N,C) -> (B,N,C)"""
         group, kernels = (x.unflatten(-1, (-1, self.channels)) for x in (group, kernels))
         group_in, group_out = self.from_group(group).chunk(2, dim=-1)
         kernel_in, kernel_out = self.from_kernel(kernels).chunk(2, dim=-1)
@@ -137,7 +156,7 @@ class Stage(nn.Module):
             raise ConfigError(f"There is no pooling '{pooling}'; it is one of: {', '.join(get_args(Pooling))}.")
         self.pooling: Pooling = pooling
         self.transform = nn.Conv2d(channels, channels, 1) if transform else nn.Identity()
-        self.update = AdaptiveUpdate(update_channels or channels)
+        self.update = AdaptiveUpdate(update_channels or channels, exact=sums(pooling))
         self.interaction = Interaction(channels, hidden=hidden)
         self.to_mask = mlp(channels, channels)
         self.to_class = mlp(channels, classes) if classes is not None else None
@@ -173,15 +192,23 @@ class Stage(nn.Module):
 class Link(nn.Module):
     """Kernels attend to those of the frame before (Video K-Net, Li et al., CVPR 2022). (B,N,C) three times -> (B,N,C)
 
-    With `update` the previous kernels first adapt to this frame's group features.
+    With `update` the previous kernels first adapt to this frame's group features; `exact` as in `AdaptiveUpdate`.
     """
 
-    def __init__(self, channels: int, hidden: int = 2048, update: bool = False):
+    def __init__(self, channels: int, hidden: int = 2048, update: bool = False, exact: bool = False):
         super().__init__()
-        self.update = AdaptiveUpdate(channels) if update else None
+        self.exact = exact
+        self.update = AdaptiveUpdate(channels, exact) if update else None
         self.interaction = Interaction(channels, hidden=hidden)
 
     def forward(self, kernels: Tensor, previous: Tensor, group: Tensor) -> Tensor:
+        if not self.exact:
+            return self.attend(kernels, previous, group)
+        with torch.autocast(group.device.type, enabled=False):
+            return self.attend(kernels.float(), previous.float(), group.float())
+
+    def attend(self, kernels: Tensor, previous: Tensor, group: Tensor) -> Tensor:
+        """The link in the precision of its inputs. (B,N,C) three times -> (B,N,C)"""
         return self.interaction(kernels, previous if self.update is None else self.update(group, previous))
 
 
@@ -201,8 +228,9 @@ class LinkedStage(Stage):
         hidden = self.interaction.expand.out_features
         if link not in get_args(LinkKind):
             raise ConfigError(f"There is no link '{link}'; it is one of: {', '.join(get_args(LinkKind))}.")
-        self.link = Link(channels, hidden, update=link == "update")
-        self.fusion = Link(channels, hidden, update=True) if fusion else None
+        exact = sums(self.pooling)
+        self.link = Link(channels, hidden, update=link == "update", exact=exact)
+        self.fusion = Link(channels, hidden, update=True, exact=exact) if fusion else None
         self.reset_parameters()
 
     def forward(  # type: ignore[override]

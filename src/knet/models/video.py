@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from knet.errors import ConfigError
 from knet.models.decoder import PriorLink
 from knet.models.image import KNet
-from knet.models.kernels import LinkedStage, LinkKind, mlp
+from knet.models.kernels import LinkedStage, LinkKind, mlp, sums
 from knet.models.realtime import RTKNet
 from knet.structures import Output
 
@@ -97,7 +97,7 @@ class RTVideoKNet(RTKNet):
             nn.init.zeros_(carry.bias)
             self.decoder.carry = carry
         else:
-            self.decoder.link = PriorLink(C)
+            self.decoder.link = PriorLink(C, exact=sums(self.decoder.pooling))
         self.embedding = track_embedding(C)
 
     def forward(self, images: Tensor, previous: Tensor | None = None) -> list[Output]:

@@ -24,7 +24,7 @@ from knet.errors import ConfigError
 from knet.evaluation.instance import mask_ap
 from knet.evaluation.panoptic import PanopticQuality
 from knet.evaluation.semantic import ConfusionMatrix, ade20k_means, semantic_result
-from knet.inference.engines.open import ENDINGS
+from knet.inference.engines.open import exported_form
 from knet.inference.identities import void_as
 from knet.inference.load import choose_device, load
 from knet.inference.results.segmentation import Segmentation
@@ -78,9 +78,11 @@ def evaluate(
     """
     model, data, options = _named(model, data, overrides)
     if isinstance(model, str | Path):
-        precision = "auto" if Path(model).suffix in ENDINGS else "fp32"
-        with joined(choose_device(device)) as place:
-            segmenter = load(model, weights, str(place), precision, compatible=compatible, **options)
+        exported = exported_form(model)
+        precision = "auto" if exported else "fp32"
+        with joined(choose_device("cpu" if exported else device)) as place:
+            place_name = device if exported else str(place)  # runtimes know devices of their own
+            segmenter = load(model, weights, place_name, precision, compatible=compatible, **options)
             return evaluate(segmenter, data, linked=linked)
     if weights is not None:
         raise ConfigError("The model has its weights already; give others to `knet.load`, and leave them out here.")

@@ -63,7 +63,7 @@ def evaluate_clips(segmenter: Segmenter, dataset: YoutubeVis, left_out: Collecti
     clips = share_clips(judged, rank(), world())
     with _bar(clips) as bar:
         for clip in clips:
-            objects = segment_clip(segmenter, _images(dataset, clip, bar))
+            objects = segment_clip(segmenter, _images(dataset, clip, bar), name=clip.name)
             rows += youtube_vis_results(dataset.video_ids[clip.name], objects, categories)
     everything = list(chain.from_iterable(gather_objects(rows)))
     everything.sort(key=lambda row: row["video_id"])  # equal scores are ranked by their place in the list

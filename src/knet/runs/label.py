@@ -128,11 +128,11 @@ class Labeller:
         needed = self.settings.agree * len(models) - 1e-6
         self.unreachable = [row.name for label, row in enumerate(self.categories) if known[label] < needed]
 
-    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, list[SegmentInfo]]:
+    def __call__(self, image: np.ndarray, name: str = "image") -> tuple[np.ndarray, list[SegmentInfo]]:
         """(H,W,3) uint8 RGB -> id map (H,W) int32, 0 = void, and its segments."""
         s, votes, results = self.settings, [], []
         for model, labels_of in zip(self.models, self._labels_of, strict=True):
-            labels, likely, result = vote(model, image, s.scales, s.flip)
+            labels, likely, result = vote(model, image, s.scales, s.flip, name)
             table = torch.tensor([*labels_of, -1])  # the last entry serves -1, none
             votes.append((table[labels.cpu()], likely.cpu()))
             results.append(result)
@@ -165,7 +165,7 @@ def label_images(labeller: Labeller, images: str | Path, output: str | Path, ove
                 except DataError as error:
                     made.failed.append(str(error))
                     continue
-                id_map, segments = labeller(image)
+                id_map, segments = labeller(image, name)
                 key = without_ending(name)
                 key = key if alike[key] == 1 else name
                 found = [SegmentRow(s.id, rows[s.label].id, s.crowd) for s in segments]

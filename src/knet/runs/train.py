@@ -175,7 +175,12 @@ class _Run:
             self.progress = Progress(made_for=fits)
             open_folder(config)
         self.plan = plan.starting_at(self.progress.iteration)
-        notes = [introduction(config, self.card, len(dataset), self.net, device), "" if resume else origin, scaled, crowded]
+        notes = [
+            introduction(config, self.card, len(dataset), self.net, device),
+            "" if resume else origin,
+            scaled,
+            crowded,
+        ]
         notes += [f"left out of validation: {sentence}" for sentence in self.left_out.values()]
         if self.validation is None:
             notes.append("no validation (data.val=null): last.safetensors gets the weights, none are the best")

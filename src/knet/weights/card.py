@@ -46,7 +46,7 @@ def _sound_preprocessing(p: Preprocessing) -> Preprocessing:
 
 
 class GraphCard(Checked):
-    """What an exported file holds. The last five are what a `Network` tells itself, see there."""
+    """What an exported file holds. From `stuff` to `divisor` it is what a `Network` tells itself, see there."""
 
     precision: Literal["fp32", "fp16", "int8"]
     size: tuple[_Pixels, _Pixels] | None  # (height, width) of the images that it takes, None for any
@@ -56,6 +56,7 @@ class GraphCard(Checked):
     previous: tuple[Literal[1], _Kernels, _Kernels] | None  # shape (1,N,C), None where it takes no frame before
     stride: Annotated[int, Field(ge=1, le=1024)]
     divisor: Annotated[int, Field(ge=1, le=1024)]
+    batch: Annotated[int, Field(ge=1, le=1024)] = 1  # how many images it takes at once
 
 
 class Card(Checked):
@@ -163,6 +164,8 @@ class Card(Checked):
             raise ValueError(f"has graph.merge_inside for the task {self.task} and the merge {self.merge}")
         if graph.embeds != (graph.previous is not None):
             raise ValueError("has only one of graph.embeds and graph.previous")
+        if graph.batch > 1 and (graph.merge_inside or self.task == "clip"):
+            raise ValueError(f"has graph.batch {graph.batch} with graph.merge_inside or the task clip")
         for name, sides in (("graph.size", graph.size or ()), ("preprocessing.divisor", (self.preprocessing.divisor,))):
             if any(side % graph.divisor for side in sides):
                 raise ValueError(f"has a {name} that is no multiple of graph.divisor, {graph.divisor}")

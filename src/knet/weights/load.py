@@ -54,7 +54,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"There is no weights file '{path}'; give the path of a .pth or .safetensors file.")
     if path.stat().st_size == 0:
         raise CheckpointError(f"The weights file '{path}' is empty; download or copy it again.")
-    checkpoint = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    checkpoint = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_pickle(path)
     for start, translate in _OFFICIAL.items():
         if any(key.startswith(start) for key in checkpoint.state):
             checkpoint.state = translate(checkpoint.state)

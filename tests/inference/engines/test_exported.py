@@ -2,6 +2,7 @@
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import knet
 from knet.errors import CheckpointError, ConfigError
 from knet.export.openvino import save_openvino, to_openvino
 from knet.inference.clip import segment_clip
+from knet.inference.engines.exported import Pool
 from knet.inference.engines.onnx import OnnxEngine
 from knet.inference.engines.open import open_exported
 from knet.inference.engines.openvino import OpenVinoEngine
@@ -46,6 +48,28 @@ def test_a_file_segments_images_like_any_model(tmp_path: Path, image: np.ndarray
     other = knet.load(xml)(image)
     assert (found.id_map == other.id_map).all()
     assert [s.category for s in found.segments] == [s.category for s in other.segments]
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_threads_may_share_an_exported_model(form: str, tmp_path: Path, xml: Path) -> None:
+    segmenter = knet.load(hand_made(tmp_path / "model.onnx") if form == "onnx" else xml)
+    images = [torch.from_numpy(np.random.default_rng(n).normal(size=(1, 3, 320, 480)).astype("f")) for n in range(24)]
+    expected = [segmenter.engine(image)[-1].mask_logits for image in images]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda image: segmenter.engine(image)[-1].mask_logits, images))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_call_has_its_request_for_itself() -> None:
+    made = list[object]()
+    pool = Pool(lambda: made.append(object()) or made[-1])
+    with pool.one() as first, pool.one() as second:
+        assert first is not second
+    with pytest.raises(RuntimeError), pool.one():
+        raise RuntimeError
+    with pool.one() as again:
+        assert again in (first, second)
+    assert len(made) == 2
 
 
 def test_options_reach_the_segmenter(tmp_path: Path, image: np.ndarray) -> None:

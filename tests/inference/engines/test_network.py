@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,42 @@ def test_only_sizes_that_come_again_are_prepared_and_the_latest_are_kept() -> No
         run(sizes[name], None)
     run(sizes["d"], None)  # forgotten meanwhile: memory is bounded
     assert (recorder.plain, recorder.replayed, len(run._known)) == (8, 3, 2)
+
+
+def test_a_size_that_cannot_be_recorded_runs_as_it_is_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    recorder = Recorder()
+
+    def fail(run: Any, inputs: Tensor, previous: Tensor | None) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    run, images = PerSize(recorder.run, fail), torch.zeros(1, 3, 32, 32)
+    for _ in range(4):
+        assert run(images, None)[0].kernels is images
+    assert recorder.plain == 4
+    (warning,) = caplog.messages
+    assert warning.endswith(
+        "without a recorded graph here, which is slower: operation not permitted when stream is capturing"
+    )
+
+
+def test_threads_come_one_after_the_other_to_a_recorded_graph() -> None:
+    """Which has one place for its inputs, and one for its outputs."""
+
+    def record(run: Any, inputs: Tensor, previous: Tensor | None) -> Any:
+        place = inputs.clone()
+
+        def replay(inputs: Tensor, previous: Tensor | None) -> list[Output]:
+            place.copy_(inputs)
+            time.sleep(0.001)
+            return [Output(place.clone(), place, None, place)]
+
+        return replay
+
+    run = PerSize(lambda inputs, previous: [Output(inputs, inputs, None, inputs)], record)
+    images = [torch.full((1, 3, 8, 8), float(number)) for number in range(32)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda image: run(image, None)[0].kernels, images))
+    assert all(torch.equal(a, b) for a, b in zip(found, images, strict=True))
 
 
 def test_auto_precision_is_bf16_for_rtknet_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,12 @@
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +19,8 @@ from knet.models.clip import clip_result
 from knet.models.network import Network
 from knet.structures import Output
 from knet.weights.card import Card, GraphCard
+
+T = TypeVar("T")
 
 _PACKAGES = {  # optional ones, and pip's argument for each
     **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "'knet[export]'"),
@@ -43,6 +48,25 @@ class MergedOutput(Output):
     merged: MergedMasks | None = None
 
 
+class Pool(Generic[T]):
+    """Things that serve one call at a time: a call takes an idle one, or a new one where all are at work."""
+
+    def __init__(self, make: Callable[[], T]):
+        self._make, self._idle = make, deque([make()])
+
+    @contextmanager
+    def one(self) -> Iterator[T]:
+        """One of them, for the calls of this thread alone."""
+        try:
+            mine = self._idle.pop()  # which no other thread gets
+        except IndexError:
+            mine = self._make()
+        try:
+            yield mine
+        finally:
+            self._idle.append(mine)
+
+
 class GraphEngine(ABC):
     """An exported graph as an `Engine`: what all formats share. `merges` tells whether the merge is inside."""
 
@@ -57,7 +81,10 @@ class GraphEngine(ABC):
 
     @abstractmethod
     def run(self, inputs: dict[str, Tensor]) -> Mapping[str, Tensor]:
-        """Runs the graph: inputs by name -> outputs by name, contiguous tensors on the engine's device."""
+        """Runs the graph: inputs by name -> outputs by name, contiguous tensors on the engine's device.
+
+        Several threads may call it at the same time, and each gets tensors of its own.
+        """
 
     def __call__(
         self, inputs: Tensor, previous: Tensor | None = None, resized: tuple[int, int] | None = None
@@ -79,6 +106,10 @@ class GraphEngine(ABC):
         if self.merges:
             owner, scores, labels = (out[name][0] for name in ("owner", "scores", "labels"))
             self._check_classes(int(labels.max()) + 1, at_most=True)
+            if owner.min() < -1 or owner.max() >= len(scores):
+                raise CheckpointError(
+                    f"The graph in '{self.path}' names masks that it does not have; export the model again."
+                )
             areas = torch.bincount(owner.flatten().long() + 1, minlength=len(scores) + 1)[1:]
             output.merged = MergedMasks(owner, areas, labels.long(), scores, torch.arange(len(scores)))
         else:
@@ -113,6 +144,8 @@ class GraphEngine(ABC):
         if resized is not None:
             fed["like"] = torch.zeros((1, *resized), dtype=torch.uint8, device=self.device)
         rows, columns = (-(-side // self.graph.stride) for side in inputs.shape[2:])
+        if (batch := self.graph.batch) > 1:  # an image alone is repeated
+            fed = {name: value.expand(batch, *value.shape[1:]).contiguous() for name, value in fed.items()}
         try:
             found = self.run(fed)
         except KNetError:
@@ -125,6 +158,8 @@ class GraphEngine(ABC):
                 f"The graph in '{self.path}' does not give {', '.join(sorted(expected - found.keys()))}, as its card "
                 "says; export the model again."
             )
+        if batch > 1:
+            found = {name: value[: len(inputs)] for name, value in found.items()}
         # Maps are cut to what they cover of the image without the fixed size's padding.
         return {name: value[..., :rows, :columns] if value.ndim >= 4 else value for name, value in found.items()}
 

@@ -1,11 +1,13 @@
 """Networks run by torch: laid out, folded and recorded for speed."""
 
 import copy
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import fields
 from itertools import pairwise
+from threading import Lock
 from typing import cast
 
 import torch
@@ -15,8 +17,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from knet.errors import ConfigError
 from knet.inference.engines.engine import DTYPES
 from knet.models.clip import ClipKNet, clip_result
+from knet.models.kernels import exact_modules
 from knet.models.network import Network
 from knet.structures import Output
+
+_logger = logging.getLogger("knet")
 
 Run = Callable[[Tensor, Tensor | None], list[Output]]
 
@@ -130,10 +135,11 @@ def folded(net: nn.Module) -> nn.Module:
 def in_half(net: nn.Module, dtype: torch.dtype) -> nn.Module:
     """The network with the weights of convolutions and linear layers in half precision, to be run by autocast.
 
-    Weights are replaced, so a copy that shares them keeps its own.
+    Weights are replaced, so a copy that shares them keeps its own. Layers that need float32 keep it.
     """
+    exact = exact_modules(net)
     for module in net.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, nn.Conv2d | nn.Linear) and module not in exact:
             for name, weight in list(module._parameters.items()):
                 if weight is not None:
                     module._parameters[name] = nn.Parameter(weight.detach().to(dtype), requires_grad=False)
@@ -144,26 +150,41 @@ class PerSize:
     """A function that is prepared for each image size as soon as that comes for the second time.
 
     A video has one size, a folder of photos many, of which those that come once are not worth the preparation. The
-    latest `most` sizes are kept prepared, as each takes memory.
+    latest `most` sizes are kept prepared, as each takes memory. A size that cannot be prepared runs as it is, with a
+    warning. Calls of several threads come one after the other, as a recorded graph has one place for its inputs.
     """
 
     def __init__(self, run: Run, prepare: Callable[[Run, Tensor, Tensor | None], Run], most: int = 4):
         self._run, self._prepare, self._most = run, prepare, most
         self._known = OrderedDict[object, Run | None]()
+        self._one_at_a_time = Lock()
 
     def __call__(self, inputs: Tensor, previous: Tensor | None) -> list[Output]:
         """The result of `run`."""
+        with self._one_at_a_time:
+            return self._ready(inputs, previous)(inputs, previous)
+
+    def _ready(self, inputs: Tensor, previous: Tensor | None) -> Run:
+        """What to run inputs of this size by."""
         key = (inputs.shape, inputs.dtype, None if previous is None else previous.shape)
         if key not in self._known:
             self._known[key] = None
             while len(self._known) > self._most:
                 self._known.popitem(last=False)
-            return self._run(inputs, previous)
+            return self._run
         self._known.move_to_end(key)
         ready = self._known[key]
         if ready is None:
-            ready = self._known[key] = self._prepare(self._run, inputs, previous)
-        return ready(inputs, previous)
+            ready = self._known[key] = self._prepared(inputs, previous)
+        return ready
+
+    def _prepared(self, inputs: Tensor, previous: Tensor | None) -> Run:
+        try:
+            return self._prepare(self._run, inputs, previous)
+        except RuntimeError as fault:  # something that a graph cannot hold, or too little memory for it
+            reason = next(iter(str(fault).splitlines()), type(fault).__name__)
+            _logger.warning("The network runs without a recorded graph here, which is slower: %s", reason)
+            return self._run
 
 
 def record(run: Run, inputs: Tensor, previous: Tensor | None) -> Run:
@@ -177,7 +198,7 @@ def record(run: Run, inputs: Tensor, previous: Tensor | None) -> Run:
             run(images, kernels)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads go on with their work
         outputs = run(images, kernels)
 
     def replay(inputs: Tensor, previous: Tensor | None) -> list[Output]:

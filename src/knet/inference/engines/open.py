@@ -9,6 +9,11 @@ from knet.inference.engines.openvino import OpenVinoEngine
 ENDINGS = {".onnx": "onnx", ".xml": "openvino", ".engine": "tensorrt"}
 
 
+def exported_form(model: str | Path) -> str | None:
+    """The format of an exported file by its ending, in capitals or not; None for all other models."""
+    return ENDINGS.get(Path(model).suffix.lower())
+
+
 def open_exported(path: str | Path, device: str = "auto", precision: str = "auto") -> GraphEngine:
     """The engine for an exported file, chosen by its ending, see `ENDINGS`.
 
@@ -20,7 +25,7 @@ def open_exported(path: str | Path, device: str = "auto", precision: str = "auto
         ConfigError: the runtime is not installed, or lacks the device or the precision.
         CheckpointError: the file is missing, damaged, not from `knet export`, or for another GPU or TensorRT.
     """
-    path, form = Path(path), ENDINGS[Path(path).suffix]
+    path, form = Path(path), exported_form(path)
     if form == "tensorrt":
         from knet.inference.engines.tensorrt import TensorRtEngine
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from knet.errors import ConfigError
-from knet.inference.engines.exported import GraphEngine, damaged, existing, need, own_precision, read_card
+from knet.inference.engines.exported import GraphEngine, Pool, damaged, existing, need, own_precision, read_card
 from knet.weights.card import METADATA_KEY
 
 
@@ -51,9 +51,11 @@ class OpenVinoEngine(GraphEngine):
             "PERFORMANCE_HINT": "LATENCY",
         }
         super().__init__(path, card, graph, own if precision == "auto" else precision)
-        self._request = core.compile_model(model, "CPU", config).create_infer_request()
+        self._requests = Pool(core.compile_model(model, "CPU", config).create_infer_request)
 
     def run(self, inputs: dict[str, Tensor]) -> Mapping[str, Tensor]:
         """See `GraphEngine`."""
-        results = self._request.infer({name: value.numpy() for name, value in inputs.items()}, share_inputs=True)
-        return {output.get_any_name(): torch.from_numpy(value) for output, value in results.items()}
+        values = {name: value.numpy() for name, value in inputs.items()}
+        with self._requests.one() as request:
+            results = request.infer(values, share_inputs=True)  # copies of its outputs
+            return {output.get_any_name(): torch.from_numpy(value) for output, value in results.items()}

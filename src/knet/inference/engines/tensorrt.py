@@ -5,12 +5,13 @@ This follows NVIDIA's documentation of TensorRT 10. It was never run, as the lib
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from knet.errors import CheckpointError, ConfigError
-from knet.inference.engines.exported import GraphEngine, damaged, existing, need, own_precision, read_card
+from knet.inference.engines.exported import GraphEngine, Pool, damaged, existing, need, own_precision, read_card
 from knet.weights.card import METADATA_KEY
 
 
@@ -42,7 +43,7 @@ class TensorRtEngine(GraphEngine):
         engine = self._runtime.deserialize_cuda_engine(Path(existing(path)).read_bytes())
         if engine is None:
             raise damaged(path, RuntimeError("another version of TensorRT, another GPU, or a damaged file"))
-        self._engine, self._context = engine, engine.create_execution_context()
+        self._engine, self._contexts = engine, Pool(engine.create_execution_context)
         types = {trt.float32: torch.float32, trt.float16: torch.float16, trt.int32: torch.int32}
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         outputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT]
@@ -50,19 +51,23 @@ class TensorRtEngine(GraphEngine):
 
     def run(self, inputs: dict[str, Tensor]) -> Mapping[str, Tensor]:
         """See `GraphEngine`."""
+        with self._contexts.one() as context:
+            return self._run_in(context, inputs)
+
+    def _run_in(self, context: Any, inputs: dict[str, Tensor]) -> Mapping[str, Tensor]:
         for name, value in inputs.items():
-            if not self._context.set_input_shape(name, tuple(value.shape)):
+            if not context.set_input_shape(name, tuple(value.shape)):
                 height, width = inputs["images"].shape[2:]
                 raise ConfigError(
                     f"'{self.path}' was not built for images of {height}x{width} pixels; give another --size, or build "
                     "it for larger ones (trtexec --maxShapes)."
                 )
-            self._context.set_tensor_address(name, value.data_ptr())
+            context.set_tensor_address(name, value.data_ptr())
         found = {}
         for name, dtype in self._outputs.items():
-            found[name] = torch.empty(tuple(self._context.get_tensor_shape(name)), dtype=dtype, device=self.device)
-            self._context.set_tensor_address(name, found[name].data_ptr())
+            found[name] = torch.empty(tuple(context.get_tensor_shape(name)), dtype=dtype, device=self.device)
+            context.set_tensor_address(name, found[name].data_ptr())
         stream = torch.cuda.current_stream(self.device)
-        self._context.execute_async_v3(stream.cuda_stream)
+        context.execute_async_v3(stream.cuda_stream)
         stream.synchronize()  # inputs must not be freed before
         return found

@@ -7,6 +7,7 @@ import numpy as np
 from knet.data.files.masks import Rle
 from knet.errors import OutputError
 from knet.inference.results.draw import map_ids
+from knet.inference.results.pixels import extents
 from knet.structures import Category, Segment
 
 
@@ -65,17 +66,16 @@ def panoptic_entries(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """An image's rows of `images` and `annotations` in COCO's panoptic format, with scores and tracks.
 
-    Areas are counted in the id map, and segments without pixels are left out, as the official evaluation demands.
+    Areas and boxes are those of the id map. Segments without pixels are left out, as the official evaluation demands.
     """
     ids = [s.id for s in result.segments]
     position = map_ids(result.id_map, ids, np.arange(1, len(ids) + 1, dtype=np.int32), 0)
-    areas = np.bincount(position.ravel(), minlength=len(ids) + 1)[1:]
+    areas, boxes = (values[1:].tolist() for values in extents(position, len(ids)))
     rows: list[dict[str, Any]] = []
-    for s, area in zip(result.segments, areas, strict=True):
+    for s, area, (left, top, right, bottom) in zip(result.segments, areas, boxes, strict=True):
         if area:
-            left, top, right, bottom = map(int, s.box)
             row: dict[str, Any] = {"id": int(s.id), "category_id": int(s.category), "isthing": int(s.thing)}
-            row |= {"area": int(area), "bbox": [left, top, right - left, bottom - top], "iscrowd": 0}
+            row |= {"area": area, "bbox": [left, top, right - left, bottom - top], "iscrowd": 0}
             row["score"] = float(s.score)
             rows.append(row if s.track is None else row | {"track": int(s.track)})
     height, width = result.id_map.shape

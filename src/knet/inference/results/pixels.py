@@ -50,7 +50,8 @@ def extents(id_map: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     areas, boxes = np.zeros(count + 1, np.int64), np.zeros((count + 1, 4), np.int64)
     fast = optional(_COMPILED)
     if fast is not None:
-        fast.extents(np.require(id_map, np.int32, ("C", "W")), areas, boxes)
+        if not fast.extents(np.require(id_map, np.int32, ("C", "W")), areas, boxes):
+            raise IndexError(f"The ids of a map reach from {id_map.min()} to {id_map.max()}, not from 0 to {count}.")
         return areas, boxes
     areas += np.bincount(id_map.ravel(), minlength=count + 1)
     for box, place in zip(boxes, ndimage.find_objects(id_map + 1, max_label=count + 1), strict=True):

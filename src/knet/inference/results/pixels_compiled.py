@@ -61,8 +61,11 @@ def blend(values: np.ndarray, weights: np.ndarray, addends: np.ndarray) -> None:
 
 
 @compiled
-def extents(id_map: np.ndarray, areas: np.ndarray, boxes: np.ndarray) -> None:
-    """Goes from run to run, as most pixels are inside a segment. (H,W) -> `areas` (n,), `boxes` (n,4)"""
+def extents(id_map: np.ndarray, areas: np.ndarray, boxes: np.ndarray) -> bool:
+    """Goes from run to run, as most pixels are inside a segment. (H,W) -> `areas` (n,), `boxes` (n,4)
+
+    False if an id is not one of 0 .. n - 1.
+    """
     height, across = id_map.shape
     boxes[:, 0], boxes[:, 1], boxes[:, 2:] = across, height, 0
     for y in range(height):
@@ -71,8 +74,11 @@ def extents(id_map: np.ndarray, areas: np.ndarray, boxes: np.ndarray) -> None:
             if x < across and id_map[y, x] == id_map[y, start]:
                 continue
             n = id_map[y, start]
+            if not 0 <= n < len(areas):
+                return False
             areas[n] += x - start
             box = boxes[n]
             box[0], box[1] = min(box[0], start), min(box[1], y)
             box[2], box[3] = max(box[2], x), y + 1
             start = x
+    return True

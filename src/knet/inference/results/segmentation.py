@@ -47,11 +47,15 @@ class Segmentation:
 
     def mask(self, segment: Segment) -> np.ndarray:
         """The mask of a segment, with the parts that others hide. -> (H,W) bool"""
-        return self.id_map == segment.id if self.masks is None else unpack_mask(self.masks[segment.id])
+        return self.owned(segment) if self.masks is None else unpack_mask(self.masks[segment.id])
 
     def rle(self, segment: Segment) -> Rle:
         """The mask of a segment as COCO's packed RLE, {"size": [H, W], "counts": bytes}."""
         return pack_mask(self.mask(segment)) if self.masks is None else self.masks[segment.id]
+
+    def owned(self, segment: Segment) -> np.ndarray:
+        """The pixels that belong to a segment and to no other, for formats whose masks are disjoint. -> (H,W) bool"""
+        return self.id_map == segment.id
 
     def overlay(self, image: Any = None, *, alpha: float = 0.5, names: bool = True, legend: bool = False) -> np.ndarray:
         """The result drawn over its image: class colours, borders of things, class names. -> (H,W,3) uint8 RGB

@@ -14,6 +14,7 @@ of pan_pred/, which the official evaluators of VPQ read; see `VideoJson`.
 <frame> is the number in the file's name or, in a video, the position, with six digits. In step, tracks and mots an
 object has the number of its track. vipseg and cityscapes-vps have few numbers, so there objects are counted within
 their class and video. A thing without a track is a region of its class whose objects are not separated; mots omits it.
+Where objects overlap, all formats but tracks give the pixel to the best of them.
 """
 
 import json
@@ -24,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from knet.data.categories import load_categories
+from knet.data.files.masks import pack_mask
 from knet.data.readers.cityscapes_vps import VPS_OBJECTS, write_vps_png
 from knet.data.readers.kitti_step import VOID, write_step_png
 from knet.data.readers.mots import MotsLine
@@ -176,9 +178,11 @@ class TrackWriter(Writer):
 
     def _write_mots(self, segmentation: Segmentation, number: int) -> None:
         self._check_objects(segmentation, "MOTS text")
-        lines = [
-            MotsLine(number, segment.track, self._mots_classes[segment.category], segmentation.rle(segment))
-            for segment in segmentation.segments
-            if segment.track and segment.category in self._mots_classes
-        ]
+        lines = []
+        for segment in segmentation.segments:
+            if segment.track and segment.category in self._mots_classes:
+                pixels = segmentation.owned(segment)  # MOTS' own evaluation refuses masks that overlap
+                if pixels.any():
+                    kind = self._mots_classes[segment.category]
+                    lines.append(MotsLine(number, segment.track, kind, pack_mask(pixels)))
         self._mots().append("".join(f"{line}\n" for line in lines).encode())

@@ -38,7 +38,9 @@ def share_pixels(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `merge.pixels.plain.share_pixels`, with equal results and with as many threads as torch uses."""
     grid, scores = values.float().contiguous(), scores.float().contiguous()
-    rows, columns = _tiles(stretch.rows), _tiles(stretch.columns)
+    if not 0 < len(grid) == len(scores):
+        raise ValueError(f"{len(scores)} scores of {len(grid)} masks share no pixels.")
+    rows, columns = _tiles(stretch.rows, grid.shape[1]), _tiles(stretch.columns, grid.shape[2])
     owner = np.empty(stretch.size, np.int32)
     tables = stretch.rows.index, stretch.rows.weight, stretch.columns.index, stretch.columns.weight
 
@@ -62,7 +64,7 @@ def share_pixels(
 
 def masks_above_half(probabilities: Tensor, stretch: Stretch) -> Iterator[Tensor]:
     """As `merge.pixels.plain.masks_above_half`, with equal results."""
-    rows, columns = _tiles(stretch.rows), _tiles(stretch.columns)
+    rows, columns = _tiles(stretch.rows, probabilities.shape[1]), _tiles(stretch.columns, probabilities.shape[2])
     tables = stretch.rows.index, stretch.rows.weight, stretch.columns.index, stretch.columns.weight
     for map_ in probabilities.float().contiguous().numpy():
         mask = np.empty(stretch.size, np.bool_)
@@ -72,16 +74,19 @@ def masks_above_half(probabilities: Tensor, stretch: Stretch) -> Iterator[Tensor
 
 def relabel(owner: Tensor, numbers: Tensor) -> Tensor:
     """As `merge.pixels.plain.relabel`."""
-    _relabel(owner.numpy(), numbers.numpy())
+    if not _relabel(owner.numpy(), numbers.numpy()):
+        raise IndexError(f"Owners reach from {owner.min()} to {owner.max()}, and there are {len(numbers)} numbers.")
     return owner
 
 
-def _tiles(axis: Axis) -> np.ndarray:
-    """Cuts an axis where the source values of its pixels change.
+def _tiles(axis: Axis, side: int) -> np.ndarray:
+    """Cuts an axis where its pixels' source values, of which there are `side`, change.
 
     -> (n,4) int64: a tile's first pixel, its end, its first source value, their end
     """
     first, end = axis.index.min(axis=1), axis.index.max(axis=1) + 1
+    if first.min() < 0 or end.max() > side:  # compiled code does not look
+        raise IndexError(f"The table takes the value {end.max() - 1} of a side of {side}.")
     # Masks enlarged four times or more keep two source values for several pixels; others get up to five to a tile.
     widest = max(int((end - first).max()), 2 if len(first) >= 4 * (end.max() - first.min()) else 5)
     tiles, start = list[tuple[int, int, int, int]](), 0
@@ -155,9 +160,18 @@ def _above_half(map_, tables, rows, columns, mask):
 
 @compiled
 def _relabel(owner, numbers):
+    """In place; False, and nothing has changed, if some owner has no number."""
+    last = len(numbers) - 1
+    least = most = last
+    for y in range(owner.shape[0]):
+        for x in range(owner.shape[1]):
+            least, most = min(least, owner[y, x]), max(most, owner[y, x])
+    if least < -1 or most > last or last < 0:
+        return False
     for y in range(owner.shape[0]):
         for x in range(owner.shape[1]):
             owner[y, x] = numbers[owner[y, x]]  # -1 is the last
+    return True
 
 
 @compiled
@@ -204,4 +218,6 @@ def _possible(upper, reached, left):
         if everything or upper[n] + abs(upper[n]) * _SLACK >= limit:
             left[count] = n
             count += 1
+    if count == 0:  # NaN: no mask reaches anything, and still each pixel gets one of them
+        left[0], count = 0, 1
     return count

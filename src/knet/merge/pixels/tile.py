@@ -44,12 +44,13 @@ def mixing_weights(row, column, tables, weights):
 
 @compiled
 def gather(map_, row, column, cells):
-    """Copies the cells of a map (h,w) that a tile mixes. -> the largest magnitude among them"""
+    """Copies the cells of a map (h,w) that a tile mixes. -> the largest magnitude, infinity from LARGEST on"""
     largest, place = np.float32(0), 0
     for y in range(row[2], row[3]):
         for x in range(column[2], column[3]):
             cells[place] = map_[y, x]
-            largest = max(largest, abs(map_[y, x]))
+            size = abs(map_[y, x])
+            largest = max(largest, size if size < LARGEST else np.float32(np.inf))  # NaN is not smaller either
             place += 1
     return largest
 
@@ -101,9 +102,10 @@ def exact(map_, tables, y, x):
 def _surely_and_perhaps(values, pixels, limit, margin):
     """How many values surely exceed a limit, and how many may or may not."""
     surely = perhaps = 0
+    above, below = limit + margin, limit - margin  # rounded once, so that no value falls between the two
     for p in range(pixels):
-        surely += values[p] > limit + margin
-        perhaps += abs(values[p] - limit) <= margin
+        surely += values[p] > above
+        perhaps += (values[p] <= above) & (values[p] >= below)
     return surely, perhaps
 
 
@@ -146,7 +148,7 @@ def _highest(estimates, count, pixels, best):
 def _close(estimates, count, pixels, floor, close, winner):
     """How many estimates reach a floor, and the last that does. (count,pixels), (pixels,) -> (pixels,) each in place"""
     for p in range(pixels):
-        close[p] = 0
+        close[p] = winner[p] = 0
     for c in range(count):
         for p in range(pixels):
             near = estimates[c, p] >= floor[p]
@@ -189,7 +191,7 @@ def contest(values, scores, left, logits, row, column, tables, room, owner):
         if close[p] == 1:
             owner[y, x] = left[winner[p]]
             continue
-        best = np.float32(-np.inf)
+        best, owner[y, x] = np.float32(-np.inf), left[0]
         for c in range(len(left)):
             if estimates[c, p] < floor[p]:
                 continue

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models.resnet import resnet50, resnet101
 from torchvision.ops import DeformConv2d
 
@@ -83,7 +84,7 @@ class ResNet(nn.Module):
         """As in every module, but the batch norms of a frozen backbone stay in evaluation mode."""
         super().train(mode)
         for module in self.modules():
-            if self.frozen and isinstance(module, nn.BatchNorm2d):
+            if self.frozen and isinstance(module, _BatchNorm):  # which SyncBatchNorm is as well
                 module.eval()
         return self
 

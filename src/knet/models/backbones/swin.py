@@ -39,9 +39,9 @@ def rounded_up(side: int, divisor: int) -> int:
     return (side + divisor - 1) // divisor * divisor
 
 
-def shift_mask(height: int, width: int, window: int, shift: int) -> Tensor:
+def shift_mask(height: int, width: int, window: int, shift: int, device: torch.device | None = None) -> Tensor:
     """To be added to attention scores: 0, -100 between cells that only shifted windows make neighbours. (M,w*w,w*w)"""
-    rows, columns = torch.arange(height), torch.arange(width)
+    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
     row_part = (rows >= height - window).long() + (rows >= height - shift)
     column_part = (columns >= width - window).long() + (columns >= width - shift)
     parts = split_windows((3 * row_part[:, None] + column_part)[None, :, :, None], window)[..., 0]  # (M,w*w)
@@ -126,7 +126,7 @@ class SwinStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = (rounded_up(side, self.window) for side in x.shape[1:3])
-        mask = shift_mask(height, width, self.window, self.shift).to(x)
+        mask = shift_mask(height, width, self.window, self.shift, x.device).to(x)
         for block in self.blocks:
             x = block(x, mask)
         return x

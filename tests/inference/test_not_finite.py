@@ -1,0 +1,90 @@
+"""A network whose output is not finite: no merge sees it, and whoever asked is told which image it was."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fake_video import Linked, drive, segmenter_of
+from PIL import Image
+
+import knet
+from knet.cli.main import main
+from knet.errors import PredictionError
+from knet.inference.clip import segment_clip
+from knet.inference.segmenter import Segmenter
+from knet.inference.votes import vote
+from knet.weights.load import read_checkpoint, save_weights
+from tiny_models import tiny_file
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
+
+
+def spoilt(path: Path, number: float, classes: bool, **options: Any) -> Segmenter:
+    """The model of a file, whose last stage gives no finite masks, or classes."""
+    segmenter = knet.load(path, device="cpu", **options)
+    net: Any = segmenter.net
+    stages = net.clip_stages if segmenter.task == "clip" else net.stages if segmenter.task == "semantic" else None
+    stage = (net.decoder.stages if stages is None else stages)[-2 if segmenter.task == "clip" and classes else -1]
+    with torch.no_grad():
+        (stage.to_class if classes else stage.to_mask)[-1].bias[0] = number
+    return segmenter
+
+
+def ask(segmenter: Segmenter) -> None:
+    """Has an image of the name street segmented."""
+    if segmenter.task == "clip":
+        segment_clip(segmenter, [IMAGE, IMAGE], name="street")
+    else:
+        segmenter.segment(IMAGE, "street")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("task", ["panoptic", "instance", "semantic", "video", "clip"])
+def test_the_image_of_an_output_that_is_not_finite_is_named(task: str, number: float, tmp_path: Path) -> None:
+    path = tiny_file(task, tmp_path)
+    for classes in (False, True) if task != "semantic" else (False,):
+        segmenter = spoilt(path, number, classes)
+        with pytest.raises(PredictionError, match=r"'street' is not finite .* take other weights"):
+            ask(segmenter)
+        if task in ("panoptic", "semantic"):
+            with pytest.raises(PredictionError, match="'street' is not finite"):
+                vote(segmenter, IMAGE, name="street")
+
+
+def test_the_optimised_merge_and_half_precision(tmp_path: Path) -> None:
+    path = tiny_file("panoptic", tmp_path)
+    with pytest.raises(PredictionError, match="'street' is not finite"):
+        ask(spoilt(path, float("nan"), True, merge="optimised"))
+    engine = spoilt(path, float("nan"), False).engine
+    engine.precision = "bf16"
+    with pytest.raises(PredictionError, match="bf16 may be too small for it, so try fp32"):
+        ask(Segmenter(engine, knet.load(path).card, knet.load(path).settings))
+
+
+def test_embeddings_that_are_not_finite_name_the_frame() -> None:
+    class Broken(Linked):
+        def embed(self, kernels: torch.Tensor) -> torch.Tensor:
+            return kernels * float("inf")
+
+    with pytest.raises(PredictionError, match="'image_000000' is not finite"):
+        list(segmenter_of(Broken()).track(drive(2)))
+
+
+def test_sums_that_are_too_large_for_float32_are_no_fault(tmp_path: Path) -> None:
+    segmenter = spoilt(tiny_file("panoptic", tmp_path), 3e38, True)
+    ask(segmenter)
+
+
+def test_the_command_line_tells_it_without_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a failure: exit status 1."""
+    path = tiny_file("instance", tmp_path)
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.card is not None
+    state = dict(checkpoint.state)
+    key = next(key for key in state if "to_mask" in key)
+    save_weights(path, state | {key: state[key] * float("nan")}, checkpoint.card)
+    Image.fromarray(IMAGE).save(tmp_path / "street.png")
+    assert main(["predict", str(path), str(tmp_path / "street.png"), "--output", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.startswith("knet: What the network says of 'street' is not finite")
