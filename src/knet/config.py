@@ -148,10 +148,11 @@ class RunConfig(_Options):
     # Whether each stuff class has a kernel of its own, as in K-Net, or learned kernels find stuff too, as in RT-K-Net;
     # null: the model's own way.
     stuff_kernels: bool | None = None
-    # Start from these instead of random ones: a file, or the name of a model that comes with weights. Classes that they
-    # do not have, by name, start anew.
-    weights: Path | None = None
-    backbone_weights: Path | None = None  # start the backbone alone from these, as torchvision, timm and others publish
+    # Start from these instead of random ones: a file, its address (https://, hf:), or the name of a model. Classes that
+    # they do not have, by name, start anew.
+    weights: str | Path | None = None
+    # Start the backbone alone from these, as torchvision, timm and others publish.
+    backbone_weights: str | Path | None = None
     data: Data
     augment: Augment | None = None
     losses: Losses = Losses()

@@ -1,7 +1,7 @@
 """Errors that a caller can cause. Each has one sentence: what is wrong, the value, what is allowed, what to do.
 
-The command line prints the sentence and exits with status 2, or 1 for OutputError and TrainingError, which are failures
-rather than bad input. So no user sees a traceback.
+The command line prints the sentence and exits with status 2, or 1 for OutputError, DownloadError and TrainingError,
+which are failures rather than bad input. So no user sees a traceback.
 """
 
 import difflib
@@ -26,6 +26,10 @@ class CheckpointError(KNetError):
 
 class OutputError(KNetError):
     """A result that cannot be written: no permission, no space, not a folder."""
+
+
+class DownloadError(KNetError):
+    """A file on the net that cannot be fetched, or is not the one that was meant."""
 
 
 class TrainingError(KNetError):

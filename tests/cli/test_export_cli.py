@@ -139,9 +139,9 @@ def test_mistakes_are_told_in_one_sentence(run: Run, quick: Path, options: list[
 
 
 def test_models_without_weights_cannot_be_exported(run: Run) -> None:
-    status, _, err = run("export", "rtknet-cityscapes")
+    status, _, err = run("export", "rtknet-slim-cityscapes")
     assert status == 2
-    assert "comes without weights" in err
+    assert "no published weights" in err
 
 
 @pytest.mark.large

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from knet import __version__
-from knet.cli import bench, convert, data, demo, evaluate, export, models, predict, train
-from knet.errors import KNetError, OutputError, StoppedError, TrainingError
+from knet.cli import bench, convert, data, demo, download, evaluate, export, models, predict, train
+from knet.errors import DownloadError, KNetError, OutputError, StoppedError, TrainingError
 
-_VERBS = (predict, train, evaluate, export, bench, convert, models, data, demo)
+_VERBS = (predict, train, evaluate, export, bench, convert, models, download, data, demo)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -72,6 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
         args.overrides += rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if getattr(args, "offline", False):
+        os.environ["KNET_OFFLINE"] = "1"
     try:
         with lines_shown(getattr(args, "json", False)):
             return args.run(args)
@@ -80,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 128 + signal.SIGTERM
     except KNetError as error:
         print(f"knet: {error}", file=sys.stderr)
-        return 1 if isinstance(error, OutputError | TrainingError) else 2
+        return 1 if isinstance(error, OutputError | DownloadError | TrainingError) else 2
     except KeyboardInterrupt:
         print("knet: interrupted", file=sys.stderr)
         return 130

@@ -35,6 +35,7 @@ from knet.training.criterion_video import FrameCriterion, VideoCriterion
 from knet.weights.backbone import load_backbone
 from knet.weights.card import Card
 from knet.weights.classes import class_layers, with_classes
+from knet.weights.fetch import local
 from knet.weights.fitting import fitting
 from knet.weights.load import load_strict, read_checkpoint
 
@@ -79,10 +80,10 @@ def load_first(net: nn.Module, config: RunConfig, card: Card) -> str:
         raise ConfigError("A run starts from weights or from backbone_weights; leave one of them out.")
     if config.backbone_weights is not None:
         path = config.backbone_weights
-        return load_backbone(net, read_checkpoint(path).state, str(path))
+        return load_backbone(net, read_checkpoint(local(path)).state, str(path))
     if config.weights is None:
         return ""
-    checkpoint = read_checkpoint(config.weights if config.weights.exists() else weights_file(str(config.weights)))
+    checkpoint = read_checkpoint(weights_file(config.weights))
     state, own = checkpoint.state, net.state_dict()
     before = checkpoint.card.categories if checkpoint.card else load_categories(entry(config.model).categories)
     names, learned = ([category.name for category in categories] for categories in (card.categories, before))
