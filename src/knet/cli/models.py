@@ -38,4 +38,3 @@ def run(args: argparse.Namespace) -> int:
         numbers = f"{row['parameters'] / 1e6:>8.1f} M {row['gflops']:>10.1f} {row['size'][0]:>4}x{row['size'][1]:<4}"
         print(f"{row['name']:<29} {row['task']:<9} {numbers}  {row['weights']:<13} {figures}".rstrip())
     return 0
-
