@@ -7,12 +7,13 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from knet import __version__
-from knet.cli import bench, convert, data, demo, download, evaluate, export, models, predict, train
+from knet.cli import bench, config, convert, data, demo, download, evaluate, export, models, predict, train
 from knet.errors import DownloadError, KNetError, OutputError, StoppedError, TrainingError
 
-_VERBS = (predict, train, evaluate, export, bench, convert, models, download, data, demo)
+_VERBS = (predict, train, evaluate, export, bench, convert, models, config, download, data, demo)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -23,6 +24,10 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="`knet VERB --help` explains a verb, with an example. Try: knet demo",
     )
     parser.add_argument("--version", action="version", version=f"knet {__version__}")
+    if find_spec("shtab"):
+        import shtab
+
+        shtab.add_argument_to(parser, ["--completion"], help="print what completes commands in this shell")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for verb in _VERBS:
         verb.add_parser(verbs)
