@@ -34,5 +34,5 @@ def test_paths_of_the_documents_work_outside_a_checkout(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     assert read_config("configs/rtknet-cityscapes.yaml").model == "rtknet-cityscapes"
     (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "rtknet-cityscapes.yaml").write_text("model: rtknet-mapillary\ndata: {}\n")
+    (tmp_path / "configs" / "rtknet-cityscapes.yaml").write_text("model: rtknet-mapillary\ndata: {val: {json: x.json}}\n")
     assert read_config("configs/rtknet-cityscapes.yaml").model == "rtknet-mapillary"
