@@ -17,6 +17,7 @@ from PIL import Image
 # A busy machine makes any single example slow; speed is measured in benchmarks/, never in a test.
 settings.register_profile("knet", deadline=None)
 settings.load_profile("knet")
+os.environ["KNET_OFFLINE"] = "1"  # no test needs the net; those of downloads talk to a server on this machine
 
 BUNDLED = Path(__file__).parent / "goldens"
 

@@ -148,10 +148,11 @@ class RunConfig(_Options):
     # Whether each stuff class has a kernel of its own, as in K-Net, or learned kernels find stuff too, as in RT-K-Net;
     # null: the model's own way.
     stuff_kernels: bool | None = None
-    # Start from these instead of random ones: a file, or the name of a model that comes with weights. Classes that they
-    # do not have, by name, start anew.
-    weights: Path | None = None
-    backbone_weights: Path | None = None  # start the backbone alone from these, as torchvision, timm and others publish
+    # Start from these instead of random ones: a file, its address (https://, hf:), or the name of a model. Classes that
+    # they do not have, by name, start anew.
+    weights: str | Path | None = None
+    # Start the backbone alone from these, as torchvision, timm and others publish.
+    backbone_weights: str | Path | None = None
     data: Data
     augment: Augment | None = None
     losses: Losses = Losses()
@@ -264,10 +265,19 @@ def _table_of(config: str | Path | RunConfig) -> tuple[dict[str, Any], str]:
     return table, str(path)
 
 
-def _find(path: str | Path) -> Path:
-    name = str(path)
+def published_config(name: str) -> Path:
+    """The file of a config that comes with the package. Raises `ConfigError` if there is none of this name."""
     if name in config_names():
         return _PUBLISHED / f"{name}.yaml"
+    hint = did_you_mean(name, config_names(), f"it is one of: {', '.join(config_names())}.")
+    raise ConfigError(f"No config named '{name}' comes with the package; {hint}")
+
+
+def _find(path: str | Path) -> Path:
+    name = str(path)
+    # `configs/NAME.yaml`, as the documents have it, is meant outside a checkout, too.
+    if name in config_names() or (not Path(name).exists() and Path(name).parent.name == "configs"):
+        return published_config(Path(name).name.removesuffix(".yaml"))
     if Path(name).suffix or len(Path(name).parts) > 1 or Path(name).is_file():
         return Path(name)
     hint = did_you_mean(name, config_names(), f"give a YAML file, or one of: {', '.join(config_names())}.")

@@ -1,6 +1,6 @@
 """Errors that a caller can cause. Each has one sentence: what is wrong, the value, what is allowed, what to do.
 
-The command line prints the sentence and exits with status 2, or 1 for OutputError, PredictionError and
+The command line prints the sentence and exits with status 2, or 1 for OutputError, DownloadError, PredictionError and
 TrainingError, which are failures rather than bad input. So no user sees a traceback.
 """
 
@@ -43,6 +43,10 @@ class OutputError(KNetError):
 
 class PredictionError(KNetError):
     """An image of which a network says nothing that can be used: its output is not finite."""
+
+
+class DownloadError(KNetError):
+    """A file on the net that cannot be fetched, or is not the one that was meant."""
 
 
 class TrainingError(KNetError):

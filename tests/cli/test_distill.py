@@ -133,7 +133,7 @@ def test_an_image_that_cannot_be_read_is_named_and_the_others_are_labelled(run: 
     [
         (["rtknet-lite-street", "nowhere"], "nowhere does not exist"),
         (["rtknet-lite-stret", "fleet/images"], "did you mean 'rtknet-lite-street'"),
-        (["rtknet-cityscapes", "fleet/images"], "comes without weights"),
+        (["rtknet-slim-cityscapes", "fleet/images"], "no published weights"),
         (["rtknet-lite-street", "fleet/images", "--classes", "ade20k", "--map", "Car=carr"], "'carr'"),
         (["rtknet-lite-street", "fleet/images", "--map", "Car"], "--map 'Car' is neither"),
         (["rtknet-lite-street", "fleet/images", "--agree", "0.5"], "more than 0.5"),

@@ -168,9 +168,9 @@ def test_a_batch_and_an_opset_of_choice(run: Run, quick: Path, monkeypatch: pyte
 
 
 def test_models_without_weights_cannot_be_exported(run: Run) -> None:
-    status, _, err = run("export", "rtknet-cityscapes")
+    status, _, err = run("export", "rtknet-slim-cityscapes")
     assert status == 2
-    assert "comes without weights" in err
+    assert "no published weights" in err
 
 
 @pytest.mark.large

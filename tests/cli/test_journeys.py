@@ -208,7 +208,7 @@ def test_mistakes_of_usage_get_a_sentence_and_status_2(
     fails(run(), 2, "VERB")
     fails(run("predict"), 2, "MODEL")
     fails(run("predict", "rtknet-cityscape", street), 2, "did you mean 'rtknet-cityscapes'")
-    fails(run("predict", "rtknet-cityscapes", street), 2, "comes without weights")
+    fails(run("predict", "rtknet-slim-cityscapes", street), 2, "no published weights")
     fails(run("predict", tiny_weights, "nowhere.jpg"), 2, "nowhere.jpg")
     fails(run("predict", tiny_weights, "*.jpg"), 2, "*.jpg")
     fails(run("predict", tiny_weights, street, "--formats", "overlai"), 2, "did you mean 'overlay'")

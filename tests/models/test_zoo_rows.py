@@ -10,7 +10,7 @@ from PIL import Image
 
 import knet
 from knet.cli.main import main
-from knet.inference.cost import cost
+from knet.inference.cost import cost, table_row
 from knet.inference.load import describe_official, segmenter_for
 from knet.models.zoo import ZOO, entry
 
@@ -80,6 +80,22 @@ def test_deformable_convolutions_are_counted() -> None:
     # All that differs are the small convolutions that predict where to look.
     assert plain.flops < deformable.flops < 1.05 * plain.flops
     assert plain.size == deformable.size == (800, 1067)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["rtknet-lite-street", "rt-video-knet-lite-kitti-step", "knet-r50-coco-instance"],
+        pytest.param(knet.models(), marks=pytest.mark.large),
+    ],
+    ids=["some", "all"],
+)
+def test_the_stored_table_is_that_of_the_networks(names: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """After a change: python benchmarks/model_table.py"""
+    assert main(["models", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert list(rows) == knet.models()
+    assert [rows[name] for name in names] == [table_row(name) for name in names]
 
 
 def test_the_list_has_every_row_of_the_tables(capsys: pytest.CaptureFixture[str]) -> None:

@@ -206,8 +206,8 @@ def test_garbage_and_things_that_are_no_state_dict(tmp_path: Path) -> None:
 def test_missing_files_and_missing_names(tmp_path: Path, official: Path) -> None:
     with pytest.raises(CheckpointError, match="There is no weights file"):
         load(MODEL, weights=tmp_path / "nowhere.pth")
-    with pytest.raises(ConfigError, match="comes without weights"):
-        load("rtknet-cityscapes")
+    with pytest.raises(ConfigError, match="no published weights"):
+        load("rtknet-slim-cityscapes")
     with pytest.raises(ConfigError, match="did you mean 'rtknet-cityscapes'"):
         load("rtknet-cityscape", weights=official)
     with pytest.raises(CheckpointError, match="does not say which model"):

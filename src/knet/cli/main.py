@@ -7,14 +7,25 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import NoReturn
 
 from knet import __version__
-from knet.cli import bench, convert, data, demo, evaluate, export, models, predict, train
+from knet.cli import bench, config, convert, data, demo, download, evaluate, export, models, predict, train
 from knet.cli.stopping import Terminated, sigterm_unwinds
-from knet.errors import KNetError, OutputError, PredictionError, StoppedError, TrainingError, without_secrets
+from knet.errors import (
+    DownloadError,
+    KNetError,
+    OutputError,
+    PredictionError,
+    StoppedError,
+    TrainingError,
+    without_secrets,
+)
 
-_VERBS = (predict, train, evaluate, export, bench, convert, models, data, demo)
+_FAILURES = (OutputError, DownloadError, PredictionError, TrainingError)  # the others are bad usage or input
+
+_VERBS = (predict, train, evaluate, export, bench, convert, models, config, download, data, demo)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -30,6 +41,10 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="`knet VERB --help` explains a verb, with an example. Try: knet demo",
     )
     parser.add_argument("--version", action="version", version=f"knet {__version__}")
+    if find_spec("shtab"):
+        import shtab
+
+        shtab.add_argument_to(parser, ["--completion"], help="print what completes commands in this shell")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for verb in _VERBS:
         verb.add_parser(verbs)
@@ -79,6 +94,8 @@ def main(arguments: list[str] | None = None) -> int:
         args.overrides += rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if getattr(args, "offline", False):
+        os.environ["KNET_OFFLINE"] = "1"
     try:
         with lines_shown(getattr(args, "json", False)), sigterm_unwinds():
             return args.run(args)
@@ -87,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 128 + signal.SIGTERM
     except KNetError as error:
         print(f"knet: {error}", file=sys.stderr)
-        return 1 if isinstance(error, OutputError | PredictionError | TrainingError) else 2
+        return 1 if isinstance(error, _FAILURES) else 2
     except Terminated:
         print("knet: stopped by SIGTERM", file=sys.stderr)
         return 128 + signal.SIGTERM

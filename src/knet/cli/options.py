@@ -43,8 +43,10 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """--weights."""
-    weights = "official checkpoint (.pth) or weights of knet (.safetensors)"
+    weights = "official checkpoint (.pth) or weights of knet (.safetensors), also https://... or hf:owner/repository"
     parser.add_argument("--weights", metavar="FILE", help=weights)
+    offline = "fetch no weights from the net: only what is here (as KNET_OFFLINE=1)"
+    parser.add_argument("--offline", action="store_true", help=offline)
 
 
 def add_official(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from knet.data.categories import load_table
 from knet.models.zoo import create, entry
 from knet.preprocess import network_size
+from knet.weights.released import RELEASED
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,23 @@ def cost(model: str) -> Cost:
         net = create(model).eval()
         flops = _count(net, row.preprocessing.divisor, (height, width))
     return Cost(sum(p.numel() for p in net.parameters()), flops, (height, width))
+
+
+def table_row(model: str) -> dict[str, Any]:
+    """What `knet models` says about a model, from the zoo and `cost`; the package holds it for all of them."""
+    row, counted = entry(model), cost(model)
+    published = "fetched" if model in RELEASED and RELEASED[model].url else "by hand"
+    return {
+        "name": model,
+        "task": row.task,
+        "categories": row.categories,
+        "weights": "bundled" if row.bundled else published if row.official else "your own",
+        "published": row.published,
+        "parameters": counted.parameters,
+        "gflops": counted.flops / 1e9,
+        "size": list(counted.size),
+        "about": row.about,
+    }
 
 
 def count_flops(net: nn.Module, divisor: int, size: tuple[int, int]) -> int:

@@ -20,6 +20,7 @@ from knet.models.realtime import RTKNet
 from knet.models.zoo import ZOO, Merge, create, entry
 from knet.structures import Category, Preprocessing
 from knet.weights.card import Card
+from knet.weights.fetch import is_address, local, released_file
 from knet.weights.load import Checkpoint, load_strict, read_checkpoint, save_weights
 
 _WEIGHT_FILES = (".safetensors", ".pth", ".pt")
@@ -40,10 +41,11 @@ def load(
     """A model that is ready to segment images.
 
     Args:
-        model: a name from `knet.models()`, a .safetensors file that `knet` wrote, or a file that `knet export` wrote
-            (.onnx, .xml, .engine), which runs without torch's networks.
-        weights: a file of weights: an official checkpoint (.pth) or one of `knet`'s (.safetensors). Without it the
-            weights that come with the package, where the model has some.
+        model: a name from `knet.models()`, a .safetensors file that `knet` wrote, the address of one (https://... or
+            hf:owner/repository), or a file that `knet export` wrote (.onnx, .xml, .engine), which runs without torch's
+            networks.
+        weights: a file of weights or its address: an official checkpoint (.pth) or one of `knet`'s (.safetensors).
+            Without it the weights that come with the package, or the published ones, which are fetched once.
         device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
         precision: "fp32", "bf16" or "fp16". "auto" is bf16 for RT-K-Net on processors that compute in it, and fp32
             elsewhere: see `choose_precision`.
@@ -60,6 +62,7 @@ def load(
         ConfigError: unknown model, device, precision or merge, an option out of range or not for this kind of model,
             or one that does not go with `compatible`.
         CheckpointError: missing, damaged or unsafe weights, or weights of another model.
+        DownloadError: weights that are not on this machine cannot be fetched.
     """
     use_threads(threads)
     if compatible:
@@ -88,15 +91,9 @@ def read_model(
 ) -> tuple[Network, Card]:
     """A network with its weights, and its card; see `load`."""
     name: str | None = str(model)
-    if weights is None and Path(model).suffix.lower() in _WEIGHT_FILES:
+    if weights is None and (is_address(model) or Path(model).suffix.lower() in _WEIGHT_FILES):
         name, weights = None, model
-    if weights is None:
-        weights = bundled_file(str(model))
-        if weights is None:
-            raise ConfigError(
-                f"The model '{model}' comes without weights; give a file of them with weights= (--weights on the "
-                "command line): an official checkpoint or one that you trained."
-            )
+    weights = local(weights) if weights is not None else bundled_file(str(model)) or released_file(str(model))
     checkpoint = read_checkpoint(weights)
     card = _card(name, checkpoint, str(weights))
     net = _network(card, checkpoint, str(weights))
@@ -109,9 +106,11 @@ def bundled_file(model: str) -> Path | None:
     return None if bundled is None else _ASSETS / bundled
 
 
-def weights_file(name: str) -> Path:
-    """The weights that come with the package for a model of this name; else the name as a path."""
-    return (bundled_file(name) if name in ZOO else None) or Path(name)
+def weights_file(place: str | Path) -> Path:
+    """The file that `place` means: a path, an address, or a model's name for those in the package or published ones."""
+    if str(place) not in ZOO or Path(place).exists():
+        return local(place)
+    return bundled_file(str(place)) or released_file(str(place))
 
 
 def _merging(card: Card, merge: Merge | None) -> Card:

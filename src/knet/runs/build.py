@@ -35,6 +35,7 @@ from knet.training.criterion_video import FrameCriterion, VideoCriterion
 from knet.weights.backbone import load_backbone
 from knet.weights.card import Card
 from knet.weights.classes import class_count, class_layers, with_classes
+from knet.weights.fetch import local
 from knet.weights.fitting import fitting
 from knet.weights.load import Checkpoint, load_strict, read_checkpoint
 
@@ -85,10 +86,10 @@ def load_first(net: nn.Module, config: RunConfig, card: Card) -> str:
         raise ConfigError("A run starts from weights or from backbone_weights; leave one of them out.")
     if config.backbone_weights is not None:
         path = config.backbone_weights
-        return load_backbone(net, read_checkpoint(path).state, str(path))
+        return load_backbone(net, read_checkpoint(local(path)).state, str(path))
     if config.weights is None:
         return ""
-    checkpoint = read_checkpoint(config.weights if config.weights.exists() else weights_file(str(config.weights)))
+    checkpoint = read_checkpoint(weights_file(config.weights))
     state, own = checkpoint.state, net.state_dict()
     origin = f"all weights are from '{config.weights}'"
     names = [category.name for category in card.categories]

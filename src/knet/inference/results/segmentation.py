@@ -1,17 +1,20 @@
 """The result for one image: which pixel belongs to which segment, and what each segment is."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from knet.data.categories import rows_for_json
 from knet.data.files.masks import Rle, pack_mask, unpack_mask
 from knet.errors import ConfigError
 from knet.files import safe_name
+from knet.inference.results import elsewhere
 from knet.inference.results.draw import map_ids, overlay
 from knet.inference.results.encoding import instance_ids, panoptic_entries, panoptic_rgb, rle_text, semantic_ids
 from knet.inference.results.files import make_folder, write_bytes, write_image
@@ -22,7 +25,7 @@ from knet.structures import Category, Segment
 SHOWN = 0.3  # of objects that may overlap, the least score in pictures; most of a model's hundred are guesses
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Segmentation:
     """The result for one image.
 
@@ -41,9 +44,9 @@ class Segmentation:
     segments: list[Segment]
     categories: tuple[Category, ...]
     name: str = "image"
-    image: np.ndarray | None = field(default=None, repr=False, compare=False)
-    masks: dict[int, Rle] | None = field(default=None, repr=False)
-    tracked: bool = field(default=False, repr=False, compare=False)
+    image: np.ndarray | None = field(default=None, compare=False)
+    masks: dict[int, Rle] | None = None
+    tracked: bool = field(default=False, compare=False)
 
     def mask(self, segment: Segment) -> np.ndarray:
         """The mask of a segment, with the parts that others hide. -> (H,W) bool"""
@@ -145,6 +148,19 @@ class Segmentation:
                 row["segmentation"] = rle_text(self.masks[row["id"]])
         return {"name": self.name, "height": int(height), "width": int(width), "segments": segments}
 
+    def to_coco(self, image_id: int = 1, form: elsewhere.Outline = "rle") -> dict[str, Any]:
+        """The segments as COCO's annotations with scores, beside their image and classes: a whole JSON document.
+
+        Args:
+            image_id: the number of the image in it.
+            form: of the masks: "rle" is exact, "polygons" is what annotation tools can edit.
+        """
+        return elsewhere.coco(self, image_id, form)
+
+    def to_dataframe(self) -> Any:
+        """The segments as rows of a `pandas.DataFrame`. Raises `ConfigError` without that package."""
+        return elsewhere.dataframe(self)
+
     def to_supervision(self) -> Any:
         """The segments as `supervision.Detections`: boxes, (N,H,W) masks, class ids, scores, names, tracks.
 
@@ -154,25 +170,30 @@ class Segmentation:
         Raises:
             ConfigError: the package `supervision` is not installed.
         """
-        try:
-            import supervision
-        except ImportError as error:
-            raise ConfigError(
-                "to_supervision() needs the package 'supervision', which is not installed: pip install supervision."
-            ) from error
-        tracks = [-1 if s.track is None else s.track for s in self.segments]
-        tracked = self.tracked or any(track >= 0 for track in tracks)
-        masks = np.zeros((len(self.segments), *self.id_map.shape), bool)
-        for mask, segment in zip(masks, self.segments, strict=True):
-            mask[:] = self.mask(segment)
-        return supervision.Detections(
-            xyxy=np.array([s.box for s in self.segments], np.float32).reshape(-1, 4),
-            mask=masks,
-            class_id=np.array([s.category for s in self.segments], np.int64),
-            confidence=np.array([s.score for s in self.segments], np.float32),
-            tracker_id=np.array(tracks, np.int64) if tracked else None,
-            data={"class_name": np.array([s.name for s in self.segments], dtype=str)},
-        )
+        return elsewhere.supervision(self)
+
+    def to_fiftyone(self) -> Any:
+        """The segments as `fiftyone.Detections` with masks. Raises `ConfigError` without that package."""
+        return elsewhere.fiftyone(self)
+
+    def to_pil(self, **options: Any) -> Image.Image:
+        """The `overlay`, which takes the options, as Pillow's image."""
+        return Image.fromarray(self.overlay(**options))
+
+    def show(self, **options: Any) -> None:
+        """Opens the `overlay`, which takes the options, in the system's image viewer."""
+        self.to_pil(**options).show(self.name)
+
+    def _repr_png_(self) -> bytes:
+        """What notebooks show."""
+        return elsewhere.png(self.overlay())
+
+    def __repr__(self) -> str:
+        height, width = self.id_map.shape
+        counts = Counter(segment.name for segment in self.segments)
+        found = ", ".join(name if count == 1 else f"{count} {name}" for name, count in counts.most_common(8))
+        more = f" and {len(counts) - 8} classes more" if len(counts) > 8 else ""
+        return f"Segmentation({self.name!r}, {width}x{height}: {found or 'nothing'}{more})"
 
 
 def write_files(

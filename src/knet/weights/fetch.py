@@ -1,0 +1,242 @@
+"""Files from the net, fetched once into the user's cache folder: whole and verified, or not at all."""
+
+import hashlib
+import http.client
+import logging
+import os
+import re
+import time
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from filelock import FileLock
+from tqdm import tqdm
+
+from knet.errors import ConfigError, DownloadError
+from knet.files import safe_name
+from knet.weights.released import RELEASED
+
+_logger = logging.getLogger("knet")
+_BLOCK = 2**20  # bytes
+_SECONDS = 30  # without a byte
+_TRIES = 5  # in a row that bring nothing new
+_HUB = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:/(.+))?")
+HUB_FILE = "model.safetensors"  # what `hf:owner/repo` means without a file
+
+
+def home() -> Path:
+    """The folder of what was fetched: KNET_HOME, or `knet` in the user's folder of caches."""
+    given = os.environ.get("KNET_HOME")
+    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "knet"
+
+
+def is_address(place: str | Path) -> bool:
+    """Whether it is the address of a file on the net: http(s)://... or hf:..."""
+    return str(place).startswith(("http://", "https://", "hf:"))
+
+
+def local(place: str | Path) -> Path:
+    """A file of weights on this machine, fetched first if `place` is https://... or hf:owner/repo[/file].
+
+    Raises:
+        DownloadError: it cannot be fetched.
+        ConfigError: an address that says neither where nor what.
+    """
+    text = str(place)
+    if text.startswith(("http://", "https://")):
+        return fetch(text)
+    if text.startswith("hf:"):
+        return _from_hub(text)
+    return Path(place)
+
+
+def released_file(model: str) -> Path:
+    """The published weights of a model, fetched if they are not here yet.
+
+    Raises:
+        ConfigError: its authors published none, or where no program can fetch them.
+        DownloadError: they cannot be fetched.
+    """
+    released = RELEASED.get(model)
+    if released is None:
+        raise ConfigError(
+            f"There are no published weights of the model '{model}'; give a file of your own with weights= (--weights "
+            "on the command line), or train one."
+        )
+    by_hand = f"get the file by hand from {released.page}, then: knet predict {model} --weights FILE IMAGE"
+    if not released.url:
+        raise ConfigError(f"No program can fetch the weights of '{model}'; {by_hand}.")
+    target = home() / "weights" / (f"{model}.pth" if "drive.google" in released.url else Path(released.url).name)
+    if not target.is_file():
+        _logger.info(f"weights of {model}: {released.page}, licence {released.licence}")
+    if "drive.google" in released.url:
+        return _from_drive(released.url, target, by_hand)
+    return fetch(released.url, released.sha256, target)
+
+
+def fetch(url: str, sha256: str = "", target: Path | None = None) -> Path:
+    """The file behind an address, from the cache if it was fetched before.
+
+    What an interrupted download left is continued, if the server can and the file is still the same. Processes that
+    want the same file wait for the first one.
+
+    Args:
+        url: http or https.
+        sha256: hexadecimal digits of its SHA-256, or the first of them; "" to take what comes.
+        target: where it goes; by default a name made of the address, in the cache folder.
+
+    Raises:
+        DownloadError: no such file, no network, a broken transfer, or not the file that was meant.
+    """
+    name = safe_name(Path(urlsplit(url).path).name)
+    target = target or home() / "weights" / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name}"
+    if target.is_file():
+        return target
+    if os.environ.get("KNET_OFFLINE", "0") not in ("", "0"):
+        raise DownloadError(
+            f"'{target.name}' is not in {target.parent}, and KNET_OFFLINE or --offline forbids the net."
+        )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_name(f".{target.name}.lock")):
+            if not target.is_file():  # another process was first
+                part = _Part(target, url)
+                part.complete()
+                part.verify(sha256)
+                part.path.replace(target)
+    except OSError as error:
+        raise DownloadError(
+            f"Cannot keep '{target.name}' in {target.parent}: {error.strerror or error}; free space, or name another "
+            "folder with KNET_HOME."
+        ) from error
+    return target
+
+
+def _net_allowed(target: Path) -> None:
+    if os.environ.get("KNET_OFFLINE", "0") not in ("", "0"):
+        raise DownloadError(f"'{target.name}' is not in {target.parent}, and KNET_OFFLINE (--offline) forbids the net.")
+
+
+class _Part:
+    """A file that is being fetched, which lies beside its target, with the server's tag of the version it is of."""
+
+    def __init__(self, target: Path, url: str):
+        self.path, self.tag = (target.with_name(f".{target.name}.{end}") for end in ("part", "tag"))
+        self.url = url
+
+    def complete(self) -> None:
+        """Fetches what is missing, over several connections if they break."""
+        tries = 0
+        while True:
+            before = self._size()
+            try:
+                if self._continue():
+                    return
+                fault = "the connection was cut"
+            except urllib.error.HTTPError as error:
+                fault = f"the server says {error.code} {error.reason}"
+                if error.code == 416:  # nothing is left to send, or what is here is of another file
+                    self.path.unlink(missing_ok=True)
+                elif error.code < 500:
+                    raise DownloadError(f"{self._shown()} cannot be fetched: {fault}.") from error
+            except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+                fault = str(getattr(error, "reason", "") or error or type(error).__name__)
+            tries = tries + 1 if self._size() <= before else 0
+            if tries >= _TRIES:
+                raise DownloadError(
+                    f"{self._shown()} cannot be fetched ({fault}), {self._size() / 1e6:.1f} MB are here; the same "
+                    "command goes on from there once the network is back."
+                )
+            time.sleep(min(2**tries / 4, 4))
+
+    def _continue(self) -> bool:
+        """One connection; whether the file is complete."""
+        asked, tag = self._size(), self.tag.read_text() if self.tag.is_file() else ""
+        place = urlsplit(self.url)
+        secret, _, host = place.netloc.rpartition("@")
+        request = urllib.request.Request(place._replace(netloc=host).geturl(), headers={"User-Agent": "knet"})  # noqa: S310
+        if secret:
+            request.add_header("Authorization", f"Basic {b64encode(unquote(secret).encode()).decode()}")
+        if asked and tag:
+            request.headers |= {"Range": f"bytes={asked}-", "If-range": tag}
+        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
+            known = asked if answer.status == 206 else 0
+            self.tag.write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
+            length = answer.headers.get("Content-Length")
+            total = known + int(length) if length and length.isdigit() else None
+            with self.path.open("ab" if known else "wb") as file, self._bar(known, total) as bar:
+                while block := answer.read(_BLOCK):
+                    file.write(block)
+                    bar.update(len(block))
+        return total is None or self._size() >= total
+
+    def verify(self, sha256: str) -> None:
+        """DownloadError, and nothing is kept, if the file's SHA-256 does not begin with these digits."""
+        digest = hashlib.sha256()
+        with self.path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+        self.tag.unlink(missing_ok=True)
+        if not digest.hexdigest().startswith(sha256.lower()):
+            self.path.unlink()
+            raise DownloadError(
+                f"What {self._shown()} gave is not the file that was meant: its SHA-256 begins with "
+                f"{digest.hexdigest()[:8]}, not {sha256[:8]}; nothing was kept, try again later."
+            )
+
+    def _size(self) -> int:
+        return self.path.stat().st_size if self.path.is_file() else 0
+
+    def _shown(self) -> str:
+        return f"'{re.sub('//[^/@]*@', '//', self.url).partition('?')[0]}'"
+
+    def _bar(self, known: int, total: int | None) -> Any:
+        shown = {"unit": "B", "unit_scale": True, "desc": Path(self.url).name[:40], "disable": None}
+        return tqdm(initial=known, total=total, **shown)
+
+
+def _from_drive(url: str, target: Path, by_hand: str) -> Path:
+    if target.is_file():
+        return target
+    try:
+        import gdown
+    except ImportError as error:
+        raise ConfigError(
+            f"These weights are on Google Drive: pip install gdown lets knet fetch them; or {by_hand}."
+        ) from error
+    if os.environ.get("KNET_OFFLINE", "0") not in ("", "0"):
+        raise DownloadError(
+            f"'{target.name}' is not in {target.parent}, and KNET_OFFLINE or --offline forbids the net."
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    with FileLock(target.with_name(f".{target.name}.lock")):
+        if not target.is_file():
+            try:
+                found = gdown.download(url, str(part), fuzzy=True)
+            except Exception as error:  # it has no common class of errors
+                raise DownloadError(
+                    f"Google Drive did not give the file ({str(error).strip()[:200]}); {by_hand}."
+                ) from error
+            if found is None:
+                raise DownloadError(f"Google Drive did not give the file; {by_hand}.")
+            part.replace(target)
+    return target
+
+
+def _from_hub(text: str) -> Path:
+    match = _HUB.fullmatch(text)
+    if match is None:
+        raise ConfigError(f"'{text[:200]}' is not of the form hf:owner/repository or hf:owner/repository/file.")
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise ConfigError(f"'{text}' needs the package huggingface_hub; pip install huggingface_hub.") from error
+    try:
+        return Path(hf_hub_download(match[1], match[2] or HUB_FILE))
+    except Exception as error:  # of several packages
+        raise DownloadError(f"'{text}' cannot be fetched: {str(error).strip().splitlines()[0][:300]}") from error
