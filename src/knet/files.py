@@ -1,32 +1,103 @@
 """Writes files that are complete or not there at all."""
 
+import fcntl
 import os
 import re
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from knet.errors import OutputError
 
+_PART = ".part-"  # in the names of temporary files
+_FRESH = 1.0  # seconds; so old a temporary file is locked by its writer, if that lives
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+_looked_over: set[tuple[int, int]] = set()  # device and inode of folders
+
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, durable: bool = False) -> Iterator[Path]:
     """A temporary path with the suffix of `path`, which replaces it when the block ends; after an error none is left.
+
+    The temporary file exists from the beginning, under a name that nobody can foresee, so threads, processes and
+    machines that share a folder do not meet in it. It is locked while its writer lives: what killed processes left in
+    the folder is removed.
+
+    Args:
+        durable: the file is on the disk, not only in the system's memory, before it gets its name: for files that later
+            work relies on.
 
     Raises:
         OutputError: the folder cannot be made or written to, or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.part{os.getpid()}{path.suffix}")
+    lock, temporary = -1, None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_dead_parts(path.parent)
+        start = path.stem.encode()[:100].decode(errors="ignore")
+        lock, name = tempfile.mkstemp(path.suffix, f".{start}{_PART}", path.parent)
+        temporary = Path(name)
+        _lock(lock)
+        os.fchmod(lock, 0o666 & ~_UMASK)
         yield temporary
+        if durable:
+            _sync(temporary)
         temporary.replace(path)
+        if durable:
+            _sync(path.parent)
     except OSError as error:
         raise cannot_write(path, error.strerror or error) from error
     finally:
-        with suppress(OSError):  # as when the folder itself is the problem
-            temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            with suppress(OSError):  # as when the folder itself is the problem
+                temporary.unlink(missing_ok=True)
+        if lock >= 0:
+            os.close(lock)
+
+
+def _remove_dead_parts(folder: Path) -> None:
+    """Removes temporary files that no living process holds, once a process for each folder."""
+    with suppress(OSError):
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in _looked_over:
+            return
+        _looked_over.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as entries:
+            parts = [entry.path for entry in entries if entry.name.startswith(".") and _PART in entry.name]
+        for part in parts:
+            _remove_if_dead(part)
+
+
+def _remove_if_dead(part: str) -> None:
+    with suppress(OSError):
+        descriptor = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            if _lock(descriptor) and time.time() - os.fstat(descriptor).st_mtime > _FRESH:
+                Path(part).unlink()
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether nobody else holds the file; file systems without locks hold none."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _sync(path: Path) -> None:
+    """Brings a file, or the names in a folder, from the system's memory to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def cannot_write(path: Path, reason: object) -> OutputError:

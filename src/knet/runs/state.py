@@ -89,7 +89,7 @@ def save_state(
     }
     if rank() != 0:
         return
-    with atomic_path(path) as temporary:
+    with atomic_path(path, durable=True) as temporary:
         try:
             torch.save(state, temporary)
         except RuntimeError as error:  # how torch reports a full disk

@@ -155,6 +155,6 @@ def save_weights(path: str | Path, state: dict[str, Tensor], card: Card | None =
         OutputError: the folder cannot be made or written, or the disk is full.
     """
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
-    with atomic_path(path) as temporary:
+    with atomic_path(path, durable=True) as temporary:
         # Not safetensors' own save_file: its files can be read by nobody but their owner.
         temporary.write_bytes(save(tensors, metadata=None if card is None else {METADATA_KEY: card.text()}))

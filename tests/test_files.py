@@ -1,0 +1,114 @@
+"""Files that are whole or not there, whoever else writes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from knet import files
+from knet.errors import OutputError
+from knet.files import atomic_path
+
+
+def test_threads_that_write_one_file_never_mix(tmp_path: Path) -> None:
+    target = tmp_path / "state.bin"
+    seen: list[bytes] = []
+
+    def write(number: int) -> None:
+        for _ in range(20):
+            with atomic_path(target) as part, part.open("wb") as file:
+                for _ in range(50):
+                    file.write(bytes([number]) * 997)
+            seen.append(target.read_bytes())
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert len(seen) == 160
+    assert all(len(content) == 50 * 997 and len(set(content)) == 1 for content in seen)
+    assert [path.name for path in tmp_path.iterdir()] == ["state.bin"]
+
+
+def test_a_link_that_somebody_planted_is_not_followed(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / f".a.part{os.getpid()}.txt").symlink_to(precious)
+    (folder / ".a.part-12345678.txt").symlink_to(precious)
+    with atomic_path(folder / "a.txt") as part:
+        part.write_text("new")
+    assert precious.read_text() == "mine"
+    assert (folder / "a.txt").read_text() == "new"
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from knet.files import atomic_path\n"
+        "with atomic_path(Path(sys.argv[1]) / 'a.bin') as part:\n"
+        "    part.write_bytes(b'half'); print('ready', flush=True); time.sleep(600)"
+    )
+    files._looked_over.clear()
+    writers = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    try:
+        for writer in writers:
+            assert writer.stdout is not None and writer.stdout.readline() == "ready\n"
+        parts = sorted(tmp_path.glob(".a.part-*.bin"))
+        assert len(parts) == 2
+        writers[0].send_signal(signal.SIGKILL)
+        writers[0].wait()
+        long_ago = time.time() - 60
+        for part in parts:
+            os.utime(part, (long_ago, long_ago))
+        with atomic_path(tmp_path / "b.bin") as part:
+            part.write_bytes(b"whole")
+        assert len(list(tmp_path.glob(".a.part-*.bin"))) == 1
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait()
+
+
+def test_the_file_has_the_usual_permissions(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "a.txt", durable=True) as part:
+        part.write_text("x")
+    plain = tmp_path / "plain.txt"
+    plain.write_text("x")
+    assert (tmp_path / "a.txt").stat().st_mode == plain.stat().st_mode
+
+
+def test_names_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
+    target = tmp_path / f"{'ä' * 125}.json"  # 255 bytes
+    with atomic_path(target) as part:
+        part.write_text("x")
+    assert target.read_text() == "x"
+
+
+def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("before")
+    with pytest.raises(OutputError, match="No space"), atomic_path(target) as part:
+        part.write_text("half")
+        raise OSError(28, "No space left on device")
+    assert target.read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_is_looked_over_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[object] = []
+    files._looked_over.clear()
+    scandir = os.scandir
+    monkeypatch.setattr(files.os, "scandir", lambda path: looked.append(path) or scandir(path))
+    for number in range(3):
+        with atomic_path(tmp_path / f"{number}.txt") as part:
+            part.write_text("x")
+    assert len(looked) == 1
