@@ -162,7 +162,8 @@ class _Part:
         if secret:
             request.add_header("Authorization", f"Basic {b64encode(unquote(secret).encode()).decode()}")
         if asked and tag:
-            request.headers |= {"Range": f"bytes={asked}-", "If-range": tag}
+            request.add_header("Range", f"bytes={asked}-")
+            request.add_header("If-Range", tag)
         with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
             known = asked if answer.status == 206 else 0
             self.tag.write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
@@ -195,8 +196,8 @@ class _Part:
         return f"'{re.sub('//[^/@]*@', '//', self.url).partition('?')[0]}'"
 
     def _bar(self, known: int, total: int | None) -> Any:
-        shown = {"unit": "B", "unit_scale": True, "desc": Path(self.url).name[:40], "disable": None}
-        return tqdm(initial=known, total=total, **shown)
+        name = Path(self.url).name[:40]
+        return tqdm(initial=known, total=total, unit="B", unit_scale=True, desc=name, disable=None)
 
 
 def _from_drive(url: str, target: Path, by_hand: str) -> Path:
