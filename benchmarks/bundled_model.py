@@ -31,7 +31,7 @@ ASSET = ROOT / "src" / "knet" / "assets" / f"{MODEL}.safetensors"
 FOLDER = ROOT / "benchmarks" / MODEL
 MARKS = ("<!-- figures of the bundled model: begin -->", "<!-- figures of the bundled model: end -->")
 DEVELOPMENT = ("lund_*", "tusimple_*")
-SIZE = (384, 512)  # height and width of CamVid's images at the model's own size
+SIZE = (416, 576)  # height and width of CamVid's images at the model's own size
 FRAMES = 76
 
 

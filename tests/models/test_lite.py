@@ -32,12 +32,32 @@ def test_constant_padding_is_what_timm_computes() -> None:
 
 
 @pytest.mark.parametrize("stride", [4, 8])
-def test_masks_have_the_stride(stride: int) -> None:
+@torch.no_grad()
+def test_the_last_masks_have_the_stride(stride: int) -> None:
     net = knet.create("rtknet-lite-street", stride=stride).eval()
-    with torch.no_grad():
-        outputs = net(torch.randn(1, 3, 64, 96))
+    outputs = net(torch.randn(1, 3, 64, 96))
     assert net.stride == stride
-    assert [tuple(output.mask_logits.shape) for output in outputs] == [(1, 64, 64 // stride, 96 // stride)] * 4
+    sides = [tuple(output.mask_logits.shape[2:]) for output in outputs]
+    assert sides == [(8, 12)] * 3 + [(64 // stride, 96 // stride)]
+
+
+def test_detail_is_nothing_at_first_and_learns() -> None:
+    torch.manual_seed(0)
+    fine, coarse = (knet.create("rtknet-lite-street", stride=stride).eval() for stride in (4, 8))
+    missing = fine.load_state_dict(coarse.state_dict(), strict=False).missing_keys
+    assert missing and all(key.startswith("detail.") for key in missing)
+    images = torch.randn(1, 3, 64, 96)
+    found, expected = fine(images)[-1], coarse(images)[-1]
+    enlarged = torch.nn.functional.interpolate(expected.mask_logits, scale_factor=2, mode="bilinear")
+    torch.testing.assert_close(found.mask_logits, enlarged, rtol=0, atol=0)
+    assert torch.equal(found.class_logits, expected.class_logits)
+    found.mask_logits.square().sum().backward()
+    last = fine.detail.to_mask[-1].weight
+    assert last.grad.abs().sum() > 0
+    with torch.no_grad():
+        last -= last.grad
+        assert not torch.equal(fine(images)[-1].mask_logits, enlarged)
+        torch.testing.assert_close(fine(images)[-1].class_logits, expected.class_logits)
 
 
 def test_weights_in_the_order_of_the_first_code(tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def test_a_model_by_name_fetches_its_published_weights(
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("video-knet-r50-vipseg", "No program can fetch .* by hand from https://github.com/lxtGH/Video-K-Net"),
+        ("video-knet-r50-vipseg", "No program can fetch .* by hand from github.com/lxtGH/Video-K-Net"),
         ("rtknet-slim-cityscapes", "There are no published weights"),
     ],
 )

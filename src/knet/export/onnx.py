@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 OPSET = 20  # the first with all operators: Gelu (20), DeformConv (19)
 _QUANTIZED = re.compile(r"net\.(backbone|neck|pyramid)\.(?!.*attention\.)")  # names of weights
+_CUTS = ("Relu", "Clip")  # behind a convolution, whose scale then is that of what they leave: 0 to 6 of ReLU6
 _ONE_FILE = 2**31 - 2**20  # bytes; protobuf allows no more
 
 
@@ -155,19 +156,22 @@ def quantize_onnx(
             return next(self.rest, None)
 
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    inner = [node.name for node in convolutions[1:] if _QUANTIZED.match(node.input[1])]
+    inner = {node.name for node in convolutions[1:] if _QUANTIZED.match(node.input[1])}
     source, folded, target = (folder / f"{name}.onnx" for name in ("float", "folded", "int8"))
     source.write_bytes(model.SerializeToString())
     with _quiet():
         # Batch norms are folded first, as nothing may stand between a convolution and its scale.
         quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
+        nodes = onnx.load(str(folded)).graph.node
+        ends = {node.output[0] for node in nodes if node.name in inner}
+        cut = [node.name for node in nodes if node.op_type in _CUTS and node.input[0] in ends]
         quantization.quantize_static(
             str(folded),
             str(target),
             Reader(),
             quant_format=quantization.QuantFormat.QDQ,
-            op_types_to_quantize=["Conv"],
-            nodes_to_quantize=inner,
+            op_types_to_quantize=["Conv", *_CUTS],
+            nodes_to_quantize=[*inner, *cut],
             per_channel=True,
             weight_type=quantization.QuantType.QInt8,
             activation_type=quantization.QuantType.QInt8 if symmetric else quantization.QuantType.QUInt8,

@@ -26,8 +26,8 @@ class Detail(nn.Module):
         self.lateral, self.coarse = conv_bn(inputs, width), conv_bn(channels, width)
         self.smooth = nn.Sequential(*conv_bn(width, width, 5, width), *conv_bn(width, width))
         self.to_mask = mlp(channels, width)
-        nn.init.zeros_(self.to_mask[-1].weight)
-        nn.init.zeros_(self.to_mask[-1].bias)
+        for parameter in self.to_mask[-1].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, output: Output, fine: Tensor) -> Tensor:
         """The output's masks on the fine map's grid. (B,N,h,w) of `output`, (B,inputs,H,W) -> (B,N,H,W) logits"""

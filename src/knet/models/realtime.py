@@ -8,6 +8,7 @@ from knet.errors import ConfigError
 from knet.models.backbones.named import named_backbone
 from knet.models.backbones.rtformer import RTFormer, norm_relu_conv
 from knet.models.decoder import KernelDecoder, class_kernels, stuff_labels
+from knet.models.detail import Detail
 from knet.models.kernels import Pooling
 from knet.models.necks.dappm import FeatureHead
 from knet.models.necks.light import LightNeck
@@ -36,7 +37,8 @@ class RTKNet(Network):
             kernels (section III-B), whose Table I measures both.
         backbone: "rtformer", to which width, head_width and injection belong; or any of `named_backbone`, such as
             "timm/tf_efficientnet_lite0", then with a `LightNeck`.
-        stride: image pixels to a cell of the feature map: 8, or 4, which only light necks have.
+        stride: image pixels to a cell of the last masks: 8, or 4 with a light backbone, of which the map at 1/4 then
+            sharpens them, see `Detail`. The kernels are refined at 1/8 in any case.
         hidden: width of the feed-forward network in each update.
 
     Raises:
@@ -80,7 +82,7 @@ class RTKNet(Network):
             self.neck: nn.Module = FeatureHead(2 * width, 8 * width, head_width, channels)
         else:
             light = named_backbone(backbone, drop_path=drop_path)
-            self.backbone, self.neck = light, LightNeck(light.channels[0 if stride == 4 else 1 :], channels)
+            self.backbone, self.neck = light, LightNeck(light.channels[1:], channels)
         self.feature_transform = nn.Sequential(
             *norm_relu_conv(channels, channels),
             *norm_relu_conv(channels, channels, bias=True),
@@ -93,6 +95,7 @@ class RTKNet(Network):
             self.semantic.apply(_kaiming)
         for module in (self.neck, self.feature_transform):
             module.apply(_kaiming)
+        self.detail = Detail(light.channels[0], channels) if stride == 4 else None
 
     def forward(self, images: Tensor) -> list[Output]:
         """Segments a batch of images. (B,3,H,W) normalised RGB, H and W multiples of 32 -> [Output, ...]
@@ -100,10 +103,11 @@ class RTKNet(Network):
         First the initial output (no classes; in training with the auxiliary semantic logits (B,K,h,w)), then one
         Output an update, in which the kernels of `stuff` come last. The last one is the result.
         """
-        return self.decode(self.neck(*self.backbone(images)))
+        return self.decode(*self.backbone(images))
 
-    def decode(self, neck: Tensor, previous: Tensor | None = None) -> list[Output]:
-        """From the neck's map (B,C,h,w) to the outputs of `forward`; `previous` is for linked networks."""
+    def decode(self, *maps: Tensor, previous: Tensor | None = None) -> list[Output]:
+        """From the backbone's maps to the outputs of `forward`; `previous` is for linked networks."""
+        neck = self.neck(*maps)
         semantic_logits = self.semantic(neck) if self.semantic is not None and (self.training or self.stuff) else None
         fixed = None
         if self.stuff and self.semantic is not None and semantic_logits is not None:
@@ -111,6 +115,8 @@ class RTKNet(Network):
         outputs = self.decoder(self.feature_transform(neck), fixed=fixed, previous=previous)
         if self.training:
             outputs[0].semantic_logits = semantic_logits
+        if self.detail is not None:
+            outputs[-1].mask_logits = self.detail(outputs[-1], maps[0])
         return outputs
 
 

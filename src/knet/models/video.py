@@ -106,6 +106,6 @@ class RTVideoKNet(RTKNet):
         `previous` are the kernels of the last output for the frames before, None for first frames. The outputs are
         those of `RTKNet`; the `linked` kernels of the last one are its kernels, as the link came before.
         """
-        outputs = self.decode(self.neck(*self.backbone(images)), previous)
+        outputs = self.decode(*self.backbone(images), previous=previous)
         outputs[-1].linked = outputs[-1].kernels
         return outputs

@@ -34,6 +34,7 @@ _LITE: dict[str, Any] = {
     "channels": 128,
     "hidden": 512,
     "drop_path": 0.1,
+    "stride": 4,
 }
 # Video models see frames as they are stored.
 _KITTI_FRAMES = Preprocessing(short_edge=375, max_edge=1242, antialias=False, resize=False)
@@ -229,7 +230,7 @@ ZOO: dict[str, ZooEntry] = {
         official=False,
     ),
     "rtknet-lite-street": _lite(
-        11, "camvid", 384, 768, "streets in CamVid's classes", regions=100, bundled="rtknet-lite-street.safetensors"
+        11, "camvid", 416, 832, "streets in CamVid's classes", regions=150, bundled="rtknet-lite-street.safetensors"
     ),
     "rtknet-lite-cityscapes": _lite(19, "cityscapes", 512, 1024, "streets in Cityscapes' classes"),
     "rtknet-lite-coco": _lite(133, "coco_panoptic", 480, 800, "everyday scenes"),

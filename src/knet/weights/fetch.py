@@ -67,7 +67,8 @@ def released_file(model: str) -> Path:
             f"There are no published weights of the model '{model}'; give a file of your own with weights= (--weights "
             "on the command line), or train one."
         )
-    by_hand = f"get the file by hand from {released.page}, then: knet predict {model} --weights FILE IMAGE"
+    page = released.page.removeprefix("https://")  # of addresses, errors show the host alone
+    by_hand = f"get the file by hand from {page}, then: knet predict {model} --weights FILE IMAGE"
     if not released.url:
         raise ConfigError(f"No program can fetch the weights of '{model}'; {by_hand}.")
     target = home() / "weights" / (f"{model}.pth" if "drive.google" in released.url else Path(released.url).name)
