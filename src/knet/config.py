@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
-from knet.errors import ConfigError, did_you_mean
+from knet.errors import ConfigError, did_you_mean, shown
+from knet.parse import LARGEST_YAML, ParseError, parse_yaml, read_bounded
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -254,12 +254,12 @@ def _table_of(config: str | Path | RunConfig) -> tuple[dict[str, Any], str]:
         return dump_config(config), "the config"
     path = _find(config)
     try:
-        table = yaml.safe_load(path.read_bytes())
+        table = parse_yaml(read_bounded(path, LARGEST_YAML))
     except OSError as error:
         what = f"Cannot read the config '{path}': {error.strerror}"
         raise ConfigError(f"{what}; give the path of a YAML file.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The config '{path}' is not valid YAML: {' '.join(str(error).split())}.") from error
+    except ParseError as error:
+        raise ConfigError(f"The config '{path}' is not valid YAML: {error}.") from error
     if not isinstance(table, dict):
         raise ConfigError(f"The config '{path}' is not a table of options; see configs/ for examples.")
     return table, str(path)
@@ -289,9 +289,9 @@ def _apply(table: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise ConfigError(f"The option '{override}' is not of the form key=value, such as batch=4.")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"The value of the option '{override}' cannot be read.") from error
+        value = parse_yaml(text)
+    except ParseError as error:
+        raise ConfigError(f"The value of the option {shown(override)} cannot be read ({error}).") from error
     _set(table, key, value, override)
 
 
@@ -321,7 +321,7 @@ def _explain(item: Any, origin: str) -> str:
         return f"Unknown option '{place}' in {origin}; {hint}"
     if item["type"] == "missing":
         return f"The option '{place}' is missing in {origin}."
-    return f"The option '{place}' in {origin} cannot be {item['input']!r}: {item['msg'].lower()}."
+    return f"The option '{place}' in {origin} cannot be {shown(item['input'])}: {item['msg'].lower()}."
 
 
 def _options_at(path: Sequence[Any]) -> list[str]:

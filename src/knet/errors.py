@@ -6,7 +6,9 @@ TrainingError, which are failures rather than bad input. So no user sees a trace
 
 import difflib
 import re
+import reprlib
 from collections.abc import Callable, Iterable
+from typing import Any
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/{1,3})((?:\S*@)?[^\s'\"<>]*)")
 _HOST = re.compile(r"\[[0-9A-Fa-f:.]+\](?::\d+)?|[A-Za-z0-9._-]*(?::\d+)?")
@@ -19,10 +21,10 @@ _PLAIN = re.compile(rf"(?:{_WORD}|\d{{1,4}})(?:[-_.]?(?:{_WORD}|mp4|ts|bin|\d{{1
 
 
 class KNetError(Exception):
-    """Something that the caller can correct. Its sentence never shows a password in an address."""
+    """Something that the caller can correct. Its sentence never shows a password in an address, and has an end."""
 
     def __init__(self, sentence: object = ""):
-        super().__init__(without_secrets(str(sentence)))
+        super().__init__(readable(str(sentence)))
 
 
 class ConfigError(KNetError):
@@ -55,6 +57,30 @@ class TrainingError(KNetError):
 
 class StoppedError(KNetError):
     """A run that was asked to stop (SIGTERM) and saved its state. The command line exits with status 143."""
+
+
+_brief = reprlib.Repr()
+_brief.maxlevel = 3
+_brief.maxlist = _brief.maxtuple = _brief.maxset = _brief.maxdict = 8
+_brief.maxstring = _brief.maxother = 80
+_LONG_WORD = re.compile(r"\S{300,}")
+_LONGEST = 2000  # characters of a line; lists of all models have some 1000
+
+
+def shown(value: Any, most: int = 100) -> str:
+    """A value of others as a message quotes it: as Python writes it, shortened where it is long."""
+    try:
+        text = _brief.repr(value)
+    except Exception:  # the `repr` of others may raise anything, and Python's that of a number with many digits
+        text = f"a {type(value).__name__} that cannot be written"
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def readable(text: str) -> str:
+    """A message without secrets, whose lines, whatever they quote, have an end."""
+    words = _LONG_WORD.sub(lambda word: f"{word[0][:200]}[...]{word[0][-60:]}", without_secrets(text))
+    lines = words.split("\n")
+    return "\n".join(line if len(line) <= _LONGEST else f"{line[:1500]} [...] {line[-400:]}" for line in lines)
 
 
 def did_you_mean(

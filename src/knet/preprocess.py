@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
-from knet.errors import ConfigError
+from knet.errors import ConfigError, shown
 from knet.structures import Preprocessing
 
 Size = Literal["model", "image"] | int | tuple[int, int]
@@ -52,7 +52,7 @@ def network_size(
     elif isinstance(size, tuple) and len(size) == 2 and 0 < size[0] <= size[1]:
         short, long = size
     else:
-        raise ConfigError(f"The size {size!r} is not 'model', 'image', a positive number or a pair (short, long).")
+        raise ConfigError(f"The size {shown(size)} is not 'model', 'image', a positive number or a pair (short, long).")
     resized = _resized_as_openmmlab if compatible and not preprocessing.antialias else resized_size
     return resized(shape, max(int(short * scale), 1), max(int(long * scale), 1))
 

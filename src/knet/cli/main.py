@@ -20,7 +20,7 @@ from knet.errors import (
     PredictionError,
     StoppedError,
     TrainingError,
-    without_secrets,
+    readable,
 )
 
 _FAILURES = (OutputError, DownloadError, PredictionError, TrainingError)  # the others are bad usage or input
@@ -30,7 +30,7 @@ _VERBS = (predict, train, evaluate, export, bench, convert, models, config, down
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        super().error(without_secrets(message))
+        super().error(readable(message))
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
-from knet.errors import ConfigError
+from knet.errors import ConfigError, shown
 from knet.models.zoo import Task
 from knet.preprocess import Size, network_size
 from knet.structures import Preprocessing
@@ -105,7 +105,7 @@ class Settings:
 def _pair(name: str, value: Any) -> tuple[int, int]:
     pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, list | tuple) else ()
     if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
-        raise ConfigError(f"The {name} {value!r} is not a positive number of pixels or a pair (height, width).")
+        raise ConfigError(f"The {name} {shown(value)} is not a positive number of pixels or a pair (height, width).")
     return pair[0], pair[1]
 
 
@@ -116,5 +116,5 @@ def _region(value: Any) -> tuple[int, int, int, int]:
         if left < right and top < bottom:
             return left, top, right, bottom
     raise ConfigError(
-        f"The region {value!r} (--region) is not left, top, right and bottom in pixels, such as 0,200,1280,720."
+        f"The region {shown(value)} (--region) is not left, top, right and bottom in pixels, such as 0,200,1280,720."
     )
