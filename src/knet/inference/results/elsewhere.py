@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import io
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from PIL import Image
 
 from knet.data.categories import rows_for_json
+from knet.data.files.masks import Rle
 from knet.data.files.outlines import polygons
 from knet.errors import ConfigError
-from knet.inference.results.encoding import rle_text
-
-if TYPE_CHECKING:
-    from knet.inference.results.segmentation import Segmentation
+from knet.inference.results.encoding import Labelled, rle_text
+from knet.structures import Segment
 
 Outline = Literal["rle", "polygons"]
 _THUMBNAIL = 1024  # pixels; the longest side of a picture in a notebook
 
 
-def coco(result: Segmentation, image_id: int = 1, form: Outline = "rle") -> dict[str, Any]:
+class Result(Labelled, Protocol):
+    """What of a `Segmentation` is used here."""
+
+    tracked: bool
+
+    def mask(self, segment: Segment) -> np.ndarray:
+        """(H,W) bool"""
+        ...
+
+    def rle(self, segment: Segment) -> Rle:
+        """COCO's packed RLE."""
+        ...
+
+
+def coco(result: Result, image_id: int = 1, form: Outline = "rle") -> dict[str, Any]:
     """See `Segmentation.to_coco`."""
     height, width = result.id_map.shape
     rows: list[dict[str, Any]] = []
@@ -42,7 +55,7 @@ def coco(result: Segmentation, image_id: int = 1, form: Outline = "rle") -> dict
     return {"images": [image], "annotations": rows, "categories": rows_for_json(result.categories)}
 
 
-def dataframe(result: Segmentation) -> Any:
+def dataframe(result: Result) -> Any:
     """See `Segmentation.to_dataframe`."""
     pandas = _package("pandas", "to_dataframe()")
     columns = ("image", "id", "category", "name", "thing", "score", "area", "left", "top", "right", "bottom", "track")
@@ -50,7 +63,7 @@ def dataframe(result: Segmentation) -> Any:
     return pandas.DataFrame(rows, columns=list(columns)).astype({"track": "Int64"})
 
 
-def fiftyone(result: Segmentation) -> Any:
+def fiftyone(result: Result) -> Any:
     """See `Segmentation.to_fiftyone`."""
     package = _package("fiftyone", "to_fiftyone()")
     height, width = result.id_map.shape
@@ -66,7 +79,7 @@ def fiftyone(result: Segmentation) -> Any:
     return package.Detections(detections=found)
 
 
-def supervision(result: Segmentation) -> Any:
+def supervision(result: Result) -> Any:
     """See `Segmentation.to_supervision`."""
     package = _package("supervision", "to_supervision()")
     segments = result.segments
