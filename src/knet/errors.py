@@ -8,6 +8,7 @@ import difflib
 import re
 import reprlib
 from collections.abc import Callable, Iterable
+from types import UnionType
 from typing import Any
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/{1,3})((?:\S*@)?[^\s'\"<>]*)")
@@ -74,6 +75,13 @@ def shown(value: Any, most: int = 100) -> str:
     except Exception:  # the `repr` of others may raise anything, and Python's that of a number with many digits
         text = f"a {type(value).__name__} that cannot be written"
     return text if len(text) <= most else f"{text[:most]}..."
+
+
+def require(kind: type | UnionType, what: str, **values: object) -> None:
+    """Raises `ConfigError` for the first of the values, by its name, that is not of a kind: for calls from Python."""
+    for name, value in values.items():
+        if not isinstance(value, kind):
+            raise ConfigError(f"The option {name} cannot be {shown(value)}; give {what}.")
 
 
 def readable(text: str) -> str:

@@ -1,5 +1,6 @@
 """From a model's name or a file of weights to a ready `Segmenter`, and back to a file that can do the same."""
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack, get_args
@@ -8,13 +9,13 @@ import torch
 from torch import nn
 
 from knet.data.categories import as_table, load_categories
-from knet.errors import CheckpointError, ConfigError
+from knet.errors import CheckpointError, ConfigError, require, shown
 from knet.inference.engines.engine import DTYPES, Engine
 from knet.inference.engines.network import TorchEngine
 from knet.inference.engines.open import exported_form, open_exported
 from knet.inference.own_classes import advice, listed_classes
 from knet.inference.segmenter import Segmenter
-from knet.inference.settings import Options, Settings
+from knet.inference.settings import Options, Settings, refuse_unknown
 from knet.models.network import Network
 from knet.models.realtime import RTKNet
 from knet.models.zoo import ZOO, Merge, create, entry
@@ -24,6 +25,7 @@ from knet.weights.fetch import is_address, local, released_file
 from knet.weights.load import Checkpoint, load_strict, read_checkpoint, save_weights
 
 _WEIGHT_FILES = (".safetensors", ".pth", ".pt")
+_MOST_THREADS = 1024
 _ASSETS = Path(__file__).parents[1] / "assets"
 
 
@@ -64,6 +66,12 @@ def load(
         CheckpointError: missing, damaged or unsafe weights, or weights of another model.
         DownloadError: weights that are not on this machine cannot be fetched.
     """
+    refuse_unknown(options, inspect.signature(load).parameters.keys() - {"options"})
+    require(str | Path, "a name or a path", model=model)
+    require(str | Path | None, "a path or an address", weights=weights)
+    require(str, "a text", precision=precision)
+    require(str | None, "a text", merge=merge)
+    require(bool, "True or False", compile=compile, compatible=compatible)
     use_threads(threads)
     if compatible:
         precision = exact_precision(model, precision, compile)
@@ -291,8 +299,8 @@ def use_threads(threads: int | None) -> None:
     """Sets with how many threads torch computes, and engines that are opened from now on; None leaves it."""
     if threads is None:
         return
-    if threads < 1:
-        raise ConfigError(f"threads={threads} (--threads) is too few; give 1 or more.")
+    if not isinstance(threads, int) or not 1 <= threads <= _MOST_THREADS:
+        raise ConfigError(f"threads={shown(threads)} (--threads) is no number from 1 to {_MOST_THREADS}.")
     torch.set_num_threads(threads)
 
 
@@ -303,9 +311,9 @@ def choose_device(device: str) -> torch.device:
     try:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"The device '{device}' cannot be used here ({reason}); try 'auto' or 'cpu'.") from error
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(f"The device {shown(device)} cannot be used here ({reason}); try 'auto' or 'cpu'.") from error
     return chosen
 
 
