@@ -49,19 +49,20 @@ def network_size(
     Raises:
         ConfigError: what is no size, or one at which the image has more pixels than fit into a memory.
     """
-    height, width = _size_at(shape, size, preprocessing, scale, compatible)
+    height, width = size_of(shape, size, preprocessing, scale, compatible)
     if height * width > _MOST_SEEN:
         raise ConfigError(
             f"The image of {shape[0]}x{shape[1]} pixels has {height}x{width} at the size {shown(size)}"
-            f"{'' if scale == 1 else f' times {scale:g}'} (--size), and a network looks at {_MOST_SEEN:,} at most; take "
+            f"{'' if scale == 1 else f' times {scale:g}'} (--size), and a network sees {_MOST_SEEN:,} at most; take "
             "a smaller size."
         )
     return height, width
 
 
-def _size_at(
-    shape: tuple[int, int], size: Size, preprocessing: Preprocessing, scale: float, compatible: bool
+def size_of(
+    shape: tuple[int, int], size: Size, preprocessing: Preprocessing, scale: float = 1.0, compatible: bool = False
 ) -> tuple[int, int]:
+    """As `network_size`, however large that is."""
     if isinstance(size, str) and (size == "image" or (size == "model" and not preprocessing.resize)):
         return max(int(shape[0] * scale + 0.5), 1), max(int(shape[1] * scale + 0.5), 1)
     if isinstance(size, str) and size == "model":

@@ -14,7 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from knet.errors import ConfigError, did_you_mean, shown
+from knet.errors import ConfigError, did_you_mean, require, shown
 from knet.inference.engines.engine import Engine
 from knet.inference.finite import require_finite_numbers
 from knet.inference.results.segmentation import Segmentation
@@ -69,6 +69,7 @@ def tracked_ids(classes: Sequence[str] | str | None, categories: Sequence[Catego
     if classes is None:
         return frozenset(category.id for category in things)
     known, names = [category.name for category in things], [classes] if isinstance(classes, str) else classes
+    require(list | tuple | set | frozenset, "names of classes", classes=names)
     for name in names:
         if name in known:
             continue

@@ -221,6 +221,7 @@ def convert(
         ConfigError: unknown model, or a target that is not a .safetensors file.
         CheckpointError: a source that is damaged, unsafe or made for another model.
     """
+    require(str | Path, "a path", source=source, target=target)
     if Path(target).suffix != ".safetensors":
         raise ConfigError(f"The converted weights are a .safetensors file; '{target}' must end in .safetensors.")
     checkpoint = read_checkpoint(source)
@@ -310,7 +311,7 @@ def choose_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(1, device=chosen)
+        torch.zeros(1, device=chosen).cpu()  # the device "meta" holds nothing
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"The device {shown(device)} cannot be used here ({reason}); try 'auto' or 'cpu'.") from error

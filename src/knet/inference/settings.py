@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 from knet.errors import ConfigError, did_you_mean, require, shown
 from knet.models.zoo import Task
-from knet.preprocess import Size, network_size
+from knet.preprocess import Size, size_of
 from knet.structures import Preprocessing
 
 Pixels = int | tuple[int, int]
@@ -92,7 +92,7 @@ class Settings:
         if "region" in given:
             given["region"] = _region(given["region"])
         changed = replace(self, **given)
-        network_size((100, 100), changed.size, Preprocessing(100, 100))  # is it a size at all?
+        size_of((100, 100), changed.size, Preprocessing(100, 100))  # is it a size at all?
         if changed.stride is not None and changed.window is None:
             raise ConfigError("The option stride moves a sliding window; give window, its size in pixels, as well.")
         return changed
@@ -108,7 +108,9 @@ class Settings:
                 f"{resized[0]}x{resized[1]}; take a smaller window (--window), or a larger size (--size)."
             )
         step = self.stride or (max(2 * height // 3, 1), max(2 * width // 3, 1))
-        rows, columns = (1 + max(-(-(edge - side) // by), 0) for edge, side, by in zip(resized, self.window, step))
+        rows, columns = (
+            1 + max(-(-(edge - side) // by), 0) for edge, side, by in zip(resized, self.window, step, strict=True)
+        )
         if rows * columns > _MOST_WINDOWS:
             raise ConfigError(
                 f"Windows of {height}x{width} pixels that move by {step[0]} and {step[1]} are {rows * columns:,} in "

@@ -284,6 +284,7 @@ ZOO: dict[str, ZooEntry] = {
 
 def models(pattern: str = "*") -> list[str]:
     """The names of all models, or of those that match a pattern with * and ?."""
+    require(str, "a pattern such as '*coco*'", pattern=pattern)
     return fnmatch.filter(ZOO, pattern)
 
 

@@ -64,7 +64,7 @@ def load_image(source: Source) -> np.ndarray:
 
 
 def _values(source: Any) -> np.ndarray:
-    """The numbers of a tensor or an array. `DataError` for those without any: sparse, quantised, on the device "meta"."""
+    """What a tensor or an array holds. `DataError` for those that are sparse, quantised, or hold nothing ("meta")."""
     try:
         if hasattr(source, "detach"):
             source = source.detach().cpu()
@@ -73,8 +73,8 @@ def _values(source: Any) -> np.ndarray:
     except Exception as error:  # what others' arrays raise has no common class
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(
-            f"The image given as {type(source).__name__} has no pixels that can be read ({reason}); pass a dense tensor "
-            "or array of uint8, or of float from 0 to 1."
+            f"The image given as {type(source).__name__} has no pixels that can be read ({reason}); pass a dense "
+            "tensor or array of uint8, or of float from 0 to 1."
         ) from error
 
 
