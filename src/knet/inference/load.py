@@ -300,8 +300,10 @@ def use_threads(threads: int | None) -> None:
     """Sets with how many threads torch computes, and engines that are opened from now on; None leaves it."""
     if threads is None:
         return
-    if not isinstance(threads, int) or not 1 <= threads <= _MOST_THREADS:
-        raise ConfigError(f"threads={shown(threads)} (--threads) is no number from 1 to {_MOST_THREADS}.")
+    require(int, "a whole number", threads=threads)
+    if not 1 <= threads <= _MOST_THREADS:
+        fault = "few; give 1 or more" if threads < 1 else f"many; give {_MOST_THREADS} at most"
+        raise ConfigError(f"threads={shown(threads)} (--threads) is too {fault}.")
     torch.set_num_threads(threads)
 
 
