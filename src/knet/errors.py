@@ -7,7 +7,8 @@ TrainingError, which are failures rather than bad input. So no user sees a trace
 import difflib
 import re
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import UnionType
 from typing import Any
 
@@ -89,6 +90,30 @@ def readable(text: str) -> str:
     words = _LONG_WORD.sub(lambda word: f"{word[0][:200]}[...]{word[0][-60:]}", without_secrets(text))
     lines = words.split("\n")
     return "\n".join(line if len(line) <= _LONGEST else f"{line[:1500]} [...] {line[-400:]}" for line in lines)
+
+
+_NO_MEMORY = re.compile(r"out of memory|allocate memory|bad_alloc|bad allocation", re.IGNORECASE)
+_ASKED = re.compile(r"(?:allocate|of size) ([\d.,]+ ?(?:[KMGTPE]i?B|bytes)?)")
+
+
+def memory_asked(fault: BaseException) -> str | None:
+    """Of an error of too little memory, whichever library raised it, how much was asked for; None of all others."""
+    if not isinstance(fault, MemoryError) and not (isinstance(fault, RuntimeError) and _NO_MEMORY.search(str(fault))):
+        return None
+    asked = _ASKED.search(str(fault))
+    return f"{asked[1].rstrip('. ')} were asked for at once" if asked else "it does not say how much was asked for"
+
+
+@contextmanager
+def enough_memory(what: str, advice: str, error: type[KNetError] = PredictionError) -> Iterator[None]:
+    """Has an error of too little memory in the block raised as one sentence."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as fault:
+        asked = memory_asked(fault)
+        if asked is None:
+            raise
+        raise error(f"There is too little memory for {what} ({asked}); {advice}.") from fault
 
 
 def did_you_mean(

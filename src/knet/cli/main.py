@@ -20,6 +20,7 @@ from knet.errors import (
     PredictionError,
     StoppedError,
     TrainingError,
+    memory_asked,
     readable,
 )
 
@@ -105,6 +106,12 @@ def main(arguments: list[str] | None = None) -> int:
     except KNetError as error:
         print(f"knet: {error}", file=sys.stderr)
         return 1 if isinstance(error, _FAILURES) else 2
+    except (MemoryError, RuntimeError) as error:
+        asked = memory_asked(error)
+        if asked is None:
+            raise
+        print(f"knet: there is too little memory ({asked}); take smaller images or less at once.", file=sys.stderr)
+        return 1
     except Terminated:
         print("knet: stopped by SIGTERM", file=sys.stderr)
         return 128 + signal.SIGTERM

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from knet.errors import CheckpointError, ConfigError, KNetError
+from knet.errors import CheckpointError, ConfigError, KNetError, memory_asked
 from knet.merge.panoptic import MergedMasks
 from knet.models.clip import clip_result
 from knet.models.network import Network
@@ -152,6 +152,8 @@ class GraphEngine(ABC):
         except KNetError:
             raise
         except Exception as error:  # runtimes' errors have no common class
+            if memory_asked(error):
+                raise
             raise damaged(self.path, error, "run") from error
         expected = {"owner", "scores", "labels", "kernels"} if self.merges else {"mask_logits"}
         expected |= {"class_logits"} if not self.merges and self.card.task != "semantic" else set()
