@@ -271,7 +271,7 @@ def dump_config(config: RunConfig) -> dict[str, Any]:
 
 def _table_of(config: str | Path | RunConfig) -> tuple[dict[str, Any], str]:
     """All options that a config gives, and what to call it in errors."""
-    require((str, Path, RunConfig), "a config, its name, or the path of a YAML file", config=config)
+    require(str | Path | RunConfig, "a config, its name, or the path of a YAML file", config=config)
     if isinstance(config, RunConfig):
         return dump_config(config), "the config"
     path = _find(config)

@@ -79,7 +79,7 @@ def size_of(
 
 
 def _is_side(value: object) -> TypeGuard[int]:
-    return isinstance(value, Integral) and not isinstance(value, bool) and 0 < value <= _LONGEST
+    return isinstance(value, Integral) and not isinstance(value, bool) and 0 < int(value) <= _LONGEST
 
 
 def resized_size(size: tuple[int, int], short_edge: int, max_size: int) -> tuple[int, int]:

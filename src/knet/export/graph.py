@@ -246,7 +246,7 @@ def _in_own_type(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def check_size(size: tuple[int, int], divisor: int) -> None:
     """Checks the height and width of images for a graph. Raises `ConfigError` for impossible ones."""
-    if len(size) != 2 or not all(isinstance(side, int) and 0 < side <= 2**16 for side in size):
+    if len(size) != 2 or not all(isinstance(side, int) and side <= 2**16 for side in size):
         raise ConfigError(f"The size {shown(size)} is no height and width in pixels, such as 512 and 1024.")
     fitting = tuple(max(-(-side // divisor), -(-32 // divisor)) * divisor for side in size)
     if size != fitting:

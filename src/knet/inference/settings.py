@@ -134,7 +134,7 @@ def _real(value: Any) -> bool:
 
 
 def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and least <= value < 2**31
+    return isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) < 2**31
 
 
 def _pair(name: str, value: Any) -> tuple[int, int]:
