@@ -5,18 +5,33 @@ This file is the reference of all options. A config is complete in itself: it in
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
-from knet.errors import ConfigError, did_you_mean
+from knet.errors import ConfigError, did_you_mean, require, shown
+from knet.parse import LARGEST_YAML, ParseError, parse_yaml, read_bounded
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Pixels = Annotated[int, Field(ge=1, le=2**16)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+Ratio = Annotated[float, Field(ge=0.01, le=100)]
+Level = Annotated[int, Field(ge=0, le=255)]
+
+_LARGEST = 2**31  # whole numbers below it can be counted to, and stored anywhere
 
 
 class _Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _countable(cls, value: Any) -> Any:
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(number, int) and abs(number) >= _LARGEST for number in numbers):
+            raise ValueError(f"whole numbers are below {_LARGEST}")
+        return value
 
 
 class Files(_Options):
@@ -75,7 +90,7 @@ class Data(_Options):
     # A folder for decoded panoptic PNGs, a few hundred KB each; from the second epoch on reading is 20 times as fast.
     cache: Path | None = None
     # Of videos: where frames that are learned from together with a key frame may be, in frames from it.
-    offsets: tuple[int, ...] = (-2, -1, 1, 2)
+    offsets: Annotated[tuple[int, ...], Field(min_length=1)] = (-2, -1, 1, 2)
     # Repeats two mistakes of Video K-Net's code that its published figures include: each frame's offset is drawn once
     # for the whole run, and crowds of KITTI-STEP count as objects.
     compatible: bool = False
@@ -84,16 +99,16 @@ class Data(_Options):
 class Augment(_Options):
     """Training augmentation: a random size, a crop, changed colours and mirroring."""
 
-    short_edges: tuple[int, ...]  # the short edge of each image is drawn from these
+    short_edges: Annotated[tuple[Pixels, ...], Field(min_length=1)]  # the short edge of each image is drawn from these
     between: bool = False  # also draw whole numbers between the first and the last of them
-    max_edge: int = 4096
-    ratio: tuple[float, float] = (1.0, 1.0)  # both edges are multiplied by a number drawn from this range
+    max_edge: Pixels = 4096
+    ratio: tuple[Ratio, Ratio] = (1.0, 1.0)  # both edges are multiplied by a number drawn from this range
     antialias: bool = True  # smooth shrunk images, as Pillow does; false: as OpenCV, with which K-Net was trained
-    crop: tuple[int, int] | None = None  # height, width; null: the whole image
+    crop: tuple[Pixels, Pixels] | None = None  # height, width; null: the whole image
     instance_crop: bool = True  # choose, from up to ten crops, one that contains the centre of an object
     # Instead of instance_crop: choose, from up to ten crops, one in which no class has more than this share of the
     # labelled pixels.
-    largest_class: float | None = None
+    largest_class: Share | None = None
     color: bool = True
     camera: float = Field(
         0.0, ge=0, le=1
@@ -101,21 +116,27 @@ class Augment(_Options):
     paste: int = Field(0, ge=0)  # up to so many objects of sets with `paste` are pasted into each image
     paste_onto: tuple[str, ...] = ()  # classes that they stand on, as large as seen from a car; (): anywhere, any size
     flip: bool = True
-    pad: tuple[int, int] | None = None  # height, width to which smaller images are padded
-    pad_color: tuple[int, int, int] = (128, 128, 128)  # RGB
+    pad: tuple[Pixels, Pixels] | None = None  # height, width to which smaller images are padded
+    pad_color: tuple[Level, Level, Level] = (128, 128, 128)  # RGB
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.ratio[0] > self.ratio[1]:
+            raise ValueError("ratio goes from the smaller number to the larger one")
+        return self
 
 
 class Losses(_Options):
     """Weights of the losses; a weight of 0 switches a loss off."""
 
-    classes: float = 2.0
-    mask: float = 1.0
-    dice: float = 4.0
-    rank: float = 0.1
-    semantic: float = 1.0
-    instance: float = 1.0
-    track: float = 0.25  # of video models: an object's embedding is closest to its own in the other frame
-    similarity: float = 1.0  # of video models: embeddings of one object are alike, those of two objects are not
+    classes: Weight = 2.0
+    mask: Weight = 1.0
+    dice: Weight = 4.0
+    rank: Weight = 0.1
+    semantic: Weight = 1.0
+    instance: Weight = 1.0
+    track: Weight = 0.25  # of video models: an object's embedding is closest to its own in the other frame
+    similarity: Weight = 1.0  # of video models: embeddings of one object are alike, those of two objects are not
     pixels: int = Field(4096, ge=1)  # how many of an image the instance loss compares; its cost grows with the square
     match_pixels: int | None = Field(None, ge=1)  # how many of an image matching looks at; null: all
 
@@ -137,7 +158,7 @@ class Optimizer(_Options):
     warmup: int = Field(1000, ge=0)  # iterations
     warmup_start: float = Field(0.001, ge=0, le=1)  # factor at the first iteration
     power: float = Field(0.9, ge=0)  # 0: no polynomial decay
-    steps: tuple[int, ...] = ()  # iterations
+    steps: tuple[Annotated[int, Field(ge=1)], ...] = ()  # iterations
 
 
 class RunConfig(_Options):
@@ -157,15 +178,15 @@ class RunConfig(_Options):
     augment: Augment | None = None
     losses: Losses = Losses()
     optimizer: Optimizer = Optimizer()
-    short_edge: int | None = None  # test-time size; null: the model's own
-    max_edge: int | None = None
-    score: float | None = None  # thresholds of the panoptic merge; null: the model's own
-    overlap: float | None = None
+    short_edge: Pixels | None = None  # test-time size; null: the model's own
+    max_edge: Pixels | None = None
+    score: Share | None = None  # thresholds of the panoptic merge; null: the model's own
+    overlap: Share | None = None
     merge: Literal["optimised", "sorted"] | None = None  # RT-K-Net's or K-Net's; null: the model's own
     iterations: int = Field(90_000, ge=1)
     batch: int = Field(32, ge=1)  # images an iteration, over all processes
     accumulate: int = Field(1, ge=1)  # split the images of each process into so many parts, to save memory
-    workers: int = Field(4, ge=0)  # processes that read images, for each training process
+    workers: int = Field(4, ge=0, le=1024)  # processes that read images, for each training process
     precision: Precision = "fp32"
     compile: bool = False  # torch.compile the network: slow to start, faster afterwards
     parallel: Literal["ddp", "fsdp"] = "ddp"  # each process holds a copy of the weights, or a share of them (FSDP2)
@@ -176,7 +197,7 @@ class RunConfig(_Options):
     skip_images: int = Field(10, ge=0)  # how many unreadable training images are left out before the run stops
     skip_losses: int = Field(0, ge=0)  # how many iterations with a loss that is not finite are left out before it stops
     device: str = "auto"
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     validate_every: int = Field(5000, ge=1)
     save_every: int = Field(1000, ge=1)
     log_every: int = Field(20, ge=1)
@@ -250,16 +271,17 @@ def dump_config(config: RunConfig) -> dict[str, Any]:
 
 def _table_of(config: str | Path | RunConfig) -> tuple[dict[str, Any], str]:
     """All options that a config gives, and what to call it in errors."""
+    require(str | Path | RunConfig, "a config, its name, or the path of a YAML file", config=config)
     if isinstance(config, RunConfig):
         return dump_config(config), "the config"
     path = _find(config)
     try:
-        table = yaml.safe_load(path.read_bytes())
+        table = parse_yaml(read_bounded(path, LARGEST_YAML))
     except OSError as error:
         what = f"Cannot read the config '{path}': {error.strerror}"
         raise ConfigError(f"{what}; give the path of a YAML file.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The config '{path}' is not valid YAML: {' '.join(str(error).split())}.") from error
+    except ParseError as error:
+        raise ConfigError(f"The config '{path}' is not valid YAML: {error}.") from error
     if not isinstance(table, dict):
         raise ConfigError(f"The config '{path}' is not a table of options; see configs/ for examples.")
     return table, str(path)
@@ -289,9 +311,9 @@ def _apply(table: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise ConfigError(f"The option '{override}' is not of the form key=value, such as batch=4.")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"The value of the option '{override}' cannot be read.") from error
+        value = parse_yaml(text)
+    except ParseError as error:
+        raise ConfigError(f"The value of the option {shown(override)} cannot be read ({error}).") from error
     _set(table, key, value, override)
 
 
@@ -321,7 +343,9 @@ def _explain(item: Any, origin: str) -> str:
         return f"Unknown option '{place}' in {origin}; {hint}"
     if item["type"] == "missing":
         return f"The option '{place}' is missing in {origin}."
-    return f"The option '{place}' in {origin} cannot be {item['input']!r}: {item['msg'].lower()}."
+    reason = item["msg"].removeprefix("Value error, ")
+    what = f"option '{place}' in {origin} cannot be {shown(item['input'])}" if place else f"config {origin} is wrong"
+    return f"The {what}: {reason[:1].lower()}{reason[1:]}."
 
 
 def _options_at(path: Sequence[Any]) -> list[str]:

@@ -6,7 +6,11 @@ TrainingError, which are failures rather than bad input. So no user sees a trace
 
 import difflib
 import re
-from collections.abc import Callable, Iterable
+import reprlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import UnionType
+from typing import Any
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/{1,3})((?:\S*@)?[^\s'\"<>]*)")
 _HOST = re.compile(r"\[[0-9A-Fa-f:.]+\](?::\d+)?|[A-Za-z0-9._-]*(?::\d+)?")
@@ -19,10 +23,10 @@ _PLAIN = re.compile(rf"(?:{_WORD}|\d{{1,4}})(?:[-_.]?(?:{_WORD}|mp4|ts|bin|\d{{1
 
 
 class KNetError(Exception):
-    """Something that the caller can correct. Its sentence never shows a password in an address."""
+    """Something that the caller can correct. Its sentence never shows a password in an address, and has an end."""
 
     def __init__(self, sentence: object = ""):
-        super().__init__(without_secrets(str(sentence)))
+        super().__init__(readable(str(sentence)))
 
 
 class ConfigError(KNetError):
@@ -55,6 +59,61 @@ class TrainingError(KNetError):
 
 class StoppedError(KNetError):
     """A run that was asked to stop (SIGTERM) and saved its state. The command line exits with status 143."""
+
+
+_brief = reprlib.Repr()
+_brief.maxlevel = 3
+_brief.maxlist = _brief.maxtuple = _brief.maxset = _brief.maxdict = 8
+_brief.maxstring = _brief.maxother = 80
+_LONG_WORD = re.compile(r"\S{300,}")
+_LONGEST = 2000  # characters of a line; lists of all models have some 1000
+
+
+def shown(value: Any, most: int = 100) -> str:
+    """A value of others as a message quotes it: as Python writes it, shortened where it is long."""
+    try:
+        text = _brief.repr(value)
+    except Exception:  # the `repr` of others may raise anything, and Python's that of a number with many digits
+        text = f"a {type(value).__name__} that cannot be written"
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def require(kind: type | UnionType, what: str, **values: object) -> None:
+    """Raises `ConfigError` for the first of the values, by its name, that is not of a kind: for calls from Python."""
+    for name, value in values.items():
+        if not isinstance(value, kind):
+            raise ConfigError(f"The option {name} cannot be {shown(value)}; give {what}.")
+
+
+def readable(text: str) -> str:
+    """A message without secrets, whose lines, whatever they quote, have an end."""
+    words = _LONG_WORD.sub(lambda word: f"{word[0][:200]}[...]{word[0][-60:]}", without_secrets(text))
+    lines = words.split("\n")
+    return "\n".join(line if len(line) <= _LONGEST else f"{line[:1500]} [...] {line[-400:]}" for line in lines)
+
+
+_NO_MEMORY = re.compile(r"out of memory|allocate memory|bad_alloc|bad allocation", re.IGNORECASE)
+_ASKED = re.compile(r"(?:allocate|of size) ([\d.,]+ ?(?:[KMGTPE]i?B|bytes)?)")
+
+
+def memory_asked(fault: BaseException) -> str | None:
+    """Of an error of too little memory, whichever library raised it, how much was asked for; None of all others."""
+    if not isinstance(fault, MemoryError) and not (isinstance(fault, RuntimeError) and _NO_MEMORY.search(str(fault))):
+        return None
+    asked = _ASKED.search(str(fault))
+    return f"{asked[1].rstrip('. ')} were asked for at once" if asked else "it does not say how much was asked for"
+
+
+@contextmanager
+def enough_memory(what: str, advice: str, error: type[KNetError] = PredictionError) -> Iterator[None]:
+    """Has an error of too little memory in the block raised as one sentence."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as fault:
+        asked = memory_asked(fault)
+        if asked is None:
+            raise
+        raise error(f"There is too little memory for {what} ({asked}); {advice}.") from fault
 
 
 def did_you_mean(

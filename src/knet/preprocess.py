@@ -8,7 +8,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from numbers import Integral
+from typing import Literal, NamedTuple, TypeGuard
 
 import numpy as np
 import torch
@@ -16,12 +17,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
-from knet.errors import ConfigError
+from knet.errors import ConfigError, shown
 from knet.structures import Preprocessing
 
 Size = Literal["model", "image"] | int | tuple[int, int]
 """The size at which a network sees an image: "model" = the published test size, "image" = the image as it is, a number
 = the short side in pixels, a pair = the largest (short, long) side."""
+
+_LONGEST = 2**20  # pixels of a side that can be asked for
+_MOST_SEEN = 2**27  # pixels; a network of the usual kind needs some 30 GB for so many
 
 _ONE = 2048  # OpenCV's weights are integers, multiples of 1 / 2048
 
@@ -41,20 +45,41 @@ def network_size(
     """The (height, width) at which the network sees an image of this shape, without padding, times `scale`.
 
     `compatible`: K-Net's sizes are rounded as OpenMMLab does it, which for a few shapes gives a pixel more or less.
+
+    Raises:
+        ConfigError: what is no size, or one at which the image has more pixels than fit into a memory.
     """
-    if size == "image" or (size == "model" and not preprocessing.resize):
+    height, width = size_of(shape, size, preprocessing, scale, compatible)
+    if height * width > _MOST_SEEN:
+        raise ConfigError(
+            f"The image of {shape[0]}x{shape[1]} pixels has {height}x{width} at the size {shown(size)}"
+            f"{'' if scale == 1 else f' times {scale:g}'} (--size), and a network sees {_MOST_SEEN:,} at most; take "
+            "a smaller size."
+        )
+    return height, width
+
+
+def size_of(
+    shape: tuple[int, int], size: Size, preprocessing: Preprocessing, scale: float = 1.0, compatible: bool = False
+) -> tuple[int, int]:
+    """As `network_size`, however large that is."""
+    if isinstance(size, str) and (size == "image" or (size == "model" and not preprocessing.resize)):
         return max(int(shape[0] * scale + 0.5), 1), max(int(shape[1] * scale + 0.5), 1)
-    if size == "model":
+    if isinstance(size, str) and size == "model":
         short, long = preprocessing.short_edge, preprocessing.max_edge
-    elif isinstance(size, int) and size > 0:
+    elif _is_side(size):
         # The limit of the long side keeps the model's proportion, so that a panorama does not become enormous.
         short, long = size, size * preprocessing.max_edge // preprocessing.short_edge
-    elif isinstance(size, tuple) and len(size) == 2 and 0 < size[0] <= size[1]:
+    elif isinstance(size, tuple | list) and len(size) == 2 and all(map(_is_side, size)) and size[0] <= size[1]:
         short, long = size
     else:
-        raise ConfigError(f"The size {size!r} is not 'model', 'image', a positive number or a pair (short, long).")
+        raise ConfigError(f"The size {shown(size)} is not 'model', 'image', a positive number or a pair (short, long).")
     resized = _resized_as_openmmlab if compatible and not preprocessing.antialias else resized_size
     return resized(shape, max(int(short * scale), 1), max(int(long * scale), 1))
+
+
+def _is_side(value: object) -> TypeGuard[int]:
+    return isinstance(value, Integral) and not isinstance(value, bool) and 0 < int(value) <= _LONGEST
 
 
 def resized_size(size: tuple[int, int], short_edge: int, max_size: int) -> tuple[int, int]:

@@ -11,11 +11,11 @@ from PIL import Image
 
 import knet
 from knet.cli.main import main
-from knet.errors import PredictionError
+from knet.errors import CheckpointError, PredictionError
 from knet.inference.clip import segment_clip
 from knet.inference.segmenter import Segmenter
 from knet.inference.votes import vote
-from knet.weights.load import read_checkpoint, save_weights
+from knet.weights.load import load_strict, read_checkpoint, save_weights
 from tiny_models import tiny_file
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
@@ -84,7 +84,33 @@ def test_the_command_line_tells_it_without_a_traceback(tmp_path: Path, capsys: p
     assert checkpoint.card is not None
     state = dict(checkpoint.state)
     key = next(key for key in state if "to_mask" in key)
-    save_weights(path, state | {key: state[key] * float("nan")}, checkpoint.card)
+    save_weights(path, state | {key: torch.full_like(state[key], 3e38)}, checkpoint.card)
     Image.fromarray(IMAGE).save(tmp_path / "street.png")
     assert main(["predict", str(path), str(tmp_path / "street.png"), "--output", str(tmp_path / "out")]) == 1
     assert capsys.readouterr().err.startswith("knet: What the network says of 'street' is not finite")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused_and_the_tensor_is_named(number: float, tmp_path: Path) -> None:
+    path = tiny_file("instance", tmp_path)
+    checkpoint = read_checkpoint(path)
+    state = dict(checkpoint.state)
+    key = next(key for key in state if "running_var" in key)
+    state[key] = state[key].clone()
+    state[key][1] = number
+    save_weights(path, state, checkpoint.card)
+    with pytest.raises(CheckpointError, match=rf"The tensor '{key}' .*\.safetensors' is not finite: 1 of its"):
+        knet.load(path)
+    with pytest.raises(CheckpointError, match=rf"The tensor '{key}'"):
+        knet.convert(path, tmp_path / "again.safetensors", checkpoint.card.model if checkpoint.card else "")
+
+
+def test_tensors_that_are_not_plain_are_no_weights(tmp_path: Path) -> None:
+    net = torch.nn.Linear(2, 2)
+    plain = net.state_dict()
+    load_strict(net, plain | {"bias": torch.full((2,), 3e38)}, "file")  # whose sum is too large for float32
+    for wrong in (plain["bias"].to_sparse(), plain["bias"].to("meta"), plain["bias"].to(torch.complex64)):
+        with pytest.raises(CheckpointError, match=r"The tensor 'bias' .* is sparse, quantised, complex or empty"):
+            load_strict(net, plain | {"bias": wrong}, "file")
+    with pytest.raises(CheckpointError, match="not finite"):  # once it is a float32
+        load_strict(net, plain | {"bias": torch.tensor([0, 1e300], dtype=torch.float64)}, "file")

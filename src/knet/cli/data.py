@@ -7,7 +7,7 @@ from typing import Any
 
 from knet.cli import from_coco, label, show
 from knet.cli.options import add_verb
-from knet.errors import ConfigError
+from knet.errors import ConfigError, shown
 
 _LAYOUTS = ("cityscapes", "mapillary")
 _CLIP_LAYOUTS = ("step", "vipseg", "youtube-vis", "cityscapes-vps")
@@ -329,7 +329,7 @@ def _names(text: str) -> list[str]:
     """The parts of a comma-separated list."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise ConfigError(f"--splits {text!r} names no split; write for example --splits train,val.")
+        raise ConfigError(f"--splits {shown(text)} names no split; write for example --splits train,val.")
     return names
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from knet.cli.options import add_model_options, add_verb, is_first, model_options
-from knet.errors import ConfigError
+from knet.errors import ConfigError, shown
 
 _VIDEO = ("stq", "vpq", "ytvis")
 _WHOLE = {"pq": "panoptic.json", "ap": "detections.json", "ytvis": "results.json"}  # of all images in one file
@@ -187,7 +187,7 @@ def _tracks_in(truth: Path, folder: Path) -> Path:
 def _windows(text: str | None) -> list[int] | None:
     parts = [] if text is None else text.split(",")
     if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise ConfigError(f"--windows takes numbers of frames from 1 on, such as 1,2,4,6, not {text!r}.")
+        raise ConfigError(f"--windows takes numbers of frames from 1 on, such as 1,2,4,6, not {shown(text)}.")
     return [int(part) for part in parts] or None
 
 

@@ -20,7 +20,8 @@ from knet.errors import (
     PredictionError,
     StoppedError,
     TrainingError,
-    without_secrets,
+    memory_asked,
+    readable,
 )
 
 _FAILURES = (OutputError, DownloadError, PredictionError, TrainingError)  # the others are bad usage or input
@@ -30,7 +31,7 @@ _VERBS = (predict, train, evaluate, export, bench, convert, models, config, down
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        super().error(without_secrets(message))
+        super().error(readable(message))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -105,6 +106,12 @@ def main(arguments: list[str] | None = None) -> int:
     except KNetError as error:
         print(f"knet: {error}", file=sys.stderr)
         return 1 if isinstance(error, _FAILURES) else 2
+    except (MemoryError, RuntimeError) as error:
+        asked = memory_asked(error)
+        if asked is None:
+            raise
+        print(f"knet: there is too little memory ({asked}); take smaller images or less at once.", file=sys.stderr)
+        return 1
     except Terminated:
         print("knet: stopped by SIGTERM", file=sys.stderr)
         return 128 + signal.SIGTERM

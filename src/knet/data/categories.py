@@ -13,11 +13,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import yaml
-
-from knet.data.files.io import parse_json
+from knet.data.files.io import load_json
 from knet.data.files.numbers import flag, whole
-from knet.errors import ConfigError, DataError, KNetError, did_you_mean
+from knet.errors import ConfigError, DataError, KNetError, did_you_mean, shown
+from knet.parse import LARGEST_YAML, parse_yaml, read_bounded
 from knet.structures import Category
 
 _FILE_ENDINGS = (".json", ".yaml", ".yml")
@@ -80,7 +79,7 @@ def load_table(name_or_path: str | Path) -> CategoryTable:
             raise ConfigError(f"The class table {path} does not exist; give the path of a JSON or YAML file.")
         hint = did_you_mean(text.lower(), category_tables(), cutoff=0.4).capitalize()
         raise ConfigError(
-            f"There is no class table {text!r}.{' ' + hint if hint else ''} Known tables: "
+            f"There is no class table {shown(text)}.{' ' + hint if hint else ''} Known tables: "
             f"{', '.join(category_tables())}; or give the path of a JSON or YAML file."
         )
     return _to_table(_parse_file(path), str(path))
@@ -113,20 +112,22 @@ def categories_from_rows(
     for number, row in enumerate(rows):
         place = f"{where}: row {number + 1} of 'categories'"
         if not isinstance(row, dict):
-            raise error(f"{place} is {row!r}; it must be a mapping with id, name and thing (or isthing).")
+            raise error(f"{place} is {shown(row)}; it must be a mapping with id, name and thing (or isthing).")
         id_, name = whole(row.get("id")), row.get("name")
         if id_ is None or id_ < 0:
-            raise error(f"{place} has the id {row.get('id')!r}; give a whole number of 0 or more.")
+            raise error(f"{place} has the id {shown(row.get('id'))}; give a whole number of 0 or more.")
         if not isinstance(name, str) or not name.strip():
-            raise error(f"{place} has the name {name!r}; give a text.")
+            raise error(f"{place} has the name {shown(name)}; give a text.")
         given = row.get("thing", row.get("isthing"))
         thing = flag(given)
         if thing is None:
-            raise error(f"{place} ({name}) has thing = {given!r}; give true for countable objects, false for stuff.")
+            raise error(
+                f"{place} ({name}) has thing = {shown(given)}; give true for countable objects, false for stuff."
+            )
         value = whole(row.get("label_value", id_))
         if value is None or value < 0:
             given = row.get("label_value")
-            raise error(f"{place} ({name}) has the label_value {given!r}; give a whole number of 0 or more.")
+            raise error(f"{place} ({name}) has the label_value {shown(given)}; give a whole number of 0 or more.")
         color = _to_color(row["color"], f"{place} ({name})", error) if "color" in row else _spread_color(number)
         categories.append(Category(id_, name, thing, color))
         values.append(value)
@@ -134,7 +135,9 @@ def categories_from_rows(
     for what, given in (("id", ids), ("name", names), ("label_value", values)):
         repeated = next((value for value, count in Counter(given).items() if count > 1), None)
         if repeated is not None:
-            raise error(f"{where} has two rows with the {what} {repeated!r}; every class of a table needs its own.")
+            raise error(
+                f"{where} has two rows with the {what} {shown(repeated)}; every class of a table needs its own."
+            )
     return tuple(categories), tuple(values)
 
 
@@ -154,8 +157,9 @@ def _folder() -> Any:
 
 def _parse_file(path: Path) -> object:
     try:
-        return parse_json(path) if path.suffix.lower() == ".json" else yaml.safe_load(path.read_bytes())
-    except (OSError, ValueError, yaml.YAMLError) as fault:
+        is_json = path.suffix.lower() == ".json"
+        return load_json(path) if is_json else parse_yaml(read_bounded(path, LARGEST_YAML))
+    except (OSError, ValueError) as fault:
         problem = " ".join(str(fault).split())
         raise ConfigError(f"The class table {path} cannot be read ({problem}); it must be JSON or YAML.") from fault
 
@@ -169,11 +173,11 @@ def _to_table(content: object, where: str) -> CategoryTable:
     void = content.get("void_id")
     void_values = void if isinstance(void, list) else [] if void is None else [void]
     if not all(_is_whole(value) for value in void_values):
-        raise ConfigError(f"The class table {where} has void_id = {void!r}; give a pixel value, a list, or null.")
+        raise ConfigError(f"The class table {where} has void_id = {shown(void)}; give a pixel value, a list, or null.")
     both = sorted(set(void_values) & set(values))
     if both:
         name = categories[values.index(both[0])].name
-        raise ConfigError(f"The class table {where} uses the pixel value {both[0]} for void and for {name!r}.")
+        raise ConfigError(f"The class table {where} uses the pixel value {both[0]} for void and for {shown(name)}.")
     name = content.get("name", Path(where).stem)
     source, size = str(content.get("source", "")), _image_size(content.get("image_size"), where)
     return CategoryTable(str(name), source, categories, values, frozenset(void_values), flips, size)
@@ -183,7 +187,7 @@ def _image_size(size: Any, where: str) -> tuple[int, int] | None:
     if size is None:
         return None
     if not isinstance(size, list) or len(size) != 2 or not all(_is_whole(edge) and edge for edge in size):
-        raise ConfigError(f"The class table {where} has image_size = {size!r}; give [height, width] in pixels.")
+        raise ConfigError(f"The class table {where} has image_size = {shown(size)}; give [height, width] in pixels.")
     return size[0], size[1]
 
 
@@ -194,13 +198,13 @@ def _flip_labels(rows: Any, categories: Sequence[Category], where: str) -> tuple
     for category, flip, row in zip(categories, flips, rows, strict=True):
         if flip is None or flip not in label_of:
             raise ConfigError(
-                f"The class table {where} has flip_to = {row['flip_to']!r} for {category.name!r}; give the id of a "
-                "class of it."
+                f"The class table {where} has flip_to = {shown(row['flip_to'])} for {shown(category.name)}; give "
+                "the id of a class of it."
             )
         other = categories[label_of[flip]]
         if flips[label_of[flip]] != category.id or other.thing != category.thing:
             raise ConfigError(
-                f"The class table {where} flips {category.name!r} to {other.name!r} but not back; "
+                f"The class table {where} flips {shown(category.name)} to {shown(other.name)} but not back; "
                 "two classes that a mirror swaps must name each other, and both be things or both stuff."
             )
     return tuple(label_of[flip] for flip in flips if flip is not None)
@@ -213,7 +217,7 @@ def _is_whole(value: object) -> TypeGuard[int]:
 def _to_color(color: object, place: str, error: type[KNetError]) -> tuple[int, int, int]:
     if isinstance(color, list) and len(color) == 3 and all(_is_whole(part) and part <= 255 for part in color):
         return color[0], color[1], color[2]
-    raise error(f"{place} has the color {color!r}; give three whole numbers from 0 to 255 (red, green, blue).")
+    raise error(f"{place} has the color {shown(color)}; give three whole numbers from 0 to 255 (red, green, blue).")
 
 
 def _spread_color(number: int) -> tuple[int, int, int]:

@@ -20,7 +20,7 @@ from knet.data.categories import things_from_rows
 from knet.data.class_order import labels_of_ids
 from knet.data.files.io import read_json
 from knet.data.files.numbers import flag, id_key, whole
-from knet.errors import DataError
+from knet.errors import DataError, shown
 from knet.structures import Category
 
 Rows = list[dict[str, Any]]
@@ -114,10 +114,10 @@ class Format:
                 needs = f"id, {', '.join(self.sizes[:-1])} and {self.sizes[-1]}"
                 raise DataError(f"{origin}: every {self.whole} needs {needs}, not {row!r:.80}.")
             if id_ in sizes:
-                raise DataError(f"{origin} lists the {self.whole} {id_!r} twice; ids must be unique.")
+                raise DataError(f"{origin} lists the {self.whole} {shown(id_)} twice; ids must be unique.")
             sizes[id_] = tuple(size)
             if math.prod(sizes[id_]) >= _PIXELS:
-                raise DataError(f"{origin}: the {self.whole} {id_!r} has 2^32 pixels or more; split it.")
+                raise DataError(f"{origin}: the {self.whole} {shown(id_)} has 2^32 pixels or more; split it.")
         if not sizes:
             raise DataError(f"{origin} lists no {self.whole}s; there is nothing to evaluate.")
         ordered = sorted(sizes, key=lambda id_: (isinstance(id_, str), id_))
@@ -137,14 +137,14 @@ class Format:
             raise DataError(f"{place} is {row!r:.60}; it must hold {self.whole}_id, category_id and more.")
         of, category, score = row.get(f"{self.whole}_id"), whole(row.get("category_id")), row.get("score")
         if same(of) not in sizes:
-            raise DataError(f"{place} is of the {self.whole} {of!r}, which the truth does not list.")
+            raise DataError(f"{place} is of the {self.whole} {shown(of)}, which the truth does not list.")
         if category not in categories:
-            raise DataError(f"{place} has the category {row.get('category_id')!r}, which the truth does not list.")
+            raise DataError(f"{place} has the category {shown(row.get('category_id'))}, which the truth does not list.")
         crowd = flag(row.get("iscrowd") or 0)
         if crowd is None:
-            raise DataError(f"{place} has iscrowd {row['iscrowd']!r}; give 0 or 1.")
+            raise DataError(f"{place} has iscrowd {shown(row['iscrowd'])}; give 0 or 1.")
         if scored and not is_number(score):
-            raise DataError(f"{place} has the score {score!r}; every {self.prediction} needs a number.")
+            raise DataError(f"{place} has the score {shown(score)}; every {self.prediction} needs a number.")
         number, size = sizes[same(of)]
         last = {"score": float(row["score"]), "iscrowd": 0} if scored else {"iscrowd": int(crowd)}
         return {"image_id": number, "category_id": category, **read_masks(row, size, place, scored), **last}

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from knet.data.files.masks import mask_area, mask_box, read_mask
-from knet.errors import DataError
+from knet.errors import DataError, shown
 from knet.evaluation.detections import Format, Size, average_precision, is_number
 from knet.structures import Category
 
@@ -60,7 +60,7 @@ def mask_ap(
         DataError: a file cannot be read, an image or a category is unknown, or a mask or a score is invalid.
     """
     if kind not in KINDS:
-        raise DataError(f"There is no kind {kind!r} of average precision; use {' or '.join(KINDS)}.")
+        raise DataError(f"There is no kind {shown(kind)} of average precision; use {' or '.join(KINDS)}.")
     if classes is not None and not isinstance(classes, Mapping):
         classes = {category.id: category.name for category in classes}
     sides = _COCO.read(truth, predictions, partial(_read_object, kind=kind), classes, progress)

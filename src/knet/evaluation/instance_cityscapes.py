@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from knet.data.cityscapes_labels import CITYSCAPES_EVALUATED, CITYSCAPES_NAMES
 from knet.data.files.io import read_gray, read_labels
-from knet.errors import DataError
+from knet.errors import DataError, shown
 from knet.evaluation.means import mean
 from knet.evaluation.semantic_files import pair_files
 
@@ -104,7 +104,7 @@ def _read_listing(listing: Path, root: Path) -> dict[Path, tuple[int, float]]:
             name, label_text, confidence_text = line.split(" ")
             label, confidence = int(float(label_text)), float(confidence_text)
         except (ValueError, OverflowError) as error:
-            raise DataError(f"{listing}, line {number}: {line!r} is not 'mask.png labelId confidence'.") from error
+            raise DataError(f"{listing}, line {number}: {shown(line)} is not 'mask.png labelId confidence'.") from error
         path = (listing.parent / name.replace("\\", "/")).resolve()
         if not path.is_relative_to(root.resolve()) or Path(name).is_absolute():
             raise DataError(f"{listing}, line {number}: the mask {name} lies outside {root}; use relative paths in it.")

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from knet.data.categories import categories_from_rows
 from knet.data.files.io import name_some
 from knet.data.files.numbers import flag, whole
-from knet.errors import DataError
+from knet.errors import DataError, shown
 from knet.evaluation.maps import check_map, check_size, runs
 from knet.evaluation.means import mean
 from knet.evaluation.panoptic_files import (
@@ -183,7 +183,7 @@ class PanopticQuality:
                 raise DataError(f"{name}: {segment!r:.200} is not a segment with an id and a category_id.") from error
             if rows[-1][1] < 0:
                 raise DataError(
-                    f"{name}: segment {number} has the unknown category {category!r}; "
+                    f"{name}: segment {number} has the unknown category {shown(category)}; "
                     f"the class table has {name_some(self._rows, 10)}."
                 )
         ids, labels, crowds, areas = zip(*rows, strict=True) if rows else ((), (), (), ())

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from knet.data.categories import load_table
 from knet.data.cityscapes_labels import CITYSCAPES_EVALUATED, CITYSCAPES_LABELS, CITYSCAPES_NAMES
-from knet.errors import DataError
+from knet.errors import DataError, shown
 from knet.evaluation.maps import check_map, check_size
 from knet.evaluation.means import mean
 from knet.evaluation.semantic_files import LabelMap, holds_ids, instance_maps, pair_maps, read_map
@@ -193,16 +193,16 @@ def mean_iou(
         DataError: a file is missing or damaged, sizes differ, a label is unknown, or an option is not the protocol's.
     """
     if protocol not in PROTOCOLS:
-        raise DataError(f"There is no protocol {protocol!r} for mean IoU; use {', '.join(PROTOCOLS)}.")
+        raise DataError(f"There is no protocol {shown(protocol)} for mean IoU; use {', '.join(PROTOCOLS)}.")
     cityscapes = protocol == "cityscapes"
     if protocol == "ade20k" and classes is None:
         ade20k = load_table("ade20k")
         classes = {value: c.name for value, c in zip(ade20k.label_values, ade20k.categories, strict=True)}
     if cityscapes == (classes is not None):
         fault = "has its own classes; leave `classes` out" if cityscapes else "needs `classes`, {pixel value: name}"
-        raise DataError(f"The protocol {protocol!r} {fault}.")
+        raise DataError(f"The protocol {shown(protocol)} {fault}.")
     if instances is not None and not cityscapes:
-        raise DataError(f"`instances` serve nIoU, which the protocol {protocol!r} does not have; leave them out.")
+        raise DataError(f"`instances` serve nIoU, which the protocol {shown(protocol)} does not have; leave them out.")
     table = _table(classes if classes is not None else CITYSCAPES_NAMES)
     matrix, scores = ConfusionMatrix(len(table)), _InstanceScores()
     images = pair_maps(truth, predictions, cityscapes)
@@ -277,7 +277,7 @@ def _table(classes: Mapping[int, str] | Sequence[Category] | Sequence[str]) -> d
     for number, row in rows:
         value, name = (row.id, row.name) if isinstance(row, Category) else (number, row)
         if value in table or value < 0:
-            raise DataError(f"The class {name!r} has the pixel value {value}; give each its own, from 0 on.")
+            raise DataError(f"The class {shown(name)} has the pixel value {value}; give each its own, from 0 on.")
         table[value] = name
     return table
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from knet.data.categories import load_categories
 from knet.data.files.io import name_some
-from knet.errors import DataError
+from knet.errors import DataError, shown
 from knet.evaluation.maps import check_size, runs
 from knet.evaluation.panoptic import PanopticQuality, Segments
 from knet.evaluation.panoptic_files import SegmentLike
@@ -32,7 +32,9 @@ class FrameCounter(ABC):
 
     def __init__(self, categories: Sequence[Category] | None, protocol: str) -> None:
         if protocol not in self.protocols:
-            raise DataError(f"There is no protocol {protocol!r} for {self.metric}; use {', '.join(self.protocols)}.")
+            raise DataError(
+                f"There is no protocol {shown(protocol)} for {self.metric}; use {', '.join(self.protocols)}."
+            )
         self.categories = list(load_categories("kitti_step") if categories is None else categories)
         self.protocol = protocol
         self._known = known_classes(self.categories)

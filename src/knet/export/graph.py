@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from knet.errors import ConfigError
+from knet.errors import ConfigError, shown
 from knet.merge.panoptic import best_class
 from knet.merge.sorted import panoptic_classes
 from knet.models.backbones.swin import Swin
@@ -246,6 +246,8 @@ def _in_own_type(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def check_size(size: tuple[int, int], divisor: int) -> None:
     """Checks the height and width of images for a graph. Raises `ConfigError` for impossible ones."""
+    if len(size) != 2 or not all(isinstance(side, int) and side <= 2**16 for side in size):
+        raise ConfigError(f"The size {shown(size)} is no height and width in pixels, such as 512 and 1024.")
     fitting = tuple(max(-(-side // divisor), -(-32 // divisor)) * divisor for side in size)
     if size != fitting:
         what = f"multiples of {divisor}" if divisor > 1 else "32 or more"

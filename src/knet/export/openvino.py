@@ -35,5 +35,10 @@ def save_openvino(model: openvino.Model, card: Card, path: Path, half: bool = Fa
 
     model.set_rt_info(card.text(), [METADATA_KEY])
     # The weights are in place first, so that an .xml file is never without them.
-    with atomic_path(path) as graph, atomic_path(path.with_suffix(".bin")):
-        save_model(model, graph, compress_to_fp16=half)
+    with atomic_path(path) as graph, atomic_path(path.with_suffix(".bin")) as weights:
+        beside = graph.with_suffix(".bin")  # where OpenVINO puts them
+        try:
+            save_model(model, graph, compress_to_fp16=half)
+            beside.replace(weights)
+        finally:
+            beside.unlink(missing_ok=True)

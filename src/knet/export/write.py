@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from torch import nn
 
-from knet.errors import ConfigError
+from knet.errors import ConfigError, require
 from knet.export import openvino, tensorrt
 from knet.export.graph import Graph, Merging, check_size
 from knet.export.onnx import quantize_onnx, save_onnx, to_onnx, write_card
@@ -79,6 +79,11 @@ def export(
         DataError: an image cannot be read.
         OutputError: the file cannot be written.
     """
+    require(str | Path, "a name or a path", model=model)
+    require(str | Path | None, "a path", weights=weights, output=output)
+    require(tuple | list | None, "height and width", size=size)
+    require(int, "a whole number", batch=batch)
+    require(int | None, "a version of ONNX's operators, such as 20", opset=opset)
     path = _target(model, format, output, precision)
     if format == "tensorrt" and merge_inside:
         raise ConfigError("The merge cannot be inside of TensorRT engines; leave --merge-inside out.")

@@ -14,7 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from knet.errors import ConfigError, did_you_mean
+from knet.errors import ConfigError, did_you_mean, require, shown
 from knet.inference.engines.engine import Engine
 from knet.inference.finite import require_finite_numbers
 from knet.inference.results.segmentation import Segmentation
@@ -54,7 +54,7 @@ def choose_tracker(
     if not isinstance(chosen, TrackerSettings):
         known = "it is 'embeddings' or 'overlap', or settings of knet.track."
         hint = did_you_mean(tracker, get_args(Tracker), known)
-        raise ConfigError(f"There is no tracker {tracker!r}; {hint}")
+        raise ConfigError(f"There is no tracker {shown(tracker)}; {hint}")
     if isinstance(chosen, EmbeddingSettings) and not embeds:
         raise ConfigError(
             f"The tracker 'embeddings' is for models that were trained on video, and '{model}' has no embeddings here; "
@@ -69,6 +69,7 @@ def tracked_ids(classes: Sequence[str] | str | None, categories: Sequence[Catego
     if classes is None:
         return frozenset(category.id for category in things)
     known, names = [category.name for category in things], [classes] if isinstance(classes, str) else classes
+    require(list | tuple | set | frozenset, "names of classes", classes=names)
     for name in names:
         if name in known:
             continue

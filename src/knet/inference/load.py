@@ -1,5 +1,6 @@
 """From a model's name or a file of weights to a ready `Segmenter`, and back to a file that can do the same."""
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack, get_args
@@ -8,13 +9,13 @@ import torch
 from torch import nn
 
 from knet.data.categories import as_table, load_categories
-from knet.errors import CheckpointError, ConfigError
+from knet.errors import CheckpointError, ConfigError, require, shown
 from knet.inference.engines.engine import DTYPES, Engine
 from knet.inference.engines.network import TorchEngine
 from knet.inference.engines.open import exported_form, open_exported
 from knet.inference.own_classes import advice, listed_classes
 from knet.inference.segmenter import Segmenter
-from knet.inference.settings import Options, Settings
+from knet.inference.settings import Options, Settings, refuse_unknown
 from knet.models.network import Network
 from knet.models.realtime import RTKNet
 from knet.models.zoo import ZOO, Merge, create, entry
@@ -24,6 +25,7 @@ from knet.weights.fetch import is_address, local, released_file
 from knet.weights.load import Checkpoint, load_strict, read_checkpoint, save_weights
 
 _WEIGHT_FILES = (".safetensors", ".pth", ".pt")
+_MOST_THREADS = 1024
 _ASSETS = Path(__file__).parents[1] / "assets"
 
 
@@ -64,6 +66,12 @@ def load(
         CheckpointError: missing, damaged or unsafe weights, or weights of another model.
         DownloadError: weights that are not on this machine cannot be fetched.
     """
+    refuse_unknown(options, inspect.signature(load).parameters.keys() - {"options"})
+    require(str | Path, "a name or a path", model=model)
+    require(str | Path | None, "a path or an address", weights=weights)
+    require(str, "a text", precision=precision)
+    require(str | None, "a text", merge=merge)
+    require(bool, "True or False", compile=compile, compatible=compatible)
     use_threads(threads)
     if compatible:
         precision = exact_precision(model, precision, compile)
@@ -213,6 +221,7 @@ def convert(
         ConfigError: unknown model, or a target that is not a .safetensors file.
         CheckpointError: a source that is damaged, unsafe or made for another model.
     """
+    require(str | Path, "a path", source=source, target=target)
     if Path(target).suffix != ".safetensors":
         raise ConfigError(f"The converted weights are a .safetensors file; '{target}' must end in .safetensors.")
     checkpoint = read_checkpoint(source)
@@ -291,8 +300,10 @@ def use_threads(threads: int | None) -> None:
     """Sets with how many threads torch computes, and engines that are opened from now on; None leaves it."""
     if threads is None:
         return
-    if threads < 1:
-        raise ConfigError(f"threads={threads} (--threads) is too few; give 1 or more.")
+    require(int, "a whole number", threads=threads)
+    if not 1 <= threads <= _MOST_THREADS:
+        fault = "few; give 1 or more" if threads < 1 else f"many; give {_MOST_THREADS} at most"
+        raise ConfigError(f"threads={shown(threads)} (--threads) is too {fault}.")
     torch.set_num_threads(threads)
 
 
@@ -302,10 +313,10 @@ def choose_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"The device '{device}' cannot be used here ({reason}); try 'auto' or 'cpu'.") from error
+        torch.zeros(1, device=chosen).cpu()  # the device "meta" holds nothing
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(f"The device {shown(device)} cannot be used here ({reason}); try 'auto' or 'cpu'.") from error
     return chosen
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from knet.data.categories import load_categories
-from knet.errors import ConfigError, DataError
+from knet.errors import ConfigError, DataError, enough_memory
 from knet.inference.engines.engine import Engine
 from knet.inference.finite import require_finite, require_finite_numbers
 from knet.inference.identities import Tracking, VideoState, choose_tracker, identify, tracked_ids, void_as_lowest
@@ -123,7 +123,7 @@ class Segmenter:
         Raises:
             DataError: the image is missing, damaged or of a kind that cannot be read.
             ConfigError: an option is out of range, or not for models of this task.
-            PredictionError: the network's output is not finite.
+            PredictionError: the network's output is not finite, or there is too little memory.
         """
         if isinstance(source, list | tuple):
             images: list[Source] = list(source)
@@ -146,11 +146,12 @@ class Segmenter:
         """One image as (H,W,3) uint8 RGB -> its `Segmentation`, under the given name."""
         settings = self._settings(options)
         part = cropped(image, settings.region)
-        if self.task == "semantic":
-            segments = semantic_segments(self.views(part, settings, name), settings.score)
-        else:
-            segments = self._objects(self._look(part, name, settings), settings)
-        return self._chosen(self._result(segments, name), image, settings)
+        with _enough_memory(image, name):
+            if self.task == "semantic":
+                segments = semantic_segments(self.views(part, settings, name), settings.score)
+            else:
+                segments = self._objects(self._look(part, name, settings), settings)
+            return self._chosen(self._result(segments, name), image, settings)
 
     def track(
         self,
@@ -242,10 +243,11 @@ class Segmenter:
         """
         settings, tracking = self._tracking(tracker, classes, options, linked)
         part = cropped(image, settings.region)
-        prediction = self._look(part, name, settings, state.kernels if linked else None)
-        segments = self._objects(prediction, settings)
-        result = self._result(segments, name)
-        result, state = identify(self.engine, prediction, result, segments.kernel_of, state, number, tracking)
+        with _enough_memory(image, name):
+            prediction = self._look(part, name, settings, state.kernels if linked else None)
+            segments = self._objects(prediction, settings)
+            result = self._result(segments, name)
+            result, state = identify(self.engine, prediction, result, segments.kernel_of, state, number, tracking)
         if self.compatible and self.engine.embeds and self.own_tracker == "embeddings":  # Video K-Net
             result = void_as_lowest(result)
         return self._chosen(result, image, settings), state
@@ -322,3 +324,8 @@ class Segmenter:
         result = segments.segmentation(self.categories, name)
         self.mark("result")
         return result
+
+
+def _enough_memory(image: np.ndarray, name: str) -> AbstractContextManager[None]:
+    what = f"the image '{name}' of {image.shape[0]}x{image.shape[1]} pixels"
+    return enough_memory(what, "take a smaller size (--size)")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Any, TypedDict
 
-from knet.errors import ConfigError
+from knet.errors import ConfigError, did_you_mean, require, shown
 from knet.models.zoo import Task
-from knet.preprocess import Size, network_size
+from knet.preprocess import Size, size_of
 from knet.structures import Preprocessing
 
 Pixels = int | tuple[int, int]
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # of K-Net's ms+flip figures
+
+_MOST_WINDOWS = 10_000  # of one image: more than the largest photos have, and hours of work
 
 _OF_TASK = {"overlap": "panoptic", **dict.fromkeys(("scales", "flip", "window", "stride"), "semantic")}
 
@@ -62,6 +65,7 @@ class Settings:
 
     def changed(self, task: Task, options: Options) -> Settings:
         """These settings with some replaced. ConfigError for a value out of range, or an option of other tasks."""
+        refuse_unknown(options)
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         for name in given:
             if _OF_TASK.get(name, task) != task:
@@ -71,20 +75,24 @@ class Settings:
                     f"{_OF_TASK[name]} models, leave it out."
                 )
         for name in given.keys() & {"score", "overlap"}:
-            if not 0 <= given[name] <= 1:
-                raise ConfigError(f"The {name} threshold {given[name]} is not between 0 and 1.")
+            if not _real(given[name]) or not 0 <= given[name] <= 1:
+                raise ConfigError(f"The {name} threshold {shown(given[name])} is not between 0 and 1.")
         for name in given.keys() & {"window", "stride"}:
             given[name] = _pair(name, given[name])
         if "scales" in given:
-            given["scales"] = tuple(given["scales"])
-            if not given["scales"] or not all(0 < scale < 100 for scale in given["scales"]):
-                raise ConfigError(f"The scales {given['scales']} must be numbers above 0, such as (0.5, 1.0).")
+            scales = given["scales"] = tuple(given["scales"]) if isinstance(given["scales"], Iterable) else ()
+            if not 0 < len(scales) <= 100 or not all(_real(scale) and 0 < scale < 100 for scale in scales):
+                raise ConfigError(f"The scales {shown(options['scales'])} must be numbers above 0, such as (0.5, 1.0).")
+        require(bool, "True or False", flip=given.get("flip", False))
         if "only" in given:
-            given["only"] = (given["only"],) if isinstance(given["only"], str) else tuple(given["only"])
+            listed = given["only"] if isinstance(given["only"], Iterable) else (given["only"],)
+            given["only"] = (listed,) if isinstance(listed, str) else tuple(listed)
+            for name in given["only"]:
+                require(str, "names of classes", only=name)
         if "region" in given:
             given["region"] = _region(given["region"])
         changed = replace(self, **given)
-        network_size((100, 100), changed.size, Preprocessing(100, 100))  # is it a size at all?
+        size_of((100, 100), changed.size, Preprocessing(100, 100))  # is it a size at all?
         if changed.stride is not None and changed.window is None:
             raise ConfigError("The option stride moves a sliding window; give window, its size in pixels, as well.")
         return changed
@@ -99,22 +107,49 @@ class Settings:
                 f"The sliding window of {height}x{width} pixels is larger than the image, which the network sees at "
                 f"{resized[0]}x{resized[1]}; take a smaller window (--window), or a larger size (--size)."
             )
-        return self.stride or (max(2 * height // 3, 1), max(2 * width // 3, 1))
+        step = self.stride or (max(2 * height // 3, 1), max(2 * width // 3, 1))
+        rows, columns = (
+            1 + max(-(-(edge - side) // by), 0) for edge, side, by in zip(resized, self.window, step, strict=True)
+        )
+        if rows * columns > _MOST_WINDOWS:
+            raise ConfigError(
+                f"Windows of {height}x{width} pixels that move by {step[0]} and {step[1]} are {rows * columns:,} in "
+                f"an image of {resized[0]}x{resized[1]}, and at most {_MOST_WINDOWS:,} are looked at; take a larger "
+                "window (--window) or stride."
+            )
+        return step
+
+
+def refuse_unknown(options: Mapping[str, Any], others: Iterable[str] = ()) -> None:
+    """Raises `ConfigError` for an option that is neither in `Options` nor one of the `others` of a function."""
+    known = [*Options.__annotations__, *others]
+    for name in options:
+        if name not in known:
+            hint = did_you_mean(name, known, f"there are: {', '.join(known)}.")
+            raise ConfigError(f"There is no option {shown(name)}; {hint}")
+
+
+def _real(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) < 2**31
 
 
 def _pair(name: str, value: Any) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, list | tuple) else ()
-    if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
-        raise ConfigError(f"The {name} {value!r} is not a positive number of pixels or a pair (height, width).")
-    return pair[0], pair[1]
+    pair = tuple(value) if isinstance(value, list | tuple) else (value, value)
+    if len(pair) != 2 or not all(_whole(side, 1) for side in pair):
+        raise ConfigError(f"The {name} {shown(value)} is not a positive number of pixels or a pair (height, width).")
+    return int(pair[0]), int(pair[1])
 
 
 def _region(value: Any) -> tuple[int, int, int, int]:
     edges = tuple(value) if isinstance(value, list | tuple) else ()
-    if len(edges) == 4 and all(isinstance(edge, int) and edge >= 0 for edge in edges):
+    if len(edges) == 4 and all(_whole(edge, 0) for edge in edges):
         left, top, right, bottom = edges
         if left < right and top < bottom:
             return left, top, right, bottom
     raise ConfigError(
-        f"The region {value!r} (--region) is not left, top, right and bottom in pixels, such as 0,200,1280,720."
+        f"The region {shown(value)} (--region) is not left, top, right and bottom in pixels, such as 0,200,1280,720."
     )

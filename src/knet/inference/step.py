@@ -9,7 +9,7 @@ from numbers import Real
 
 import numpy as np
 
-from knet.errors import DataError
+from knet.errors import DataError, shown
 from knet.inference.identities import VideoState
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.sources.clock import Clock
@@ -70,5 +70,5 @@ def _seconds(time: float | None) -> float | None:
     if time is None:
         return None
     if isinstance(time, bool) or not isinstance(time, Real) or not math.isfinite(time):
-        raise DataError(f"The time of a frame is a number of seconds, not {time!r}.")
+        raise DataError(f"The time of a frame is a number of seconds, not {shown(time)}.")
     return float(time)

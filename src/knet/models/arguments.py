@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from collections.abc import Iterable
 from functools import cache
 from typing import Annotated, Any
 
@@ -25,6 +26,11 @@ class Checked(BaseModel):
 def check_arguments(build: Any, arguments: dict[str, Any]) -> None:
     """Raises pydantic's `ValidationError`, or `TypeError` for what JSON does not hold, for a wrong argument."""
     _arguments(build).model_validate_json(json.dumps(arguments, default=list))
+
+
+def known_arguments(build: Any) -> Iterable[str]:
+    """The names of the constructor arguments of a network."""
+    return _arguments(build).model_fields
 
 
 @cache

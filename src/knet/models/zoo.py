@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from knet.errors import ConfigError, did_you_mean
-from knet.models.arguments import check_arguments
+from knet.errors import ConfigError, did_you_mean, require, shown
+from knet.models.arguments import check_arguments, known_arguments
 from knet.models.clip import ClipKNet
 from knet.models.image import KNet
 from knet.models.network import Network
@@ -285,11 +285,13 @@ ZOO: dict[str, ZooEntry] = {
 
 def models(pattern: str = "*") -> list[str]:
     """The names of all models, or of those that match a pattern with * and ?."""
+    require(str, "a pattern such as '*coco*'", pattern=pattern)
     return fnmatch.filter(ZOO, pattern)
 
 
 def entry(name: str) -> ZooEntry:
     """The zoo's row of a model."""
+    require(str, "the name of a model", model=name)
     if name not in ZOO:
         hint = did_you_mean(name, ZOO, f"it is one of: {', '.join(ZOO)}.")
         raise ConfigError(f"There is no model '{name}'; {hint} `knet models` lists all.")
@@ -312,7 +314,11 @@ def create(name: str, **arguments: Any) -> Network:
         return row.build(**{**row.arguments, **arguments})
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
-        value = f"{'.'.join(map(str, fault['loc']))} = {fault['input']!r:.60}"
+        if fault["type"] == "extra_forbidden":
+            known = list(known_arguments(row.build))
+            hint = did_you_mean(fault["loc"][0], known, f"there are: {', '.join(known)}.")
+            raise ConfigError(f"The model '{name}' has no argument {shown(fault['loc'][0])}; {hint}") from error
+        value = f"{'.'.join(map(str, fault['loc']))} = {shown(fault['input'])}"
         raise ConfigError(f"The model '{name}' cannot have {value}: {fault['msg'].lower()}.") from error
     except TypeError as error:
         raise ConfigError(f"Model '{name}' cannot be built with {sorted(arguments)}: {error}.") from error

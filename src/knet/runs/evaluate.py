@@ -20,7 +20,7 @@ from knet.data.readers.open import open_data
 from knet.data.readers.reader import Reader
 from knet.data.readers.youtube_vis import YoutubeVis
 from knet.distributed import gather_objects, joined, rank, world
-from knet.errors import ConfigError
+from knet.errors import ConfigError, shown
 from knet.evaluation.instance import mask_ap
 from knet.evaluation.panoptic import PanopticQuality
 from knet.evaluation.semantic import ConfusionMatrix, ade20k_means, semantic_result
@@ -109,6 +109,8 @@ def _named(
         return model, read_config(data, **overrides).data, {}
     if overrides:
         raise ConfigError(f"The data set is open already; leave {', '.join(overrides)} out.")
+    if not isinstance(data, Data) and not hasattr(data, "categories"):
+        raise ConfigError(f"The data cannot be {shown(data)}; give a config, its name or file, or a reader.")
     return model, data, {}
 
 

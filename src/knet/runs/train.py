@@ -23,7 +23,7 @@ from knet.data.readers.open import open_data
 from knet.data.samples.batches import Batch, BatchPlan, Samples, load_batches
 from knet.data.samples.pairs import PairBatch
 from knet.distributed import gather_objects, joined, rank, world
-from knet.errors import ConfigError, DataError, OutputError, TrainingError
+from knet.errors import ConfigError, DataError, OutputError, TrainingError, enough_memory
 from knet.files import atomic_path
 from knet.inference.engines.network import TorchEngine
 from knet.inference.load import choose_device, fast_in_bf16, segmenter_for
@@ -89,20 +89,23 @@ def _train(config: RunConfig, resume: bool, device: torch.device, interrupt: Int
             with log.waiting():
                 batch = next(batches)
             rate = run.set_learning_rate()
-            step = train_step(
-                run.wrapped,
-                run.criterion,
-                run.optimizer,
-                run.scaler,
-                batch,
-                seed=(config.seed, progress.iteration),
-                precision=config.precision,
-                max_norm=config.optimizer.clip,
-                parts=config.accumulate,
-                asked=interrupt.asked or bool(batch.faults),
-                values=run.values,
-                frozen=config.freeze_norms is not None and progress.iteration >= config.freeze_norms,
-            )
+            with enough_memory(
+                "a step of training", "take a smaller batch, crop or more parts (accumulate)", TrainingError
+            ):
+                step = train_step(
+                    run.wrapped,
+                    run.criterion,
+                    run.optimizer,
+                    run.scaler,
+                    batch,
+                    seed=(config.seed, progress.iteration),
+                    precision=config.precision,
+                    max_norm=config.optimizer.clip,
+                    parts=config.accumulate,
+                    asked=interrupt.asked or bool(batch.faults),
+                    values=run.values,
+                    frozen=config.freeze_norms is not None and progress.iteration >= config.freeze_norms,
+                )
             progress.iteration += 1
             if step.asked:
                 for line in note_faults(progress, batch, config):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from numbers import Integral, Real
 
-from knet.errors import ConfigError
+from knet.errors import ConfigError, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,8 @@ def _check(memory: int, **thresholds: float) -> None:
     for name, value in thresholds.items():
         if not isinstance(value, Real) or not 0 <= value <= 1:
             option = " (--track-start)" if name == "start" else ""
-            raise ConfigError(f"The tracker's {name}{option} must be a number between 0 and 1, not {value!r}.")
+            raise ConfigError(f"The tracker's {name}{option} must be a number between 0 and 1, not {shown(value)}.")
     if not isinstance(memory, Integral) or memory < 1:
         raise ConfigError(
-            f"The tracker's memory (--track-memory) must be a number of frames, at least 1, not {memory!r}."
+            f"The tracker's memory (--track-memory) must be a number of frames, at least 1, not {shown(memory)}."
         )

@@ -16,6 +16,7 @@ from knet.models.backbones.resnet import ResNet
 from knet.models.backbones.rtformer import RTFormer
 from knet.models.backbones.swin import Swin
 from knet.weights import openmmlab, rtknet, swin
+from knet.weights.load import require_finite_weights
 
 _PREFIX = "backbone."
 # What classifiers' files cannot have: the norms of the maps, the offsets of deformable convolutions (which start at
@@ -49,6 +50,7 @@ def load_backbone(net: nn.Module, state: dict[str, Tensor], origin: str) -> str:
             f"{listed}; give weights of the same backbone, or choose another with arguments.backbone=NAME."
         )
     fitting = {key: tensor for key, tensor in ours.items() if key in expected}
+    require_finite_weights(fitting, origin)
     backbone.load_state_dict(expected | fitting)
     return (
         f"{len(fitting)} of the {len(expected)} tensors of the backbone are from '{origin}'; the rest of the network's "

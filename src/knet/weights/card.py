@@ -12,11 +12,11 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
-from pydantic_core import from_json
 
 from knet.errors import CheckpointError, ConfigError
 from knet.models.arguments import Checked, Share, check_arguments
 from knet.models.zoo import ZOO, Merge, Task
+from knet.parse import parse_json
 from knet.structures import Category, Preprocessing
 
 METADATA_KEY = "knet"  # where the card lies in the metadata of .safetensors, ONNX and OpenVINO files
@@ -120,8 +120,8 @@ class Card(Checked):
     @classmethod
     def _from(cls, text: str) -> Card:
         try:
-            table = from_json(text)  # unlike Python's, it bounds depth and digits
-        except (TypeError, ValueError) as error:
+            table = parse_json(text)
+        except ValueError as error:
             raise ValueError(f"is not JSON ({error})") from error
         if not isinstance(table, dict):
             raise ValueError(f"is {_shown(table)}, not a table of entries")

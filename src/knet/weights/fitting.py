@@ -1,7 +1,14 @@
-"""Finds the models that a file of weights fits, for the error of a model that it does not fit."""
+"""Finds the models that a file of weights fits, for the error of a model that it does not fit.
 
+What tensors each model has stands in a table that benchmarks/model_table.py makes: to build them all takes seconds.
+"""
+
+import hashlib
 import inspect
+import json
 import re
+from collections.abc import Mapping
+from importlib import resources
 from typing import Any
 
 import torch
@@ -14,10 +21,13 @@ from knet.models.zoo import ZOO, ZooEntry, create
 def fitting(state: dict[str, Tensor]) -> str:
     """A sentence that names the models which weights under our names fit, as published or with other arguments."""
     shapes = {key: tensor.shape for key, tensor in state.items()}
-    names = [name for name in ZOO if _fits(shapes, name, {})]
-    if names:
-        return f"They fit: {', '.join(names)}."
-    implied = {name: _implied(shapes, row) for name, row in ZOO.items()}
+    table: dict[str, list[str]] = json.loads((resources.files("knet") / "assets" / "tensors.json").read_text("utf-8"))
+    names, exact = outline(shapes)
+    published = [name for name in ZOO if table[name][1] == exact]
+    if published:
+        return f"They fit: {', '.join(published)}."
+    # Only models whose tensors have the same names can fit with other arguments.
+    implied = {name: _implied(shapes, row) for name, row in ZOO.items() if table[name][0] == names}
     close = {name: arguments for name, arguments in implied.items() if arguments and _fits(shapes, name, arguments)}
     if not close:
         return "They fit none of `knet models`."
@@ -30,12 +40,24 @@ def fitting(state: dict[str, Tensor]) -> str:
     return f"They fit: {', '.join(listed)}."
 
 
+def outline(shapes: Mapping[str, torch.Size]) -> list[str]:
+    """Two short texts that tell whether tensors have the same names, however many stages there are, and shapes."""
+    names = sorted({re.sub(r"(?<=stages\.)\d+", "N", key) for key in shapes})
+    rows = sorted(f"{key} {tuple(shape)}" for key, shape in shapes.items())
+    return [hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16] for lines in (names, rows)]
+
+
+def shapes_of(name: str, **arguments: Any) -> dict[str, torch.Size]:
+    """The shapes of a model's tensors."""
+    with torch.device("meta"):  # shapes alone, no memory
+        return {key: tensor.shape for key, tensor in create(name, **arguments).state_dict().items()}
+
+
 def _fits(shapes: dict[str, torch.Size], name: str, arguments: dict[str, Any]) -> bool:
     if "classes" in arguments and "stuff" in ZOO[name].arguments:  # no shape shows which classes are stuff
         arguments = {**arguments, "stuff": ()}
     try:
-        with torch.device("meta"):  # shapes alone, no memory
-            return {key: tensor.shape for key, tensor in create(name, **arguments).state_dict().items()} == shapes
+        return shapes_of(name, **arguments) == shapes
     except (KNetError, ValueError):  # arguments that contradict each other
         return False
 

@@ -122,7 +122,7 @@ def load_strict(
         advice: gives the sentence that says what to do; asked for only if they do not fit.
 
     Raises:
-        CheckpointError: lists every missing, unexpected and wrongly shaped tensor.
+        CheckpointError: lists every missing, unexpected and wrongly shaped tensor, or names one that is not finite.
     """
     expected = net.state_dict()
     missing = sorted(expected.keys() - state.keys())
@@ -141,7 +141,25 @@ def load_strict(
             lines += [f"  {title}: {name}" for name in names]
         raise CheckpointError("\n".join(lines))
     if not any(tensor.is_meta for tensor in expected.values()):
+        require_finite_weights(state, origin)
         net.load_state_dict(state)
+
+
+def require_finite_weights(state: dict[str, Tensor], origin: str) -> None:
+    """Raises `CheckpointError`, with the first tensor that holds anything but finite numbers; see `load_strict`."""
+    for key, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta:
+            raise CheckpointError(
+                f"The tensor '{key}' of the weights in '{origin}' is sparse, quantised, complex or empty; save them as "
+                "plain tensors."
+            )
+        values = tensor.float()
+        # A sum is finite only if all its numbers are, and reads them once; where it is too large, each is looked at.
+        if not values.sum().isfinite() and not (finite := values.isfinite()).all():
+            raise CheckpointError(
+                f"The tensor '{key}' of the weights in '{origin}' is not finite: {int((~finite).sum())} of its "
+                f"{values.numel()} numbers are NaN or infinity; take weights from before the training broke."
+            )
 
 
 def _shape(tensor: Tensor) -> str:

@@ -11,10 +11,12 @@ import onnx
 import pytest
 import torch
 from hand_made import FILTERS, MASKS, STRIDE, card, hand_made, hand_made_clip, proto_of
+from onnx import TensorProto, helper, numpy_helper
 from torch.nn import functional as F
 
 import knet
-from knet.errors import CheckpointError, ConfigError
+from knet.errors import CheckpointError, ConfigError, KNetError
+from knet.export.onnx import write_card
 from knet.export.openvino import save_openvino, to_openvino
 from knet.inference.clip import segment_clip
 from knet.inference.engines.exported import Pool
@@ -204,8 +206,6 @@ def test_a_file_of_others(tmp_path: Path, xml: Path) -> None:
     ],
 )
 def test_a_card_of_another_graph(other: dict[str, Any], sentence: str, tmp_path: Path, image: np.ndarray) -> None:
-    from knet.export.onnx import write_card
-
     proto = proto_of(card())
     write_card(proto, card(**other))
     path = tmp_path / "model.onnx"
@@ -218,8 +218,6 @@ def test_a_card_of_another_graph(other: dict[str, Any], sentence: str, tmp_path:
 
 def test_the_card_is_in_the_file_once(tmp_path: Path) -> None:
     proto = onnx.load(str(hand_made(tmp_path / "model.onnx")))
-    from knet.export.onnx import write_card
-
     write_card(proto, card(precision="fp16"))
     (row,) = (row for row in proto.metadata_props if row.key == "knet")
     assert json.loads(row.value)["graph"]["precision"] == "fp16"
@@ -242,3 +240,102 @@ def test_a_merge_inside_keeps_its_thresholds(tmp_path: Path, image: np.ndarray) 
     path = hand_made(tmp_path / "model.onnx", merge_inside=True)
     with pytest.raises(ConfigError, match=r"merges inside, the optimised way; leave merge \(--merge\) out"):
         knet.load(path, merge="sorted")
+
+
+def spoilt(proto: onnx.ModelProto, name: str, node: str, **attributes: Any) -> onnx.ModelProto:
+    """The graph, in which another operation makes the output of this name from what it was."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(proto)
+    for maker in changed.graph.node:
+        for place, output in enumerate(maker.output):
+            maker.output[place] = f"{name}_before" if output == name else output
+        for place, given in enumerate(maker.input):
+            maker.input[place] = f"{name}_before" if given == name else given
+    changed.graph.node.append(helper.make_node(node, [f"{name}_before"], [name], **attributes))
+    (row,) = (row for row in changed.graph.output if row.name == name)
+    row.type.tensor_type.ClearField("shape")
+    if node == "Cast":
+        row.type.tensor_type.elem_type = attributes["to"]
+    return changed
+
+
+def merged_inside() -> onnx.ModelProto:
+    """A graph that gives every pixel of 64x96 to the first of the masks, as one with the merge inside does."""
+    content = card(merge_inside=True, size=(64, 96))
+    values: dict[str, np.ndarray] = {
+        "owner": np.zeros((1, 64, 96), np.int32),
+        "scores": np.ones((1, MASKS), np.float32),
+        "labels": np.zeros((1, MASKS), np.int32),
+        "kernels": np.ones((1, MASKS, 2), np.float32),
+    }
+    made = [numpy_helper.from_array(value, f"{name}_made") for name, value in values.items()]
+    nodes = [helper.make_node("Identity", [f"{name}_made"], [name]) for name in values]
+    inputs = [
+        helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 64, 96]),
+        helper.make_tensor_value_info("like", TensorProto.UINT8, [1, "y", "x"]),
+    ]
+    types = {name: helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in values.items()}
+    outputs = [helper.make_tensor_value_info(name, types[name], value.shape) for name, value in values.items()]
+    graph = helper.make_graph(nodes, "merged", inputs, outputs, made)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    write_card(proto, content)
+    return proto
+
+
+def test_a_graph_with_the_merge_inside_gives_what_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(merged_inside().SerializeToString())
+    (segment,) = knet.load(path)(np.zeros((64, 96, 3), np.uint8)).segments
+    assert segment.area == 64 * 96
+
+
+@pytest.mark.parametrize("merge_inside", [False, True])
+@pytest.mark.parametrize(
+    ("node", "attributes"),
+    [
+        ("Transpose", {}),
+        ("Shape", {}),
+        ("Cast", {"to": TensorProto.BOOL}),
+        ("ReduceMax", {"keepdims": 0}),
+        ("Size", {}),
+    ],
+)
+def test_outputs_that_do_not_match_the_card_are_refused(
+    node: str, attributes: dict[str, Any], merge_inside: bool, tmp_path: Path, image: np.ndarray
+) -> None:
+    whole = merged_inside() if merge_inside else proto_of(card())
+    for name in ("owner", "scores", "labels") if merge_inside else ("mask_logits", "class_logits"):
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(spoilt(whole, name, node, **attributes).SerializeToString())
+        with pytest.raises(CheckpointError, match=rf"{name}\.onnx"):
+            knet.load(path)(image[:60, :90])
+
+
+@pytest.mark.parametrize("wrong", [{"stride": 1}, {"stride": 512}, {"stuff": list(range(11))}])
+def test_a_card_with_other_numbers_than_the_graph(wrong: dict[str, Any], tmp_path: Path, image: np.ndarray) -> None:
+    proto = proto_of(card())
+    write_card(proto, card(**wrong))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(CheckpointError, match="export the model again"):
+        knet.load(path)(image)
+
+
+@pytest.mark.parametrize("form", ["onnx", "xml"])
+def test_files_with_changed_bytes_give_a_sentence_or_a_result(
+    form: str, tmp_path: Path, xml: Path, image: np.ndarray
+) -> None:
+    whole = hand_made(tmp_path / "whole.onnx").read_bytes() if form == "onnx" else xml.read_bytes()
+    (tmp_path / "model.bin").write_bytes(xml.with_suffix(".bin").read_bytes())
+    random, refused = np.random.default_rng(0), 0
+    for _ in range(25):
+        content = bytearray(whole)
+        for place in random.integers(0, len(whole), 4):
+            content[place] = random.integers(0, 256)
+        path = tmp_path / f"model.{form}"
+        path.write_bytes(content)
+        try:
+            knet.load(path)(image)
+        except KNetError:
+            refused += 1
+    assert refused

@@ -11,7 +11,7 @@ from knet.data.files.io import areas_in
 from knet.data.readers.clips import ClipReader
 from knet.data.readers.open import CLIP_ROOTS, open_clips
 from knet.data.readers.reader import Kernels
-from knet.errors import ConfigError, DataError
+from knet.errors import ConfigError, DataError, shown
 
 
 def check_clip_root(
@@ -24,7 +24,7 @@ def check_clip_root(
         DataError: a split is not there, or its images and its ground truth do not pair up.
     """
     if layout not in CLIP_ROOTS:
-        raise ConfigError(f"There is no layout {layout!r} of clips to check; choose from {', '.join(CLIP_ROOTS)}.")
+        raise ConfigError(f"There is no layout {shown(layout)} of clips to check; choose from {', '.join(CLIP_ROOTS)}.")
     readers = {split: open_clips(layout, root, split) for split in splits or CLIP_ROOTS[layout]}
     return [check_clips(reader, f"{root} {split}", kernels) for split, reader in readers.items()]
 

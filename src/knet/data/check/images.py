@@ -24,7 +24,7 @@ from knet.data.readers.roots import (
     label_stems,
     unpaired_files,
 )
-from knet.errors import ConfigError, DataError
+from knet.errors import ConfigError, DataError, shown
 from knet.structures import Category
 
 ROOTS = ("cityscapes", "mapillary")
@@ -67,7 +67,7 @@ def check_root(
         DataError: a folder is missing, or a split is not prepared yet.
     """
     if layout not in ROOTS:
-        raise ConfigError(f"There is no data set layout {layout!r} to check; choose from {', '.join(ROOTS)}.")
+        raise ConfigError(f"There is no data set layout {shown(layout)} to check; choose from {', '.join(ROOTS)}.")
     digests: dict[bytes, str] = {}  # for all splits together: a picture of train in val spoils the figures
     checks = [_Check(*prepared, digests, kernels) for prepared in _prepared(layout, Path(root), splits, version)]
     return [check.run() for check in checks]

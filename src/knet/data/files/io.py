@@ -1,6 +1,5 @@
 """Opens the files of a data set; every failure becomes a `DataError` of one sentence that names the file."""
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ from knet.data.files.pictures import IMAGE_SUFFIXES, decode_picture, open_pictur
 from knet.data.files.png import read_png_ids, read_png_rgb
 from knet.errors import DataError
 from knet.files import atomic_path
+from knet.parse import LARGEST_JSON, parse_json, read_bounded
 
 IMAGE_ENDINGS = frozenset(IMAGE_SUFFIXES)
 
@@ -111,18 +111,18 @@ def refuse_deep_colors(file: Image.Image, path: Path) -> None:
 def read_json(path: Path) -> Any:
     """Reads a JSON file, in UTF-8 or UTF-16, with or without a byte order mark."""
     try:
-        return parse_json(path)
-    except (OSError, ValueError, RecursionError) as fault:
+        return load_json(path)
+    except (OSError, ValueError) as fault:
         raise _unreadable(path, "JSON file", fault) from fault
 
 
-def parse_json(path: Path) -> Any:
-    """`read_json` for callers with words of their own: raises what `open` and `json` raise, and `ValueError`."""
-    data = path.read_bytes()
+def load_json(path: Path) -> Any:
+    """`read_json` for callers with words of their own: raises `OSError` and `ValueError`."""
+    data = read_bounded(path, LARGEST_JSON)
     packed = next((kind for start, kind in _PACKED.items() if data.startswith(start)), None)
     if packed is not None:
         raise ValueError(f"it is {packed}: unpack it and give the JSON that it holds")
-    return json.loads(data)
+    return parse_json(data)
 
 
 def save_png(path: str | Path, pixels: np.ndarray) -> None:

@@ -3,19 +3,21 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+_LARGEST = 2**63  # arrays hold no larger ones
+
 
 def whole(value: Any) -> int | None:
-    """A whole number, also one written as 1.0 or "1"; None for anything else."""
+    """A whole number that arrays hold, also one written as 1.0 or "1"; None for anything else."""
     if isinstance(value, bool):
         return None
     if isinstance(value, str):
         digits = value.strip().removeprefix("-")
-        return int(value) if digits.isdecimal() and digits.isascii() else None
+        return whole(int(value)) if digits.isdecimal() and digits.isascii() and len(digits) < 20 else None
     try:
         number = int(value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return number if number == value else None
+    return number if number == value and -_LARGEST <= number < _LARGEST else None
 
 
 def flag(value: Any) -> bool | None:

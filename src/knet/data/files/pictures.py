@@ -72,6 +72,8 @@ def rgb_from_array(values: np.ndarray, what: str, shape: tuple[int, ...]) -> np.
         raise DataError(f"{subject} does not have the shape {want}; reorder its axes, and pass a batch as a list.")
     if not values.size:
         raise DataError(f"{subject} has no pixels.")
+    if values.shape[0] * values.shape[1] > MAX_PIXELS:
+        raise DataError(f"{subject} has more than {MAX_PIXELS // 10**6} million pixels; cut it into tiles.")
     values = values[..., :3]  # without an alpha channel
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
         values = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -18,7 +18,7 @@ from knet.data.readers.find_images import ImageFinder
 from knet.data.readers.instances_json import DROPPED, Entry, InstancesJson, Object
 from knet.data.readers.panoptic_json import Fault
 from knet.data.readers.reader import size_text
-from knet.errors import ConfigError, DataError, did_you_mean
+from knet.errors import ConfigError, DataError, did_you_mean, shown
 from knet.structures import Category
 
 Overlap = Literal["area", "order"]
@@ -80,7 +80,7 @@ def coco_to_panoptic(
         OutputError: the output cannot be written.
     """
     if overlap not in RULES:
-        raise ConfigError(f"There is no rule {overlap!r} for overlaps; choose from {', '.join(RULES)}.")
+        raise ConfigError(f"There is no rule {shown(overlap)} for overlaps; choose from {', '.join(RULES)}.")
     document = InstancesJson(Path(json), None)
     categories = _with_stuff(document, stuff)
     entries: list[Entry] = []

@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import yaml
-
 from knet.class_names import same_names
 from knet.data.files.io import name_some
 from knet.data.readers.mixture import VOID
 from knet.errors import ConfigError, did_you_mean
+from knet.parse import LARGEST_YAML, parse_yaml, read_bounded
 from knet.structures import Category
 
 Renames = Mapping[str, str | None]
@@ -55,10 +54,10 @@ def check_renames(renames: Renames, known: Sequence[Category], table: Sequence[C
 
 def _read_file(path: Path) -> dict[str, str | None]:
     try:
-        content = yaml.safe_load(path.read_bytes())  # JSON is YAML as well
+        content = parse_yaml(read_bounded(path, LARGEST_YAML))  # JSON is YAML as well
     except FileNotFoundError as fault:
         raise ConfigError(f"--map '{path}' is neither NAME=NAME nor a JSON or YAML file that exists.") from fault
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
+    except (OSError, ValueError) as fault:
         problem = " ".join(str(fault).split())
         raise ConfigError(f"--map '{path}' cannot be read ({problem}); it must be JSON or YAML.") from fault
     plain = isinstance(content, dict) and all(

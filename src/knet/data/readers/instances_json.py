@@ -17,7 +17,7 @@ from knet.data.files.numbers import flag, id_key, whole
 from knet.data.readers.find_images import ImageFinder
 from knet.data.readers.panoptic_json import Fault
 from knet.data.readers.reader import unknown_category
-from knet.errors import DataError
+from knet.errors import DataError, shown
 from knet.structures import Category
 
 DROPPED = {
@@ -93,7 +93,7 @@ class InstancesJson:
             what = f"{self.path}: an image needs id, file_name, height and width, not {str(row)[:80]}."
             yield Fault("row", [f"images: {str(row)[:60]}"], what)
         elif id_ in entries:
-            what = f"{self.path} lists the image id {row['id']!r} twice; ids must be unique."
+            what = f"{self.path} lists the image id {shown(row['id'])} twice; ids must be unique."
             yield Fault("image id twice", [row["id"]], what)
         else:
             entries[id_] = Entry(row["id"], name, (height, width))
@@ -111,14 +111,14 @@ class InstancesJson:
         label = self.labels.get(-1 if (id_ := whole(category)) is None else id_)
         crowd = flag(row.get("iscrowd") or 0)
         if entry is None:
-            what = f"{where} is of the image {row.get('image_id')!r}, which the file does not list."
-            yield Fault("no image row", [f"{row.get('image_id')!r} of annotation {number}"], what)
+            what = f"{where} is of the image {shown(row.get('image_id'))}, which the file does not list."
+            yield Fault("no image row", [f"{shown(row.get('image_id'))} of annotation {number}"], what)
         elif label is None:
             what = unknown_category(where, category, self.labels)
-            yield Fault("unknown category", [f"{category!r} of annotation {number}"], what)
+            yield Fault("unknown category", [f"{shown(category)} of annotation {number}"], what)
         elif crowd is None:
-            what = f"{where} has iscrowd {row['iscrowd']!r}; give 0 or 1."
-            yield Fault("row", [f"annotation {number} (iscrowd {row['iscrowd']!r})"], what)
+            what = f"{where} has iscrowd {shown(row['iscrowd'])}; give 0 or 1."
+            yield Fault("row", [f"annotation {number} (iscrowd {shown(row['iscrowd'])})"], what)
         else:
             try:
                 odd = _oddity(row, entry.size, where)

@@ -21,7 +21,7 @@ from knet.data.readers.clips import (
     make_id_map,
     refuse_lonely,
 )
-from knet.errors import DataError
+from knet.errors import DataError, shown
 from knet.structures import Category, SegmentInfo
 
 SPLITS = ("train", "val", "test")
@@ -56,7 +56,7 @@ class KittiStep(ClipReader):
         compatible: bool = False,
     ):
         if split not in SPLITS:
-            raise DataError(f"KITTI-STEP has no split {split!r}; choose from {', '.join(SPLITS)}.")
+            raise DataError(f"KITTI-STEP has no split {shown(split)}; choose from {', '.join(SPLITS)}.")
         table = as_table(load_categories("kitti_step") if categories is None else categories)
         frames = _find_frames(Path(root), split)
         super().__init__(frames, table.categories, f"The split {split} of {root}")

@@ -18,7 +18,7 @@ from knet.data.files.io import (
     without_ending,
 )
 from knet.data.readers.reader import size_text
-from knet.errors import DataError
+from knet.errors import DataError, shown
 from knet.structures import Category, Sample, SegmentInfo
 
 _UNKNOWN = -2
@@ -146,7 +146,7 @@ class LabelFolder:
             if other != label:
                 raise DataError(
                     f"{self._labels} has labels in colours, but the class table has the colour {category.color} for "
-                    f"{self.categories[other].name!r} and for {category.name!r}; give each class its own."
+                    f"{shown(self.categories[other].name)} and for {shown(category.name)}; give each class its own."
                 )
         labels.setdefault(0, -1)
         return labels

@@ -18,7 +18,7 @@ from knet.data.readers.mixture import Mixture, Part, labels_called, names_like, 
 from knet.data.readers.reader import Reader
 from knet.data.readers.vipseg import VipSeg
 from knet.data.readers.youtube_vis import YoutubeVis
-from knet.errors import ConfigError
+from knet.errors import ConfigError, shown
 from knet.structures import Category
 
 _FORMS = ({"json_file", "masks"}, {"json_file"}, {"labels"}, {"labels", "instances"})
@@ -171,4 +171,4 @@ def open_clips(
     if layout == "youtube-vis":
         classes = None if categories is None else as_table(categories).categories
         return YoutubeVis(root / split / "JPEGImages", root / f"{split}.json", classes)
-    raise ConfigError(f"There is no layout {layout!r} of clips; choose from {', '.join(CLIP_ROOTS)}.")
+    raise ConfigError(f"There is no layout {shown(layout)} of clips; choose from {', '.join(CLIP_ROOTS)}.")

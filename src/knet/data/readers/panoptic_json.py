@@ -14,7 +14,7 @@ from knet.data.files.io import name_some, read_json
 from knet.data.files.numbers import flag, id_key, whole
 from knet.data.readers.find_images import ImageFinder, plain_name
 from knet.data.readers.reader import unknown_category
-from knet.errors import DataError
+from knet.errors import DataError, shown
 from knet.structures import Category, SegmentInfo
 
 LARGEST_ID = 256**3 - 1
@@ -110,7 +110,7 @@ class PanopticJson:
                 what = f"{self.path} has a row in '{key}' without {name} or file_name: {str(row)[:80]}."
                 yield Fault("row", [f"{key}: {str(row)[:60]}"], what)
             elif id_ in rows:
-                what = f"{self.path} lists the image id {id_!r} twice in '{key}'; ids must be unique."
+                what = f"{self.path} lists the image id {shown(id_)} twice in '{key}'; ids must be unique."
                 yield Fault("image id twice", [f"{id_} in '{key}'"], what)
             else:
                 rows[id_] = row
@@ -118,7 +118,7 @@ class PanopticJson:
     def _entry(
         self, row: dict[str, Any], annotation: dict[str, Any], find: ImageFinder | None, folder: Path, masks: set[str]
     ) -> Iterator[Entry | Fault]:
-        name, image, where = str(row["id"]), None, f"{self.path}: image {row['id']!r}"
+        name, image, where = str(row["id"]), None, f"{self.path}: image {shown(row['id'])}"
         mask = plain_name(annotation["file_name"], masks)
         if mask not in masks and f"{mask}.png" in masks:
             mask = f"{mask}.png"
@@ -134,8 +134,8 @@ class PanopticJson:
         height, width = row.get("height"), row.get("width")
         size: Any = None if height is None and width is None else (whole(height), whole(width))
         if size is not None and not all(edge is not None and edge > 0 for edge in size):
-            what = f"{where} has height {height!r} and width {width!r}."
-            yield Fault("json size", [f"{mask}, JSON {width!r}x{height!r}"], what)
+            what = f"{where} has height {shown(height)} and width {shown(width)}."
+            yield Fault("json size", [f"{mask}, JSON {shown(width)}x{shown(height)}"], what)
             size = None
         rows: dict[int, dict[str, Any]] = {}
         yield from self._index_segments(annotation.get("segments_info"), name, where, rows)
@@ -145,10 +145,10 @@ class PanopticJson:
             label = self._labels.get(-1 if (number := whole(category)) is None else number)
             if label is None:
                 what = unknown_category(where, category, self._labels)
-                yield Fault("unknown category", [f"{category!r} of {id_} in {name}"], what)
+                yield Fault("unknown category", [f"{shown(category)} of {id_} in {name}"], what)
             if crowd is None:
-                what = f"{where} has iscrowd {segment['iscrowd']!r} for the segment {id_}; give 0 or 1."
-                yield Fault("segment row", [f"{id_} in {name} (iscrowd {segment['iscrowd']!r})"], what)
+                what = f"{where} has iscrowd {shown(segment['iscrowd'])} for the segment {id_}; give 0 or 1."
+                yield Fault("segment row", [f"{id_} in {name} (iscrowd {shown(segment['iscrowd'])})"], what)
             segments.append(SegmentInfo(id_, -1 if label is None else label, bool(crowd)))
         yield Entry(name, image, mask, size, segments, list(rows.values()))
 
@@ -163,8 +163,8 @@ class PanopticJson:
             given = row.get("id") if isinstance(row, dict) else None
             id_ = whole(given)
             if id_ is None or not 1 <= id_ <= LARGEST_ID:
-                what = f"{where} has a segment with the id {given!r}; ids go from 1 to {LARGEST_ID}."
-                yield Fault("segment row", [f"{given!r} in {name}"], what)
+                what = f"{where} has a segment with the id {shown(given)}; ids go from 1 to {LARGEST_ID}."
+                yield Fault("segment row", [f"{shown(given)} in {name}"], what)
             elif id_ in rows:
                 what = f"{where} lists the segment {id_} twice; segment ids must be unique in an image."
                 yield Fault("segment twice", [f"{id_} in {name}"], what)

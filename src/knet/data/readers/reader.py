@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from knet.data.files.io import name_some
-from knet.errors import DataError
+from knet.errors import DataError, shown
 from knet.structures import Category, Sample, SegmentInfo
 
 
@@ -65,8 +65,8 @@ def unknown_category(where: str, category: object, known: Iterable[int]) -> str:
     """The sentence about a category id of a JSON that no class has; `where` begins it."""
     has = f"it has {name_some(sorted(known))}"
     return (
-        f"{where} has the category {category!r}, which the class table lacks ({has}); choose the table that belongs to "
-        "this data set."
+        f"{where} has the category {shown(category)}, which the class table lacks ({has}); choose the table that "
+        "belongs to this data set."
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from knet.data.files.io import list_images
-from knet.errors import DataError
+from knet.errors import DataError, shown
 
 CITYSCAPES_SPLITS = ("train", "val")
 MAPILLARY_SPLITS = ("training", "validation")
@@ -82,7 +82,7 @@ def find_mapillary(
     _check_splits("Mapillary", splits, MAPILLARY_SPLITS, "testing")
     forms = [form for form in _MAPILLARY_FORMS if version in (None, form[0])]
     if not forms:
-        raise DataError(f"There is no Mapillary Vistas version {version!r} here; choose 1.2 or 2.0.")
+        raise DataError(f"There is no Mapillary Vistas version {shown(version)} here; choose 1.2 or 2.0.")
     present = [form for form in forms if (root / form[1]).is_file()]
     if not present:
         names = " or ".join(form[1] for form in forms)
@@ -117,7 +117,7 @@ def _check_splits(name: str, splits: Sequence[str], known: Sequence[str], unlabe
     wrong = next((split for split in splits if split not in known), None)
     if wrong is not None:
         choice = f"choose from {', '.join(known)} ({unlabelled} has no labels)"
-        raise DataError(f"{name} has no labelled split {wrong!r}; {choice}.")
+        raise DataError(f"{name} has no labelled split {shown(wrong)}; {choice}.")
 
 
 def _require(root: Path, folders: Sequence[Path], source: str) -> None:

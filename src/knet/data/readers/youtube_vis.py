@@ -21,7 +21,7 @@ from knet.data.readers.clips import NUMBERS, ClipReader, FrameFiles, last_number
 from knet.data.readers.coco_instances import stack_layers
 from knet.data.readers.find_images import ImageFinder, plain_name
 from knet.data.readers.reader import unknown_category
-from knet.errors import DataError
+from knet.errors import DataError, shown
 from knet.files import atomic_path
 from knet.structures import Category, SegmentInfo
 
@@ -135,11 +135,11 @@ class YoutubeVis(ClipReader):
         masks, crowd = known.get("segmentations"), flag(known.get("iscrowd") or 0)
         video, category = whole(known.get("video_id")), whole(known.get("category_id"))
         if video is None or video not in videos:
-            raise DataError(f"{where} is of the video {known.get('video_id')!r}, which the file does not list.")
+            raise DataError(f"{where} is of the video {shown(known.get('video_id'))}, which the file does not list.")
         if category is None or category not in labels:
             raise DataError(unknown_category(where, known.get("category_id"), labels))
         if crowd is None:
-            raise DataError(f"{where} has iscrowd {known['iscrowd']!r}; give 0 or 1.")
+            raise DataError(f"{where} has iscrowd {shown(known['iscrowd'])}; give 0 or 1.")
         if not isinstance(masks, list) or len(masks) != len(videos[video].files):
             count = len(masks) if isinstance(masks, list) else 0
             raise DataError(

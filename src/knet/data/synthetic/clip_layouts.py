@@ -20,7 +20,7 @@ from knet.data.readers.vipseg import write_vipseg_png
 from knet.data.readers.youtube_vis import TrackToWrite, VideoToWrite, write_youtube_vis
 from knet.data.synthetic.layouts import save, whole_folder
 from knet.data.synthetic.moving import MovingFrame, draw_clip
-from knet.errors import ConfigError
+from knet.errors import ConfigError, shown
 
 _MOST_FRAMES = 1000
 # What the kinds of a scene are called, where it is not as in the scene; None is void.
@@ -75,7 +75,7 @@ def synthesize_clips(
         DataError: the output exists.
     """
     if layout not in _LAYOUTS:
-        raise ConfigError(f"There is no layout {layout!r} of clips; choose from {', '.join(_LAYOUTS)}.")
+        raise ConfigError(f"There is no layout {shown(layout)} of clips; choose from {', '.join(_LAYOUTS)}.")
     if clips < 1 or not 1 <= frames <= _MOST_FRAMES or seed < 0:
         raise ConfigError(
             f"{clips} clips of {frames} frames with seed {seed} cannot be made; give at least 1 clip, 1 to "

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from knet.data.categories import package_table
 from knet.data.synthetic.street import StreetScene, draw_street
-from knet.errors import ConfigError, DataError
+from knet.errors import ConfigError, DataError, shown
 from knet.files import cannot_write
 
 _CITIES = {"train": ("knetburg", "maskstadt"), "val": ("kernelhausen",), "test": ("teststadt",)}
@@ -62,7 +62,7 @@ def synthesize(layout: str, output: str | Path, images: int, size: tuple[int, in
         OutputError: the output cannot be written.
     """
     if layout not in _LAYOUTS:
-        raise ConfigError(f"There is no layout {layout!r}; choose from {', '.join(_LAYOUTS)}.")
+        raise ConfigError(f"There is no layout {shown(layout)}; choose from {', '.join(_LAYOUTS)}.")
     if images < 1 or seed < 0:
         raise ConfigError(
             f"{images} images with seed {seed} cannot be made; give at least 1 image and a seed from 0 on."

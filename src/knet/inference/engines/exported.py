@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from knet.errors import CheckpointError, ConfigError, KNetError
+from knet.errors import CheckpointError, ConfigError, KNetError, memory_asked
 from knet.merge.panoptic import MergedMasks
 from knet.models.clip import clip_result
 from knet.models.network import Network
@@ -21,6 +21,7 @@ from knet.structures import Output
 from knet.weights.card import Card, GraphCard
 
 T = TypeVar("T")
+Shape: TypeAlias = tuple[int | None, ...]  # None is any length
 
 _PACKAGES = {  # optional ones, and pip's argument for each
     **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "'knet[export]'"),
@@ -106,9 +107,9 @@ class GraphEngine(ABC):
         if self.merges:
             owner, scores, labels = (out[name][0] for name in ("owner", "scores", "labels"))
             self._check_classes(int(labels.max()) + 1, at_most=True)
-            if owner.min() < -1 or owner.max() >= len(scores):
+            if owner.min() < -1 or owner.max() >= len(scores) or labels.min() < 0:
                 raise CheckpointError(
-                    f"The graph in '{self.path}' names masks that it does not have; export the model again."
+                    f"The graph in '{self.path}' names masks or classes that it does not have; export the model again."
                 )
             areas = torch.bincount(owner.flatten().long() + 1, minlength=len(scores) + 1)[1:]
             output.merged = MergedMasks(owner, areas, labels.long(), scores, torch.arange(len(scores)))
@@ -151,8 +152,12 @@ class GraphEngine(ABC):
         except KNetError:
             raise
         except Exception as error:  # runtimes' errors have no common class
+            if memory_asked(error):
+                raise
             raise damaged(self.path, error, "run") from error
         expected = {"owner", "scores", "labels", "kernels"} if self.merges else {"mask_logits"}
+        expected |= {"class_logits"} if not self.merges and self.card.task != "semantic" else set()
+        expected |= {"kernels", "embeddings"} if self.embeds else set()
         if not expected <= found.keys():
             raise CheckpointError(
                 f"The graph in '{self.path}' does not give {', '.join(sorted(expected - found.keys()))}, as its card "
@@ -160,8 +165,46 @@ class GraphEngine(ABC):
             )
         if batch > 1:
             found = {name: value[: len(inputs)] for name, value in found.items()}
+        self._check_outputs(found, len(inputs), fed["images"], resized)
         # Maps are cut to what they cover of the image without the fixed size's padding.
         return {name: value[..., :rows, :columns] if value.ndim >= 4 else value for name, value in found.items()}
+
+    def _check_outputs(
+        self, found: Mapping[str, Tensor], batch: int, images: Tensor, resized: tuple[int, int] | None
+    ) -> None:
+        """Raises `CheckpointError` unless the outputs have the shapes and types that the graph's card implies."""
+        clip, stride = self.card.task == "clip", self.graph.stride
+        cells: Shape = tuple(-(-side // stride) for side in images.shape[2:])
+        frames: Shape = (len(images),) if clip else ()
+        batch = 1 if clip else batch
+        masks = found["scores" if self.merges else "mask_logits"].shape[1:2]
+        shapes: dict[str, Shape] = {
+            "mask_logits": (batch, *masks, *frames, *cells),
+            "class_logits": (batch, *masks, None),
+            "semantic_logits": (batch, None, *cells),
+            "kernels": (batch, *(masks if self.graph.previous is None else self.graph.previous[1:2]), None),
+            "embeddings": (batch, *masks, None),
+            "owner": (batch, *(resized or ())),
+            "scores": (batch, *masks),
+            "labels": (batch, *masks),
+        }
+        for name, value in found.items():
+            if name not in shapes:
+                continue
+            want, whole = shapes[name], name in ("owner", "labels")
+            same = len(want) == value.ndim and all(b in (None, a) for a, b in zip(value.shape, want, strict=True))
+            kind = value.dtype in (torch.int32, torch.int64) if whole else value.is_floating_point()
+            if not (same and kind and value.numel()):
+                text = "x".join("N" if side is None else str(side) for side in want)
+                raise CheckpointError(
+                    f"The graph in '{self.path}' gives {name} of {'x'.join(map(str, value.shape))} {value.dtype}, and "
+                    f"its card needs {text} {'whole' if whole else 'floating-point'} numbers; export the model again."
+                )
+        if masks and masks[0] < len(self.stuff):
+            raise CheckpointError(
+                f"The graph in '{self.path}' has {masks[0]} masks for {len(self.stuff)} classes of stuff; export the "
+                "model again."
+            )
 
     def _check_classes(self, classes: int, at_most: bool = False) -> None:
         known = len(self.card.categories)
@@ -195,9 +238,20 @@ def existing(path: Path) -> str:
     return str(path)
 
 
+@contextmanager
+def opening(path: Path) -> Iterator[None]:
+    """Whatever a runtime raises while it opens a file becomes a `CheckpointError`; its errors have no common class."""
+    try:
+        yield
+    except KNetError:
+        raise
+    except Exception as error:
+        raise damaged(path, error) from error
+
+
 def damaged(path: Path, error: Exception, verb: str = "opened") -> CheckpointError:
     """The error for a file that its runtime cannot open or run."""
-    reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+    reason = str(error).strip().splitlines()[-1].strip()[:300] if str(error).strip() else type(error).__name__
     return CheckpointError(f"The file '{path}' cannot be {verb} ({reason}); export or copy it again.")
 
 

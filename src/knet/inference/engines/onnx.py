@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from knet.errors import ConfigError
-from knet.inference.engines.exported import GraphEngine, damaged, existing, need, own_precision, read_card
+from knet.inference.engines.exported import GraphEngine, existing, need, opening, own_precision, read_card
 from knet.weights.card import METADATA_KEY
 
 
@@ -26,13 +26,10 @@ class OnnxEngine(GraphEngine):
         spin = os.environ.get("OMP_WAIT_POLICY", "").upper() == "ACTIVE"  # one switch for all, see knet/__init__.py
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
         options.log_severity_level = 3  # errors
-        try:
+        with opening(path):
             session = onnxruntime.InferenceSession(existing(path), options, providers=_providers(device))
-        except ConfigError:
-            raise
-        except Exception as error:  # onnxruntime's errors have no common class
-            raise damaged(path, error) from error
-        card, graph = read_card(path, session.get_modelmeta().custom_metadata_map.get(METADATA_KEY))
+            text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        card, graph = read_card(path, text)
         super().__init__(path, card, graph, own_precision(path, graph, precision))
         self._session = session
         self._names = [output.name for output in session.get_outputs()]

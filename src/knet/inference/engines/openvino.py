@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from knet.errors import ConfigError
-from knet.inference.engines.exported import GraphEngine, Pool, damaged, existing, need, own_precision, read_card
+from knet.inference.engines.exported import GraphEngine, Pool, existing, need, opening, own_precision, read_card
 from knet.weights.card import METADATA_KEY
 
 
@@ -27,11 +27,9 @@ class OpenVinoEngine(GraphEngine):
         if device not in ("auto", "cpu"):
             raise ConfigError(f"OpenVINO files run on the processor here, not on '{device}'; give --device cpu.")
         core = openvino.Core()
-        try:
+        with opening(path):
             model = core.read_model(existing(path))
             text = model.get_rt_info([METADATA_KEY]).astype(str) if model.has_rt_info([METADATA_KEY]) else None
-        except (RuntimeError, ValueError) as error:
-            raise damaged(path, error) from error
         card, graph = read_card(path, text)
         own = graph.precision
         if precision in ("bf16", "fp16") and precision != own:
@@ -51,7 +49,8 @@ class OpenVinoEngine(GraphEngine):
             "PERFORMANCE_HINT": "LATENCY",
         }
         super().__init__(path, card, graph, own if precision == "auto" else precision)
-        self._requests = Pool(core.compile_model(model, "CPU", config).create_infer_request)
+        with opening(path):
+            self._requests = Pool(core.compile_model(model, "CPU", config).create_infer_request)
 
     def run(self, inputs: dict[str, Tensor]) -> Mapping[str, Tensor]:
         """See `GraphEngine`."""

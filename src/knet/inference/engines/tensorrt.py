@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 
 from knet.errors import CheckpointError, ConfigError
-from knet.inference.engines.exported import GraphEngine, Pool, damaged, existing, need, own_precision, read_card
+from knet.inference.engines.exported import (
+    GraphEngine,
+    Pool,
+    damaged,
+    existing,
+    need,
+    opening,
+    own_precision,
+    read_card,
+)
 from knet.weights.card import METADATA_KEY
 
 
@@ -35,7 +44,8 @@ class TensorRtEngine(GraphEngine):
                 f"The file '{source}' is missing, from which '{path.name}' was built and which knows its classes; put "
                 "it beside the engine."
             )
-        rows = onnx.load(str(source), load_external_data=False).metadata_props
+        with opening(source):
+            rows = onnx.load(str(source), load_external_data=False).metadata_props
         card, graph = read_card(source, next((row.value for row in rows if row.key == METADATA_KEY), None))
         place = "cuda" if device == "auto" else device
         super().__init__(path, card, graph, own_precision(path, graph, precision), place)
@@ -47,7 +57,8 @@ class TensorRtEngine(GraphEngine):
         types = {trt.float32: torch.float32, trt.float16: torch.float16, trt.int32: torch.int32}
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         outputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT]
-        self._outputs = {name: types[engine.get_tensor_dtype(name)] for name in outputs}
+        with opening(path):  # a type that `knet export` does not write
+            self._outputs = {name: types[engine.get_tensor_dtype(name)] for name in outputs}
 
     def run(self, inputs: dict[str, Tensor]) -> Mapping[str, Tensor]:
         """See `GraphEngine`."""

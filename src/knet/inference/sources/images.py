@@ -52,15 +52,30 @@ def load_image(source: Source) -> np.ndarray:
     if isinstance(source, Image.Image):
         return decode_picture(source, "The Pillow image")
     if hasattr(source, "detach") and hasattr(source, "cpu"):  # a torch tensor, recognised without importing torch
-        tensor = source.detach().cpu()
-        values = np.asarray(tensor.float() if tensor.is_floating_point() else tensor)
+        values = _values(source)
         if values.ndim > 3:
             raise DataError(f"The tensor has shape {values.shape}; pass one image (3,H,W), or a list for a batch.")
         return rgb_from_array(np.moveaxis(values, 0, -1) if values.ndim == 3 else values, "tensor", values.shape)
     if hasattr(source, "__array__"):
-        return rgb_from_array(np.asarray(source), "array", np.shape(source))
+        values = _values(source)
+        return rgb_from_array(values, "array", values.shape)
     allowed = "a path, bytes, a Pillow image, an (H,W,3) uint8 array or a (3,H,W) tensor"
     raise DataError(f"Cannot take an image from a {type(source).__name__}; pass {allowed}.")
+
+
+def _values(source: Any) -> np.ndarray:
+    """What a tensor or an array holds. `DataError` for those that are sparse, quantised, or hold nothing ("meta")."""
+    try:
+        if hasattr(source, "detach"):
+            source = source.detach().cpu()
+            source = source.float() if source.is_floating_point() else source
+        return np.asarray(source)
+    except Exception as error:  # what others' arrays raise has no common class
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DataError(
+            f"The image given as {type(source).__name__} has no pixels that can be read ({reason}); pass a dense "
+            "tensor or array of uint8, or of float from 0 to 1."
+        ) from error
 
 
 def existing_file(path: Path) -> Path:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TypeVar
 
-from knet.errors import ConfigError
+from knet.errors import ConfigError, shown
 
 T = TypeVar("T")
 _ROUNDING = 1e-6  # seconds by which a time stamp may be off
@@ -28,10 +28,10 @@ class Span:
 
     def __post_init__(self) -> None:
         if not isinstance(self.every, Integral) or isinstance(self.every, bool) or self.every < 1:
-            raise ConfigError(f"Every which frame (--every) is a whole number from 1 on, not {self.every!r}.")
+            raise ConfigError(f"Every which frame (--every) is a whole number from 1 on, not {shown(self.every)}.")
         for name, value in (("start", self.start), ("end", self.end)):
             if value is not None and (not isinstance(value, Real) or isinstance(value, bool) or not value >= 0):
-                raise ConfigError(f"The {name} (--{name}) is a number of seconds from 0 on, not {value!r}.")
+                raise ConfigError(f"The {name} (--{name}) is a number of seconds from 0 on, not {shown(value)}.")
         if self.end is not None and self.end <= (self.start or 0):
             raise ConfigError(f"The end (--end {self.end:g}) is not after the start ({self.start or 0:g}).")
 

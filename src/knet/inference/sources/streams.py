@@ -16,7 +16,7 @@ import numpy as np
 
 from knet.data.files.stamps import Stamped, frames_passed, read_stamps, usual_step
 from knet.data.readers.cityscapes_vps import frame_stem
-from knet.errors import DataError
+from knet.errors import DataError, shown
 from knet.inference.sources.cameras import Camera, camera, read_camera
 from knet.inference.sources.clock import Clock
 from knet.inference.sources.images import load_image
@@ -187,7 +187,7 @@ def _with_time(entry: Any) -> tuple[Any, float | None]:
     for image, time in (entry, entry[::-1]):
         if isinstance(time, Real | np.number) and not isinstance(time, bool):
             return image, float(time)
-    raise DataError(f"A frame came with the time {entry[1]!r}; pass pairs of an image and its time in seconds.")
+    raise DataError(f"A frame came with the time {shown(entry[1])}; pass pairs of an image and its time in seconds.")
 
 
 def _images(paths: list[Path], on_error: Report, note: Note, span: Span) -> Generator[Frame, None, None]:

@@ -1,0 +1,142 @@
+"""The one place that parses JSON and YAML of others: bounded in size, depth and aliases, with one kind of error."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic_core import from_json
+
+LARGEST_JSON = 2**33  # bytes; the labels of the largest public data sets have some 6 GB
+LARGEST_YAML = 2**20
+_LARGEST_STREAM = 2**26  # of what is no file and tells no size, such as a pipe
+_DEEPEST = 64
+_LARGEST_EXPANDED = 2**22  # characters of a YAML document with a copy in place of each alias
+_DIGITS = 150  # numbers of more are none that anything computes with
+_HALF_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
+# All that parsers raise on what others wrote: constructors of PyYAML index, look up and match without looking first.
+_FAULTS = (
+    yaml.YAMLError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+)
+
+
+class ParseError(ValueError):
+    """Text that is not what it should be; its message is the reason, for a sentence that names the file."""
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """The content of a file. Raises `OSError`, and `ParseError` if it has more than `most` bytes."""
+    most = most if path.is_file() else min(most, _LARGEST_STREAM)
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ParseError(f"it has more than {most:,} bytes")
+    return data
+
+
+def parse_json(data: bytes | str) -> Any:
+    """JSON in UTF-8 or UTF-16, with or without a byte order mark. Raises `ParseError`."""
+    try:
+        text = data.encode() if isinstance(data, str) else _utf8(data)
+        value = _bounded_json(text)
+        # No whole number that a float cannot hold comes through. Masks have as many digits, in quotes, but few do.
+        blocks = (text[start : start + _DIGITS] for start in range(0, len(text), _DIGITS))
+        if any(block.isdigit() and len(block) == _DIGITS for block in blocks):
+            json.loads(text, parse_int=_short)
+        return value
+    except ParseError:
+        raise
+    except _FAULTS as fault:
+        raise ParseError(_reason(fault)) from fault
+
+
+def parse_yaml(data: bytes | str) -> Any:
+    """YAML of plain values. Raises `ParseError`, also for aliases that would make it much longer than it is."""
+    try:
+        if len(data) > LARGEST_YAML:
+            raise ParseError(f"it has more than {LARGEST_YAML:,} bytes")
+        return yaml.load(data, _Loader)  # noqa: S506 - a SafeLoader
+    except ParseError:
+        raise
+    except _FAULTS as fault:
+        raise ParseError(_reason(fault)) from fault
+
+
+class _Loader(yaml.SafeLoader):
+    """Nothing but plain values, not too deep, and not too many of them once aliases are followed."""
+
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise ParseError(f"it is nested more than {_DEEPEST} deep")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int") and len(node.value) > _DIGITS:
+            raise ParseError(f"it has a number of more than {_DIGITS} digits")
+        return node
+
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        if node is not None and _expanded(node, {}) > _LARGEST_EXPANDED:
+            raise ParseError("its aliases (*name) repeat too much")
+        return node
+
+
+def _expanded(node: yaml.Node, known: dict[int, int]) -> int:
+    """The characters of a node with a copy in place of each alias; `known` are those of nodes by `id`."""
+    if isinstance(node, yaml.ScalarNode):
+        return len(node.value) + 1
+    if id(node) not in known:
+        known[id(node)] = _LARGEST_EXPANDED  # what a node that holds itself finds
+        pairs = isinstance(node, yaml.MappingNode)
+        parts = [part for pair in node.value for part in pair] if pairs else node.value
+        known[id(node)] = 1 + sum(_expanded(part, known) for part in parts)
+    return known[id(node)]
+
+
+def _short(digits: str) -> int:
+    if len(digits) > _DIGITS:
+        raise ParseError(f"it has a number of more than {_DIGITS} digits")
+    return int(digits)
+
+
+def _bounded_json(text: bytes) -> Any:
+    """JSON by a parser that bounds the depth, which Python's does not."""
+    try:
+        return from_json(text)
+    except ValueError:
+        if not _HALF_PAIR.search(text):
+            raise
+        from_json(_HALF_PAIR.sub(rb"\\u00", text))
+        return json.loads(text)  # which alone knows halves of pairs: names of files that are not in UTF-8
+
+
+def _utf8(data: bytes) -> bytes:
+    """The text as UTF-8 without a mark. JSON begins with ASCII, so zero bytes at its start tell UTF-16."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16").encode()
+    if len(data) > 1 and 0 in data[:2]:
+        return data.decode("utf-16-le" if data[0] else "utf-16-be").encode()
+    return data.removeprefix(b"\xef\xbb\xbf")
+
+
+def _reason(fault: BaseException) -> str:
+    """The fault in a line; names of Python's errors mean nothing to whoever wrote the file."""
+    if isinstance(fault, RecursionError):
+        return "it is nested too deep"
+    if isinstance(fault, MemoryError):
+        return "it does not fit into memory"
+    spoken = isinstance(fault, yaml.YAMLError | ValueError)
+    return (
+        " ".join(str(fault).split()) if spoken and str(fault) else "a value in it is not of the kind that its tag says"
+    )
