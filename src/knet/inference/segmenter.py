@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack, overload
 
@@ -128,7 +129,7 @@ class Segmenter:
         if isinstance(source, list | tuple):
             images: list[Source] = list(source)
             return [self(image, **options) for image in images]
-        name = Path(source).stem if isinstance(source, str | Path) else "image"
+        name = Path(source).stem if isinstance(source, str | PathLike) else None
         image = load_image(source)
         return replace(self.segment(image, name, **options), image=image)
 
@@ -142,8 +143,10 @@ class Segmenter:
                 yield item.image, self.segment(item.image, item.name, **options)
 
     @torch.inference_mode()
-    def segment(self, image: np.ndarray, name: str = "image", **options: Unpack[Options]) -> Segmentation:
+    def segment(self, image: np.ndarray, name: str | None = None, **options: Unpack[Options]) -> Segmentation:
         """One image as (H,W,3) uint8 RGB -> its `Segmentation`, under the given name."""
+        if name is None:
+            return replace(self.segment(image, "image", **options), numbers={})
         settings = self._settings(options)
         part = cropped(image, settings.region)
         if self.task == "semantic":
