@@ -22,6 +22,7 @@ _PACKED |= {b"\xfd7zXZ": "an xz file", b"Rar!": "a rar archive"}
 _MODES = {"L": "a grey picture", "P": "a picture with a palette", "1": "a picture of two colours"}
 _MODES |= {"LA": "a grey picture with alpha", "I;16": "a 16-bit grey picture", "CMYK": "a picture in CMYK"}
 _EXIF_ORIENTATION = 274
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _SIDEWAYS = frozenset({5, 6, 7, 8})
 _UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError)
 
@@ -41,7 +42,9 @@ def read_image(path: Path) -> np.ndarray:
 def read_image_size(path: Path) -> tuple[int, int]:
     """Reads (height, width) of an image that `read_image` gives, from the file's head alone."""
     with _opened(path, "image") as file:
-        width, height = file.size
+        # Newer versions of Pillow give the size of a TIFF as it is when turned, so its own is what it has stored.
+        stored = getattr(file, "tag_v2", {}) if file.format == "TIFF" else {}
+        width, height = stored.get(_TIFF_WIDTH, file.size[0]), stored.get(_TIFF_HEIGHT, file.size[1])
         # Asking a PNG without EXIF for it would decode the whole picture.
         noted, sideways = "exif" in file.info or file.format == "TIFF", False
         with suppress(Exception):  # a photo whose EXIF data is unreadable is taken as it is stored
