@@ -15,7 +15,7 @@ import av
 
 from knet.errors import DataError, plain_parts
 from knet.files import safe_name
-from knet.inference.sources.decoding import decode_frames, reason_of
+from knet.inference.sources.decoding import decode_frames, reason_of, refuse_unknown_coding
 from knet.inference.sources.pipes import open_pipe
 from knet.inference.sources.videos import Item, VideoInfo, rate_and_length
 
@@ -176,4 +176,5 @@ def _with_pictures(container: Any, device: Camera) -> Any:
     if not container.streams.video:
         container.close()
         raise DataError(f"{device} sends no pictures; pass another.")
+    refuse_unknown_coding(container, str(device))
     return container

@@ -45,5 +45,6 @@ def opens_as_video(path: Path) -> bool:
         if not os.fstat(file.fileno()).st_size:
             return False
         with av.open(file) as container:  # without its name, by which texts would be taken for pictures
-            return any(stream.codec_context.name not in _TEXTS for stream in container.streams.video)
+            coders = [stream.codec_context for stream in container.streams.video]  # None for unknown ones
+            return any(coder is None or coder.name not in _TEXTS for coder in coders)
     return False

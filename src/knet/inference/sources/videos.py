@@ -12,7 +12,7 @@ import av
 import numpy as np
 
 from knet.errors import DataError
-from knet.inference.sources.decoding import decode_frames
+from knet.inference.sources.decoding import decode_frames, refuse_unknown_coding
 from knet.inference.sources.images import existing_file, why_not
 
 VIDEO_SUFFIXES: tuple[str, ...] = (
@@ -105,5 +105,6 @@ def _container(path: Path) -> Any:
     if not container.streams.video:
         container.close()
         raise DataError(f"'{path}' has no picture stream (sound only?); pass a video.")
+    refuse_unknown_coding(container, f"'{path}'")
     container.streams.video[0].thread_type = "AUTO"
     return container
