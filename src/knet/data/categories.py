@@ -18,6 +18,7 @@ import yaml
 from knet.data.files.io import parse_json
 from knet.data.files.numbers import flag, whole
 from knet.errors import ConfigError, DataError, KNetError, did_you_mean
+from knet.files import is_file
 from knet.structures import Category
 
 _FILE_ENDINGS = (".json", ".yaml", ".yml")
@@ -75,7 +76,7 @@ def load_table(name_or_path: str | Path) -> CategoryTable:
     if text in category_tables():
         return _to_table(package_table(text), text)
     path = Path(name_or_path)
-    if not path.is_file():
+    if not is_file(path):
         if path.suffix.lower() in _FILE_ENDINGS or len(path.parts) > 1:
             raise ConfigError(f"The class table {path} does not exist; give the path of a JSON or YAML file.")
         hint = did_you_mean(text.lower(), category_tables(), cutoff=0.4).capitalize()

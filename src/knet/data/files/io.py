@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from knet.data.files.pictures import IMAGE_SUFFIXES, decode_picture, open_picture, refuse_size
 from knet.data.files.png import read_png_ids, read_png_rgb
 from knet.errors import DataError
-from knet.files import atomic_path
+from knet.files import atomic_path, exists, is_dir, is_file
 
 IMAGE_ENDINGS = frozenset(IMAGE_SUFFIXES)
 
@@ -139,9 +139,9 @@ def list_images(folder: Path) -> list[str]:
 
     On a network disk, one walk over the folder is much cheaper than asking for each file of a large data set.
     """
-    if folder.is_file():
+    if is_file(folder):
         raise DataError(f"{folder} is a file, where a folder of images is wanted; unpack it if it is an archive.")
-    if not folder.is_dir():
+    if not is_dir(folder):
         raise DataError(f"The folder {folder} does not exist; give the folder that holds the images.")
     found = []
     for place, folders, names in os.walk(folder, followlinks=True):
@@ -204,7 +204,7 @@ def _opened(path: Path, what: str) -> Iterator[Image.Image]:
 
 
 def _unreadable(path: Path, what: str, fault: BaseException) -> DataError:
-    if not path.exists():
+    if not exists(path):
         return DataError(f"The {what} {path} does not exist.")
     problem = " ".join(str(fault).split()) or type(fault).__name__
     return DataError(f"The {what} {path} cannot be read ({problem}); copy or create the file again.")

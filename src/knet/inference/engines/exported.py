@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from knet.errors import CheckpointError, ConfigError, KNetError
+from knet.files import is_file
 from knet.merge.panoptic import MergedMasks
 from knet.models.clip import clip_result
 from knet.models.network import Network
@@ -190,7 +191,7 @@ class GraphEngine(ABC):
 
 def existing(path: Path) -> str:
     """The path of a file that exists. Raises `CheckpointError` for others."""
-    if not path.is_file():
+    if not is_file(path):
         raise CheckpointError(f"There is no file '{path}'; give the path of a file that `knet export` wrote.")
     return str(path)
 

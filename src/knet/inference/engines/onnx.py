@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from knet.errors import ConfigError
+from knet.errors import ConfigError, KNetError
 from knet.inference.engines.exported import GraphEngine, damaged, existing, need, own_precision, read_card
 from knet.weights.card import METADATA_KEY
 
@@ -28,7 +28,7 @@ class OnnxEngine(GraphEngine):
         options.log_severity_level = 3  # errors
         try:
             session = onnxruntime.InferenceSession(existing(path), options, providers=_providers(device))
-        except ConfigError:
+        except KNetError:
             raise
         except Exception as error:  # onnxruntime's errors have no common class
             raise damaged(path, error) from error
