@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import NoReturn
 
@@ -130,16 +130,14 @@ def _run(arguments: list[str] | None) -> int:
 
 def _refused(error: OSError) -> int:
     """Tells what the system refused, for which nothing before had a sentence of its own, and gives the exit status."""
-    reason = error.strerror or error
-    try:
-        _flush()
-    except OSError:
+    reason, broken = error.strerror or error, error.errno in _DISK
+    if error.filename is None and broken:  # what is opened has a name, and files of ours have an `OutputError`
         _forget_output()
         print(f"knet: standard output cannot be written: {reason}; free space or send it elsewhere.", file=sys.stderr)
-        return 1
-    what = "a file" if error.filename is None else f"'{error.filename}'"
-    print(f"knet: the system refuses {what}: {reason}; give another path, or mend that.", file=sys.stderr)
-    return 1 if error.errno in _DISK else 2
+    else:
+        what = "a file" if error.filename is None else f"'{error.filename}'"
+        print(f"knet: the system refuses {what}: {reason}; give another path, or mend that.", file=sys.stderr)
+    return 1 if broken else 2
 
 
 def _flush() -> None:
@@ -149,7 +147,8 @@ def _flush() -> None:
 
 def _forget_output() -> None:
     """Lets what is still to be printed go nowhere, so that the end of the process does not fail over it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(OSError):  # it is no file, as in a notebook
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":
