@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from knet.data.files.pictures import IMAGE_SUFFIXES, decode_picture, open_picture, refuse_size
 from knet.data.files.png import read_png_ids, read_png_rgb
+from knet.data.files.walk import walk
 from knet.errors import DataError
 from knet.files import atomic_path, exists, is_dir, is_file
 
@@ -144,15 +145,10 @@ def list_images(folder: Path) -> list[str]:
     if not is_dir(folder):
         raise DataError(f"The folder {folder} does not exist; give the folder that holds the images.")
     found = []
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = Path(place).relative_to(folder).as_posix()
+    for place, names in walk(folder):
+        below = place.relative_to(folder).as_posix()
         prefix = "" if below == "." else below + "/"
-        found += [
-            prefix + name
-            for name in names
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_ENDINGS  # noqa: PTH122
-        ]
+        found += [prefix + name for name in names if os.path.splitext(name)[1].lower() in IMAGE_ENDINGS]  # noqa: PTH122
     return sorted(found)
 
 

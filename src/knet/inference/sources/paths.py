@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from knet.data.files.pictures import IMAGE_SUFFIXES
+from knet.data.files.walk import walk
 from knet.errors import DataError
 from knet.files import exists, from_home, is_dir, is_file
 from knet.inference.sources.content import opens_as_video, shows_video
@@ -85,8 +86,7 @@ def _expand(path: Path) -> list[Path]:
     if not glob.has_magic(str(path)):
         raise DataError(no_such_path(path))
     files: list[Path] = []
-    # pathlib's glob does not take absolute patterns.
-    for match in sorted(map(Path, glob.glob(str(path), recursive=True)), key=natural_order):  # noqa: PTH207
+    for match in sorted(_matches(path), key=natural_order):
         if is_dir(match):
             with suppress(DataError):  # a folder without images is no match
                 files += _images_in(match)
@@ -95,6 +95,20 @@ def _expand(path: Path) -> list[Path]:
     if not files:
         raise DataError(f"The pattern '{path}' matches no image or video; known endings: {KNOWN}.")
     return files
+
+
+def _matches(pattern: Path) -> set[Path]:
+    """What a pattern matches. Without ** that is `glob`'s; with it glob would go round in circles of links."""
+    if "**" not in pattern.parts:
+        # pathlib's glob does not take absolute patterns.
+        return set(map(Path, glob.glob(str(pattern))))  # noqa: PTH207
+    place = pattern.parts.index("**")
+    above, below = Path(*pattern.parts[:place]), pattern.parts[place + 1 :]
+    found = set[Path]()
+    for folder in filter(is_dir, _matches(above) if glob.has_magic(str(above)) else {above}):
+        for inner, names in walk(folder):
+            found |= _matches(Path(glob.escape(str(inner)), *below)) if below else {inner, *(inner / n for n in names)}
+    return found
 
 
 def _images_in(folder: Path) -> list[Path]:
