@@ -115,7 +115,7 @@ def exists(path: str | Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110
 
 
-def from_home(path: str | Path) -> Path:
+def from_home(path: str | os.PathLike[str]) -> Path:
     """The path with ~ and ~user replaced by the folder of that user; as it is, where there is no such user."""
     with suppress(RuntimeError):
         return Path(path).expanduser()

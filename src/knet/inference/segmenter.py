@@ -72,7 +72,7 @@ class Segmenter:
         if compatible:  # the original knows no regions, and cuts no padding off the masks
             regions, stretches_padding = 0, True
         self.rules = PanopticRules(card.merge, row.thing_candidates, regions, stretches_padding)
-        self.mark: Callable[[str], object] = lambda step: None
+        self.mark: Callable[[str], object] = _unmarked
         self._things = torch.tensor([category.thing for category in self.categories])
 
     @property
@@ -325,3 +325,7 @@ class Segmenter:
         result = segments.segmentation(self.categories, name)
         self.mark("result")
         return result
+
+
+def _unmarked(step: str) -> None:
+    """Does nothing. It has a name so that a segmenter can be pickled."""

@@ -73,12 +73,17 @@ class GraphEngine(ABC):
 
     name: str
     net: Network | None = None
+    asked: tuple[str, str]  # the device and the precision that it was opened with
 
     def __init__(self, path: Path, card: Card, graph: GraphCard, precision: str, device: str = "cpu"):
         self.path, self.card, self.graph, self.precision = path, card, graph, precision
         self.device = torch.device(device)
         self.stuff: Sequence[int] = graph.stuff
         self.embeds, self.merges = graph.embeds, graph.merge_inside
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickled is where the file is, which is opened again."""
+        return type(self), (self.path, *self.asked)
 
     @abstractmethod
     def run(self, inputs: dict[str, Tensor]) -> Mapping[str, Tensor]:

@@ -33,6 +33,7 @@ class OnnxEngine(GraphEngine):
         except Exception as error:  # onnxruntime's errors have no common class
             raise damaged(path, error) from error
         card, graph = read_card(path, session.get_modelmeta().custom_metadata_map.get(METADATA_KEY))
+        self.asked = device, precision
         super().__init__(path, card, graph, own_precision(path, graph, precision))
         self._session = session
         self._names = [output.name for output in session.get_outputs()]
