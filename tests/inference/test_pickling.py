@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hand_made import hand_made
 
 import knet
@@ -41,6 +42,7 @@ def test_an_exported_file_is_opened_again(tmp_path: Path) -> None:
 def test_a_spawned_process_uses_it_after_this_one_did(tiny_weights: Path) -> None:
     segmenter = knet.load(tiny_weights, device="cpu")
     result = segmenter(IMAGE)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    threads = (torch.get_num_threads(),)  # on which the last bits depend
+    with multiprocessing.get_context("spawn").Pool(1, torch.set_num_threads, threads) as pool:
         (there,) = pool.map(segmenter, [IMAGE])
     assert same(there, result)
