@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from knet.errors import ConfigError, did_you_mean, require, shown
+from knet.files import exists, is_file
 from knet.parse import LARGEST_YAML, ParseError, parse_yaml, read_bounded
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -298,9 +299,9 @@ def published_config(name: str) -> Path:
 def _find(path: str | Path) -> Path:
     name = str(path)
     # `configs/NAME.yaml`, as the documents have it, is meant outside a checkout, too.
-    if name in config_names() or (not Path(name).exists() and Path(name).parent.name == "configs"):
+    if name in config_names() or (not exists(name) and Path(name).parent.name == "configs"):
         return published_config(Path(name).name.removesuffix(".yaml"))
-    if Path(name).suffix or len(Path(name).parts) > 1 or Path(name).is_file():
+    if Path(name).suffix or len(Path(name).parts) > 1 or is_file(name):
         return Path(name)
     hint = did_you_mean(name, config_names(), f"give a YAML file, or one of: {', '.join(config_names())}.")
     raise ConfigError(f"There is no config '{name}'; {hint}")

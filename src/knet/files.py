@@ -100,6 +100,28 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether it is a file; False also for what the system refuses to look at, such as a name of over 255 bytes."""
+    return os.path.isfile(path)  # noqa: PTH113  # pathlib raises for some refusals, other ones in each version
+
+
+def is_dir(path: str | Path) -> bool:
+    """Whether it is a folder; see `is_file`."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def exists(path: str | Path) -> bool:
+    """Whether anything is there; see `is_file`."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def from_home(path: str | os.PathLike[str]) -> Path:
+    """The path with ~ and ~user replaced by the folder of that user; as it is, where there is no such user."""
+    with suppress(RuntimeError):
+        return Path(path).expanduser()
+    return Path(path)
+
+
 def cannot_write(path: Path, reason: object) -> OutputError:
     """The error for a file that cannot be written."""
     return OutputError(f"Cannot write '{path}': {reason}; free space or choose another folder.")

@@ -179,6 +179,15 @@ def test_truth_against_itself_is_perfect(image: tuple) -> None:
     assert result["all"]["pq"] == (pytest.approx(1) if present else None)
 
 
+@given(labelled_images())
+@settings(deadline=None)
+def test_qualities_are_shares(image: tuple) -> None:
+    truth, truth_segments, predicted, predicted_segments = image
+    result = panoptic_quality([(truth, truth_segments)], [(predicted, predicted_segments)], categories=TABLE)
+    for group in ("all", "things", "stuff"):
+        assert all(result[group][name] is None or 0 <= result[group][name] <= 1 for name in ("pq", "sq", "rq"))
+
+
 @given(labelled_images(), st.permutations(range(1, 9)), st.permutations(range(1, 9)), st.integers(1, 2**21 - 1))
 @settings(deadline=None)
 def test_ids_are_only_names(image: tuple, for_truth: list, for_predicted: list, factor: int) -> None:

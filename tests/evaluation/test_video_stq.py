@@ -123,6 +123,12 @@ def test_numbers_of_predicted_objects_do_not_matter(one: int, other: int, order:
     )
 
 
+@given(seeds, seeds, st.sampled_from(["official", "video-knet"]))
+def test_qualities_are_shares(one: int, other: int, protocol: str) -> None:
+    found = stq({"a": clip(one)}, {"a": clip(other)}, TABLE, protocol)["all"]
+    assert all(found[name] is None or 0 <= found[name] <= 1 for name in ("stq", "aq", "sq"))
+
+
 @given(seeds, seeds, st.integers(0, 10))
 def test_parts_add_up_to_the_whole(one: int, other: int, cut: int) -> None:
     frames = [(name, *pair) for name in "ab" for pair in zip(clip(one), clip(other), strict=True)]

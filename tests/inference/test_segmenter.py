@@ -171,3 +171,15 @@ def test_nearest_takes_the_pixel_that_each_falls_on(h: int, w: int, height: int,
     columns = torch.tensor([x * w // width for x in range(width)])
     assert resized.dtype == torch.int32
     assert torch.equal(resized, ids[rows][:, columns])
+
+
+def test_images_without_a_name_do_not_replace_each_other(segmenter: Segmenter, street: Path, tmp_path: Path) -> None:
+    array = np.array(Image.open(street))
+    results = [segmenter(array), *segmenter([array, street.read_bytes()]), segmenter(Image.fromarray(array))]
+    files = [result.save(tmp_path, ["json", "semantic"]) for result in results]
+    assert [path.name for path, _ in files] == [f"image{n}_segments.json" for n in ("", "_2", "_3", "_4")]
+    assert results[1].save(tmp_path, ["json", "semantic"]) == files[1]  # its own are replaced
+    assert segmenter(array).save(tmp_path / "other", ["json"]) == [tmp_path / "other" / "image_segments.json"]
+    assert segmenter(array).save(tmp_path, ["json"], name="image") == [tmp_path / "image_segments.json"]
+    for _ in range(2):  # a file's name is its own
+        assert segmenter(street).save(tmp_path, ["json"]) == [tmp_path / "street_segments.json"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from knet.cli.options import add_model_options, add_verb, is_first, model_options
 from knet.errors import ConfigError, shown
+from knet.files import exists, is_dir, is_file
 
 _VIDEO = ("stq", "vpq", "ytvis")
 _WHOLE = {"pq": "panoptic.json", "ap": "detections.json", "ytvis": "results.json"}  # of all images in one file
@@ -106,17 +107,17 @@ def _on_disk(args: argparse.Namespace) -> dict[str, Any]:
     _check_options(args)
     if args.metric in _WHOLE:  # `knet predict` writes it to the folder of its results
         whole = Path(args.predictions) / _WHOLE[args.metric]
-        args.predictions = str(whole) if whole.is_file() else args.predictions
+        args.predictions = str(whole) if is_file(whole) else args.predictions
     if args.metric in _VIDEO:
         return _of_videos(args)
     if args.metric == "pq":
         masks = {"truth_masks": args.truth_masks, "prediction_masks": args.prediction_masks}
         return {"panoptic": panoptic_quality(args.truth, args.predictions, **masks, progress=True)}
-    if args.metric == "ap" and Path(args.truth).is_dir():
+    if args.metric == "ap" and is_dir(args.truth):
         return {"instance": cityscapes_instance_ap(args.truth, args.predictions, progress=True)}
     if args.metric == "ap":
         found: Any = args.predictions
-        if Path(found).is_dir():
+        if is_dir(found):
             found = found_in_folder(Path(args.truth), Path(found))
         return {"instance": mask_ap(args.truth, found, progress=True)}
     return {"semantic": _of_classes(args)}
@@ -176,11 +177,11 @@ def _of_videos(args: argparse.Namespace) -> dict[str, Any]:
 
 def _tracks_in(truth: Path, folder: Path) -> Path:
     """Of a folder that `knet predict` wrote the part in the form of the truth, if it is there; else the folder."""
-    if truth.is_file():
+    if is_file(truth):
         parts = ["vipseg_json/pred.json", "cityscapes_vps_json/pred.json"]
     else:
-        parts = ["vipseg/panomasks" if (truth / "panomasks").is_dir() else "panoptic"]
-    there = [folder / part for part in parts if (folder / part).exists()]
+        parts = ["vipseg/panomasks" if is_dir(truth / "panomasks") else "panoptic"]
+    there = [folder / part for part in parts if exists(folder / part)]
     return there[0] if len(there) == 1 else folder
 
 

@@ -1,12 +1,13 @@
 """The command `knet`. Each verb has a file beside this one; torch is imported only by verbs that compute."""
 
 import argparse
+import errno
 import logging
 import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import NoReturn
 
@@ -25,6 +26,8 @@ from knet.errors import (
 )
 
 _FAILURES = (OutputError, DownloadError, PredictionError, TrainingError)  # the others are bad usage or input
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOMEM)  # of the machine, not of what was asked
 
 _VERBS = (predict, train, evaluate, export, bench, convert, models, config, download, data, demo)
 
@@ -88,18 +91,11 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit status: 0 done, 1 a failure, 2 bad usage or input, 128 + signal when stopped.
     """
-    parser = build_parser()
-    args, rest = parser.parse_known_args(arguments)
-    # argparse gives up on the rest of a list once an option stands in it: `knet eval MODEL --weights W key=value`.
-    if rest and hasattr(args, "overrides") and not any(word.startswith("-") for word in rest):
-        args.overrides += rest
-    elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if getattr(args, "offline", False):
-        os.environ["KNET_OFFLINE"] = "1"
     try:
-        with lines_shown(getattr(args, "json", False)), sigterm_unwinds():
-            return args.run(args)
+        try:
+            return _run(arguments)
+        finally:
+            _flush()  # here, where a failure can still be told
     except StoppedError as error:  # not 0: a scheduler must not take the run for a finished one
         print(f"knet: {error}", file=sys.stderr)
         return 128 + signal.SIGTERM
@@ -119,8 +115,47 @@ def main(arguments: list[str] | None = None) -> int:
         print("knet: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return 0
+    except OSError as error:
+        return _refused(error)
+
+
+def _run(arguments: list[str] | None) -> int:
+    parser = build_parser()
+    args, rest = parser.parse_known_args(arguments)
+    # argparse gives up on the rest of a list once an option stands in it: `knet eval MODEL --weights W key=value`.
+    if rest and hasattr(args, "overrides") and not any(word.startswith("-") for word in rest):
+        args.overrides += rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if getattr(args, "offline", False):
+        os.environ["KNET_OFFLINE"] = "1"
+    with lines_shown(getattr(args, "json", False)), sigterm_unwinds():
+        return args.run(args)
+
+
+def _refused(error: OSError) -> int:
+    """Tells what the system refused, for which nothing before had a sentence of its own, and gives the exit status."""
+    reason, broken = error.strerror or error, error.errno in _DISK
+    if error.filename is None and broken:  # what is opened has a name, and files of ours have an `OutputError`
+        _forget_output()
+        print(f"knet: standard output cannot be written: {reason}; free space or send it elsewhere.", file=sys.stderr)
+    else:
+        what = "a file" if error.filename is None else f"'{error.filename}'"
+        print(f"knet: the system refuses {what}: {reason}; give another path, or mend that.", file=sys.stderr)
+    return 1 if broken else 2
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # it may be closed
+        sys.stdout.flush()
+
+
+def _forget_output() -> None:
+    """Lets what is still to be printed go nowhere, so that the end of the process does not fail over it."""
+    with suppress(OSError):  # it is no file, as in a notebook
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -94,4 +94,4 @@ class Stopping:
         self.at_once = self.signal is not None
         self.ask(number)
         if self.at_once or self._waiting:
-            raise KeyboardInterrupt
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt

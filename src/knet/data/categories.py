@@ -16,6 +16,7 @@ from typing import Any, TypeGuard
 from knet.data.files.io import load_json
 from knet.data.files.numbers import flag, whole
 from knet.errors import ConfigError, DataError, KNetError, did_you_mean, shown
+from knet.files import is_file
 from knet.parse import LARGEST_YAML, parse_yaml, read_bounded
 from knet.structures import Category
 
@@ -74,7 +75,7 @@ def load_table(name_or_path: str | Path) -> CategoryTable:
     if text in category_tables():
         return _to_table(package_table(text), text)
     path = Path(name_or_path)
-    if not path.is_file():
+    if not is_file(path):
         if path.suffix.lower() in _FILE_ENDINGS or len(path.parts) > 1:
             raise ConfigError(f"The class table {path} does not exist; give the path of a JSON or YAML file.")
         hint = did_you_mean(text.lower(), category_tables(), cutoff=0.4).capitalize()

@@ -27,6 +27,7 @@ from knet.evaluation.panoptic_files import Labelled, refuse_blue_first
 from knet.evaluation.video_frames import FoundFrame, FoundFrames, VideoFrame, Videos, frame_key, pair_frames
 from knet.evaluation.video_json import find_listed
 from knet.evaluation.video_labels import NUMBER_BITS, VOID, pack_labels
+from knet.files import exists, is_dir, is_file
 from knet.structures import Category
 
 _VIPSEG_OBJECTS = 100  # a thing's pixel is (category id + 1) * 100 + object
@@ -44,9 +45,9 @@ def open_videos(
     """
     true, predicted = Path(truth), Path(predictions)
     for path in (true, predicted):
-        if not path.exists():
+        if not exists(path):
             raise DataError(f"{path} does not exist; give a folder of PNGs or a JSON file.")
-    if listed := true.is_file():
+    if listed := is_file(true):
         predicted = predicted / "pred.json" if predicted.is_dir() else predicted
         form, classes, of_truth, found = find_listed(true, predicted, classes)
     else:
@@ -69,7 +70,7 @@ def open_videos(
 
 def _scan(folder: Path) -> FoundFrames:
     rows: FoundFrames = {}
-    if not folder.is_dir():
+    if not is_dir(folder):
         raise DataError(f"{folder} is no folder of PNGs, but the truth is one; give the folder of the predictions.")
     for path in sorted(folder.rglob("*.png")):
         stem, _, kind = path.stem.rpartition("_")

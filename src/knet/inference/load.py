@@ -10,6 +10,7 @@ from torch import nn
 
 from knet.data.categories import as_table, load_categories
 from knet.errors import CheckpointError, ConfigError, require, shown
+from knet.files import exists
 from knet.inference.engines.engine import DTYPES, Engine
 from knet.inference.engines.network import TorchEngine
 from knet.inference.engines.open import exported_form, open_exported
@@ -116,7 +117,7 @@ def bundled_file(model: str) -> Path | None:
 
 def weights_file(place: str | Path) -> Path:
     """The file that `place` means: a path, an address, or a model's name for those in the package or published ones."""
-    if str(place) not in ZOO or Path(place).exists():
+    if str(place) not in ZOO or exists(place):
         return local(place)
     return bundled_file(str(place)) or released_file(str(place))
 

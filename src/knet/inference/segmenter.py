@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack, overload
 
@@ -71,7 +72,7 @@ class Segmenter:
         if compatible:  # the original knows no regions, and cuts no padding off the masks
             regions, stretches_padding = 0, True
         self.rules = PanopticRules(card.merge, row.thing_candidates, regions, stretches_padding)
-        self.mark: Callable[[str], object] = lambda step: None
+        self.mark: Callable[[str], object] = _unmarked
         self._things = torch.tensor([category.thing for category in self.categories])
 
     @property
@@ -128,7 +129,7 @@ class Segmenter:
         if isinstance(source, list | tuple):
             images: list[Source] = list(source)
             return [self(image, **options) for image in images]
-        name = Path(source).stem if isinstance(source, str | Path) else "image"
+        name = Path(source).stem if isinstance(source, str | PathLike) else None
         image = load_image(source)
         return replace(self.segment(image, name, **options), image=image)
 
@@ -142,8 +143,10 @@ class Segmenter:
                 yield item.image, self.segment(item.image, item.name, **options)
 
     @torch.inference_mode()
-    def segment(self, image: np.ndarray, name: str = "image", **options: Unpack[Options]) -> Segmentation:
+    def segment(self, image: np.ndarray, name: str | None = None, **options: Unpack[Options]) -> Segmentation:
         """One image as (H,W,3) uint8 RGB -> its `Segmentation`, under the given name."""
+        if name is None:
+            return replace(self.segment(image, "image", **options), numbers={})
         settings = self._settings(options)
         part = cropped(image, settings.region)
         with _enough_memory(image, name):
@@ -329,3 +332,7 @@ class Segmenter:
 def _enough_memory(image: np.ndarray, name: str) -> AbstractContextManager[None]:
     what = f"the image '{name}' of {image.shape[0]}x{image.shape[1]} pixels"
     return enough_memory(what, "take a smaller size (--size)")
+
+
+def _unmarked(step: str) -> None:
+    """Does nothing. It has a name so that a segmenter can be pickled."""

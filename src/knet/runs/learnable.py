@@ -7,6 +7,7 @@ from typing import Any
 from knet.config import RunConfig, is_config, read_config
 from knet.data.readers.reader import Kernels, Reader
 from knet.errors import DataError
+from knet.files import is_file
 from knet.models.zoo import entry
 from knet.structures import SegmentInfo
 from knet.weights.load import read_checkpoint
@@ -20,7 +21,7 @@ def kernels_of(model: RunConfig | str | Path) -> Kernels:
         config = read_config(model)
         return _kernels(config.model, config.arguments, config.stuff_kernels)
     assert not isinstance(model, RunConfig)  # which is a config
-    if Path(model).is_file():
+    if is_file(model):
         card = read_checkpoint(model).card
         if card is not None:
             return _kernels(card.model, card.arguments)

@@ -23,7 +23,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from knet.distributed import rank
 from knet.errors import CheckpointError
-from knet.files import atomic_path, cannot_write
+from knet.files import atomic_path, cannot_write, is_file
 
 _WHOLE = StateDictOptions(full_state_dict=True)
 
@@ -126,7 +126,7 @@ def load_state(
 
 def read_state(path: Path) -> dict[str, Any]:
     """Reads what `save_state` wrote, without executing anything in the file."""
-    if not path.is_file():
+    if not is_file(path):
         raise CheckpointError(f"There is no '{path}' to resume from; give the folder of a run that saved one.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

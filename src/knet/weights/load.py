@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from knet.errors import CheckpointError
-from knet.files import atomic_path
+from knet.files import atomic_path, is_file
 from knet.weights import openmmlab, openmmlab_semantic, rtknet, video_knet
 from knet.weights.card import METADATA_KEY, Card
 
@@ -50,7 +50,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         CheckpointError: missing, empty, damaged, no tensors or more than tensors and plain values, or a faulty card.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise CheckpointError(f"There is no weights file '{path}'; give the path of a .pth or .safetensors file.")
     if path.stat().st_size == 0:
         raise CheckpointError(f"The weights file '{path}' is empty; download or copy it again.")
@@ -68,7 +68,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
             text = (file.metadata() or {}).get(METADATA_KEY)
             card = None if text is None else Card.read(text, str(path))
             return Checkpoint({key: file.get_tensor(key) for key in file.keys()}, card)  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"The weights file '{path}' is not a whole .safetensors file ({error}); download or copy it again."
         ) from error

@@ -11,8 +11,9 @@ from PIL import Image, UnidentifiedImageError
 
 from knet.data.files.pictures import IMAGE_SUFFIXES, decode_picture, open_picture, refuse_size
 from knet.data.files.png import read_png_ids, read_png_rgb
+from knet.data.files.walk import walk
 from knet.errors import DataError
-from knet.files import atomic_path
+from knet.files import atomic_path, exists, is_dir, is_file
 from knet.parse import LARGEST_JSON, parse_json, read_bounded
 
 IMAGE_ENDINGS = frozenset(IMAGE_SUFFIXES)
@@ -22,6 +23,7 @@ _PACKED |= {b"\xfd7zXZ": "an xz file", b"Rar!": "a rar archive"}
 _MODES = {"L": "a grey picture", "P": "a picture with a palette", "1": "a picture of two colours"}
 _MODES |= {"LA": "a grey picture with alpha", "I;16": "a 16-bit grey picture", "CMYK": "a picture in CMYK"}
 _EXIF_ORIENTATION = 274
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _SIDEWAYS = frozenset({5, 6, 7, 8})
 _UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError)
 
@@ -41,7 +43,9 @@ def read_image(path: Path) -> np.ndarray:
 def read_image_size(path: Path) -> tuple[int, int]:
     """Reads (height, width) of an image that `read_image` gives, from the file's head alone."""
     with _opened(path, "image") as file:
-        width, height = file.size
+        # Newer versions of Pillow give the size of a TIFF as it is when turned, so its own is what it has stored.
+        stored = getattr(file, "tag_v2", {}) if file.format == "TIFF" else {}
+        width, height = stored.get(_TIFF_WIDTH, file.size[0]), stored.get(_TIFF_HEIGHT, file.size[1])
         # Asking a PNG without EXIF for it would decode the whole picture.
         noted, sideways = "exif" in file.info or file.format == "TIFF", False
         with suppress(Exception):  # a photo whose EXIF data is unreadable is taken as it is stored
@@ -136,20 +140,15 @@ def list_images(folder: Path) -> list[str]:
 
     On a network disk, one walk over the folder is much cheaper than asking for each file of a large data set.
     """
-    if folder.is_file():
+    if is_file(folder):
         raise DataError(f"{folder} is a file, where a folder of images is wanted; unpack it if it is an archive.")
-    if not folder.is_dir():
+    if not is_dir(folder):
         raise DataError(f"The folder {folder} does not exist; give the folder that holds the images.")
     found = []
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = Path(place).relative_to(folder).as_posix()
+    for place, names in walk(folder):
+        below = place.relative_to(folder).as_posix()
         prefix = "" if below == "." else below + "/"
-        found += [
-            prefix + name
-            for name in names
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_ENDINGS  # noqa: PTH122
-        ]
+        found += [prefix + name for name in names if os.path.splitext(name)[1].lower() in IMAGE_ENDINGS]  # noqa: PTH122
     return sorted(found)
 
 
@@ -201,7 +200,7 @@ def _opened(path: Path, what: str) -> Iterator[Image.Image]:
 
 
 def _unreadable(path: Path, what: str, fault: BaseException) -> DataError:
-    if not path.exists():
+    if not exists(path):
         return DataError(f"The {what} {path} does not exist.")
     problem = " ".join(str(fault).split()) or type(fault).__name__
     return DataError(f"The {what} {path} cannot be read ({problem}); copy or create the file again.")

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from knet.data.files.io import list_images
 from knet.errors import DataError, shown
+from knet.files import is_dir, is_file
 
 CITYSCAPES_SPLITS = ("train", "val")
 MAPILLARY_SPLITS = ("training", "validation")
@@ -83,7 +84,7 @@ def find_mapillary(
     forms = [form for form in _MAPILLARY_FORMS if version in (None, form[0])]
     if not forms:
         raise DataError(f"There is no Mapillary Vistas version {shown(version)} here; choose 1.2 or 2.0.")
-    present = [form for form in forms if (root / form[1]).is_file()]
+    present = [form for form in forms if is_file(root / form[1])]
     if not present:
         names = " or ".join(form[1] for form in forms)
         raise DataError(f"{root} lacks {names}, which lists the classes of Mapillary Vistas; {_MAPILLARY_SOURCE}.")
@@ -121,8 +122,8 @@ def _check_splits(name: str, splits: Sequence[str], known: Sequence[str], unlabe
 
 
 def _require(root: Path, folders: Sequence[Path], source: str) -> None:
-    missing = [PurePosixPath(folder.relative_to(root)).as_posix() for folder in folders if not folder.is_dir()]
-    if not root.is_dir():
+    missing = [PurePosixPath(folder.relative_to(root)).as_posix() for folder in folders if not is_dir(folder)]
+    if not is_dir(root):
         raise DataError(f"The folder {root} does not exist; give the folder that holds the data set ({source}).")
     if missing:
         raise DataError(f"{root} lacks {', '.join(missing)}; {source}, or leave a split out with --splits.")

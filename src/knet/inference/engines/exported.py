@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from knet.errors import CheckpointError, ConfigError, KNetError, memory_asked
+from knet.files import is_file
 from knet.merge.panoptic import MergedMasks
 from knet.models.clip import clip_result
 from knet.models.network import Network
@@ -73,12 +74,17 @@ class GraphEngine(ABC):
 
     name: str
     net: Network | None = None
+    asked: tuple[str, str]  # the device and the precision that it was opened with
 
     def __init__(self, path: Path, card: Card, graph: GraphCard, precision: str, device: str = "cpu"):
         self.path, self.card, self.graph, self.precision = path, card, graph, precision
         self.device = torch.device(device)
         self.stuff: Sequence[int] = graph.stuff
         self.embeds, self.merges = graph.embeds, graph.merge_inside
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickled is where the file is, which is opened again."""
+        return type(self), (self.path, *self.asked)
 
     @abstractmethod
     def run(self, inputs: dict[str, Tensor]) -> Mapping[str, Tensor]:
@@ -233,7 +239,7 @@ class GraphEngine(ABC):
 
 def existing(path: Path) -> str:
     """The path of a file that exists. Raises `CheckpointError` for others."""
-    if not path.is_file():
+    if not is_file(path):
         raise CheckpointError(f"There is no file '{path}'; give the path of a file that `knet export` wrote.")
     return str(path)
 

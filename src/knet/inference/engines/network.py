@@ -47,12 +47,12 @@ class TorchEngine:
         compile: bool = False,
     ):
         self.device, self.precision = torch.device(device), precision
+        self._frozen, self._compiled = frozen, compile
         # Channels last is the faster layout for convolutions on a CPU and for half precision on a GPU.
         self.net: Network = net.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.stuff, self.embeds = net.stuff, net.embeds
         faster = frozen and precision != "fp32"
         self._ready = in_half(folded(self.net), DTYPES[precision]) if faster else self.net
-        self._compiled = compile
         if compile:
             # Freezing lets the compiler choose the layout of the weights for the processor.
             self._ready = torch.compile(self._ready, dynamic=False, options={"freezing": frozen})
@@ -71,6 +71,10 @@ class TorchEngine:
                 reason = next(iter(str(error).splitlines()), type(error).__name__)
                 raise ConfigError(f"torch.compile does not work here ({reason}); leave compile out.") from error
             raise
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickled is the network alone; what was prepared and recorded of it is made again."""
+        return TorchEngine, (self.net, self.device, self.precision, self._frozen, self._compiled)
 
     def _forward(self, inputs: Tensor, previous: Tensor | None) -> list[Output]:
         with self.autocast():

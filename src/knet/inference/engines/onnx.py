@@ -30,6 +30,7 @@ class OnnxEngine(GraphEngine):
             session = onnxruntime.InferenceSession(existing(path), options, providers=_providers(device))
             text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         card, graph = read_card(path, text)
+        self.asked = device, precision
         super().__init__(path, card, graph, own_precision(path, graph, precision))
         self._session = session
         self._names = [output.name for output in session.get_outputs()]

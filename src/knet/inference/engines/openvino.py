@@ -48,6 +48,7 @@ class OpenVinoEngine(GraphEngine):
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
+        self.asked = device, precision
         super().__init__(path, card, graph, own if precision == "auto" else precision)
         with opening(path):
             self._requests = Pool(core.compile_model(model, "CPU", config).create_infer_request)

@@ -48,6 +48,7 @@ class TensorRtEngine(GraphEngine):
             rows = onnx.load(str(source), load_external_data=False).metadata_props
         card, graph = read_card(source, next((row.value for row in rows if row.key == METADATA_KEY), None))
         place = "cuda" if device == "auto" else device
+        self.asked = device, precision
         super().__init__(path, card, graph, own_precision(path, graph, precision), place)
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))  # must live as long as the engine
         engine = self._runtime.deserialize_cuda_engine(Path(existing(path)).read_bytes())

@@ -19,6 +19,7 @@ from knet.inference.results.draw import map_ids, overlay
 from knet.inference.results.encoding import instance_ids, panoptic_entries, panoptic_rgb, rle_text, semantic_ids
 from knet.inference.results.files import make_folder, write_bytes, write_image
 from knet.inference.results.formats import check_formats
+from knet.inference.results.unnamed import numbered
 from knet.inference.sources.images import load_image
 from knet.structures import Category, Segment
 
@@ -38,6 +39,7 @@ class Segmentation:
         masks: where segments may overlap (instance segmentation), the packed mask of each by its id. In the id map a
             pixel then belongs to the segment with the highest score; areas and boxes are those of the whole masks.
         tracked: whether it is a frame of a video whose objects are followed; one may have no object at all.
+        numbers: of an image without a name (an array, bytes), those that its files got in folders; None if it has one.
     """
 
     id_map: np.ndarray
@@ -47,6 +49,7 @@ class Segmentation:
     image: np.ndarray | None = field(default=None, compare=False)
     masks: dict[int, Rle] | None = None
     tracked: bool = field(default=False, compare=False)
+    numbers: dict[Path, int] | None = field(default=None, compare=False)
 
     def mask(self, segment: Segment) -> np.ndarray:
         """The mask of a segment, with the parts that others hide. -> (H,W) bool"""
@@ -91,6 +94,9 @@ class Segmentation:
     ) -> list[Path]:
         """Writes the result to files, each of them whole or not at all. Files of the same name are replaced.
 
+        Results of images that have no name, such as arrays and bytes, do not replace each other: they are called image,
+        image_2, ... in the order in which a process saves them.
+
         Args:
             folder: gets the files, and is made if needed.
             formats: any of overlay (`<name>_overlay.jpg`), panoptic (`<name>_panoptic.png` and, in COCO's format,
@@ -110,7 +116,10 @@ class Segmentation:
         if "video" in formats:
             raise ConfigError("The format 'video' needs many images: write them with a ResultWriter or `knet predict`.")
         picture = self.overlay(image) if "overlay" in formats else None
-        name, folder = safe_name(self.name if name is None else name), make_folder(Path(folder))
+        folder = make_folder(Path(folder))
+        if name is None:
+            name = self.name if self.numbers is None else numbered(self.name, folder, self.numbers)
+        name = safe_name(name)
         written = write_files(self, folder, name, formats, picture)
         if "panoptic" in formats:
             image_entry, annotation = panoptic_entries(self, name, name, f"{name}_panoptic.png")

@@ -14,8 +14,8 @@ from typing import Any
 import av
 
 from knet.errors import DataError, plain_parts
-from knet.files import safe_name
-from knet.inference.sources.decoding import decode_frames, reason_of
+from knet.files import exists, safe_name
+from knet.inference.sources.decoding import decode_frames, reason_of, refuse_unknown_coding
 from knet.inference.sources.pipes import open_pipe
 from knet.inference.sources.videos import Item, VideoInfo, rate_and_length
 
@@ -91,11 +91,17 @@ def camera(source: Any) -> Camera | None:
     if scheme := _ADDRESS.match(text):
         return Camera(scheme[0].lower() + text[scheme.end() :])  # FFmpeg knows protocols in small letters only
     with suppress(OSError, ValueError):
-        if Path(text).is_fifo() or _is_camera_device(text):
+        if _is_pipe(text) or _is_camera_device(text):
             return Camera(text)
-        if isinstance(source, str) and source.isdecimal() and source.isascii() and not Path(source).exists():
+        if isinstance(source, str) and source.isdecimal() and source.isascii() and not exists(source):
             return Camera(str(int(source)))
     return None
+
+
+def _is_pipe(path: str) -> bool:
+    with suppress(OSError, ValueError):
+        return Path(path).is_fifo()
+    return False
 
 
 def _is_camera_device(path: str) -> bool:
@@ -176,4 +182,5 @@ def _with_pictures(container: Any, device: Camera) -> Any:
     if not container.streams.video:
         container.close()
         raise DataError(f"{device} sends no pictures; pass another.")
+    refuse_unknown_coding(container, str(device))
     return container

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import av
 
+from knet.files import is_file
+
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*", b"BM", b"P5\n", b"P6\n", b"\0\0\0\x0cjP  ")
 _VIDEOS = (
     bytes.fromhex("1a45dfa3"),  # Matroska, WebM
@@ -26,6 +28,8 @@ _MOTION = (".mjpg", ".mjpeg")  # a row of JPEGs begins like one
 def shows_video(path: Path) -> bool | None:
     """Whether the content of a file is a video's (True) or an image's (False); None where its begin does not tell."""
     head = b""
+    if not is_file(path):  # a pipe would wait
+        return None
     with suppress(OSError, ValueError), path.open("rb") as file:
         head = file.read(400)
     if head.startswith(_IMAGES):
@@ -41,9 +45,12 @@ def shows_video(path: Path) -> bool | None:
 
 def opens_as_video(path: Path) -> bool:
     """Whether FFmpeg finds pictures in a file whose ending and begin tell nothing, as in a raw H.264 stream."""
+    if not is_file(path):
+        return False
     with suppress(OSError, ValueError), path.open("rb") as file, suppress(av.error.FFmpegError):
         if not os.fstat(file.fileno()).st_size:
             return False
         with av.open(file) as container:  # without its name, by which texts would be taken for pictures
-            return any(stream.codec_context.name not in _TEXTS for stream in container.streams.video)
+            coders = [stream.codec_context for stream in container.streams.video]  # None for unknown ones
+            return any(coder is None or coder.name not in _TEXTS for coder in coders)
     return False

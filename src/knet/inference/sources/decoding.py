@@ -13,11 +13,12 @@ import av
 import numpy as np
 
 from knet.errors import DataError
+from knet.inference.sources.gif import gif_lacks_its_end
 
 _logger = logging.getLogger("knet")
 
 _EBML, _SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")  # Matroska: its first element, and its content
-_SYNC, _PACKET = b"G", 188  # MPEG-TS: the first byte of each packet, and its length
+_PACKETS = ((0, 188), (4, 192))  # MPEG-TS: where the first packet's sync byte is, and how long each packet is
 _BOXES = (b"ftyp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide")  # the parts of MP4 and MOV
 _REORDERED = 4  # how many frames may be decoded before a frame that is stored earlier but shown later
 _HOPELESS = 250  # packets in a row without a frame, after which a stream that has no end is given up
@@ -71,6 +72,13 @@ def decode_frames(
             losses.tell(done, bool(cut), timeline)
     if cut or any(frame.is_corrupt for frame in held):
         raise DataError(f"{what} breaks off after {done} frames ({cut or 'in the middle of one'}); {advice}.")
+
+
+def refuse_unknown_coding(container: Any, what: str) -> None:
+    """Refuses an open video whose pictures nothing here decodes; `what` begins the sentence."""
+    if container.streams.video[0].codec_context is None:
+        container.close()
+        raise DataError(f"{what} is coded in a way that is not known here; convert it, for example to H.264.")
 
 
 def reason_of(error: Exception) -> str:
@@ -234,8 +242,11 @@ def _lacks_its_end(path: Path) -> bool:
             file.seek(_ebml_size(file) or 0, os.SEEK_CUR)
             rest = _ebml_size(file) if file.read(4) == _SEGMENT else None
             return rest is not None and file.tell() + rest > length
-        if start[:1] == _SYNC and file.seek(_PACKET) and file.read(1) == _SYNC:
-            return length % _PACKET > 0
+        if start[:3] == b"GIF":
+            return gif_lacks_its_end(file)
+        for first, size in _PACKETS:
+            if [_byte(file, place) for place in (first, first + size)] == [b"G", b"G"]:
+                return length % size > 0
         if start[4:8] not in _BOXES:
             return False
         place = 0
@@ -248,6 +259,11 @@ def _lacks_its_end(path: Path) -> bool:
                 return False
             place += size
         return head[4:8] in _BOXES and place > length
+
+
+def _byte(file: IO[bytes], place: int) -> bytes:
+    file.seek(place)
+    return file.read(1)
 
 
 def _ebml_size(file: IO[bytes]) -> int | None:

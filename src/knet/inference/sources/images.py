@@ -15,6 +15,7 @@ from PIL import Image
 
 from knet.data.files.pictures import decode_picture, rgb_from_array
 from knet.errors import DataError, did_you_mean
+from knet.files import from_home
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +39,7 @@ def load_image(source: Source) -> np.ndarray:
             an array has a wrong shape or type.
     """
     if isinstance(source, str | os.PathLike):
-        path = existing_file(Path(source).expanduser())
+        path = existing_file(from_home(source))
         try:
             with path.open("rb") as file:
                 return decode_picture(file, f"'{path}'")

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from knet.data.files.pictures import IMAGE_SUFFIXES
+from knet.data.files.walk import walk
 from knet.errors import DataError
+from knet.files import exists, from_home, is_dir, is_file
 from knet.inference.sources.content import opens_as_video, shows_video
 from knet.inference.sources.images import load_image, no_such_path, why_not
 from knet.inference.sources.videos import VIDEO_SUFFIXES, Item, probe_video, read_video
@@ -45,10 +47,8 @@ def expand_sources(sources: Iterable[str | Path]) -> list[SourceFile]:
     """
     found: dict[Path, SourceFile] = {}
     for source in sources:
-        for path in _expand(Path(source).expanduser()):
-            found.setdefault(
-                path.absolute(), SourceFile(path, _is_video(path, named=path == Path(source).expanduser()))
-            )
+        for path in _expand(from_home(source)):
+            found.setdefault(path.absolute(), SourceFile(path, _is_video(path, named=path == from_home(source))))
     return list(found.values())
 
 
@@ -76,26 +76,39 @@ def count_images(files: Iterable[SourceFile]) -> int:
 
 
 def _expand(path: Path) -> list[Path]:
-    if path.is_dir():
+    if is_dir(path):
         return _images_in(path)
     known = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
-    if path.exists():
+    if exists(path):
         if path.suffix.lower() not in known and shows_video(path) is None and not opens_as_video(path):
             raise DataError(f"'{path}' has an unknown ending, and is no image or video by its content; known: {KNOWN}.")
         return [path]
     if not glob.has_magic(str(path)):
         raise DataError(no_such_path(path))
     files: list[Path] = []
-    # pathlib's glob does not take absolute patterns.
-    for match in sorted(map(Path, glob.glob(str(path), recursive=True)), key=natural_order):  # noqa: PTH207
-        if match.is_dir():
+    for match in sorted(_matches(path), key=natural_order):
+        if is_dir(match):
             with suppress(DataError):  # a folder without images is no match
                 files += _images_in(match)
-        elif match.suffix.lower() in known or (match.is_file() and shows_video(match) is not None):
+        elif match.suffix.lower() in known or (is_file(match) and shows_video(match) is not None):
             files.append(match)
     if not files:
         raise DataError(f"The pattern '{path}' matches no image or video; known endings: {KNOWN}.")
     return files
+
+
+def _matches(pattern: Path) -> set[Path]:
+    """What a pattern matches. Without ** that is `glob`'s; with it glob would go round in circles of links."""
+    if "**" not in pattern.parts:
+        # pathlib's glob does not take absolute patterns.
+        return set(map(Path, glob.glob(str(pattern))))  # noqa: PTH207
+    place = pattern.parts.index("**")
+    above, below = Path(*pattern.parts[:place]), pattern.parts[place + 1 :]
+    found = set[Path]()
+    for folder in filter(is_dir, _matches(above) if glob.has_magic(str(above)) else {above}):
+        for inner, names in walk(folder):
+            found |= _matches(Path(glob.escape(str(inner)), *below)) if below else {inner, *(inner / n for n in names)}
+    return found
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -104,7 +117,7 @@ def _images_in(folder: Path) -> list[Path]:
     except OSError as error:
         raise DataError(f"Cannot read the folder '{folder}': {why_not(error)}.") from error
     images = [path for path in inside if path.suffix.lower() in IMAGE_SUFFIXES]
-    images = images or [path for path in inside if path.is_file() and shows_video(path) is False]
+    images = images or [path for path in inside if is_file(path) and shows_video(path) is False]
     if images:
         return sorted(images, key=natural_order)
     hint = f"for folders below it use a pattern: '{folder}/**/*.jpg'"

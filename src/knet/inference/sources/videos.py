@@ -12,7 +12,8 @@ import av
 import numpy as np
 
 from knet.errors import DataError
-from knet.inference.sources.decoding import decode_frames
+from knet.files import from_home
+from knet.inference.sources.decoding import decode_frames, refuse_unknown_coding
 from knet.inference.sources.images import existing_file, why_not
 
 VIDEO_SUFFIXES: tuple[str, ...] = (
@@ -59,7 +60,7 @@ class Item:
 
 def probe_video(path: str | Path) -> VideoInfo:
     """Frame rate, length and size of a video. DataError if the file is none, or its first frame cannot be decoded."""
-    path = existing_file(Path(path).expanduser())
+    path = existing_file(from_home(path))
     with _container(path) as container:
         rate, frames = rate_and_length(container)
         first = next(decode_frames(container, f"'{path}'", told=False), None)
@@ -105,5 +106,6 @@ def _container(path: Path) -> Any:
     if not container.streams.video:
         container.close()
         raise DataError(f"'{path}' has no picture stream (sound only?); pass a video.")
+    refuse_unknown_coding(container, f"'{path}'")
     container.streams.video[0].thread_type = "AUTO"
     return container

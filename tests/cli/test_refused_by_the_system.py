@@ -1,0 +1,128 @@
+"""What the system refuses: names that are too long, users that do not exist, full disks, files nobody may read."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import Run, runner
+from PIL import Image
+
+import knet
+from knet.errors import CheckpointError, DataError
+from knet.weights import load as weights
+
+LONG = "n" * 300
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 48)).save("a.png")
+    return runner(capsys)
+
+
+@pytest.mark.parametrize("name", [LONG, "~nobody-of-this-name/x", f"{LONG}/x"])
+def test_names_that_cannot_be_are_one_sentence_wherever_they_are_given(run: Run, tiny_weights: Path, name: str) -> None:
+    for words in (
+        ["predict", tiny_weights, f"{name}.png"],
+        ["predict", tiny_weights, f"{name}/*.png"],
+        ["predict", f"{name}.safetensors", "a.png"],
+        ["predict", f"{name}.onnx", "a.png"],
+        ["predict", f"{name}.xml", "a.png"],
+        ["train", f"{name}.yaml"],
+        ["train", "--resume", name],
+        ["config", name],
+        ["bench", f"{name}.safetensors"],
+        ["convert", f"{name}.pth", "out.safetensors", "--model", "rtknet-cityscapes"],
+        ["data", "prepare", "cityscapes", name],
+        ["data", "label", tiny_weights, name, "--output", "labels"],
+        ["data", "from-coco", "--images", name, "--instances", f"{name}.json", "--output", "out"],
+        ["eval", "--metric", "pq", "--truth", name, "--predictions", name],
+    ):
+        status, _, said = run(*words)
+        assert status == 2 and said.startswith("knet: ") and said.count("\n") == 1, (words[0], said)
+
+
+def test_such_names_are_ours_to_python_too(tiny_weights: Path) -> None:
+    with pytest.raises(CheckpointError, match="There is no weights file"):
+        knet.load(f"{LONG}.safetensors")
+    segmenter = knet.load(tiny_weights, device="cpu")
+    for name in (f"{LONG}.png", "~nobody-of-this-name/x.png"):
+        with pytest.raises(DataError):
+            segmenter(name)
+        with pytest.raises(DataError):
+            list(segmenter.stream(name))
+
+
+def test_weights_that_nobody_may_read(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(weights, "safe_open", refuse)
+    with pytest.raises(CheckpointError, match="Permission denied"):
+        knet.load(tiny_weights)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+def test_patterns_go_past_what_may_not_be_looked_at(run: Run, tiny_weights: Path) -> None:
+    status, _, said = run("predict", tiny_weights, "/proc/*/fd/*")
+    assert status == 2 and "matches no image or video" in said
+
+
+def test_a_named_pipe_among_files_does_not_wait_for_its_writer(run: Run, tmp_path: Path) -> None:
+    from knet.inference.sources.paths import open_source
+
+    os.mkfifo(tmp_path / "frames")
+    with pytest.raises(DataError):
+        list(open_source(tmp_path / "frames"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_standard_output_on_a_full_disk(unbuffered: str) -> None:
+    command = [sys.executable, "-m", "knet.cli.main", "config", "rtknet-cityscapes"]
+    env = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=env)
+    assert done.returncode == 1
+    assert done.stderr.startswith("knet: standard output cannot be written: No space left on device;")
+    assert done.stderr.count("\n") == 1
+
+
+STOPPED = """
+import os, signal, sys
+from pathlib import Path
+from PIL import Image
+from knet.cli.main import main
+
+def stopped(work):
+    def stop(*words, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return work(*words, **options)
+    return stop
+
+Path.replace, Image.Image.save = stopped(Path.replace), stopped(Image.Image.save)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("verb", ["convert", "synth", "predict"])
+def test_sigterm_ends_every_verb_with_a_sentence_and_leaves_no_part(
+    verb: str, tiny_weights: Path, tmp_path: Path
+) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    words = {
+        "convert": ["convert", tiny_weights, tmp_path / "out/o.safetensors", "--model", "rtknet-slim-camvid"],
+        "synth": ["data", "synth", "cityscapes", tmp_path / "out"],
+        "predict": ["predict", tiny_weights, tmp_path / "a.png", "--output", tmp_path / "out"],
+    }[verb]
+    command = [sys.executable, "-c", STOPPED, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert "stopped by SIGTERM" in done.stderr and "Traceback" not in done.stderr
+    assert not [path for path in tmp_path.rglob("*") if ".part" in path.name]

@@ -1,0 +1,28 @@
+"""The size of an image, which is read from the file's head alone, is that of its upright pixels."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+from knet.data.files.io import read_image, read_image_size
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp", "avif"])
+def test_images_that_a_camera_turned_are_turned_once(tmp_path: Path, ending: str, orientation: int) -> None:
+    if ending == "avif" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = tmp_path / f"photo.{ending}"
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:8, :8] = 255  # the corner that was above on the left
+    Image.fromarray(pixels).save(path, exif=exif)
+    image = read_image(path)
+    assert read_image_size(path) == image.shape[:2] == ((60, 40) if orientation >= 5 else (40, 60))
+    row, column = {1: (0, 0), 2: (0, -1), 3: (-1, -1), 4: (-1, 0), 5: (0, 0), 6: (0, -1), 7: (-1, -1), 8: (-1, 0)}[
+        orientation
+    ]
+    assert image[row, column].min() > 200

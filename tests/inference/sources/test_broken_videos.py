@@ -1,0 +1,90 @@
+"""Videos that are cut off, or coded in a way that nothing here decodes: one sentence, after the frames before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from knet.errors import DataError
+from knet.inference.sources.paths import count_images, expand_sources
+from knet.inference.sources.streams import open_stream
+from knet.inference.sources.videos import read_video
+
+
+def pictures(count: int = 8) -> list[np.ndarray]:
+    return list(np.random.default_rng(0).integers(0, 256, (count, 48, 64, 3), np.uint8))
+
+
+def gif(path: Path) -> Path:
+    first, *others = map(Image.fromarray, pictures())
+    first.save(path, save_all=True, append_images=others, duration=100)
+    return path
+
+
+def film(path: Path, codec: str = "libx264", **options: str) -> Path:
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream(codec, rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for picture in pictures():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def read_all(path: Path) -> int:
+    """The number of frames, by the way of the command line."""
+    count_images(expand_sources([path]))
+    return sum(1 for _ in open_stream(path))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_a_gif_that_is_cut_anywhere_does_not_pass_for_whole(tmp_path: Path, share: float) -> None:
+    whole = gif(tmp_path / "whole.gif").read_bytes()
+    assert read_all(tmp_path / "whole.gif") == 8
+    path = tmp_path / "cut.gif"
+    path.write_bytes(whole[: int(len(whole) * share)])
+    frames = read_video(path)
+    with pytest.raises(DataError, match=r"cut\.gif' (breaks off after \d frames|holds no frame)"):
+        for _ in frames:
+            pass
+    path.write_bytes(whole[:-1])  # between two blocks
+    with pytest.raises(DataError, match="breaks off after 8 frames"):
+        read_all(path)
+    path.write_bytes(whole + b"what a server added")
+    assert read_all(path) == 8
+
+
+@pytest.mark.parametrize("ending", ["ts", "m2ts"])  # packets of 188 bytes, and of 192
+def test_a_transport_stream_that_is_cut_inside_a_packet_does_not_pass_for_whole(tmp_path: Path, ending: str) -> None:
+    options = {"mpegts_m2ts_mode": "1"} if ending == "m2ts" else {}
+    whole = film(tmp_path / f"whole.{ending}", **options).read_bytes()
+    assert read_all(tmp_path / f"whole.{ending}") == 8
+    path = tmp_path / f"cut.{ending}"
+    for share in (0.3, 0.5, 0.8):
+        path.write_bytes(whole[: int(len(whole) * share) // 188 * 188 + 7])
+        with pytest.raises(DataError, match="breaks off after"):
+            read_all(path)
+
+
+@pytest.mark.parametrize(("ending", "tag"), [("mp4", b"avc1"), ("mkv", b"V_MPEG4/ISO/AVC"), ("avi", b"H264")])
+@pytest.mark.parametrize("shown", ["as it is", "video.unknown"])
+def test_a_video_of_an_unknown_decoder_is_one_sentence(tmp_path: Path, ending: str, tag: bytes, shown: str) -> None:
+    data = film(tmp_path / f"known.{ending}").read_bytes()
+    assert tag in data
+    path = tmp_path / (f"video.{ending}" if shown == "as it is" else shown)
+    path.write_bytes(data.replace(tag, tag[:-1] + b"Q"))
+    with pytest.raises(DataError, match=r"video\.\w+' is coded in a way that is not known here; convert it"):
+        read_all(path)
+
+
+def test_a_video_that_is_cut_anywhere_in_its_index_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "cut.mp4"
+    data = film(tmp_path / "whole.mp4", movflags="faststart").read_bytes()
+    for length in range(30, data.index(b"mdat"), 11):
+        path.write_bytes(data[:length])
+        with pytest.raises(DataError, match=r"cut\.mp4"):
+            read_all(path)
