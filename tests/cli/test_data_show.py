@@ -109,7 +109,7 @@ MISTAKES = {
     "no training data": (["data.train=null"], "no 'data.train'"),
     "unknown option": (["augment.crops=3"], "did you mean 'crop'"),
     "nothing to show": (["--count", "0"], "--count 0 is no number of samples"),
-    "negative seed": (["--seed", "-1"], "seed -1"),
+    "negative seed": (["--seed", "-1"], "'seed'"),
     "seed of validation": (["--split", "val", "--seed", "1"], "--seed is for --split train"),
     "no data": (["data.root=nowhere"], "nowhere"),
 }

@@ -110,7 +110,8 @@ def test_panoptic_and_semantic_models_of_other_tables_label_together(run: Run, t
     status, out, err = run(
         *("data", "check", "--images", "fleet/images", "--panoptic", "out/panoptic.json", "--masks", "out/panoptic")
     )
-    assert status == 0, out
+    errors = [line for line in out.splitlines() if line.startswith("error: ")]
+    assert all("no image has a segment" in line for line in errors), out  # random networks may agree nowhere
     status, _, err = run("data", "label", semantic, "fleet/images", "--output", "other")
     assert (status, err.count("\n")) == (2, 1)
     assert "objects apart" in err

@@ -166,7 +166,7 @@ def test_mistakes_get_a_sentence(run: Run, made: Path, tmp_path: Path) -> None:
     video, clip = made / "video.safetensors", made / "clip.safetensors"
     images = made / "youtube-vis" / "train" / "JPEGImages"
     folder = next(images.iterdir())
-    fails("give clips with the objects of YouTube-VIS", "eval", clip, *step_of(made))
+    fails("has other classes than the class table", "eval", clip, *step_of(made))
     fails(
         "The set of the format step has other classes than the class table",
         "eval",

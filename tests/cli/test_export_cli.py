@@ -53,7 +53,7 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_bundled_model_predicts_the_same_from_a_file(run: Run, tmp_path: Path) -> None:
     status, out, err = run(
-        "export", "rtknet-lite-street", "--size", "384x704", "--output", "files/model.onnx", "--json"
+        "export", "rtknet-lite-street", "--size", "416x768", "--output", "files/model.onnx", "--json"
     )
     assert status == 0, err
     report = json.loads(out)

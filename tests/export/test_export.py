@@ -304,9 +304,9 @@ def test_lower_precisions_are_smaller_and_near(
 ) -> None:
     caplog.set_level("INFO", "knet")
     ending = {"onnx": ".onnx", "openvino": ".xml"}[form]
-    whole, _ = export("rtknet-lite-street", form, output=tmp_path / f"whole{ending}", size=(384, 704))
+    whole, _ = export("rtknet-lite-street", form, output=tmp_path / f"whole{ending}", size=(416, 768))
     target = tmp_path / f"small{ending}"
-    low, parity = export("rtknet-lite-street", form, output=target, size=(384, 704), precision=precision)
+    low, parity = export("rtknet-lite-street", form, output=target, size=(416, 768), precision=precision)
     assert low["bytes"] < 0.75 * whole["bytes"]
     assert parity.pq is not None and parity.pq > (0.98 if precision == "fp16" else 0.85)
     assert knet.load(target).precision == precision
@@ -334,7 +334,7 @@ def test_images_are_fitted_into_a_fixed_size_for_the_report() -> None:
     any_size = knet.load("rtknet-lite-street", device="cpu")
     large, small = (
         segmenter_for(any_size.engine, any_size.card.model_copy(update={"graph": card(size=size).graph}))
-        for size in ((384, 768), (64, 128))
+        for size in ((416, 832), (64, 128))
     )
     assert fitting_size(any_size, wide) == fitting_size(large, wide) == "model"
     for image in (wide, high):

@@ -250,6 +250,6 @@ def test_what_does_not_go_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_changes_without_it() -> None:
     usual, official = knet.load(BUNDLED, device="cpu"), knet.load(BUNDLED, device="cpu", compatible=True)
-    assert (usual.compatible, usual.rules.regions, usual.rules.stretches_padding) == (False, 100, False)
+    assert (usual.compatible, usual.rules.regions, usual.rules.stretches_padding) == (False, 150, False)
     assert (official.compatible, official.rules.regions, official.rules.stretches_padding) == (True, 0, True)
     assert official.precision == "fp32"

@@ -15,7 +15,7 @@ from knet.models.zoo import create, entry
 
 def test_the_bundled_model_gives_regions() -> None:
     segmenter = knet.load("rtknet-lite-street", device="cpu", precision="fp32")
-    assert segmenter.rules.regions == entry("rtknet-lite-street").regions == 100
+    assert segmenter.rules.regions == entry("rtknet-lite-street").regions == 150
     image = np.random.default_rng(0).integers(0, 255, (384, 512, 3), dtype=np.uint8)
     result = segmenter.segment(image, score=0.0, overlap=0.01)
     for segment in result.segments:

@@ -189,7 +189,7 @@ def test_what_is_no_clip(small: Segmenter, tiny_weights: Path) -> None:
         segment_clip(knet.load(tiny_weights, device="cpu"), film())
     with pytest.raises(ConfigError, match=r"all frames of a clip at once.*segment_clip"):
         small(film()[0])
-    with pytest.raises(ConfigError, match="not at single images"):
+    with pytest.raises(ConfigError, match=r"The data cannot be \[\]"):
         evaluate(small, [])  # type: ignore[arg-type]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -40,8 +41,9 @@ class Watch(TorchDispatchMode):
 
 
 @pytest.fixture
-def pretended() -> Iterator[None]:
+def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Everything is made on a GPU that there is not."""
+    monkeypatch.setattr(fake_tensor, "CONSTANT_NUMEL_LIMIT", 0)  # else single numbers would be sent to a true GPU
     with FakeTensorMode(), torch.device("cuda"), torch.inference_mode():
         yield
 

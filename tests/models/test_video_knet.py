@@ -306,5 +306,5 @@ def test_weights_of_the_image_model_are_a_part_of_the_video_models() -> None:
 
 @pytest.mark.parametrize("name", [R50, "rt-video-knet-slim-kitti-step"])
 def test_links_that_do_not_exist(name: str) -> None:
-    with pytest.raises(ConfigError, match="no link 'memory'; it is one of: attention, "):
+    with pytest.raises(ConfigError, match="cannot have link = 'memory': input should be 'attention' or "):
         knet.create(name, link="memory")

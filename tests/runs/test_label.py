@@ -200,7 +200,12 @@ def test_a_data_set_is_written_that_passes_the_check(tmp_path: Path) -> None:
     assert len(made.failed) == 1
     assert "broken.png" in made.failed[0]
     report = check_panoptic(images, made.json, made.masks, load_categories(made.classes))
-    assert {finding.kind for finding in report.findings} <= {"image unused", "same picture", "nothing to learn"}
+    assert {finding.kind for finding in report.findings} <= {
+        "image unused",
+        "same picture",
+        "nothing to learn",
+        "image flat",
+    }
     assert report.void_share == pytest.approx(made.void_share)
     assert sum(row.segments for row in report.classes) == sum(made.segments.values())
     assert load_categories(made.classes) == TABLE

@@ -130,7 +130,7 @@ def test_starting_from_weights(config: RunConfig, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(tmp_path: Path) -> None:
-    config = load_config(write_config(tmp_path), ["losses.dice=.inf"])
+    config = load_config(write_config(tmp_path), ["losses.dice=1e300"])
     with pytest.raises(TrainingError, match=r"not finite in iteration 0 \(.*dice.*\), for the images \d, \d;"):
         train(config)
 
@@ -191,7 +191,11 @@ def test_bad_images_are_left_out_named_counted_and_limited(tmp_path: Path, caplo
         train(strict)
     (tmp_path / "data" / "images" / "1.png").write_bytes(b"not a picture either")
     with pytest.raises(DataError, match="2 training images cannot be read, more than skip_images=1"):
-        train(load_config(path, ["skip_images=1", f"output={tmp_path / 'limited'}"]))
+        train(
+            load_config(
+                path, ["skip_images=1", f"output={tmp_path / 'limited'}", f"data.val.images={tmp_path / 'good'}"]
+            )
+        )
 
 
 def test_losses_that_are_not_finite_may_be_left_out(
@@ -270,11 +274,11 @@ def test_a_run_that_died_while_it_validated_validates_when_it_resumes(
     path = write_config(tmp_path, iterations=4, validate_every=2)
     whole = train(load_config(path, [f"output={tmp_path / 'whole'}"]))
 
-    def die(*_: Any) -> None:
+    def die(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(validate, "evaluate", die)
+        patch.setattr(validate, "judge", die)
         train(load_config(path))
     assert read_state(tmp_path / "run" / "state.pt")["progress"]["validated"] == 0
     resumed = train(load_config(path), resume=True)

@@ -7,15 +7,14 @@ import torch
 from torch import Tensor
 
 from knet.class_names import same_names
-from knet.models.zoo import create
+from knet.models.zoo import create, entry
 
 
 def class_layers(model: str, arguments: dict[str, Any]) -> list[str]:
     """The tensors of a model whose rows are its classes: those that another number of classes makes longer."""
+    classes = {**entry(model).arguments, **arguments}["classes"]
     with torch.device("meta"):  # shapes alone, no memory
-        first, more = (
-            create(model, **{**arguments, "classes": arguments["classes"] + extra}).state_dict() for extra in (0, 1)
-        )
+        first, more = (create(model, **{**arguments, "classes": classes + extra}).state_dict() for extra in (0, 1))
     return [key for key in first if first[key].shape[:1] != more[key].shape[:1]]
 
 
