@@ -68,6 +68,7 @@ def test_weights_that_nobody_may_read(tiny_weights: Path, monkeypatch: pytest.Mo
         knet.load(tiny_weights)
 
 
+# Linux alone has such paths, so elsewhere the fault cannot happen.
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
 def test_patterns_go_past_what_may_not_be_looked_at(run: Run, tiny_weights: Path) -> None:
     status, _, said = run("predict", tiny_weights, "/proc/*/fd/*")
@@ -82,6 +83,7 @@ def test_a_named_pipe_among_files_does_not_wait_for_its_writer(run: Run, tmp_pat
         list(open_source(tmp_path / "frames"))
 
 
+# macOS has no device that is always full; what is tested does not depend on the system.
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_standard_output_on_a_full_disk(unbuffered: str) -> None:
