@@ -315,11 +315,7 @@ def choose_device(device: str) -> torch.device:
     try:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen).cpu()  # the device "meta" holds nothing
-    except (
-        RuntimeError,
-        AssertionError,
-        TypeError,
-    ) as error:  # RuntimeError also if a device cannot compute, as "meta"
+    except (RuntimeError, AssertionError, TypeError) as error:  # torch has no class of its own for it
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"The device {shown(device)} cannot be used here ({reason}); try 'auto' or 'cpu'.") from error
     return chosen
