@@ -15,7 +15,8 @@ SOURCE = ROOT / "src" / "knet"
 
 # Imports go down only, and rooms of one floor do not know each other; those of floor 0 are one room, the ground.
 FLOORS = {
-    7: ("cli",),
+    8: ("cli",),
+    7: ("apps",),
     6: ("runs",),
     5: ("export",),
     4: ("inference", "evaluation", "training"),
