@@ -1,5 +1,8 @@
 """Identities in real clips: the bundled model with each way of tracking that needs no training.
 
+"Reach" and "veto" are the settings that are better for kernels that learned identities: what overlaps nothing is looked
+for at twice the distance or in the whole frame, and what overlaps but looks different is another object.
+
     python benchmarks/real_clips.py path/to/real                # some minutes; CamVid and DAVIS as in that folder
     python benchmarks/real_clips.py path/to/real --frames 5     # to see that it runs
 
@@ -12,7 +15,9 @@ DAVIS 2016 has one object a clip: the figure is its best track's intersection ov
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +32,25 @@ from knet.inference.identities import VideoState
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.segmenter import Segmenter
 from knet.track import OverlapSettings
-from knet.track.overlap import OverlapMemory, coarse_grid, match_by_overlap
+from knet.track.overlap import BY_EMBEDDINGS, BY_KERNELS, OverlapMemory, coarse_grid, match_by_overlap
 
-WAYS = ("overlap and kernels", "overlap alone", "none")
+APPEARANCES = {
+    "overlap and kernels": BY_KERNELS,
+    "with reach": replace(BY_KERNELS, reach=3.0),
+    "with a reach of all": replace(BY_KERNELS, reach=math.inf),
+    "with veto": replace(BY_KERNELS, veto=0.6),
+    "with reach and veto": replace(BY_KERNELS, reach=3.0, veto=0.6),
+    "as by embeddings": BY_EMBEDDINGS,
+    "overlap alone": None,
+}
+WAYS = (*APPEARANCES, "none")
 VOID, SAME = 255, 0.3
 
 
 def tracked(segmenter: Segmenter, images: list[Path]) -> Iterator[tuple[Segmentation, dict[str, np.ndarray]]]:
     """Each frame's result, and for each way of tracking the objects' numbers (H,W), 0 = no object."""
-    state, memory, given = VideoState(), OverlapMemory(), 0
+    state, given = VideoState(), 0
+    memories = {way: OverlapMemory() for way in APPEARANCES}
     labels = {category.id: label for label, category in enumerate(segmenter.categories)}
     for number, path in enumerate(tqdm(images, unit="frame", disable=None)):
         result, state = segmenter.segment_next(np.asarray(Image.open(path).convert("RGB")), state, number, path.stem)
@@ -46,12 +61,17 @@ def tracked(segmenter: Segmenter, images: list[Path]) -> Iterator[tuple[Segmenta
         scores = np.array([segment.score for segment in things], np.float32)
         kinds = np.array([labels[segment.category] for segment in things], np.int64)
         grid = place[coarse_grid(result.id_map)].astype(np.int32)
-        alone, memory = match_by_overlap(memory, number, grid, scores, kinds, settings=OverlapSettings(start=0.0))
-        ids = {
-            WAYS[0]: np.array([segment.track or 0 for segment in things], np.int64),
-            WAYS[1]: alone,
-            WAYS[2]: given + 1 + np.arange(len(things)),
-        }
+        kernel_of = {track.id: track.kernel for track in state.tracks.tracks if track.last == number}
+        seen = np.array([segment.track in kernel_of for segment in things], bool)  # not so small that no cell shows it
+        kernels = np.zeros((len(things), len(next(iter(kernel_of.values()), ()))), np.float32)
+        kernels[seen] = [kernel_of[segment.track] for segment in things if segment.track in kernel_of]
+        ids = {"none": given + 1 + np.arange(len(things))}
+        for way, appearance in APPEARANCES.items():
+            told = {} if appearance is None else {"kernels": kernels, "appearance": appearance}
+            settings = OverlapSettings(start=0.0)  # each object that the merge kept needs a number
+            ids[way], memories[way] = match_by_overlap(
+                memories[way], number, grid, scores, kinds, settings=settings, **told
+            )
         given += len(things)
         yield result, {way: np.append(0, found)[objects] for way, found in ids.items()}
 

@@ -1,4 +1,4 @@
-"""Objects as connected regions, for models that learned them from data labelled in that way."""
+"""Objects as connected regions, for models whose data shows objects only as regions of a class."""
 
 import numpy as np
 import torch
@@ -11,32 +11,29 @@ _CORNERS_TOUCH = np.ones((3, 3), bool)
 
 
 def as_regions(merged: MergedMasks, things: Tensor, smallest: int) -> MergedMasks:
-    """Turns the things of an image into connected regions of their class. MergedMasks, (K,) bool -> MergedMasks
+    """Makes each connected region of a thing's mask an object of its own. MergedMasks, (K,) bool -> MergedMasks
 
-    Masks of one class that touch, corners included, become one, and a mask in several places becomes several: the rule
-    by which `knet data from-labels` makes objects of class maps. A region takes kernel and score from the mask that
-    owns most of it. Regions of fewer than `smallest` pixels become void. Stuff stays as it is and comes first.
+    A kernel that learned from class maps, in which two cars that touch are one, may paint several cars that do not
+    touch. Regions of different masks stay apart even where they touch: some of the data has true objects. Regions of
+    fewer than `smallest` pixels become void. Stuff stays as it is and comes first. `benchmarks/regions.py` compares
+    this with other rules.
     """
     owner, labels = merged.owner.cpu().numpy(), merged.labels.cpu()
     is_thing = things.cpu()[labels].numpy()
-    new = np.where(np.append(is_thing, True)[owner], -1, owner)  # the last entry serves -1, void
-    sources = np.arange(len(labels))
-    for label in np.unique(labels.numpy()[is_thing]):
-        of_class = np.append(is_thing & (labels.numpy() == label), False)[owner]
-        parts, count = ndimage.label(of_class, _CORNERS_TOUCH)
-        if not count:
+    new = owner.copy()
+    sources = list(range(len(labels)))
+    for mask, box in enumerate(ndimage.find_objects(owner + 1, max_label=len(labels))):
+        if not is_thing[mask] or box is None:
             continue
-        cells = parts[of_class] * len(labels) + owner[of_class]
-        # How many pixels of each region each mask owns.
-        shares = np.bincount(cells, minlength=(count + 1) * len(labels)).reshape(count + 1, -1)
-        kept = shares.sum(1) >= smallest
+        parts, count = ndimage.label(owner[box] == mask, _CORNERS_TOUCH)
+        kept = np.bincount(parts.ravel(), minlength=count + 1) >= smallest
         kept[0] = False
         numbers = np.full(count + 1, -1, new.dtype)
         numbers[kept] = len(sources) + np.arange(kept.sum())
-        new[of_class] = numbers[parts[of_class]]
-        sources = np.append(sources, shares[kept].argmax(1))
+        new[box][parts > 0] = numbers[parts[parts > 0]]
+        sources += [mask] * int(kept.sum())
+    taken = torch.tensor(sources, dtype=torch.int64, device=merged.labels.device)
     areas = np.bincount(new[new >= 0], minlength=len(sources))
-    taken = torch.from_numpy(sources).to(merged.labels.device)
     return MergedMasks(
         torch.from_numpy(new).to(merged.owner.device),
         torch.from_numpy(areas).to(merged.areas.device),

@@ -57,8 +57,8 @@ class ZooEntry:
         merge: how the masks of a panoptic model share the pixels.
         thing_candidates: how many of the best combinations of a kernel and a thing class take part (Video K-Net's
             code); None: all.
-        regions: if not 0, the objects of its training data are connected regions, so results are cut into such too,
-            and regions of fewer pixels than this, at the size of the network's input, are left out.
+        regions: if not 0, objects of its training data are connected regions of a class, so masks are cut into such,
+            and those of fewer pixels than this, at the size of the network's input, are left out.
         stretches_padding: whether Algorithm 1 stretches masks over the image together with their padding, which moves
             them. The official code does, and published figures include it.
         tracker: of a model with embeddings: Video K-Net's, which compares embeddings alone, or overlap, where
