@@ -231,7 +231,7 @@ def read_config(config: str | Path | RunConfig, /, **overrides: Any) -> RunConfi
     return validate_config(_replaced(table, overrides), origin)
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(path: str | Path | RunConfig, overrides: Sequence[str] = ()) -> RunConfig:
     """`read_config` with overrides as on the command line, such as `optimizer.learning_rate=1e-4`."""
     table, origin = _table_of(path)
     for override in overrides:

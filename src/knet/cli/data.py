@@ -5,8 +5,9 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from knet.cli import from_coco, label, show
+from knet.cli import from_coco, import_data, label, show
 from knet.cli.options import add_verb
+from knet.cli.reports import report_text
 from knet.errors import ConfigError, shown
 
 _LAYOUTS = ("cityscapes", "mapillary")
@@ -26,6 +27,7 @@ def add_parser(verbs: Any) -> None:
     """Adds the verb and its own verbs to the command line."""
     parser = add_verb(verbs, "data", "make, prepare and check data sets for training", "knet data prepare --help")
     jobs = parser.add_subparsers(title="jobs", metavar="JOB", required=True)
+    import_data.add_parser(jobs)
     _add_prepare(jobs)
     _add_check(jobs)
     show.add_parser(jobs)
@@ -207,7 +209,7 @@ def run_check(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([report.to_dict() for report in reports], indent=1))
     else:
-        print("\n\n".join(_report_text(report) for report in reports))
+        print("\n\n".join(report_text(report) for report in reports))
     return 2 if any(report.errors for report in reports) else 0
 
 
@@ -291,28 +293,6 @@ def run_synth(args: argparse.Namespace) -> int:
     print(", ".join(f"{name} {count}" for name, count in objects.items()))
     print(f"{root}: {', '.join(f'{count} {split}' for split, count in counts.items())} {unit}{hint}")
     return 0
-
-
-def _report_text(report: Any) -> str:
-    """A report as lines: what is there, a row for each class, the findings."""
-    head = [f"{report.name}: {report.images} images"]
-    if report.sizes is not None:
-        small, large = (f"{width}x{height}" for height, width in report.sizes)
-        head.append(f"{small} pixels" if small == large else f"{small} to {large} pixels")
-    head.append(f"{report.void_share:.1%} void")
-    for what, ids in (("segment", report.segment_ids), ("category", report.category_ids)):
-        if ids is not None:
-            head.append(f"{what} ids {ids[0]}..{ids[1]}")
-    width = max([len(row.name) for row in report.classes] + [10])
-    title = f"{'class':<{width}} {'id':>5} {'kind':<6}{'images':>8}{'segments':>10}{'crowds':>8}{'pixels':>9}"
-    rows = [
-        f"{row.name:<{width}} {row.id:>5} {'thing' if row.thing else 'stuff':<6}"
-        f"{row.images:>8}{row.segments:>10}{row.crowds:>8}{row.share:>9.2%}"
-        for row in report.classes
-    ]
-    warnings = len(report.findings) - report.errors
-    end = f"{report.errors} kinds of errors, {warnings} of warnings" if report.findings else "nothing wrong"
-    return "\n".join([", ".join(head), title, *rows, *(finding.line for finding in report.findings), end])
 
 
 def _describe_table(path: Any) -> str:

@@ -234,6 +234,9 @@ ZOO: dict[str, ZooEntry] = {
     ),
     "rtknet-lite-cityscapes": _lite(19, "cityscapes", 512, 1024, "streets in Cityscapes' classes"),
     "rtknet-lite-coco": _lite(133, "coco_panoptic", 480, 800, "everyday scenes"),
+    "rtknet-lite-coco-instance": _lite(
+        80, "coco_instance", 480, 800, "objects of everyday scenes", task="instance", score=0.0, overlap=0.0
+    ),
     "knet-r50-cityscapes-panoptic": ZooEntry(
         KNet,
         {"classes": 19, "stuff": tuple(range(11))},

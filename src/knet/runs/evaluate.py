@@ -134,7 +134,7 @@ def figures(
     segmenter: Segmenter, dataset: Reader, linked: bool = True, left_out: Collection[int] = ()
 ) -> dict[str, Any]:
     """What `evaluate` returns. `left_out` are images that are not judged; with one of them, its clip is not."""
-    _check_truth(segmenter, dataset)
+    check_truth(segmenter.name, segmenter.task, dataset)
     own, learned = ([(row.id, row.name) for row in one.categories] for one in (dataset, segmenter))
     if own != learned:
         raise ConfigError(
@@ -151,10 +151,10 @@ def figures(
     return metric(segmenter, dataset, left_out)
 
 
-def _check_truth(segmenter: Segmenter, dataset: Reader) -> None:
-    """Refuses a data set with another kind of truth than the model needs."""
+def check_truth(model: str, task: str, dataset: Reader) -> None:
+    """Raises `ConfigError` for a data set with another kind of truth than a model of this task needs to be judged."""
     kind = next((task for form, task in _ONLY.items() if isinstance(dataset, form)), None)
-    if kind == segmenter.task or (kind is None and segmenter.task in ("panoptic", "semantic")):
+    if kind == task or (kind is None and task in ("panoptic", "semantic")):
         return
     panoptic = "COCO panoptic (data.val.json and data.val.masks)"
     clips = "clips (data.val.format, such as step, or data.val.labels and data.val.instances)"
@@ -164,11 +164,10 @@ def _check_truth(segmenter: Segmenter, dataset: Reader) -> None:
         "semantic": f"label PNGs (data.val.labels), {panoptic} or {clips}",
         "clip": "clips with the objects of YouTube-VIS (data.val.format=youtube-vis and data.val.split)",
     }
-    if segmenter.task == "clip":
-        what = f"The model '{segmenter.name}' looks at all frames of a clip at once, not at single images"
-    else:
-        what = f"The model '{segmenter.name}' is for {segmenter.task} segmentation"
-    raise ConfigError(f"{what}; to evaluate it, give {needed[segmenter.task]}.")
+    what = f"The model '{model}' is for {task} segmentation"
+    if task == "clip":
+        what = f"The model '{model}' looks at all frames of a clip at once, not at single images"
+    raise ConfigError(f"{what}; to evaluate it, give {needed[task]}.")
 
 
 def _pixels(segmenter: Segmenter, dataset: Reader, left_out: Collection[int]) -> dict[str, Any]:

@@ -48,11 +48,8 @@ def check_learnable(dataset: Reader, kernels: Kernels) -> str:
     whole = hasattr(dataset, "segments")
     chosen = range(count) if whole else range(0, count, max(1, count // _LOOKED_AT))
     found = {index: _segments(dataset, index) for index in chosen}
-    if not any(map(_teaches, found.values())) and not any(_teaches(_segments(dataset, n)) for n in range(count)):
-        raise DataError(
-            f"The training data has nothing to learn: none of its {count} images has a segment that is no crowd; label "
-            "objects, or see with `knet data check` what is there."
-        )
+    if not any(map(_teaches, found.values())):
+        require_segments(dataset, "training")
     needed = {index: kernels.needed(segments or (), dataset.categories) for index, segments in found.items()}
     most = max(needed, key=needed.__getitem__)
     if needed[most] <= kernels.count:
@@ -62,6 +59,18 @@ def check_learnable(dataset: Reader, kernels: Kernels) -> str:
         f"{many} of {len(found)} images have more segments than the model has kernels ({kernels.count}), up to "
         f"{needed[most]} ({dataset.name(most)}); the rest is never learned: give arguments.kernels={needed[most]}"
     )
+
+
+def require_segments(dataset: Reader, what: str) -> None:
+    """Raises `DataError` for training or validation data in which no image has a segment that is no crowd."""
+    count = len(dataset)
+    if not any(_teaches(_segments(dataset, index)) for index in range(count)):
+        doing = "learn" if what == "training" else "judge"
+        images = f"none of its {count} images has a segment that is no crowd" if count else "it has no images"
+        raise DataError(
+            f"The {what} data has nothing to {doing}: {images}; label objects, or see with `knet data check` what is "
+            "there."
+        )
 
 
 def _segments(dataset: Reader, index: int) -> list[SegmentInfo] | None:

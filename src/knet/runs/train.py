@@ -27,10 +27,11 @@ from knet.errors import ConfigError, DataError, OutputError, TrainingError, enou
 from knet.files import atomic_path
 from knet.inference.engines.network import TorchEngine
 from knet.inference.load import choose_device, fast_in_bf16, segmenter_for
-from knet.models.zoo import create
+from knet.models.zoo import create, entry
 from knet.runs.build import build_criterion, build_network, made_for, run_card, scaled_learning_rate
+from knet.runs.evaluate import check_truth
 from knet.runs.interrupt import Interrupt
-from knet.runs.learnable import check_learnable, kernels_of
+from knet.runs.learnable import check_learnable, kernels_of, require_segments
 from knet.runs.log import RunLog
 from knet.runs.look_over import look_over
 from knet.runs.optimizer import adamw, learning_rate
@@ -150,8 +151,11 @@ class _Run:
         self.validation, self.left_out = None, dict[int, str]()
         if config.data.val is not None:
             self.validation = open_data(config.data, config.data.val, dataset.categories)
+            check_truth(config.model, entry(config.model).task, self.validation)
             self.left_out = look_over(self.validation, config)
         crowded = check_learnable(dataset, kernels_of(config))
+        if self.validation is not None:
+            require_segments(self.validation, "validation")
         self.card = run_card(config, dataset.categories)
         fits = made_for(self.card, dataset)
         self.net, self.wrapped, origin = build_network(config, self.card, device)

@@ -39,6 +39,11 @@ def mask_area(rle: Rle) -> int:
     return int(masks.area(rle))
 
 
+def joint_area(rles: Sequence[Rle]) -> int:
+    """The number of pixels that are in any of packed masks of one size."""
+    return mask_area(masks.merge(rles)) if rles else 0
+
+
 def mask_box(rle: Rle) -> list[float]:
     """The box [left, top, width, height] of a packed mask in pixels; all 0 if it is empty."""
     return masks.toBbox(rle).tolist()

@@ -57,10 +57,13 @@ class Entry:
 
 
 class InstancesJson:
-    """An open COCO instances JSON. `categories` are the classes in label order; None takes those of the file."""
+    """An open COCO instances JSON. `categories` are the classes in label order; None takes those of the file.
 
-    def __init__(self, path: Path, categories: Sequence[Category] | None):
-        self.path, self.content = path, read_json(path)
+    `content` is what it holds where somebody has read, and mended, it already.
+    """
+
+    def __init__(self, path: Path, categories: Sequence[Category] | None, content: Any = None):
+        self.path, self.content = path, read_json(path) if content is None else content
         lists = ("images", "annotations")
         if not isinstance(self.content, dict) or not all(isinstance(self.content.get(key), list) for key in lists):
             raise DataError(f"{path} is no COCO instances JSON: it must hold lists 'images' and 'annotations'.")

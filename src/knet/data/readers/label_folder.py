@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from knet.data.categories import CategoryTable, as_table
-from knet.data.files.channels import BLUE_FIRST, is_blue_first
+from knet.data.files.channels import BLUE_FIRST, is_blue_first, pack_colors
 from knet.data.files.io import (
     list_images,
     name_some,
@@ -90,7 +90,7 @@ class LabelFolder:
         values = read_labels_or_colors(path)
         self._compare_sizes(values, path, index)
         if values.ndim == 3:
-            return self._labels_of_colors(_pack(values), path)
+            return self._labels_of_colors(pack_colors(values), path)
         present = values_in(values).tolist()
         unknown = [v for v in present if not 0 <= v < len(self._to_label) or self._to_label[v] == _UNKNOWN]
         if unknown:
@@ -110,7 +110,7 @@ class LabelFolder:
             return None
         values = read_labels_or_colors(self._instances / name)
         self._compare_sizes(values, self._instances / name, index)
-        return _pack(values) if values.ndim == 3 else values
+        return pack_colors(values) if values.ndim == 3 else values
 
     def _compare_sizes(self, values: np.ndarray, path: Path, index: int) -> None:
         image = self._images / self._files[index].image
@@ -174,13 +174,6 @@ class LabelFolder:
             same = [name for name in lonely if (name in images) == in_images]
             raise DataError(f"{has} has {name_some(same)} but {lacks} has no file of that name; add or remove them.")
         return files
-
-
-def _pack(colors: np.ndarray) -> np.ndarray:
-    """(H,W,3) uint8 RGB -> (H,W) int32 R * 65536 + G * 256 + B"""
-    packed = colors[..., 0].astype(np.int32)
-    packed = (packed << 8) | colors[..., 1]
-    return (packed << 8) | colors[..., 2]
 
 
 def _by_path(folder: Path) -> dict[str, str]:
