@@ -80,22 +80,24 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Computes the figures, prints them and writes them."""
+    """Computes the figures, prints them and writes them. The status is 2 if a network said nothing of an image."""
     from knet.evaluation.report import table, write_csv, write_json
 
     parts = _on_disk(args) if args.metric else _of_model(args)
+    figures = {name: result for name, result in parts.items() if name != "not_finite"}
+    status = 2 if len(figures) < len(parts) else 0  # as of other images that cannot be used
     if not is_first():
-        return 0
+        return status
     if args.output:
         folder = Path(args.output)
-        for name, result in parts.items():
+        for name, result in figures.items():
             write_json(result, folder / f"{name}.json")
             write_csv(result, folder / f"{name}.csv")
     if args.json:
         print(json.dumps(parts, indent=1))
     else:
-        print("\n\n".join(table(result) for result in parts.values()))
-    return 0
+        print("\n\n".join(table(result) for result in figures.values()))
+    return status
 
 
 def _on_disk(args: argparse.Namespace) -> dict[str, Any]:
