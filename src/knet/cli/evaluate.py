@@ -102,11 +102,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _on_disk(args: argparse.Namespace) -> dict[str, Any]:
     from knet.evaluation import cityscapes_instance_ap, mask_ap, panoptic_quality
-    from knet.evaluation.instance_files import found_in_folder
+    from knet.evaluation.instance_files import found_objects
+    from knet.evaluation.written import refuse_others
 
     if not args.truth or not args.predictions:
         raise ConfigError("--metric needs --truth and --predictions; see `knet eval --help`.")
     _check_options(args)
+    refuse_others(Path(args.predictions), args.metric)
     if args.metric in _WHOLE:  # `knet predict` writes it to the folder of its results
         whole = Path(args.predictions) / _WHOLE[args.metric]
         args.predictions = str(whole) if is_file(whole) else args.predictions
@@ -118,9 +120,7 @@ def _on_disk(args: argparse.Namespace) -> dict[str, Any]:
     if args.metric == "ap" and is_dir(args.truth):
         return {"instance": cityscapes_instance_ap(args.truth, args.predictions, progress=True)}
     if args.metric == "ap":
-        found: Any = args.predictions
-        if is_dir(found):
-            found = found_in_folder(Path(args.truth), Path(found))
+        found = found_objects(Path(args.truth), Path(args.predictions))
         return {"instance": mask_ap(args.truth, found, progress=True)}
     return {"semantic": _of_classes(args)}
 
