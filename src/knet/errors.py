@@ -46,7 +46,11 @@ class OutputError(KNetError):
 
 
 class PredictionError(KNetError):
-    """An image of which a network says nothing that can be used: its output is not finite."""
+    """An image of which a network says nothing that can be used: not finite, or there is too little memory for it."""
+
+
+class NotFiniteError(PredictionError):
+    """An image of which a network says no finite numbers: no fault of the machine, as too little memory is."""
 
 
 class DownloadError(KNetError):

@@ -125,7 +125,7 @@ def test_an_image_that_cannot_be_read_is_named_and_the_others_are_labelled(run: 
     assert status == 2
     assert "0.png" in err
     assert "1 images" in out
-    assert "1 could not be read" in out
+    assert "1 failed" in out
     assert [row["file_name"] for row in json.loads(Path("out/panoptic.json").read_text())["images"]] == ["1.png"]
 
 

@@ -25,7 +25,7 @@ from knet.data.readers.clips import NUMBERS, Clip, ClipReader, FrameFiles, split
 from knet.data.readers.kitti_step import VOID, KittiStep, read_step_png, write_step_png
 from knet.data.readers.open import open_clips
 from knet.data.synthetic.clip_layouts import synthesize_clips
-from knet.errors import ConfigError, DataError
+from knet.errors import ConfigError, DataError, NotFiniteError
 from knet.evaluation import stq, vpq
 from knet.inference.identities import VideoState
 from knet.inference.results.segmentation import Segmentation
@@ -335,3 +335,29 @@ def test_a_split_without_truth_is_refused_before_any_work(tmp_path: Path) -> Non
     model = SimpleNamespace(task="clip", name="m", categories=dataset.categories)
     with pytest.raises(DataError, match="no ground truth; take a labelled split"):
         evaluate(model, dataset)  # type: ignore[arg-type]
+
+
+def test_a_frame_of_which_the_network_says_nothing_finite_is_void_and_tracks_go_on(step: KittiStep) -> None:
+    class Silent(Oracle):
+        """An oracle that says nothing of the second frame of each clip."""
+
+        def segment_next(self, image: np.ndarray, state: Any, number: int, name: str, **asked: Any) -> Any:
+            if number == 1:
+                raise NotFiniteError(name)
+            if number == 2:
+                assert state == (self.order[name][0], 0)
+                state = (self.order[name][0], 1)
+            return super().segment_next(image, state, number, name, **asked)
+
+    silent = Silent(step)
+    result = evaluate(silent, step)  # type: ignore[arg-type]
+    assert result.pop("not_finite") == [step.name(clip.frames[1]) for clip in step.clips]
+    whole = evaluate(Oracle(step), step)  # type: ignore[arg-type]
+    assert 0 < result["vpq"]["all"]["vpq"] < whole["vpq"]["all"]["vpq"]
+
+    def emptied(segments: list[Segment], id_map: np.ndarray, time: int) -> list[Segment]:
+        if time == 1:
+            id_map[:] = 0
+        return [] if time == 1 else segments
+
+    assert result == evaluate(Oracle(step, emptied), step)  # type: ignore[arg-type]

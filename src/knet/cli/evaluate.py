@@ -80,31 +80,35 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Computes the figures, prints them and writes them."""
+    """Computes the figures, prints them and writes them. The status is 2 if a network said nothing of an image."""
     from knet.evaluation.report import table, write_csv, write_json
 
     parts = _on_disk(args) if args.metric else _of_model(args)
+    figures = {name: result for name, result in parts.items() if name != "not_finite"}
+    status = 2 if len(figures) < len(parts) else 0  # as of other images that cannot be used
     if not is_first():
-        return 0
+        return status
     if args.output:
         folder = Path(args.output)
-        for name, result in parts.items():
+        for name, result in figures.items():
             write_json(result, folder / f"{name}.json")
             write_csv(result, folder / f"{name}.csv")
     if args.json:
         print(json.dumps(parts, indent=1))
     else:
-        print("\n\n".join(table(result) for result in parts.values()))
-    return 0
+        print("\n\n".join(table(result) for result in figures.values()))
+    return status
 
 
 def _on_disk(args: argparse.Namespace) -> dict[str, Any]:
     from knet.evaluation import cityscapes_instance_ap, mask_ap, panoptic_quality
-    from knet.evaluation.instance_files import found_in_folder
+    from knet.evaluation.instance_files import found_objects
+    from knet.evaluation.written import refuse_others
 
     if not args.truth or not args.predictions:
         raise ConfigError("--metric needs --truth and --predictions; see `knet eval --help`.")
     _check_options(args)
+    refuse_others(Path(args.predictions), args.metric)
     if args.metric in _WHOLE:  # `knet predict` writes it to the folder of its results
         whole = Path(args.predictions) / _WHOLE[args.metric]
         args.predictions = str(whole) if is_file(whole) else args.predictions
@@ -116,9 +120,7 @@ def _on_disk(args: argparse.Namespace) -> dict[str, Any]:
     if args.metric == "ap" and is_dir(args.truth):
         return {"instance": cityscapes_instance_ap(args.truth, args.predictions, progress=True)}
     if args.metric == "ap":
-        found: Any = args.predictions
-        if is_dir(found):
-            found = found_in_folder(Path(args.truth), Path(found))
+        found = found_objects(Path(args.truth), Path(args.predictions))
         return {"instance": mask_ap(args.truth, found, progress=True)}
     return {"semantic": _of_classes(args)}
 

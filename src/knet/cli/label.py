@@ -72,7 +72,7 @@ def _add_thresholds(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Labels all images and prints what is in them. The status is 2 if one could not be read; the others are done."""
+    """Labels all images and prints what is in them. The status is 2 if one failed; the others are done."""
     from knet.data.categories import load_categories
     from knet.data.make.same_classes import read_renames
     from knet.runs.label import Labeller, LabelSettings, label_images
@@ -103,7 +103,7 @@ def _load(args: argparse.Namespace) -> list[Segmenter]:
 
 def _summary(made: Labels) -> str:
     rows = [f"{name:<20} {count:>7} segments" for name, count in made.segments.items() if count]
-    failed = f"; {len(made.failed)} could not be read" if made.failed else ""
+    failed = f"; {len(made.failed)} failed" if made.failed else ""
     end = f"{made.images} images, {made.void_share:.1%} void, {made.json}, {made.masks}/, {made.objects} and "
     return "\n".join([*rows, f"{end}{made.classes} written{failed}"])
 

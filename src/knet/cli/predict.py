@@ -18,13 +18,14 @@ from knet.cli.stopping import Stopping
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from knet.errors import PredictionError
     from knet.inference.results.predictions import PredictionWriter
     from knet.inference.results.segmentation import Segmentation
     from knet.inference.segmenter import Segmenter
     from knet.inference.sources.paths import SourceFile
     from knet.inference.sources.streams import Frame
 
-    Results = Generator[tuple[Frame, Segmentation, float], None, None]
+    Results = Generator[tuple[Frame, Segmentation | PredictionError, float], None, None]
 
 _SETTINGS = ("track_follow", "track_likeness", "track_overlap")  # of one tracker, each
 
@@ -109,9 +110,10 @@ def _add_choosing_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Segments every source. A file that cannot be read is reported at the end; the others are done all the same."""
+    """Segments every source. What cannot be read or segmented is told at the end; the rest is done all the same."""
     from tqdm import tqdm
 
+    from knet.errors import PredictionError
     from knet.inference.load import load
     from knet.inference.pipeline import WriteBehind, read_ahead
     from knet.inference.results.predictions import PredictionWriter
@@ -161,6 +163,9 @@ def run(args: argparse.Namespace) -> int:
         endless = cameras
         try:
             for frame, result, spent in found:
+                if isinstance(result, PredictionError):
+                    failed.append(f"'{frame.item.path}': {result}" if frame.item.path else str(result))
+                    continue
                 write(result, frame)
                 done, seconds = done + 1, seconds + spent
                 endless = frame.item.path is None and frame.item.video is not None and frame.item.video.frames is None
@@ -227,28 +232,41 @@ def _chosen_formats(args: argparse.Namespace, files: Sequence[SourceFile]) -> li
 
 
 def _segmented(segmenter: Segmenter, frames: Iterable[Frame], live: bool, chosen: dict[str, Any]) -> Results:
-    """Each frame with its result, and the seconds that it took of the time of all."""
+    """Each frame with its result or what kept it from one, and the seconds that it took of the time of all."""
+    from knet.errors import PredictionError
     from knet.inference.pipeline import parallel_map
 
     # A camera's frame must not wait for the next one; engines of exported models use the whole processor for each.
     workers = 2 if segmenter.net is not None and segmenter.device.type == "cpu" and not live else 1
 
-    def work(frame: Frame) -> tuple[Frame, Segmentation, float]:
+    def work(frame: Frame) -> tuple[Frame, Segmentation | PredictionError, float]:
         start = time.perf_counter()
-        result = segmenter.segment(frame.item.image, frame.item.name, **chosen)
+        try:
+            result = segmenter.segment(frame.item.image, frame.item.name, **chosen)
+        except PredictionError as error:  # raised, it would end the images that are computed beside this one
+            return frame, error, 0.0
         return frame, result, (time.perf_counter() - start) / workers
 
     yield from parallel_map(work, frames, workers)
 
 
 def _tracked(segmenter: Segmenter, frames: Iterable[Frame], tracking: dict[str, Any]) -> Results:
-    """As `_segmented`, for frames that need what was seen in the frame before."""
-    follow = segmenter.tracker(**tracking)
+    """As `_segmented`, for frames that need what was seen in the frame before, or the last one with a result."""
+    from knet.errors import PredictionError
+
+    follow, begins = segmenter.tracker(**tracking), False
     for frame in frames:
         start = time.perf_counter()
         if frame.first:
             follow.reset()
-        result = follow.next(frame.item.image, frame.time, frame.item.name)
+        begins = begins or frame.first
+        try:
+            result = follow.next(frame.item.image, frame.time, frame.item.name)
+        except PredictionError as error:
+            yield frame, error, 0.0
+            continue
+        # Where the first frame has no result, the video begins with the next, for whoever writes it.
+        frame, begins = replace(frame, first=begins), False
         yield frame, result, time.perf_counter() - start
 
 

@@ -20,6 +20,9 @@ from knet.files import is_file
 from knet.parse import LARGEST_YAML, parse_yaml, read_bounded
 from knet.structures import Category
 
+SEMANTIC_CLASSES = "semantic_classes.json"
+"""The class table that lies beside label PNGs of category ids, which do not say their classes themselves."""
+
 _FILE_ENDINGS = (".json", ".yaml", ".yml")
 
 

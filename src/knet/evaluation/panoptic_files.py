@@ -58,7 +58,7 @@ def read_annotations(
         try:
             image, name, segments = row["image_id"], row["file_name"], row["segments_info"]
             sound = isinstance(name, str) and isinstance(segments, list)
-            rows[_image_key(image)] = (name, [renumbered(segment) for segment in segments])
+            rows[image_key(image)] = (name, [renumbered(segment) for segment in segments])
         except (KeyError, TypeError):
             sound = False
         if not sound:
@@ -98,7 +98,7 @@ def under_ids_of_truth(
 
     Ids are numbers of a data set's own, which whoever segments the images does not know. Else they stay as they are.
     """
-    annotated = {_image_key(row["image_id"]) for row in truth["annotations"]}
+    annotated = {image_key(row["image_id"]) for row in truth["annotations"]}
     names = {key: name for key, name in _file_names(truth).items() if key in annotated}
     theirs = {name: key for key, name in _file_names(predictions).items()}
     if len(names) < len(annotated) or not all(theirs.get(name) in found for name in names.values()):
@@ -110,11 +110,11 @@ def _file_names(content: Mapping[str, Any]) -> dict[Any, str]:
     """The name of each image's file, without folder and ending, by its id; nothing unless each has one of its own."""
     rows = content.get("images")
     rows = [row for row in rows if isinstance(row, Mapping) and isinstance(row.get("id"), int | str)] if rows else []
-    names = {_image_key(row.get("id")): _CITYSCAPES.sub("", Path(str(row.get("file_name"))).stem) for row in rows}
+    names = {image_key(row.get("id")): _CITYSCAPES.sub("", Path(str(row.get("file_name"))).stem) for row in rows}
     return names if len(set(names.values())) == len(rows) else {}
 
 
-def _image_key(image: Any) -> Any:
+def image_key(image: Any) -> Any:
     """Image ids as they are compared: tools disagree on whether a numeric id is a number or text ("000285")."""
     number = whole(image)
     return image if number is None else number

@@ -16,6 +16,7 @@ mean.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from knet.errors import DataError, shown
 from knet.evaluation.maps import check_map, check_size
 from knet.evaluation.means import mean
 from knet.evaluation.semantic_files import LabelMap, holds_ids, instance_maps, pair_maps, read_map
+from knet.evaluation.semantic_ids import CategoryIds
 from knet.structures import Category
 
 PROTOCOLS = ("mean", "mapillary", "cityscapes", "ade20k")
@@ -178,7 +180,7 @@ def mean_iou(
         protocol: one of `PROTOCOLS`, see the top of this file. "cityscapes" takes `*_labelIds.png` and predictions with
             raw label ids, paired by the file names' `city_sequence_frame`.
         ids: the category ids of `classes`, where they are not the pixel values; they are the pixels of `*_semantic.png`
-            as `knet predict` writes them.
+            as `knet predict` writes them. Where semantic_classes.json lies beside those, classes are found by name.
         instances: instance maps for Cityscapes' nIoU; None takes the `*_instanceIds.png` beside the truth, if any.
         progress: whether a progress bar is shown.
 
@@ -204,6 +206,7 @@ def mean_iou(
     if instances is not None and not cityscapes:
         raise DataError(f"`instances` serve nIoU, which the protocol {shown(protocol)} does not have; leave them out.")
     table = _table(classes if classes is not None else CITYSCAPES_NAMES)
+    of_knet = CategoryIds(table, ids)
     matrix, scores = ConfusionMatrix(len(table)), _InstanceScores()
     images = pair_maps(truth, predictions, cityscapes)
     numbered = instance_maps([image[1] for image in images], instances) if cityscapes else []
@@ -212,10 +215,11 @@ def mean_iou(
         truth_map, predicted_map = read_map(true, f"{name} (truth)"), read_map(predicted, f"{name} (prediction)")
         if protocol in _RAW_LABELS:
             _check_labels(truth_map, f"{name} (truth)", max(table), _RAW_LABELS[protocol])
-            if ids is None or not holds_ids(predicted):
+            if not holds_ids(predicted):
                 _check_labels(predicted_map, f"{name} (prediction)", max(table), _RAW_LABELS[protocol])
-        values = list(table) if ids is None or not holds_ids(predicted) else ids
-        matrix.add(_labels(truth_map, list(table)), _labels(predicted_map, values), name=name)
+        if holds_ids(predicted):
+            predicted_map = of_knet.values(predicted_map, Path(str(predicted)))
+        matrix.add(_labels(truth_map, list(table)), _labels(predicted_map, list(table)), name=name)
         if numbered:
             scores.add(read_map(numbered[index], f"{name} (instances)"), predicted_map, name)
     if cityscapes:

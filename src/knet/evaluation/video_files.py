@@ -77,6 +77,11 @@ def _scan(folder: Path) -> FoundFrames:
         if kind in ("leftImg8bit", "ins"):
             continue
         paths: tuple[Path, ...] = (path,)
+        if kind == "panoptic" and is_file(path.with_name("panoptic.json")):
+            raise DataError(
+                f"{path.parent} holds PNGs of COCO panoptic, whose colours are no classes; judge them by --metric pq, or "
+                "write tracks with --formats step."
+            )
         if kind in ("cat", "panoptic"):
             sequence, _, frame = stem.rpartition("_")
             if kind == "cat":
@@ -90,7 +95,8 @@ def _scan(folder: Path) -> FoundFrames:
             raise DataError(f"{rows[key].paths[0]} and {path} are the same frame; leave one of them.")
         rows[key] = FoundFrame(sequence or folder.name, frame, paths)
     if not rows:
-        raise DataError(f"{folder} holds no PNG of a frame; give the folder with the sequences.")
+        text = " (MOTS text is judged by no metric here)" if next(folder.rglob("*.txt"), None) else ""
+        raise DataError(f"{folder} holds no PNG of a frame{text}; give the folder with the sequences.")
     return dict(sorted(rows.items(), key=lambda row: [(isinstance(part, str), part) for part in row[0]]))
 
 

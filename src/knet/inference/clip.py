@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from knet.data.files.masks import pack_mask, unpack_mask
-from knet.errors import ConfigError, DataError
+from knet.errors import ConfigError, DataError, KNetError, PredictionError
 from knet.inference.finite import require_finite_numbers
 from knet.inference.results.chosen import class_ids
 from knet.inference.results.segmentation import Segmentation
@@ -78,23 +78,24 @@ def segment_clip(
 def segment_clips(
     segmenter: Segmenter,
     frames: Iterable[Frame],
-    on_error: Callable[[DataError], None] | None = None,
+    on_error: Callable[[KNetError], None] | None = None,
     **options: Unpack[Options],
 ) -> Iterator[tuple[list[Frame], list[ClipObject]]]:
     """The frames of each video of a stream, see `open_stream`, and its objects, see `segment_clip`.
 
     A video's images are kept until it has ended, beside what `segment_clip` keeps. `on_error` is called with the error
-    of a video that cannot be a clip; the next one follows. Without it the error is raised.
+    of a video that cannot be a clip, or of which the network says nothing; the next one follows. Without it the error is raised.
     """
     for group in by_video(frames):
         first = next(group)
         kept: list[Frame] = []
         try:
             objects = segment_clip(segmenter, _keeping(chain([first], group), kept), name=first.sequence, **options)
-        except DataError as error:
+        except (DataError, PredictionError) as error:
             if on_error is None:
                 raise
-            on_error(DataError(f"'{kept[-1].sequence}': {error}") if kept else error)
+            unnamed = isinstance(error, DataError) and kept
+            on_error(DataError(f"'{kept[-1].sequence}': {error}") if unnamed else error)
             continue
         yield kept, objects
 

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from knet.errors import PredictionError
+from knet.errors import NotFiniteError
 from knet.inference.engines.engine import Engine
 from knet.structures import Output
 
 
 def require_finite(name: str, engine: Engine, outputs: Sequence[Output]) -> None:
-    """Raises `PredictionError`, with the name of the image, unless all numbers of a result are finite.
+    """Raises `NotFiniteError`, with the name of the image, unless all numbers of a result are finite.
 
     `outputs` are those of a network; only the last one is the result.
     """
@@ -28,6 +28,6 @@ def require_finite_numbers(name: str, engine: Engine, *parts: Tensor) -> None:
         return
     half = engine.precision in ("fp16", "bf16")
     advice = f"{engine.precision} may be too small for it, so try fp32 (--precision)" if half else "take other weights"
-    raise PredictionError(
+    raise NotFiniteError(
         f"What the network says of '{name}' is not finite (NaN or infinity), so nothing can be made of it; {advice}."
     )

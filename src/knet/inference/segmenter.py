@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from knet.data.categories import load_categories
-from knet.errors import ConfigError, DataError, enough_memory
+from knet.errors import ConfigError, DataError, KNetError, PredictionError, enough_memory
 from knet.inference.engines.engine import Engine
 from knet.inference.finite import require_finite, require_finite_numbers
 from knet.inference.identities import Tracking, VideoState, choose_tracker, identify, tracked_ids, void_as_lowest
@@ -162,7 +162,7 @@ class Segmenter:
         *,
         tracker: Tracker | TrackerSettings | None = None,
         classes: Sequence[str] | None = None,
-        on_error: Callable[[DataError], None] | None = None,
+        on_error: Callable[[KNetError], None] | None = None,
         every: int = 1,
         start: float | None = None,
         end: float | None = None,
@@ -182,8 +182,9 @@ class Segmenter:
                 `knet.track.OverlapSettings(...)`. The default is the model's own tracker.
             classes: names of the things to follow, such as ["car", "person"]; others stay in the results without a
                 track. The default is all things.
-            on_error: called with the error of a source that breaks off or cannot be read, after the frames before it.
-                Without it the error is raised.
+            on_error: called with the error of a source that breaks off or cannot be read, after the frames before it,
+                and of a frame of which the network says nothing that can be used; tracks go on with the next. Without
+                it the error is raised.
             every, start, end: takes every so many frames, from and up to a time in seconds, see
                 `inference.sources.span.Span`.
             options: as for a single image.
@@ -192,6 +193,7 @@ class Segmenter:
             DataError: a source that does not exist, cannot be read or breaks off.
             ConfigError: an option is out of range, the model has no such tracker or class, or it tells classes only,
                 not objects.
+            PredictionError: as for a single image.
         """
         follow, span = self.tracker(tracker=tracker, classes=classes, **options), Span(every, start, end)
 
@@ -204,7 +206,14 @@ class Segmenter:
             for frame in frames:
                 if frame.first:
                     follow.reset()
-                yield frame.item.image, follow.next(frame.item.image, frame.time, frame.item.name)
+                try:
+                    result = follow.next(frame.item.image, frame.time, frame.item.name)
+                except PredictionError as error:
+                    if on_error is None:
+                        raise
+                    on_error(error)
+                    continue
+                yield frame.item.image, result
 
     def tracker(
         self,

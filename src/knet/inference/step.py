@@ -43,6 +43,7 @@ class FrameTracker:
 
         Raises:
             DataError: the frame cannot be read, or the time is no number or goes back.
+            PredictionError: as `Segmenter.__call__`. The next frame goes on from the one before.
         """
         image, seconds = load_image(frame), _seconds(time)
         if seconds is not None:
@@ -52,8 +53,8 @@ class FrameTracker:
                     "or call reset() where a new video begins."
                 )
             self._last = seconds
-        result = self.next(image, self._clock(seconds), f"frame_{self._count:06d}" if name is None else name)
-        self._count += 1
+        name, self._count = f"frame_{self._count:06d}" if name is None else name, self._count + 1
+        result = self.next(image, self._clock(seconds), name)
         return replace(result, image=image)
 
     def next(self, image: np.ndarray, time: int, name: str) -> Segmentation:

@@ -33,6 +33,7 @@ from knet.inference.segmenter import Segmenter
 from knet.models.zoo import entry
 from knet.runs.evaluate_clips import evaluate_clips, evaluate_tracks
 from knet.runs.look_over import without
+from knet.runs.not_finite import NotFinite
 
 _ONLY = {CocoInstances: "instance", YoutubeVis: "clip"}  # truth for models of one task alone
 
@@ -70,6 +71,8 @@ def evaluate(
           model for images tracks by overlap.
         - Semantic: {"semantic": as `mean_iou`}; with ADE20K's classes it has the means by both conventions.
         - Instances: {"instance": as `mask_ap`}, and of models for clips {"instance": as `ytvis_ap`}.
+        - Images, or clips, of which the network says no finite numbers count as if it had found nothing; where there
+          are some, also {"not_finite": their names}.
 
     Raises:
         ConfigError: the model needs another kind of truth, or has other classes, or an option is not for this data set.
@@ -141,14 +144,15 @@ def figures(
             f"The data set has other classes ({len(own)}) than the model '{segmenter.name}' ({len(learned)}), or "
             "numbers them otherwise; open it with the model's, categories=segmenter.categories."
         )
+    lost = NotFinite()
     if segmenter.task == "panoptic" and isinstance(dataset, ClipReader):
-        return evaluate_tracks(segmenter, dataset, linked, left_out)
+        return evaluate_tracks(segmenter, dataset, linked, left_out, lost) | lost.result()
     if not linked:
         raise ConfigError("The option unlinked is for panoptic models on clips, which are tracked; leave it out.")
     if isinstance(dataset, YoutubeVis):
-        return evaluate_clips(segmenter, dataset, left_out)
+        return evaluate_clips(segmenter, dataset, left_out, lost) | lost.result()
     metric: Any = _instances if isinstance(dataset, CocoInstances) else _pixels
-    return metric(segmenter, dataset, left_out)
+    return {**metric(segmenter, dataset, left_out, lost), **lost.result()}
 
 
 def check_truth(model: str, task: str, dataset: Reader) -> None:
@@ -170,7 +174,7 @@ def check_truth(model: str, task: str, dataset: Reader) -> None:
     raise ConfigError(f"{what}; to evaluate it, give {needed[task]}.")
 
 
-def _pixels(segmenter: Segmenter, dataset: Reader, left_out: Collection[int]) -> dict[str, Any]:
+def _pixels(segmenter: Segmenter, dataset: Reader, left_out: Collection[int], lost: NotFinite) -> dict[str, Any]:
     """IoU of classes and, where the truth has segments, panoptic quality, in memory that does not grow.
 
     The semantic prediction of a panoptic model is the class of each pixel's segment; a pixel that it left void is
@@ -182,7 +186,7 @@ def _pixels(segmenter: Segmenter, dataset: Reader, left_out: Collection[int]) ->
     panoptic = segmenter.task == "panoptic" and not isinstance(dataset, LabelFolder)
     for index in _share(dataset, left_out):
         sample = dataset.read(index)
-        found = segmenter.segment(sample.image, sample.name)
+        found = lost.segment(segmenter, sample.image, sample.name)
         if panoptic:
             counted = _void_as_first_person(segmenter, found)
             quality.add(sample.id_map, sample.segments, counted.id_map, counted.segments, name=sample.name)
@@ -211,12 +215,14 @@ def _void_as_first_person(segmenter: Segmenter, found: Segmentation) -> Segmenta
     return found if best is None or best.category != found.categories[0].id else void_as(found, best)
 
 
-def _instances(segmenter: Segmenter, dataset: CocoInstances, left_out: Collection[int]) -> dict[str, Any]:
+def _instances(
+    segmenter: Segmenter, dataset: CocoInstances, left_out: Collection[int], lost: NotFinite
+) -> dict[str, Any]:
     """Mask AP against the JSON file itself. Packed masks are kept until the end: some 20 KB an image."""
     rows: list[dict[str, Any]] = []
     id_of = {category.id: dataset.category_ids[label] for label, category in enumerate(dataset.categories)}
     for index in _share(dataset, left_out):
-        found = segmenter.segment(dataset.read_image(index), dataset.name(index))
+        found = lost.segment(segmenter, dataset.read_image(index), dataset.name(index))
         rows += coco_instance_results(
             dataset.image_id(index),
             map(found.rle, found.segments),

@@ -34,13 +34,17 @@ from knet.inference.results.youtube_vis import youtube_vis_results
 from knet.inference.segmenter import Segmenter
 from knet.inference.sources.streams import frame_times
 from knet.runs.look_over import whole_clips, without
+from knet.runs.not_finite import NotFinite, nothing
 from knet.structures import Category, Sample
 
 
 def evaluate_tracks(
-    segmenter: Segmenter, dataset: ClipReader, linked: bool = True, left_out: Collection[int] = ()
+    segmenter: Segmenter, dataset: ClipReader, linked: bool, left_out: Collection[int], lost: NotFinite
 ) -> dict[str, Any]:
-    """The figures of a panoptic model that tracks through clips, see `evaluate`."""
+    """The figures of a panoptic model that tracks through clips, see `evaluate`.
+
+    After a frame of which the network says nothing, objects are followed from the one before.
+    """
     figures, judged = Figures(dataset), whole_clips(dataset.clips, left_out)
     clips = share_clips(judged, rank(), world())
     with _bar(clips) as bar:
@@ -48,13 +52,17 @@ def evaluate_tracks(
             state = VideoState()
             frames = map_ahead(dataset.read, clip.frames)
             for time, sample in zip(frame_times(clip.numbers)[0], frames, strict=True):
-                found, state = segmenter.segment_next(sample.image, state, time, sample.name, linked=linked)
+                found = nothing(segmenter, sample.image, sample.name)
+                with lost.noted(sample.name):
+                    found, state = segmenter.segment_next(sample.image, state, time, sample.name, linked=linked)
                 figures.add(clip.name, sample, found)
                 bar.update()
     return joined_figures(gather_objects(figures), judged).result()
 
 
-def evaluate_clips(segmenter: Segmenter, dataset: YoutubeVis, left_out: Collection[int] = ()) -> dict[str, Any]:
+def evaluate_clips(
+    segmenter: Segmenter, dataset: YoutubeVis, left_out: Collection[int], lost: NotFinite
+) -> dict[str, Any]:
     """The figures of a model that segments whole clips: {"instance": as `ytvis_ap`}. Packed masks are kept."""
     judged = whole_clips(dataset.clips, left_out)
     dataset.read_truth(judged[0].frames[0])  # without a truth it says so before hours of work
@@ -63,8 +71,9 @@ def evaluate_clips(segmenter: Segmenter, dataset: YoutubeVis, left_out: Collecti
     clips = share_clips(judged, rank(), world())
     with _bar(clips) as bar:
         for clip in clips:
-            objects = segment_clip(segmenter, _images(dataset, clip, bar), name=clip.name)
-            rows += youtube_vis_results(dataset.video_ids[clip.name], objects, categories)
+            with lost.noted(clip.name):
+                objects = segment_clip(segmenter, _images(dataset, clip, bar), name=clip.name)
+                rows += youtube_vis_results(dataset.video_ids[clip.name], objects, categories)
     everything = list(chain.from_iterable(gather_objects(rows)))
     everything.sort(key=lambda row: row["video_id"])  # equal scores are ranked by their place in the list
     gone = [dataset.video_ids[clip.name] for clip in dataset.clips if clip not in judged]

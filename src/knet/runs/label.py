@@ -19,7 +19,7 @@ from knet.data.files.io import list_images, name_some, read_image, without_endin
 from knet.data.files.outlines import polygons
 from knet.data.make.panoptic_writer import PanopticWriter, SegmentRow
 from knet.data.make.same_classes import Renames, check_renames, match_classes
-from knet.errors import ConfigError, DataError
+from knet.errors import ConfigError, DataError, PredictionError
 from knet.files import atomic_path
 from knet.inference.results.writers import CocoFile
 from knet.inference.votes import check_voter, cut_segments, vote
@@ -75,7 +75,7 @@ class Labels:
         images: how many were labelled.
         void_share: share of their pixels that are void, 0 to 1.
         segments: how many there are of each class, by its name.
-        failed: a sentence for each image that could not be read.
+        failed: a sentence for each image that could not be read, or of which a model says nothing that can be used.
     """
 
     json: Path
@@ -145,10 +145,10 @@ class Labeller:
 def label_images(labeller: Labeller, images: str | Path, output: str | Path, overwrite: bool = False) -> Labels:
     """Labels all images below a folder, one at a time, and writes them as a data set: all of it or nothing.
 
-    The images stay where they are. Those that cannot be read are left out and told.
+    The images stay where they are. Those that cannot be read or labelled are left out and told.
 
     Raises:
-        DataError: no images, none that can be read, or an output that exists while `overwrite` is off.
+        DataError: no images, none that can be labelled, or an output that exists while `overwrite` is off.
         OutputError: no permission, no space.
     """
     folder, target, rows = Path(images), Path(output), labeller.categories
@@ -162,10 +162,10 @@ def label_images(labeller: Labeller, images: str | Path, output: str | Path, ove
             for name in tqdm(names, desc="labels", unit="image", disable=None):
                 try:
                     image = read_image(folder / name)
-                except DataError as error:
+                    id_map, segments = labeller(image, name)
+                except (DataError, PredictionError) as error:
                     made.failed.append(str(error))
                     continue
-                id_map, segments = labeller(image, name)
                 key = without_ending(name)
                 key = key if alike[key] == 1 else name
                 found = [SegmentRow(s.id, rows[s.label].id, s.crowd) for s in segments]
@@ -175,7 +175,7 @@ def label_images(labeller: Labeller, images: str | Path, output: str | Path, ove
                 counts.update(s.label for s in segments)
                 pixels, void = pixels + id_map.size, void + int((id_map == 0).sum())
             if not made.images:
-                raise DataError(f"None of the {len(names)} images can be read; the first: {made.failed[0]}")
+                raise DataError(f"None of the {len(names)} images can be labelled; the first: {made.failed[0]}")
         with atomic_path(made.classes) as temporary:
             temporary.write_text(json.dumps({"name": target.name, "categories": _table_rows(rows)}, indent=1), "utf-8")
         panoptic.finish(rows_for_json(rows), {"description": labeller.description})

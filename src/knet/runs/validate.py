@@ -12,6 +12,7 @@ from knet.distributed import rank
 from knet.inference.results.samples import draw_truth, side_by_side
 from knet.inference.segmenter import Segmenter
 from knet.runs.evaluate import figures as judge
+from knet.runs.not_finite import NotFinite
 from knet.runs.state import Progress
 from knet.weights.card import Card
 from knet.weights.load import save_weights
@@ -88,12 +89,13 @@ def main_figure(figures: dict[str, float]) -> float:
 
 def pictures(segmenter: Segmenter, dataset: Reader, left_out: Collection[int] = ()) -> dict[str, np.ndarray]:
     """A few validation images by name, the truth on the left and the result on the right. (H,W,3) uint8 RGB each"""
-    drawn: dict[str, np.ndarray] = {}
+    drawn, lost = dict[str, np.ndarray](), NotFinite()
     # Models for clips cannot say anything about a single image.
     usable = [index for index in range(len(dataset)) if index not in left_out]
     count = 0 if segmenter.task == "clip" else min(_PICTURES, len(usable))
     for number in range(count):
         sample = dataset.read(usable[number * len(usable) // count])
         truth = draw_truth(sample, dataset.categories)
-        drawn[f"val_{number}"] = side_by_side([truth, segmenter(sample.image).overlay(sample.image)])
+        found = lost.segment(segmenter, sample.image, sample.name)
+        drawn[f"val_{number}"] = side_by_side([truth, found.overlay(sample.image)])
     return drawn

@@ -6,7 +6,7 @@ File names begin with the image's and say what the file holds, so results may go
     overlay     <name>_overlay.jpg      the image with class colours, borders and names
     panoptic    <name>_panoptic.png     COCO panoptic: segment id = R + 256 G + 65536 B, 0 = void; with panoptic.json
     instances   <name>_instances.png    Cityscapes instanceIds, 16 bit: things category id * 1000 + n, stuff category id
-    semantic    <name>_semantic.png     category ids, 8 bit (16 bit where the table needs it)
+    semantic    <name>_semantic.png     category ids, 8 bit (16 bit where the table needs it); with semantic_classes.json
     json        <name>_segments.json    the segments as plain data
     video       <video>_overlay.mp4     the overlays as H.264 at the video's frame rate
 
@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from knet.data.categories import rows_for_json
+from knet.data.categories import SEMANTIC_CLASSES, rows_for_json
 from knet.files import safe_name
 from knet.inference.results.encoding import panoptic_entries
-from knet.inference.results.files import JsonRows, Writer
+from knet.inference.results.files import JsonRows, Writer, write_bytes
 from knet.inference.results.film import STILL_RATE, Film
 from knet.inference.results.formats import check_formats
 from knet.inference.results.segmentation import Segmentation, write_files
@@ -66,6 +66,7 @@ class ResultWriter(Writer):
         super().__init__(folder, categories)
         self._last_number: dict[tuple[str, str], int] = {}
         self._filmed: Path | None = None  # the video that the open film is of
+        self._classes_written = False
         self._image_ids: set[int] = set()
 
     def write(
@@ -94,6 +95,10 @@ class ResultWriter(Writer):
         drawn = "overlay" in self.formats or "video" in self.formats
         picture = segmentation.overlay(image) if drawn else None
         written = write_files(segmentation, self.folder, name, self.formats, picture)
+        if "semantic" in self.formats and not self._classes_written:
+            table = {"categories": rows_for_json(self.categories)}
+            written.append(write_bytes(self.folder / SEMANTIC_CLASSES, json.dumps(table, indent=1).encode()))
+            self._classes_written = True
         if "panoptic" in self.formats:
             panoptic = self._file("panoptic", lambda: CocoFile(self.folder / "panoptic.json", self.categories))
             image_file, png_file = path.name if path else name, f"{name}_panoptic.png"
