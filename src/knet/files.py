@@ -131,3 +131,21 @@ def safe_name(name: str) -> str:
     """A name for any file system: without folders or reserved characters, at most 150 bytes long."""
     cleaned = re.sub(r'[\x00-\x1f<>:"/\\|?*]+', "_", name).strip(" .") or "image"
     return cleaned.encode("utf-8", "replace")[:150].decode("utf-8", "ignore")
+
+
+class UniqueNames:
+    """Names for files in one folder: each as it is, or with the first number that makes it another, x_2, x_3, ..."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, int] = {}
+
+    def __call__(self, name: str) -> str:
+        """The name, or the first of name_2, name_3, ... that is free; case does not count as a difference."""
+        number = self._last.get(name.casefold(), 0) + 1
+        candidate = name if number == 1 else f"{name}_{number}"
+        while number > 1 and candidate.casefold() in self._last:
+            number += 1
+            candidate = f"{name}_{number}"
+        self._last[name.casefold()] = number
+        self._last.setdefault(candidate.casefold(), 1)
+        return candidate

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 import time
@@ -12,6 +11,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+from knet.cli.json_rows import JsonDocument
+from knet.cli.many import ImageRun, add_many_options, image_plan, tell_failures, without_plan
 from knet.cli.options import add_json, add_model_options, add_verb, model_options, precision_note
 from knet.cli.stopping import Stopping
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from knet.errors import PredictionError
+    from knet.inference.pipeline import Here
     from knet.inference.results.predictions import PredictionWriter
     from knet.inference.results.segmentation import Segmentation
     from knet.inference.segmenter import Segmenter
@@ -66,6 +68,7 @@ def add_parser(verbs: Any) -> None:
         help="write a submission to a test server, such as cityscapes-semantic, coco-instance or ade20k-semantic; "
         "for clip models youtube-vis, from the folders valid/JPEGImages/* beside valid.json",
     )
+    add_many_options(parser)
     add_json(parser, "the segments of all images, a line each as they come,")
     add_model_options(parser)
     parser.set_defaults(run=run)
@@ -111,24 +114,25 @@ def _add_choosing_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Segments every source. What cannot be read or segmented is told at the end; the rest is done all the same."""
-    from tqdm import tqdm
-
-    from knet.errors import PredictionError
-    from knet.inference.load import load
-    from knet.inference.pipeline import WriteBehind, read_ahead
-    from knet.inference.results.predictions import PredictionWriter
-    from knet.inference.results.submissions import OF_CLIPS, submission_name
     from knet.inference.sources.cameras import camera
     from knet.inference.sources.paths import count_images, expand_sources
     from knet.inference.sources.span import Span
-    from knet.inference.sources.streams import open_stream
 
     span = Span(args.every, args.start, args.end)
     files = expand_sources([source for source in args.sources if not camera(source)])
     cameras = any(camera(source) for source in args.sources)
+    plan = image_plan(args, files, cameras or span != Span())
+    from tqdm import tqdm
+
+    from knet.errors import PredictionError
+    from knet.inference.load import load  # which imports torch: the sources are known to be there by now
+    from knet.inference.pipeline import WriteBehind, read_ahead
+    from knet.inference.results.predictions import PredictionWriter
+    from knet.inference.results.submissions import OF_CLIPS, submission_names
+    from knet.inference.sources.streams import open_stream
+
     if args.submission and args.submission != OF_CLIPS:
-        for file in files:  # before any work: the server refuses a wrong name
-            submission_name(args.submission, file.path.stem)
+        submission_names(args.submission, [file.path.stem for file in files])  # the server refuses wrong ones
     segmenter = load(args.model, **model_options(args))
     clips = segmenter.task == "clip"
     images = _clip_images(args, files, cameras) if clips else None
@@ -136,22 +140,38 @@ def run(args: argparse.Namespace) -> int:
     chosen = _chosen(args, segmenter)
     tracking = _tracking(args, segmenter)
     formats = _chosen_formats(args, files)
+    if plan is None or args.track or "video" in formats:
+        plan = without_plan(args)
     failed: list[str] = []
     done, seconds, unfinished = 0, 0.0, False
     note = None if args.track else lambda text: None  # missing frames matter to tracking alone
     with ExitStack() as stack:
         stopping = stack.enter_context(Stopping())
-        printed = stack.enter_context(_Json(args.json, failed))
+        printed = stack.enter_context(JsonDocument(args.json, failed))
+        alone = stack.enter_context(ImageRun(args, plan, segmenter, formats, failed)) if plan else None
         writing = {"track": args.track, "submission": args.submission, "clips": images}
+        writing |= alone.writing if alone else {}
         writer = stack.enter_context(PredictionWriter(args.output, formats, segmenter.categories, **writing))
-        stack.callback(lambda: writer.end_early() if unfinished else None)
+
+        def finish(error: object, *details: object) -> None:
+            if unfinished:
+                writer.end_early()
+            elif alone and error is None:
+                alone.end()
+
+        def frames_of(here: Here) -> Iterable[Frame]:
+            report = here(lambda error: failed.append(str(error)))
+            return alone.frames(here) if alone else open_stream(args.sources, report, note, span, stopping.event)
+
+        stack.push(finish)
         # Frames are read, and results drawn and written, in threads beside the network.
-        frames = read_ahead(
-            lambda here: open_stream(args.sources, here(lambda e: failed.append(str(e))), note, span, stopping.event)
-        )
+        frames = read_ahead(frames_of)
         write = stack.enter_context(WriteBehind(writer.write))
         stack.callback(frames.close)
         total = None if cameras or span != Span() else count_images(files)
+        if alone:
+            files.clear()  # of 100,000 images, ten times what the plan takes
+            total = alone.left
         shown = tqdm(stopping.frames(frames), total=total, desc=segmenter.name, unit="image", disable=None)
         if clips:
             found = _of_clips(segmenter, shown, failed, writer, stopping, chosen)
@@ -164,7 +184,8 @@ def run(args: argparse.Namespace) -> int:
         try:
             for frame, result, spent in found:
                 if isinstance(result, PredictionError):
-                    failed.append(f"'{frame.item.path}': {result}" if frame.item.path else str(result))
+                    reason = f"'{frame.item.path}': {result}" if frame.item.path else str(result)
+                    alone.note(frame.number, reason) if alone else failed.append(reason)
                     continue
                 write(result, frame)
                 done, seconds = done + 1, seconds + spent
@@ -175,44 +196,20 @@ def run(args: argparse.Namespace) -> int:
                 raise
             stopping.ask()
         unfinished = printed.unfinished = stopping.signal is not None and not endless
-    for sentence in failed:
-        print(f"knet: {sentence}", file=sys.stderr)
+    listed = alone.listed if alone else ""
+    tell_failures(failed, listed)
     if not args.json:
-        print(f"{_summary(args, segmenter, formats, done, seconds)}; {len(failed)} failed")
+        print(f"{_summary(args, segmenter, formats, done, seconds)}; {len(failed)} failed{listed}")
     status = 2 if failed else 0
     if unfinished or stopping.signal == signal.SIGTERM:
         of = f" of {total}" if total else ""
         where = (
             f"; files of several images in {args.output}/ end there, and are named _unfinished" if unfinished else ""
         )
+        where += "; with --resume it goes on" if alone and unfinished else ""
         print(f"knet: stopped by {stopping.name} after {done}{of} images{where}.", file=sys.stderr)
     # Ctrl-C is how a camera is ended; else a caller must not take the run for a finished one.
     return 128 + stopping.signal if stopping.signal and (unfinished or stopping.signal != signal.SIGINT) else status
-
-
-class _Json:
-    """Prints a JSON document of results, each on a line of its own as soon as it is there; or nothing."""
-
-    def __init__(self, wanted: bool, failed: Sequence[str]):
-        self.wanted, self.failed, self.unfinished = wanted, failed, False
-        self._head = '{"results": [\n'
-
-    def add(self, frame: Frame, result: Segmentation) -> None:
-        """Prints the row of a frame."""
-        if self.wanted:
-            time = {} if frame.item.seconds is None else {"time": frame.item.seconds}
-            row = {"image": str(frame.item.path or frame.item.name), **time, **result.to_dict()}
-            print(f"{self._head}{json.dumps(row)}", flush=True)
-            self._head = ","
-
-    def __enter__(self) -> _Json:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
-        if self.wanted and (kind is None or (self._head == "," and not issubclass(kind, BrokenPipeError))):
-            early = ', "unfinished": true' if self.unfinished or kind is not None else ""
-            head = "" if self._head == "," else self._head
-            print(f'{head}], "failed": {json.dumps(self.failed)}{early}}}', flush=True)
 
 
 def _summary(args: argparse.Namespace, segmenter: Segmenter, formats: Sequence[str], done: int, seconds: float) -> str:

@@ -5,9 +5,9 @@ What a run that was stopped leaves says so in its name: `panoptic_unfinished.jso
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from io import BytesIO
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
@@ -91,14 +91,44 @@ class OpenFile:
             raise RuntimeError
 
 
+class Appended:
+    """An open file that is added to; after an OutputError, which names `path`, it is as it was before."""
+
+    def __init__(self, file: FileIO, path: Path):
+        self.file, self.path, self.size = file, path, 0
+
+    def append(self, data: bytes) -> None:
+        """Adds to the file."""
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[self.file.write(rest) :]
+            self.size += len(data)
+        except OSError as error:
+            self.cut(self.size)  # a full disk may have taken half of it
+            raise refused(self.path, error) from error
+
+    def cut(self, size: int) -> None:
+        """Takes off what was added after the file had this size."""
+        with suppress(OSError):
+            self.file.seek(size)
+            self.file.truncate()
+        self.size = size
+
+    def content(self) -> Iterator[bytes]:
+        """All of it, in parts."""
+        self.file.seek(0)
+        while part := self.file.read(1 << 20):
+            yield part
+
+
 class GrowingFile(OpenFile):
     """A file whose content goes to disk as soon as it is added, so that memory stays flat."""
 
     def __init__(self, path: Path, head: bytes = b""):
         super().__init__(path)
-        self._size = 0
         try:
-            self._file = self._stack.enter_context(self._place().open("wb", buffering=0))
+            self._growing = Appended(self._stack.enter_context(self._place().open("wb", buffering=0)), path)
             self.append(head)
         except (OSError, OutputError) as error:
             self.abort()
@@ -110,25 +140,27 @@ class GrowingFile(OpenFile):
 
     def append(self, data: bytes) -> None:
         """Adds to the file; if the disk is full (OutputError) it is as it was before."""
-        try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[self._file.write(rest) :]
-            self._size += len(data)
-        except OSError as error:
-            with suppress(OSError):  # a full disk may have taken half of it
-                self._file.seek(self._size)
-                self._file.truncate()
-            raise refused(self.path, error) from error
+        self._growing.append(data)
 
-    def tail(self) -> bytes:
-        """What ends the file."""
-        return b""
+    def _beside(self) -> Appended:
+        """A file without a name, for what has to wait for the end of this one."""
+        try:
+            unnamed = tempfile.TemporaryFile(dir=self.path.parent, buffering=0)  # noqa: SIM115
+            file = self._stack.enter_context(unnamed)
+        except OSError as error:
+            self.abort()
+            raise refused(self.path, error) from error
+        return Appended(cast(FileIO, file), self.path)
+
+    def tail(self) -> Iterable[bytes]:
+        """What ends the file, in parts."""
+        return ()
 
     def finish(self) -> None:
         """See `OpenFile`."""
         try:
-            self.append(self.tail())
+            for part in self.tail():
+                self.append(part)
         except OutputError:
             self.abort()
             raise
@@ -157,9 +189,9 @@ class JsonRows(GrowingFile):
             self.append(self._separator + lines)
             self._separator = b",\n"
 
-    def tail(self) -> bytes:
+    def tail(self) -> Iterable[bytes]:
         """Closes the list."""
-        return b"\n]\n"
+        return (b"\n]\n",)
 
 
 class Writer:
@@ -169,17 +201,33 @@ class Writer:
     If the block ends with an error, files that are of use as far as they go are finished, and the others removed; the
     caller then sees that error alone. `end_early` finishes all of a run that is stopped, and their names say so.
     `categories` is the class table of the model.
+
+    Attributes:
+        keeps_rows: whether an image's rows of the document of all images wait in `kept` for the caller, who gives them
+            to `add_rows` later, instead of being added at once.
     """
 
     def __init__(self, folder: str | Path, categories: Sequence[Category]):
         self.folder, self.categories = make_folder(Path(folder)), tuple(categories)
         self._open: dict[str, OpenFile] = {}
+        self.keeps_rows = False
+        self.kept: list[Any] | None = None
 
     def _file(self, name: str, make: Callable[[], F]) -> F:
         """The open file of that name, which is made when it is first asked for."""
         if name not in self._open:
             self._open[name] = make()
         return cast(F, self._open[name])
+
+    def _rows(self, *rows: dict[str, Any]) -> None:
+        if self.keeps_rows:
+            self.kept = list(rows)
+        else:
+            self.add_rows(*rows)
+
+    def add_rows(self, *rows: dict[str, Any]) -> None:
+        """Adds an image's rows to the document of all images, if this writer has one."""
+        raise NotImplementedError
 
     def _finish(self, name: str) -> None:
         """Finishes the open file of that name, if there is one."""

@@ -1,16 +1,20 @@
 """Everything that `knet predict` writes, behind one writer."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 
+from knet.errors import OutputError
+from knet.inference.results.files import Writer
 from knet.inference.results.film import still_video
 from knet.inference.results.formats import TRACK_FORMATS, check_formats
+from knet.inference.results.journal import Journal
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.results.submissions import SubmissionWriter
 from knet.inference.results.track_writers import TrackWriter
 from knet.inference.results.writers import ResultWriter
 from knet.inference.results.youtube_vis import YoutubeVisWriter
+from knet.inference.sources.plan import ImagePlan
 from knet.inference.sources.streams import Frame
 from knet.merge.clip import ClipObject
 from knet.structures import Category
@@ -26,6 +30,8 @@ class PredictionWriter(ExitStack):
         track: whether objects are followed from frame to frame. The images of a folder then are a video; otherwise each
             may show another place, and all of them go into one video.
         submission: a submission to write as well: one of `KINDS`, or "youtube-vis".
+        plan, journal: of a run over images. Files are named as the plan says, and each image is noted in the journal,
+            from which the documents about all images are made at the end.
         clips: for "youtube-vis" the images of all videos, see `YoutubeVisWriter`; None if the model is not for clips.
 
     Raises:
@@ -43,6 +49,8 @@ class PredictionWriter(ExitStack):
         track: bool = False,
         submission: str | None = None,
         clips: Iterable[Path] | None = None,
+        plan: ImagePlan | None = None,
+        journal: Journal | None = None,
     ):
         super().__init__()
         self._track = track
@@ -58,23 +66,46 @@ class PredictionWriter(ExitStack):
             self._clips = self.enter_context(YoutubeVisWriter(folder, categories, clips))
         elif submission:
             self._images = self.enter_context(SubmissionWriter(folder, submission, categories))
+        self._plan, self._journal = plan, journal
+        for writer in self._with_rows():
+            writer.keeps_rows = journal is not None
+        self.push(self._put_together)
 
     def write(self, segmentation: Segmentation, frame: Frame) -> None:
         """Writes the result of a frame; DataError if it does not fit a format or the submission."""
         item = frame.item
         video = still_video(frame.sequence, item.image) if self._track and item.video is None else item.video
-        self._results.write(segmentation, item.image, path=item.path, video=video, seconds=item.seconds)
+        name = None if self._plan is None else self._plan.name(frame.number)
+        files = self._results.write(
+            segmentation, item.image, path=item.path, video=video, seconds=item.seconds, name=name
+        )
         if self._tracks is not None:
             self._tracks.write(segmentation, frame)
         if self._images is not None:
-            self._images.write(segmentation)
+            files += self._images.write(segmentation)
+        if self._journal is not None:
+            self._journal.add(frame.number, files, [writer.kept for writer in self._with_rows()])
 
     def end_early(self) -> None:
         """Finishes all files as those of a run that was stopped: their names end in `_unfinished`. See `Writer`."""
+        self._put_together(None)
         with ExitStack() as stack:
             for writer in (self._results, self._tracks, self._images, self._clips):
                 if writer is not None:
                     stack.callback(writer.end_early)
+
+    def _with_rows(self) -> list[Writer]:
+        """The writers of documents about all images."""
+        return [writer for writer in (self._results, self._images) if writer is not None]
+
+    def _put_together(self, kind: type[BaseException] | None, *details: object) -> None:
+        """Makes the documents about all images from the journal, unless other processes still work on theirs."""
+        journal, self._journal = self._journal, None
+        with suppress(OutputError) if kind else nullcontext():  # the error on its way says more
+            for rows in (journal and journal.rows()) or ():
+                for writer, row in zip(self._with_rows(), rows, strict=True):
+                    if row is not None:
+                        writer.add_rows(*row)
 
     def write_clip(self, frames: Sequence[Frame], objects: Sequence[ClipObject]) -> None:
         """Adds a video's objects to the submission, if that is one of videos; DataError if frames could not be read."""

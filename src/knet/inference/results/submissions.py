@@ -97,6 +97,17 @@ def submission_name(kind: str, name: str) -> str:
     return found[1]
 
 
+def submission_names(kind: str, names: Iterable[str]) -> list[str]:
+    """`submission_name` of all images of a run; DataError also where two would have the same name."""
+    found: dict[str, str] = {}
+    for name in names:
+        server = submission_name(kind, name)
+        if server in found:
+            raise DataError(f"'{name}' and '{found[server]}' are the same image to the server; give each once.")
+        found[server] = name
+    return list(found)
+
+
 def coco_instance_results(
     image_id: int | str, masks: Iterable[np.ndarray | Rle], category_ids: Sequence[int], scores: Sequence[float]
 ) -> list[dict[str, Any]]:
@@ -177,13 +188,19 @@ class SubmissionWriter(Writer):
         image_id = int(name) if self.kind.startswith("coco") else name
         image, annotation = panoptic_entries(segmentation, image_id, segmentation.name, png.name)
         rows = [{"id": row["id"], "category_id": row["category_id"]} for row in annotation["segments_info"]]
-        panoptic = self._file("panoptic", lambda: CocoFile(self.folder / "panoptic.json", self.categories))
-        panoptic.add_image(image, annotation | {"segments_info": rows})
+        self._rows(image, annotation | {"segments_info": rows})
         return [png]
 
     def _write_detections(self, segmentation: Segmentation, name: str) -> list[Path]:
         things = [s for s in segmentation.segments if s.thing]
         masks = map(segmentation.rle, things)
         rows = coco_instance_results(int(name), masks, [s.category for s in things], [s.score for s in things])
-        self._file("detections", lambda: JsonRows(self.folder / "detections.json")).add(rows)
+        self._rows(*rows)
         return []
+
+    def add_rows(self, *rows: dict[str, Any]) -> None:
+        """Adds an image's rows to `detections.json`, or that of `images` and of `annotations` to `panoptic.json`."""
+        if self.kind == "coco-instance":
+            self._file("detections", lambda: JsonRows(self.folder / "detections.json")).add(rows)
+        else:
+            self._file("panoptic", lambda: CocoFile(self.folder / "panoptic.json", self.categories)).add_image(*rows)

@@ -1,6 +1,7 @@
 """Tracked videos as the official evaluators of VPQ read predictions: a JSON file, and PNGs whose colours are ids."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,6 @@ class VideoJson(JsonRows):
         name = name if name.startswith(f"{video}_") else f"{video}_{name}"
         return name, f"{name}.png"
 
-    def tail(self) -> bytes:
+    def tail(self) -> Iterable[bytes]:
         """Closes the lists."""
-        return b"\n]}\n]}\n" if self._nested and self._video else b"\n]}\n"
+        return [b"\n]}\n]}\n" if self._nested and self._video else b"\n]}\n"]

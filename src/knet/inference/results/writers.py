@@ -15,12 +15,13 @@ pixels can hold, 255 or 65535.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from knet.data.categories import SEMANTIC_CLASSES, rows_for_json
-from knet.files import safe_name
+from knet.errors import OutputError
+from knet.files import UniqueNames, safe_name
 from knet.inference.results.encoding import panoptic_entries
 from knet.inference.results.files import JsonRows, Writer, write_bytes
 from knet.inference.results.film import STILL_RATE, Film
@@ -34,18 +35,26 @@ class CocoFile(JsonRows):
     """A JSON in COCO's form, in the making: `panoptic.json`, or one of objects."""
 
     def __init__(self, path: Path, categories: Sequence[Category]):
-        self._images = list[bytes]()
         rows = json.dumps(rows_for_json(categories))
         super().__init__(path, f'{{"categories": {rows},\n"annotations": ['.encode())
+        # The images come last in the file, and until then lie in one of their own.
+        self._images = self._beside()
 
     def add_image(self, image: dict[str, Any], *annotations: dict[str, Any]) -> None:
         """Adds an image's rows of `images` and `annotations`; after an OutputError the file is as it was before."""
-        self.add(annotations)
-        self._images.append(json.dumps(image).encode())
+        before = self._images.size
+        self._images.append((b",\n" if before else b"") + json.dumps(image).encode())
+        try:
+            self.add(annotations)
+        except OutputError:
+            self._images.cut(before)
+            raise
 
-    def tail(self) -> bytes:
+    def tail(self) -> Iterator[bytes]:
         """Closes `annotations`, and adds `images`."""
-        return b'\n],\n"images": [\n' + b",\n".join(self._images) + b"\n]}\n"
+        yield b'\n],\n"images": [\n'
+        yield from self._images.content()
+        yield b"\n]}\n"
 
 
 class ResultWriter(Writer):
@@ -64,7 +73,7 @@ class ResultWriter(Writer):
     def __init__(self, folder: str | Path, formats: Sequence[str], categories: Sequence[Category]):
         self.formats = check_formats(formats, categories)
         super().__init__(folder, categories)
-        self._last_number: dict[tuple[str, str], int] = {}
+        self._image_names, self._video_names = UniqueNames(), UniqueNames()
         self._filmed: Path | None = None  # the video that the open film is of
         self._classes_written = False
         self._image_ids: set[int] = set()
@@ -77,12 +86,14 @@ class ResultWriter(Writer):
         path: Path | None = None,
         video: VideoInfo | None = None,
         seconds: float | None = None,
+        name: str | None = None,
     ) -> list[Path]:
         """Writes one result, and returns the files that are finished by now: not `panoptic.json`, and no videos.
 
         Args:
             image: what the result was made from, anything that `load_image` takes.
             path: the image's file, whose name `panoptic.json` gives.
+            name: what file names begin with; by default that of the result, with a number if it was there before.
             video: the video that the image is a frame of. Each video becomes one film; images without a video become
                 one together (`images_overlay.mp4`, 10 frames a second, each fitted into the size of the first).
 
@@ -91,7 +102,8 @@ class ResultWriter(Writer):
             OutputError: no permission, no space; the files written before stay.
         """
         # Without a file of the image alone no name is needed, and a camera's would fill the memory.
-        name = "" if set(self.formats) <= {"video"} else self._unique("image", safe_name(segmentation.name))
+        if name is None:
+            name = "" if set(self.formats) <= {"video"} else self._image_names(safe_name(segmentation.name))
         drawn = "overlay" in self.formats or "video" in self.formats
         picture = segmentation.overlay(image) if drawn else None
         written = write_files(segmentation, self.folder, name, self.formats, picture)
@@ -100,9 +112,8 @@ class ResultWriter(Writer):
             written.append(write_bytes(self.folder / SEMANTIC_CLASSES, json.dumps(table, indent=1).encode()))
             self._classes_written = True
         if "panoptic" in self.formats:
-            panoptic = self._file("panoptic", lambda: CocoFile(self.folder / "panoptic.json", self.categories))
             image_file, png_file = path.name if path else name, f"{name}_panoptic.png"
-            panoptic.add_image(*panoptic_entries(segmentation, self._image_id(name), image_file, png_file))
+            self._rows(*panoptic_entries(segmentation, name, image_file, png_file))
         if "video" in self.formats and picture is not None:
             self._film_of(video).add(picture, seconds if video else None)
         return written
@@ -115,8 +126,15 @@ class ResultWriter(Writer):
         return self._file("film", lambda: self._new_film(video))
 
     def _new_film(self, video: VideoInfo | None) -> Film:
-        name = self._unique("video", safe_name(video.name if video else "images"))
+        name = self._video_names(safe_name(video.name if video else "images"))
         return Film(self.folder / f"{name}_overlay.mp4", video.rate if video else STILL_RATE)
+
+    def add_rows(self, *rows: dict[str, Any]) -> None:
+        """Adds an image's rows, of `images` and of `annotations`, to `panoptic.json`."""
+        image, annotation = rows
+        id_ = self._image_id(image["id"])
+        panoptic = self._file("panoptic", lambda: CocoFile(self.folder / "panoptic.json", self.categories))
+        panoptic.add_image(image | {"id": id_}, annotation | {"image_id": id_})
 
     def _image_id(self, name: str) -> int | str:
         """The image's id in `panoptic.json`. COCO's files are named by a number, by which it finds the truth."""
@@ -124,14 +142,3 @@ class ResultWriter(Writer):
             return name
         self._image_ids.add(int(name))
         return int(name)
-
-    def _unique(self, kind: str, name: str) -> str:
-        """The name, or the first of name_2, name_3, ... that is free; case does not count as a difference."""
-        number = self._last_number.get((kind, name.casefold()), 0) + 1
-        candidate = name if number == 1 else f"{name}_{number}"
-        while number > 1 and (kind, candidate.casefold()) in self._last_number:
-            number += 1
-            candidate = f"{name}_{number}"
-        self._last_number[kind, name.casefold()] = number
-        self._last_number.setdefault((kind, candidate.casefold()), 1)
-        return candidate
