@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+from knet.cli.drawing import add_drawing_options, drawing_options
 from knet.cli.options import add_json, add_model_options, add_verb, model_options, precision_note
 from knet.cli.stopping import Stopping
 
@@ -59,6 +60,7 @@ def add_parser(verbs: Any) -> None:
     )
     _add_tracking_options(parser)
     _add_choosing_options(parser)
+    add_drawing_options(parser)
     parser.add_argument(
         "--submission",
         metavar="KIND",
@@ -127,6 +129,7 @@ def run(args: argparse.Namespace) -> int:
     if args.submission and args.submission != OF_CLIPS:
         for file in files:  # before any work: the server refuses a wrong name
             submission_name(args.submission, file.path.stem)
+    drawing = drawing_options(args)
     segmenter = load(args.model, **model_options(args))
     clips = segmenter.task == "clip"
     images = _clip_images(args, files, cameras) if clips else None
@@ -140,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         stopping = stack.enter_context(Stopping())
         printed = stack.enter_context(_Json(args.json, failed))
-        writing = {"track": args.track, "submission": args.submission, "clips": images}
+        writing = {"track": args.track, "submission": args.submission, "clips": images, "drawing": drawing}
         writer = stack.enter_context(PredictionWriter(args.output, formats, segmenter.categories, **writing))
         stack.callback(lambda: writer.end_early() if unfinished else None)
         # Frames are read, and results drawn and written, in threads beside the network.

@@ -7,6 +7,7 @@ from pathlib import Path
 from knet.inference.results.film import still_video
 from knet.inference.results.formats import TRACK_FORMATS, check_formats
 from knet.inference.results.segmentation import Segmentation
+from knet.inference.results.style import Drawing
 from knet.inference.results.submissions import SubmissionWriter
 from knet.inference.results.track_writers import TrackWriter
 from knet.inference.results.writers import ResultWriter
@@ -26,10 +27,11 @@ class PredictionWriter(ExitStack):
         track: whether objects are followed from frame to frame. The images of a folder then are a video; otherwise each
             may show another place, and all of them go into one video.
         submission: a submission to write as well: one of `KINDS`, or "youtube-vis".
+        drawing: the options of `Segmentation.overlay`, for pictures and films.
         clips: for "youtube-vis" the images of all videos, see `YoutubeVisWriter`; None if the model is not for clips.
 
     Raises:
-        ConfigError: an unknown format or submission, or one that cannot hold the class table.
+        ConfigError: an unknown format, submission or option of drawing, or one that cannot hold the class table.
         DataError: `clips` are not those of a data set in YouTube-VIS's form.
         OutputError: the folder cannot be made or written.
     """
@@ -43,12 +45,13 @@ class PredictionWriter(ExitStack):
         track: bool = False,
         submission: str | None = None,
         clips: Iterable[Path] | None = None,
+        drawing: Drawing | None = None,
     ):
         super().__init__()
         self._track = track
         of_tracks = [name for name in dict.fromkeys(formats) if track and name in TRACK_FORMATS]
         others = check_formats([name for name in formats if name not in of_tracks], categories)
-        self._results = self.enter_context(ResultWriter(folder, others, categories))
+        self._results = self.enter_context(ResultWriter(folder, others, categories, drawing))
         self._tracks: TrackWriter | None = None
         self._images: SubmissionWriter | None = None
         self._clips: YoutubeVisWriter | None = None
