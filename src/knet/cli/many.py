@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 20  # failures that are told one by one
 _OPTIONS = ("model", "weights", "compatible", "size", "score", "overlap", "merge", "tta", "window", "only", "region")
+_DRAWING = ("alpha", "legend", "names", "scores", "contours")
 
 
 def add_many_options(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +115,7 @@ def result_options(args: argparse.Namespace, segmenter: Segmenter, formats: Sequ
     """What the results of a run over images depend on."""
     from knet import __version__
 
-    options = {name: getattr(args, name) for name in _OPTIONS}
+    options = {name: getattr(args, name) for name in (*_OPTIONS, *_DRAWING)}
     options |= {"formats": list(formats), "submission": args.submission}
     options |= {"precision": segmenter.precision, "version of knet": __version__}
     return options | {f"{name} file": _stamp(getattr(args, name)) for name in ("model", "weights")}

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+from knet.cli.drawing import add_drawing_options, drawing_options
 from knet.cli.json_rows import JsonDocument
 from knet.cli.many import ImageRun, add_many_options, image_plan, tell_failures, without_plan
 from knet.cli.options import add_json, add_model_options, add_verb, model_options, precision_note
@@ -62,6 +63,7 @@ def add_parser(verbs: Any) -> None:
     )
     _add_tracking_options(parser)
     _add_choosing_options(parser)
+    add_drawing_options(parser)
     parser.add_argument(
         "--submission",
         metavar="KIND",
@@ -133,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.submission and args.submission != OF_CLIPS:
         submission_names(args.submission, [file.path.stem for file in files])  # the server refuses wrong ones
+    drawing = drawing_options(args)
     segmenter = load(args.model, **model_options(args))
     clips = segmenter.task == "clip"
     images = _clip_images(args, files, cameras) if clips else None
@@ -149,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
         stopping = stack.enter_context(Stopping())
         printed = stack.enter_context(JsonDocument(args.json, failed))
         alone = stack.enter_context(ImageRun(args, plan, segmenter, formats, failed)) if plan else None
-        writing = {"track": args.track, "submission": args.submission, "clips": images}
+        writing = {"track": args.track, "submission": args.submission, "clips": images, "drawing": drawing}
         writing |= alone.writing if alone else {}
         writer = stack.enter_context(PredictionWriter(args.output, formats, segmenter.categories, **writing))
 

@@ -24,6 +24,13 @@ SEMANTIC_CLASSES = "semantic_classes.json"
 """The class table that lies beside label PNGs of category ids, which do not say their classes themselves."""
 
 _FILE_ENDINGS = (".json", ".yaml", ".yml")
+# The first seven are those of Okabe and Ito, the others as far from all before them as can be found, also as people
+# see them who lack one kind of cone.
+_PALETTE = (
+    *((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66)),
+    *((135, 45, 15), (90, 255, 255), (60, 15, 210), (165, 105, 255), (165, 210, 165), (120, 75, 105), (165, 75, 45)),
+    *((195, 240, 180), (150, 0, 255)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +232,9 @@ def _to_color(color: object, place: str, error: type[KNetError]) -> tuple[int, i
 
 
 def _spread_color(number: int) -> tuple[int, int, int]:
-    """A colour for a row without one: hues a golden ratio apart stay distinct for any number of rows."""
-    hue, value = (number * 0.618034) % 1.0, (0.95, 0.75, 0.55)[number % 3]
+    """A colour for a row without one. Those of the first 16 stay apart also for people who are colour-blind."""
+    if number < len(_PALETTE):
+        return _PALETTE[number]
+    hue, value = (number * 0.618034) % 1.0, (0.95, 0.75, 0.55)[number % 3]  # hues a golden ratio apart stay distinct
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, value)
     return round(red * 255), round(green * 255), round(blue * 255)

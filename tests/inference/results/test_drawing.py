@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import time
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from knet.errors import DataError
-from knet.inference.results import draw
+from knet.inference.results import colors, draw, fonts
 from knet.inference.results.pixels import borders
 from knet.inference.results.segmentation import Segmentation
 from knet.structures import Category, Segment
@@ -71,25 +70,14 @@ def test_overlay_does_not_touch_its_input() -> None:
     assert (image == before[0]).all() and (result.id_map == before[1]).all()
 
 
-@pytest.mark.parametrize("base", [(0, 0, 142), (220, 20, 60), (255, 0, 0), (0, 0, 0), (255, 255, 255), (128, 128, 128)])
-def test_neighbouring_objects_of_a_class_differ(base: tuple[int, int, int]) -> None:
-    colors = [draw.instance_color(base, n) for n in range(200)]
-    assert all(0 <= channel <= 255 for color in colors for channel in color)
-    assert min(far(a, b) for a, b in pairwise(colors)) > 25
-
-
-def test_the_first_object_has_the_class_colour() -> None:
-    assert draw.instance_color((200, 60, 60), 0) == (200, 60, 60)
-
-
 def test_a_track_fixes_the_colour() -> None:
     early, late = street(tracks={3: 17, 4: 5}), street(tracks={3: 5, 4: 17})
-    first, second = (draw.segment_colors(s.segments, TABLE) for s in (early, late))
+    first, second = (colors.segment_colors(s.segments, TABLE) for s in (early, late))
     assert first[3] == second[4] and first[4] == second[3] and first[3] != first[4]
 
 
 def test_a_class_outside_the_table_gets_a_colour_of_its_own() -> None:
-    assert draw.class_color(500, TABLE) == draw.class_color(500, ()) != draw.class_color(501, ())
+    assert colors.class_color(500, TABLE) == colors.class_color(500, ()) != colors.class_color(501, ())
 
 
 def test_borders_surround_things_only() -> None:
@@ -137,7 +125,7 @@ def test_a_name_looks_as_if_it_were_drawn_on_the_picture() -> None:
     canvas = Image.fromarray(below)
     pen = ImageDraw.Draw(canvas, "RGBA")
     pen.rounded_rectangle((0, 0, wide - 1, high - 1), radius=3, fill=(16, 18, 24, 170))
-    font = draw.font_for(300, 400)
+    font = fonts.font_for(300, 400)
     pen.text((wide / 2, high / 2), "car 7", font=font, fill=(255, 255, 255, 255), anchor="mm")
     plate = light + np.rint(below * (share / 255))
     assert np.abs(plate - np.asarray(canvas)).max() <= 2  # two roundings each
@@ -168,29 +156,21 @@ def test_names_are_written_where_there_is_room() -> None:
     assert (tiny.overlay(photo(24, 32)) == tiny.overlay(photo(24, 32), names=False)).all()
 
 
-def test_the_legend_shows_the_colours_of_the_classes() -> None:
-    result, image = street(240, 320), photo(240, 320)
-    drawn = result.overlay(image, legend=True)
-    corner = drawn[120:, :100].reshape(-1, 3)
-    for category in TABLE:
-        assert (corner == category.color).all(1).sum() > 20, category.name
-    empty = Segmentation(np.zeros((40, 40), np.int32), [], TABLE)
-    assert (empty.overlay(photo(40, 40), legend=True) == photo(40, 40)).all()
-
-
 @steady
 @given(segmentations(), st.booleans(), st.floats(0, 1))
 def test_anything_can_be_drawn(result: Segmentation, legend: bool, alpha: float) -> None:
     height, width = result.id_map.shape
     drawn = result.overlay(photo(height, width), alpha=alpha, legend=legend)
-    assert drawn.shape == (height, width, 3) and drawn.dtype == np.uint8
+    assert drawn.shape[0] >= height and drawn.shape[1] >= width and drawn.dtype == np.uint8
+    assert legend or drawn.shape == (height, width, 3)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (2, 2), (1500, 20)])
 def test_odd_sizes_can_be_drawn(shape: tuple[int, int]) -> None:
     id_map = np.ones(shape, np.int32)
     result = Segmentation(id_map, segments_of(id_map, {1: CAR}), TABLE)
-    assert result.overlay(photo(*shape), legend=True).shape == (*shape, 3)
+    assert result.overlay(photo(*shape)).shape == (*shape, 3)
+    assert result.overlay(photo(*shape), legend=True).shape[0] > shape[0]
 
 
 def test_names_beyond_latin_letters_can_be_drawn() -> None:
@@ -199,11 +179,9 @@ def test_names_beyond_latin_letters_can_be_drawn() -> None:
     Segmentation(id_map, segments_of(id_map, {1: odd}), (odd,)).overlay(photo(200, 300), legend=True)
 
 
-def test_wrong_image_or_alpha_is_refused() -> None:
+def test_a_wrong_image_is_refused() -> None:
     with pytest.raises(DataError, match=r"\(61, 80, 3\).*\(60, 80\)"):
         street().overlay(photo(61, 80))
-    with pytest.raises(DataError, match="alpha is 2"):
-        street().overlay(photo(), alpha=2)
 
 
 def test_a_large_street_is_drawn_fast() -> None:

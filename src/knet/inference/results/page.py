@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from knet.files import atomic_path
-from knet.inference.results.draw import Color, class_color
+from knet.inference.results.colors import Color, listed_colors, segment_colors
 from knet.inference.results.files import make_folder
 from knet.structures import Category, Segment
 
@@ -28,6 +28,7 @@ h1 { margin: 0 0 .25rem; font-size: 1.6rem; }
 h2 { margin: 0 0 .75rem; font-size: 1.05rem; font-weight: 600; overflow-wrap: anywhere; }
 h2 span, .count { color: var(--soft); font-weight: 400; }
 .legend { display: flex; flex-wrap: wrap; gap: .4rem 1.1rem; margin: 1rem 0 1.5rem; padding: 0; list-style: none; }
+i + i { margin-left: -.45em; }
 i { display: inline-block; width: .95em; height: .95em; margin-right: .45em; border-radius: 3px; vertical-align: -.1em;
   border: 1px solid color-mix(in srgb, currentColor 25%, transparent); }
 article { margin: 0 0 1.5rem; padding: 1.1rem; background: var(--card); border: 1px solid var(--line);
@@ -47,6 +48,10 @@ th:first-child, td:first-child { text-align: left; }
 .error { margin: 0; color: #c0392b; }
 @media (prefers-color-scheme: dark) { .error { color: #ff8a7a; } }
 """
+
+
+_Classes = dict[int, tuple[str, list[Color]]]  # category id -> name, and the colours that it has in the pictures
+_STRIPES = 6  # colours of one class that the legend shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ def write_index(
     colors = _colors(rows, categories)
     failed = sum(row.error is not None for row in rows)
     count = f"{len(rows)} image{'' if len(rows) == 1 else 's'}" + (f", {failed} failed" if failed else "")
-    body = [_article(row, colors, folder) for row in rows] + [_video(video, folder) for video in videos]
+    body = [_video(video, folder) for video in videos] + [_article(row, colors, categories, folder) for row in rows]
     return _write_page(folder, title, ". ".join(filter(None, (count, escape(note)))), colors, body)
 
 
@@ -91,7 +96,7 @@ def write_grid(
     return _write_page(folder, title, escape(note), colors, ['<div class="grid">\n', *cells, "</div>\n"])
 
 
-def _write_page(folder: Path, title: str, note: str, colors: dict[int, tuple[str, Color]], body: Sequence[str]) -> Path:
+def _write_page(folder: Path, title: str, note: str, colors: _Classes, body: Sequence[str]) -> Path:
     parts = [
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -106,37 +111,42 @@ def _write_page(folder: Path, title: str, note: str, colors: dict[int, tuple[str
     return path
 
 
-def _colors(rows: Sequence[Row], categories: Sequence[Category]) -> dict[int, tuple[str, Color]]:
-    """Category id -> name and colour of the classes on the page, in the order of the class table."""
-    names = {segment.category: segment.name for row in rows for segment in row.segments}
+def _colors(rows: Sequence[Row], categories: Sequence[Category]) -> _Classes:
+    """The classes on the page, in the order of the class table, each with the colours that it has there."""
+    found: dict[int, tuple[str, dict[Color, None]]] = {}
+    for row in rows:
+        for category, name, colors in listed_colors(row.segments, categories):
+            found.setdefault(category, (name, {}))[1].update(dict.fromkeys(colors))
     order = {category.id: n for n, category in enumerate(categories)}
-    ids = sorted(names, key=lambda i: (order.get(i, len(order)), i))
-    return {i: (names[i], class_color(i, categories)) for i in ids}
+    ids = sorted(found, key=lambda i: (order.get(i, len(order)), i))
+    return {i: (found[i][0], list(found[i][1])) for i in ids}
 
 
-def _swatch(color: Color) -> str:
-    return f'<i style="background:#{color[0]:02x}{color[1]:02x}{color[2]:02x}"></i>'
+def _swatch(*colors: Color) -> str:
+    return "".join(f'<i style="background:#{red:02x}{green:02x}{blue:02x}"></i>' for red, green, blue in colors)
 
 
-def _legend(colors: dict[int, tuple[str, Color]]) -> str:
+def _legend(colors: _Classes) -> str:
     if not colors:
         return ""
-    entries = "".join(f"<li>{_swatch(color)}{escape(name)}</li>\n" for name, color in colors.values())
-    return f'<ul class="legend">\n{entries}</ul>\n'
+    entries = "".join(f"<li>{_swatch(*used[:_STRIPES])}{escape(name)}</li>\n" for name, used in colors.values())
+    return f'<ul class="legend" aria-label="classes">\n{entries}</ul>\n'
 
 
-def _article(row: Row, colors: dict[int, tuple[str, Color]], folder: Path) -> str:
+def _article(row: Row, colors: _Classes, categories: Sequence[Category], folder: Path) -> str:
     size = f" <span>{row.size[1]} &times; {row.size[0]}</span>" if row.size else ""
     head = f"<article>\n<h2>{escape(row.name)}{size}</h2>\n"
     if row.error is not None:
         return f'{head}<p class="error">{escape(row.error)}</p>\n</article>\n'
     pair = _figure(row.image, "input", row, folder) + _figure(row.overlay, "result", row, folder)
-    return f'{head}<div class="pair">\n{pair}</div>\n{_table(row, colors)}</article>\n'
+    return f'{head}<div class="pair">\n{pair}</div>\n{_table(row, categories)}</article>\n'
 
 
 def _video(video: Path, folder: Path) -> str:
     link, name = escape(_link(video, folder)), escape(video.name)
-    return f'<article>\n<h2>{name}</h2>\n<video src="{link}" controls muted loop></video>\n</article>\n'
+    player = f'<video src="{link}" aria-label="{name}" controls muted loop playsinline preload="metadata"></video>'
+    file = f'<a href="{link}" download>{name}</a>'
+    return f'<article>\n<h2>{name}</h2>\n{player}\n<p class="count">{file}</p>\n</article>\n'
 
 
 def _figure(picture: Path | None, caption: str, row: Row, folder: Path) -> str:
@@ -149,14 +159,15 @@ def _figure(picture: Path | None, caption: str, row: Row, folder: Path) -> str:
     return f'<figure><a href="{link}">{image}</a><figcaption>{caption}</figcaption></figure>\n'
 
 
-def _cell(row: Row, colors: dict[int, tuple[str, Color]], folder: Path) -> str:
+def _cell(row: Row, colors: _Classes, folder: Path) -> str:
     """A picture of the grid, with its name, size and classes, by area, below it."""
     picture = "" if row.overlay is None else escape(_link(row.overlay, folder))
     size = f" <span>{row.size[1]} &times; {row.size[0]}</span>" if row.size else ""
     segments = sorted(row.segments, key=lambda s: -s.area)
     counts = Counter(s.category for s in segments)
     classes = ", ".join(
-        f"{_swatch(colors[i][1])}{escape(colors[i][0])}" + (f" &times; {n}" if n > 1 else "") for i, n in counts.items()
+        f"{_swatch(colors[i][1][0])}{escape(colors[i][0])}" + (f" &times; {n}" if n > 1 else "")
+        for i, n in counts.items()
     )
     return (
         f'<figure><a href="{picture}"><img src="{picture}" alt="{escape(row.name)}"></a>\n'
@@ -173,19 +184,22 @@ def _link(target: Path, folder: Path) -> str:
     return quote(os.fsencode(relative.replace(os.sep, "/")))
 
 
-def _table(row: Row, colors: dict[int, tuple[str, Color]]) -> str:
+def _table(row: Row, categories: Sequence[Category]) -> str:
     if not row.segments:
         return ""
     pixels = row.size[0] * row.size[1] if row.size else 0
     tracked = any(segment.track is not None for segment in row.segments)
     heads = ["class", "kind", "score", "area", *(["share"] if pixels else []), *(["track"] if tracked else [])]
+    colors = segment_colors(row.segments, categories)
     lines = []
     for s in sorted(row.segments, key=lambda s: -s.area):
-        cells = [_swatch(colors[s.category][1]) + escape(s.name), "thing" if s.thing else "stuff", f"{s.score:.2f}"]
+        cells = [_swatch(colors[s.id]) + escape(s.name), "thing" if s.thing else "stuff", f"{s.score:.2f}"]
         cells += [f"{s.area:,}", *([f"{100 * s.area / pixels:.1f} %"] if pixels else [])]
         cells += [*(["" if s.track is None else str(s.track)] if tracked else [])]
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n")
     count = f"{len(row.segments)} segment{'' if len(row.segments) == 1 else 's'}"
     head = "".join(f"<th>{name}</th>" for name in heads)
     body = f"<thead><tr>{head}</tr></thead>\n<tbody>\n{''.join(lines)}</tbody>"
-    return f'<details><summary>{count}</summary><div class="scroll"><table>\n{body}</table></div></details>\n'
+    # What scrolls can be reached by the keyboard.
+    scroll = f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(row.name)}: segments">'
+    return f"<details><summary>{count}</summary>{scroll}<table>\n{body}</table></div></details>\n"

@@ -10,6 +10,7 @@ from knet.inference.results.film import still_video
 from knet.inference.results.formats import TRACK_FORMATS, check_formats
 from knet.inference.results.journal import Journal
 from knet.inference.results.segmentation import Segmentation
+from knet.inference.results.style import Drawing
 from knet.inference.results.submissions import SubmissionWriter
 from knet.inference.results.track_writers import TrackWriter
 from knet.inference.results.writers import ResultWriter
@@ -32,10 +33,11 @@ class PredictionWriter(ExitStack):
         submission: a submission to write as well: one of `KINDS`, or "youtube-vis".
         plan, journal: of a run over images. Files are named as the plan says, and each image is noted in the journal,
             from which the documents about all images are made at the end.
+        drawing: the options of `Segmentation.overlay`, for pictures and films.
         clips: for "youtube-vis" the images of all videos, see `YoutubeVisWriter`; None if the model is not for clips.
 
     Raises:
-        ConfigError: an unknown format or submission, or one that cannot hold the class table.
+        ConfigError: an unknown format, submission or option of drawing, or one that cannot hold the class table.
         DataError: `clips` are not those of a data set in YouTube-VIS's form.
         OutputError: the folder cannot be made or written.
     """
@@ -51,12 +53,13 @@ class PredictionWriter(ExitStack):
         clips: Iterable[Path] | None = None,
         plan: ImagePlan | None = None,
         journal: Journal | None = None,
+        drawing: Drawing | None = None,
     ):
         super().__init__()
         self._track = track
         of_tracks = [name for name in dict.fromkeys(formats) if track and name in TRACK_FORMATS]
         others = check_formats([name for name in formats if name not in of_tracks], categories)
-        self._results = self.enter_context(ResultWriter(folder, others, categories))
+        self._results = self.enter_context(ResultWriter(folder, others, categories, drawing))
         self._tracks: TrackWriter | None = None
         self._images: SubmissionWriter | None = None
         self._clips: YoutubeVisWriter | None = None

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from PIL import Image
@@ -19,6 +19,8 @@ from knet.inference.results.draw import map_ids, overlay
 from knet.inference.results.encoding import instance_ids, panoptic_entries, panoptic_rgb, rle_text, semantic_ids
 from knet.inference.results.files import make_folder, write_bytes, write_image
 from knet.inference.results.formats import check_formats
+from knet.inference.results.legend import Room
+from knet.inference.results.style import Drawing, style_of
 from knet.inference.results.unnamed import numbered
 from knet.inference.sources.images import load_image
 from knet.structures import Category, Segment
@@ -63,27 +65,31 @@ class Segmentation:
         """The pixels that belong to a segment and to no other, for formats whose masks are disjoint. -> (H,W) bool"""
         return self.id_map == segment.id
 
-    def overlay(self, image: Any = None, *, alpha: float = 0.5, names: bool = True, legend: bool = False) -> np.ndarray:
-        """The result drawn over its image: class colours, borders of things, class names. -> (H,W,3) uint8 RGB
+    def overlay(self, image: Any = None, *, room: Room | None = None, **options: Unpack[Drawing]) -> np.ndarray:
+        """The result drawn over its image: class colours, contours, class names. -> (H,W,3) uint8 RGB
 
         Of objects that may overlap, those with a score below 0.3 are not drawn.
 
         Args:
             image: anything that `load_image` takes; by default the kept image or, without one, no image.
-            alpha: share of the colours, 0 (image only) to 1 (colours only).
-            names: whether to write class names.
-            legend: whether to add a panel of the classes.
+            room: of the legend, the same in all frames of a video; see `room_for`.
+            options: `alpha`, the share of the colours, 0 (image only) to 1 (colours only), 0.5 by default; `names`,
+                whether to write class names (True); `scores`, whether to write scores as well (False); `legend`,
+                whether to add a panel of the classes and their colours below, by which the picture becomes higher
+                (False); `contours`, borders around all segments (True), none (False) or objects alone (None).
 
         Raises:
+            ConfigError: an unknown option, or a wrong value.
             DataError: the image cannot be read, or its size is not that of the result.
         """
+        style_of(options)
         if image is None:
             image = self.image
         if image is None:
-            image, alpha = np.zeros((*self.id_map.shape, 3), np.uint8), 1.0
+            image, options = np.zeros((*self.id_map.shape, 3), np.uint8), {**options, "alpha": 1.0}
         pixels = load_image(image)
         shown = [s for s in self.segments if self.masks is None or s.score >= SHOWN]
-        return overlay(pixels, self.id_map, shown, self.categories, alpha=alpha, names=names, legend=legend)
+        return overlay(pixels, self.id_map, shown, self.categories, room=room, **options)
 
     def save(
         self,
@@ -91,6 +97,7 @@ class Segmentation:
         formats: Sequence[str] = ("overlay", "panoptic"),
         image: Any = None,
         name: str | None = None,
+        **drawing: Unpack[Drawing],
     ) -> list[Path]:
         """Writes the result to files, each of them whole or not at all. Files of the same name are replaced.
 
@@ -103,19 +110,21 @@ class Segmentation:
                 `<name>_panoptic.json`), instances and semantic (PNG), and json (`<name>_segments.json`); see `writers`.
             image: for the overlay, see `overlay`.
             name: what file names begin with; by default that of the result.
+            drawing: of the overlay: alpha, names, scores, legend, contours; see `overlay`.
 
         Returns:
             The files.
 
         Raises:
-            ConfigError: a format is unknown, or cannot hold the class table.
+            ConfigError: a format is unknown, or cannot hold the class table; a wrong option of drawing.
             DataError: the image does not fit the result.
             OutputError: the folder cannot be written, or the disk is full.
         """
         formats = check_formats(formats, self.categories)
         if "video" in formats:
             raise ConfigError("The format 'video' needs many images: write them with a ResultWriter or `knet predict`.")
-        picture = self.overlay(image) if "overlay" in formats else None
+        style_of(drawing)
+        picture = self.overlay(image, **drawing) if "overlay" in formats else None
         folder = make_folder(Path(folder))
         if name is None:
             name = self.name if self.numbers is None else numbered(self.name, folder, self.numbers)

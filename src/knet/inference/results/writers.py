@@ -19,6 +19,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from knet.data.categories import SEMANTIC_CLASSES, rows_for_json
 from knet.errors import OutputError
 from knet.files import UniqueNames, safe_name
@@ -26,7 +28,9 @@ from knet.inference.results.encoding import panoptic_entries
 from knet.inference.results.files import JsonRows, Writer, write_bytes
 from knet.inference.results.film import STILL_RATE, Film
 from knet.inference.results.formats import check_formats
+from knet.inference.results.legend import room_for
 from knet.inference.results.segmentation import Segmentation, write_files
+from knet.inference.results.style import Drawing, style_of
 from knet.inference.sources.videos import VideoInfo
 from knet.structures import Category
 
@@ -63,15 +67,22 @@ class ResultWriter(Writer):
     Images of the same name (a/x.jpg, b/x.png, b/X.png) get a number, in the order in which they come: x, x_2, X_3.
     Files that an earlier run left under these names are replaced. `panoptic.json` and videos are finished by `close`,
     see `Writer`; after an error `panoptic.json` lists the images that were done, and the unfinished video is removed.
-    Memory does not grow with the number of images.
+    Memory does not grow with the number of images. `drawing` are the options of `Segmentation.overlay`.
 
     Raises:
-        ConfigError: an unknown format, or one that cannot hold the class table.
+        ConfigError: an unknown format, or one that cannot hold the class table; a wrong option of drawing.
         OutputError: the folder cannot be made or written.
     """
 
-    def __init__(self, folder: str | Path, formats: Sequence[str], categories: Sequence[Category]):
-        self.formats = check_formats(formats, categories)
+    def __init__(
+        self,
+        folder: str | Path,
+        formats: Sequence[str],
+        categories: Sequence[Category],
+        drawing: Drawing | None = None,
+    ):
+        self.formats, self._drawing = check_formats(formats, categories), drawing or {}
+        self._style = style_of(self._drawing)
         super().__init__(folder, categories)
         self._image_names, self._video_names = UniqueNames(), UniqueNames()
         self._filmed: Path | None = None  # the video that the open film is of
@@ -105,7 +116,7 @@ class ResultWriter(Writer):
         if name is None:
             name = "" if set(self.formats) <= {"video"} else self._image_names(safe_name(segmentation.name))
         drawn = "overlay" in self.formats or "video" in self.formats
-        picture = segmentation.overlay(image) if drawn else None
+        picture = self._draw(segmentation, image) if drawn else None
         written = write_files(segmentation, self.folder, name, self.formats, picture)
         if "semantic" in self.formats and not self._classes_written:
             table = {"categories": rows_for_json(self.categories)}
@@ -117,6 +128,13 @@ class ResultWriter(Writer):
         if "video" in self.formats and picture is not None:
             self._film_of(video).add(picture, seconds if video else None)
         return written
+
+    def _draw(self, segmentation: Segmentation, image: Any) -> np.ndarray:
+        """The overlay; all pictures of a film have a legend of the same size."""
+        shape = (segmentation.id_map.shape[0], segmentation.id_map.shape[1])
+        filmed = self._style.legend and "video" in self.formats
+        room = room_for(shape, self.categories) if filmed else None
+        return segmentation.overlay(image, room=room, **self._drawing)
 
     def _film_of(self, video: VideoInfo | None) -> Film:
         source = video.path if video else None
