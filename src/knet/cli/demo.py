@@ -1,12 +1,15 @@
-"""knet demo: the bundled model on the bundled street images, with a web page of the results."""
+"""knet demo: a web page of what the bundled model makes of the bundled street images, or one to try models on."""
 
 import argparse
 import shutil
+import sys
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from knet.cli.options import add_verb
+from knet.cli.options import add_device, add_threads, add_verb
+from knet.cli.stopping import Terminated
+from knet.errors import ConfigError
 
 MODEL = "rtknet-lite-street"
 NOTE = (
@@ -18,13 +21,52 @@ NOTE = (
 def add_parser(verbs: Any) -> None:
     """Adds the verb to the command line."""
     summary = "segment the street images that come with the package, and make a web page of the results"
-    parser = add_verb(verbs, "demo", summary, "knet demo")
+    parser = add_verb(verbs, "demo", summary, "knet demo\n  knet demo --serve")
+    offered = "with --serve, names or files of models that the page offers beside those at hand"
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=offered)
     folder = "folder for the results (default: demo-results)"
-    parser.add_argument("--output", default="demo-results", metavar="DIR", help=folder)
+    parser.add_argument("--output", metavar="DIR", help=folder)
+    page = "serve a page to try models on images and short videos of your own (needs the extra demo: gradio)"
+    parser.add_argument("--serve", action="store_true", help=page)
+    host = "with --serve, the address to listen on (default: 127.0.0.1, which only this machine reaches)"
+    parser.add_argument("--host", metavar="ADDRESS", help=host)
+    port = "with --serve, the port (default: the first from 7860 on that is free)"
+    parser.add_argument("--port", type=int, metavar="N", help=port)
+    add_device(parser)
+    add_threads(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    """Serves the page, or writes results and index.html."""
+    if args.serve:
+        _refuse({"--output": args.output}, "is for the page that is written; leave it or --serve out.")
+        return _serve(args)
+    of_page = {"MODEL": args.models or None, "--host": args.host, "--port": args.port}
+    _refuse(of_page, "is for the page that is served; add --serve, or leave it out.")
+    return _write(args)
+
+
+def _refuse(given: dict[str, Any], sentence: str) -> None:
+    for option, value in given.items():
+        if value is not None:
+            raise ConfigError(f"{option} {sentence}")
+
+
+def _serve(args: argparse.Namespace) -> int:
+    """Serves the page until it is stopped; Ctrl-C is how it ends."""
+    from knet.apps.serve import serve
+
+    try:
+        serve(args.models, args.host or "127.0.0.1", args.port, device=args.device, threads=args.threads)
+    except Terminated:
+        raise
+    except KeyboardInterrupt:
+        print("knet: the page is closed, and its files are deleted", file=sys.stderr)
+    return 0
+
+
+def _write(args: argparse.Namespace) -> int:
     """Writes overlays, panoptic PNGs, a video and index.html, and prints where they are."""
     from tqdm import tqdm
 
@@ -35,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
     from knet.inference.segmenter import VideoState
     from knet.inference.sources.paths import open_source
 
-    output, segmenter, rows = Path(args.output), load(MODEL), []
+    output, rows = Path(args.output or "demo-results"), []
+    segmenter = load(MODEL, device=args.device, threads=args.threads)
     with resources.as_file(resources.files("knet") / "assets" / "demo") as examples:
         with ResultWriter(output, ["overlay", "panoptic", "json"], segmenter.categories) as writer:
             for item in open_source(examples):

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from knet.errors import ConfigError, DownloadError
 from knet.files import safe_name
-from knet.weights.released import RELEASED
+from knet.weights.released import RELEASED, Released
 
 _logger = logging.getLogger("knet")
 _BLOCK = 2**20  # bytes
@@ -71,12 +71,23 @@ def released_file(model: str) -> Path:
     by_hand = f"get the file by hand from {page}, then: knet predict {model} --weights FILE IMAGE"
     if not released.url:
         raise ConfigError(f"No program can fetch the weights of '{model}'; {by_hand}.")
-    target = home() / "weights" / (f"{model}.pth" if "drive.google" in released.url else Path(released.url).name)
+    target = _place(model, released)
     if not target.is_file():
         _logger.info(f"weights of {model}: {released.page}, licence {released.licence}")
     if "drive.google" in released.url:
         return _from_drive(released.url, target, by_hand)
     return fetch(released.url, released.sha256, target)
+
+
+def released_here(model: str) -> bool:
+    """Whether the published weights of a model were fetched before."""
+    released = RELEASED.get(model)
+    return released is not None and bool(released.url) and _place(model, released).is_file()
+
+
+def _place(model: str, released: Released) -> Path:
+    """Where published weights are kept."""
+    return home() / "weights" / (f"{model}.pth" if "drive.google" in released.url else Path(released.url).name)
 
 
 def fetch(url: str, sha256: str = "", target: Path | None = None) -> Path:
