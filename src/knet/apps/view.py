@@ -84,7 +84,7 @@ def _table(model: str, segments: Sequence[Segment], colors: dict[int, Color]) ->
     head = "".join(f'<th scope="col">{name}</th>' for name in ("class", "score", "id", "pixels"))
     label = f"{escape(model, quote=True)}: segments"
     return (
-        f"<details open><summary>{len(segments)} segment{'' if len(segments) == 1 else 's'}</summary>"
+        f"<details><summary>{len(segments)} segment{'' if len(segments) == 1 else 's'}</summary>"
         f'<div class="knet-scroll" tabindex="0" role="region" aria-label="{label}">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>{more}</details>"
     )
