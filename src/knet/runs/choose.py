@@ -28,6 +28,7 @@ from knet.files import is_dir, is_file
 from knet.inference.load import choose_device, fast_in_bf16, weights_file
 from knet.models.zoo import entry
 from knet.runs.learnable import kernels_of
+from knet.runs.look_over import look_over
 from knet.weights.load import read_checkpoint
 
 WEIGHTS = "rtknet-lite-street"
@@ -37,6 +38,7 @@ _SCALES = (0.75, 0.8125, 0.875, 0.9375, 1.0, 1.125, 1.25, 1.375, 1.5)
 _EPOCHS, _FEWEST, _MOST = 60, 200, 20_000
 _SMALL_OBJECT = 24  # pixels of an object's edge that the network should see
 _LOOKED_AT = 200  # images, for their usual size
+_READ_WHOLE = 1000  # images that are all read before training; of larger sets those that cannot be are found on the way
 
 
 @dataclass(slots=True)
@@ -95,6 +97,10 @@ def choose(root: str | Path, given: dict[str, Any] | None = None) -> Choice:
     if names:
         choice.set("augment.flip", False, f"a mirror image would turn '{names[0]}' into something else")
     choice.set("output", f"runs/{root.resolve().name}", "named after the data set")
+    if len(train) <= _READ_WHOLE:
+        skip = {name: given[name] for name in ("skip_images",) if name in given}
+        faults = look_over(train, validate_config({**choice.table, **skip}, "the chosen options"), "training")
+        choice.reasons += [f"left out of training: {sentence}" for sentence in faults.values()]
     return choice
 
 
