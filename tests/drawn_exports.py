@@ -41,12 +41,12 @@ class Scene(NamedTuple):
 def scenes(count: int = 6, size: tuple[int, int] = (HEIGHT, WIDTH)) -> list[Scene]:
     """`count` pictures, each with a box on the left and a disc on the right."""
     height, width = size
-    rng, drawn = np.random.default_rng(0), []
+    rng, drawn, base = np.random.default_rng(0), [], min(height, width * 3 // 4)
     for number in range(count):
         image = Image.fromarray(rng.integers(90, 120, (height, width, 3), np.uint8))
         objects = []
         for place, label in enumerate(COLORS):
-            edge = int(rng.integers(height // 4, height // 2))
+            edge = int(rng.integers(base // 4, base // 2))
             left = int(rng.integers(0, width // 2 - edge)) + place * width // 2
             top = int(rng.integers(0, height - edge))
             if label == "box":

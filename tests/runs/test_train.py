@@ -124,7 +124,7 @@ def test_starting_from_weights(config: RunConfig, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="do not fit"):
         train(
             load_config(
-                path, [f"weights={first / 'last.safetensors'}", "arguments.kernels=7", f"output={tmp_path / 'c'}"]
+                path, [f"weights={first / 'last.safetensors'}", "arguments.channels=24", f"output={tmp_path / 'c'}"]
             )
         )
 

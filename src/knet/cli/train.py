@@ -21,8 +21,8 @@ def add_parser(verbs: Any) -> None:
         "  knet train rtknet-cityscapes --print > my.yaml",
     )
     config = (
-        "YAML file of options, the name of a published run (see configs/ and docs/training.md), or the folder of a data "
-        "set that `knet data import` made"
+        "YAML file of options, the name of a published run (see configs/ and docs/training.md), or the folder of a "
+        "data set that `knet data import` made"
     )
     parser.add_argument("config", metavar="CONFIG", nargs="?", help=config)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that replace those of the config")
@@ -45,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
         overrides.append(f"output={args.resume}")
     if source is None:
         raise ConfigError(
-            "Give a config (a YAML file or the name of a published run), the folder of a data set, or --resume with a run "
-            "folder."
+            "Give a config (a YAML file or the name of a published run), the folder of a data set, or --resume with a "
+            "run folder."
         )
     config = _chosen(source, overrides, args.print) if Path(source).is_dir() else load_config(source, overrides)
     if args.print:

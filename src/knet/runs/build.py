@@ -34,7 +34,7 @@ from knet.training.criterion_semantic import SemanticCriterion
 from knet.training.criterion_video import FrameCriterion, VideoCriterion
 from knet.weights.backbone import load_backbone
 from knet.weights.card import Card
-from knet.weights.classes import class_count, class_layers, with_classes
+from knet.weights.classes import KERNELS, class_count, class_layers, with_classes, with_kernels
 from knet.weights.fetch import local
 from knet.weights.fitting import fitting
 from knet.weights.load import Checkpoint, load_strict, read_checkpoint
@@ -101,6 +101,8 @@ def load_first(net: nn.Module, config: RunConfig, card: Card) -> str:
     if learned is not None and learned != names:
         state, kept = with_classes(state, own, layers, learned, names)
         origin = f"{origin}, but those of {len(names) - len(kept)} of the {len(names)} classes, which start anew"
+    state, anew = with_kernels(state, own)
+    origin += f"; {anew} of the {len(own[KERNELS])} kernels start anew" if anew else ""
     added = added_to_image_model(net, state)
     advice = "Weights of a backbone alone are given as backbone_weights=FILE."
     load_strict(net, state | added, str(config.weights), lambda: f"{fitting(checkpoint.state)} {advice}")

@@ -28,6 +28,7 @@ from knet.files import is_dir, is_file
 from knet.inference.load import choose_device, fast_in_bf16, weights_file
 from knet.models.zoo import entry
 from knet.runs.learnable import kernels_of
+from knet.runs.look_over import look_over
 from knet.weights.load import read_checkpoint
 
 WEIGHTS = "rtknet-lite-street"
@@ -37,6 +38,7 @@ _SCALES = (0.75, 0.8125, 0.875, 0.9375, 1.0, 1.125, 1.25, 1.375, 1.5)
 _EPOCHS, _FEWEST, _MOST = 60, 200, 20_000
 _SMALL_OBJECT = 24  # pixels of an object's edge that the network should see
 _LOOKED_AT = 200  # images, for their usual size
+_READ_WHOLE = 1000  # images that are all read before training; of larger sets those that cannot be are found on the way
 
 
 @dataclass(slots=True)
@@ -87,7 +89,7 @@ def choose(root: str | Path, given: dict[str, Any] | None = None) -> Choice:
     sizes, objects = _sizes(train, root), _object_edges(root / "train")
     pretrained = _choose_model(choice, kind, given, train)
     _choose_kernels(choice, root, train, given)
-    short, crop = _choose_sizes(choice, sizes, objects, device)
+    crop = _choose_sizes(choice, sizes, objects, device)
     batch = _choose_batch(choice, len(train), crop, device, given)
     _choose_schedule(choice, len(train), batch, pretrained)
     _choose_machine(choice, device)
@@ -95,6 +97,10 @@ def choose(root: str | Path, given: dict[str, Any] | None = None) -> Choice:
     if names:
         choice.set("augment.flip", False, f"a mirror image would turn '{names[0]}' into something else")
     choice.set("output", f"runs/{root.resolve().name}", "named after the data set")
+    if len(train) <= _READ_WHOLE:
+        skip = {name: given[name] for name in ("skip_images",) if name in given}
+        faults = look_over(train, validate_config({**choice.table, **skip}, "the chosen options"), "training")
+        choice.reasons += [f"left out of training: {sentence}" for sentence in faults.values()]
     return choice
 
 
@@ -119,7 +125,9 @@ def _choose_files(choice: Choice, root: Path) -> str:
 def _choose_model(choice: Choice, kind: str, given: dict[str, Any], train: Reader) -> list[str] | None:
     """Sets model and weights; returns the classes that the weights know, None for random ones."""
     what = "each pixel has one segment" if kind == "panoptic" else "objects may overlap, and nothing else is labelled"
-    model = given.get("model") or choice.set("model", MODELS[kind], f"COCO {kind}, where {what}; small enough for a CPU")
+    model = given.get("model") or choice.set(
+        "model", MODELS[kind], f"COCO {kind}, where {what}; small enough for a CPU"
+    )
     choice.table["model"] = model
     if "weights" in given or "backbone_weights" in given or model not in MODELS.values():
         return [] if given.get("weights") else None
@@ -141,20 +149,22 @@ def _choose_kernels(choice: Choice, root: Path, train: Reader, given: dict[str, 
     most = max((has.needed(segments(index), train.categories) for index in range(len(train))), default=0)
     if most * 1.25 > has.count:
         count = 8 * math.ceil(most * 1.25 / 8)
-        choice.set("arguments.kernels", count, f"an image has {most} segments, more than {has.count} kernels serve well")
+        choice.set("arguments.kernels", count, f"an image has {most} segments, for which {has.count} kernels are few")
     else:
-        choice.reasons.append(f"arguments.kernels: the model's {has.count} are enough for images of up to {most} segments")
+        choice.reasons.append(
+            f"arguments.kernels: the model's {has.count} are enough, as no image has more than {most} segments"
+        )
 
 
 def _choose_sizes(
     choice: Choice, sizes: list[tuple[int, int]], objects: list[float], device: torch.device
-) -> tuple[int, tuple[int, int]]:
-    """Sets test size, sizes in training and crop; returns the first and the last."""
+) -> tuple[int, int]:
+    """Sets test size, sizes in training and crop; returns the last."""
     height, width = (median(size[axis] for size in sizes) for axis in (0, 1))
     largest, place = (800, "a GPU") if device.type == "cuda" else (512, "a CPU")
     edge = min(height, width)
-    short, why = _to_32(min(max(edge, 128), largest)), f"images are about {width:.0f}x{height:.0f} pixels, and on {place}"
-    why += f" at most {largest} is quick" if edge > largest else " that is quick"
+    short, why = _to_32(min(max(edge, 128), largest)), f"images are about {width:.0f}x{height:.0f} pixels"
+    why += f", and on {place} {largest} is quick" if edge > largest else ""
     small = median(objects) * short / edge if objects else math.inf
     if small < _SMALL_OBJECT and short < edge:
         short = _to_32(min(short * _SMALL_OBJECT / small, edge, 1024))
@@ -169,7 +179,7 @@ def _choose_sizes(
     choice.set("augment.crop", list(crop), "three quarters of an image; time and memory grow with it")
     pixels = min(max(crop[0] * crop[1] // 192, 128), 4096)
     choice.set("losses.pixels", pixels, "in proportion to the crop; its cost grows with the square")
-    return short, crop
+    return crop
 
 
 def _choose_batch(
@@ -216,7 +226,9 @@ def _choose_machine(choice: Choice, device: torch.device) -> None:
 
 def _sizes(train: Reader, root: Path) -> list[tuple[int, int]]:
     """(height, width) of some of the images that can be read."""
-    rows = read_json(root / "train" / f"{'instances' if isinstance(train, CocoInstances) else 'panoptic'}.json")["images"]
+    rows = read_json(root / "train" / f"{'instances' if isinstance(train, CocoInstances) else 'panoptic'}.json")[
+        "images"
+    ]
     sizes = []
     for row in rows[:: max(1, len(rows) // _LOOKED_AT)]:
         try:

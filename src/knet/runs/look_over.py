@@ -18,8 +18,10 @@ from knet.evaluation.instance import object_faults
 from knet.evaluation.video_instance import track_faults
 
 
-def look_over(dataset: Reader, config: RunConfig) -> dict[int, str]:
+def look_over(dataset: Reader, config: RunConfig, what: str = "validation") -> dict[int, str]:
     """The images of a validation set that cannot be judged: number -> what is wrong. All processes get all of them.
+
+    Or of a training set that cannot be learned from; `what` it is stands in the error.
 
     Raises:
         DataError: there are more than `skip_images`, or nothing is left without them.
@@ -36,7 +38,7 @@ def look_over(dataset: Reader, config: RunConfig) -> dict[int, str]:
     left = whole_clips(dataset.clips, faults) if isinstance(dataset, ClipReader) else len(dataset) - len(faults)
     if faults and (len(faults) > config.skip_images or not left):
         raise DataError(
-            f"{len(faults)} of {len(dataset)} validation images cannot be used, and skip_images={config.skip_images} "
+            f"{len(faults)} of {len(dataset)} {what} images cannot be used, and skip_images={config.skip_images} "
             f"may be left out; the first one: {faults[min(faults)]} `knet data check` finds all of them."
         )
     return dict(sorted(faults.items()))

@@ -9,6 +9,8 @@ from torch import Tensor
 from knet.class_names import same_names
 from knet.models.zoo import create, entry
 
+KERNELS = "decoder.kernels"
+
 
 def class_layers(model: str, arguments: dict[str, Any]) -> list[str]:
     """The tensors of a model whose rows are its classes: those that another number of classes makes longer."""
@@ -22,6 +24,19 @@ def class_count(state: dict[str, Tensor], layers: Sequence[str]) -> int | None:
     """How many classes weights know, by their class layers; None if these do not agree."""
     counts = {len(state[key]) for key in layers if key in state}
     return counts.pop() if len(counts) == 1 else None
+
+
+def with_kernels(state: dict[str, Tensor], own: dict[str, Tensor]) -> tuple[dict[str, Tensor], int]:
+    """Weights with as many initial kernels as the network whose first weights are `own`: those there are, then its own.
+
+    Also returns how many start anew.
+    """
+    learned, first = state.get(KERNELS), own.get(KERNELS)
+    if learned is None or first is None or learned.shape[1:] != first.shape[1:] or len(learned) == len(first):
+        return state, 0
+    kernels, count = first.clone(), min(len(learned), len(first))
+    kernels[:count] = learned[:count].to(first.dtype)
+    return {**state, KERNELS: kernels}, len(first) - count
 
 
 def with_classes(

@@ -1,7 +1,7 @@
 """Label Studio's "Brush labels to PNG": a grey PNG for each stroke of each task, whose name says task and label.
 
-The PNGs name tasks, not images: which image a task is of stands in the project's export as JSON, which has to lie beside
-them, with the images.
+The PNGs name tasks, not images: which image a task is of stands in the project's export as JSON, which has to lie
+beside them, with the images.
 """
 
 import re
@@ -33,8 +33,8 @@ def read_brush(reading: Reading) -> Export:
         strokes.setdefault(int(task), {}).setdefault(int(annotation), []).append((label, path))
     if not tasks:
         raise DataError(
-            f"The PNGs in {reading.root} name Label Studio's tasks, not images; export the project as JSON as well, and "
-            "put the file and the images beside them."
+            f"The PNGs in {reading.root} name Label Studio's tasks, not images; export the project as JSON as well, "
+            "and put the file and the images beside them."
         )
     pictures, classes = [], dict[str, Look]()
     for task, versions in sorted(strokes.items()):
