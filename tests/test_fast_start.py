@@ -1,4 +1,4 @@
-"""What is imported, and when: a wrong path is told, and the bundled model runs, without what takes seconds to import."""
+"""What is imported, and when: wrong paths are told, and the bundled model runs, without what is slow to import."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from knet.cli.json_rows import JsonDocument
 from knet.cli.many import ImageRun, add_many_options, image_plan, tell_failures, without_plan
 from knet.cli.options import add_json, add_model_options, add_verb, model_options, precision_note
 from knet.cli.stopping import Stopping
+from knet.compiled import working_seconds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -230,9 +231,9 @@ def _segmented(segmenter: Segmenter, frames: Iterable[Frame], live: bool, chosen
     workers = 2 if segmenter.net is not None and segmenter.device.type == "cpu" and not live else 1
 
     def work(frame: Frame) -> tuple[Frame, Segmentation, float]:
-        start = time.perf_counter()
+        start = working_seconds()
         result = segmenter.segment(frame.item.image, frame.item.name, **chosen)
-        return frame, result, (time.perf_counter() - start) / workers
+        return frame, result, (working_seconds() - start) / workers
 
     yield from parallel_map(work, frames, workers)
 
@@ -241,11 +242,11 @@ def _tracked(segmenter: Segmenter, frames: Iterable[Frame], tracking: dict[str, 
     """As `_segmented`, for frames that need what was seen in the frame before."""
     follow = segmenter.tracker(**tracking)
     for frame in frames:
-        start = time.perf_counter()
+        start = working_seconds()
         if frame.first:
             follow.reset()
         result = follow.next(frame.item.image, frame.time, frame.item.name)
-        yield frame, result, time.perf_counter() - start
+        yield frame, result, working_seconds() - start
 
 
 def _chosen(args: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:
