@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from knet.cli.json_rows import JsonDocument
 from knet.cli.many import ImageRun, add_many_options, image_plan, tell_failures, without_plan
-from knet.cli.options import add_json, add_model_options, add_verb, model_options, precision_note
+from knet.cli.options import add_json, add_model_options, add_verb, model_options, precision_note, refuse_absent
 from knet.cli.stopping import Stopping
 from knet.compiled import working_seconds
 
@@ -118,6 +118,7 @@ def run(args: argparse.Namespace) -> int:
     from knet.inference.sources.paths import count_images, expand_sources
     from knet.inference.sources.span import Span
 
+    refuse_absent(args.model, args.weights)
     span = Span(args.every, args.start, args.end)
     files = expand_sources([source for source in args.sources if not camera(source)])
     cameras = any(camera(source) for source in args.sources)
