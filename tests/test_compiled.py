@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,3 +48,20 @@ def test_without_the_library_there_is_no_module(
 
 def test_other_libraries_may_be_needed() -> None:
     assert optional("knet.data.files.png_rows", needs="no_such_library") is None
+
+
+def test_the_first_call_says_that_it_compiles_and_does_not_count_as_work() -> None:
+    pytest.importorskip("numba")
+    code = (
+        "import logging, time; logging.basicConfig(level='INFO', format='%(message)s')\n"
+        "from knet.compiled import compiled, working_seconds\n"
+        "from numba import njit\n"
+        "compiled(lambda: 0)\n"  # which watches the compiler
+        "start, worked = time.perf_counter(), working_seconds()\n"
+        "assert njit(lambda x: 2 * x)(3) == 6 == njit(lambda x: x + x)(3)\n"
+        "print(time.perf_counter() - start, working_seconds() - worked)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    whole, worked = map(float, done.stdout.split())
+    assert worked < whole / 2
+    assert done.stderr.count("Compiling loops for this machine") == 1

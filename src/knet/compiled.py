@@ -2,11 +2,17 @@
 
 import functools
 import importlib
+import logging
+import threading
+import time
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 Function = Callable[..., Any]
+
+_logger = logging.getLogger("knet")
+_thread = threading.local()
 
 
 @functools.cache
@@ -38,9 +44,46 @@ def compiled_any_order(function: Function) -> Function:
     return _compiled(function, fastmath={"nnan", "nsz", "contract"}, error_model="numpy")
 
 
+def working_seconds() -> float:
+    """A clock that stands still while this thread compiles, or waits for another one that does."""
+    return time.perf_counter() - getattr(_thread, "compiling", 0.0)
+
+
+@functools.cache
+def _watch_compiler() -> None:
+    """Lets `working_seconds` know of Numba's work, and says when it begins: once on a machine, where it can be kept."""
+    from numba.core import event
+
+    class Clock(event.Listener):
+        def on_start(self, event: Any) -> None:
+            _thread.depth = getattr(_thread, "depth", 0) + 1
+            if _thread.depth == 1:
+                _thread.start = time.perf_counter()
+
+        def on_end(self, event: Any) -> None:
+            _thread.depth -= 1
+            if _thread.depth == 0:
+                _thread.compiling = getattr(_thread, "compiling", 0.0) + time.perf_counter() - _thread.start
+
+    class Note(event.Listener):
+        said = False
+
+        def on_start(self, event: Any) -> None:
+            if not self.said:
+                _logger.info("Compiling loops for this machine, which is done once; it takes some seconds.")
+            self.said = True
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    event.register("numba:compiler_lock", Clock())
+    event.register("numba:compile", Note())
+
+
 def _compiled(function: Function, **options: Any) -> Function:
     from numba import njit
 
+    _watch_compiler()
     try:
         return njit(nogil=True, cache=True, **options)(function)
     except RuntimeError:  # no folder can be written

@@ -133,6 +133,18 @@ def did_you_mean(
     return f"did you mean '{shown(near[0])}'?" if near else otherwise
 
 
+def no_such_model(name: str, known: Iterable[str]) -> ConfigError:
+    """The error for a name that is none of the known models'."""
+    names = list(known)
+    hint = did_you_mean(name, names, f"it is one of: {', '.join(names)}.")
+    return ConfigError(f"There is no model '{name}'; {hint} `knet models` lists all.")
+
+
+def no_weights_file(path: object) -> CheckpointError:
+    """The error for a file of weights that is not there."""
+    return CheckpointError(f"There is no weights file '{path}'; give the path of a .pth or .safetensors file.")
+
+
 def plain_parts(address: str) -> tuple[str, list[str], bool]:
     """What may be shown of `scheme://...`: host and port, parts of the path, and whether more of the path was there."""
     place = address.split(":", 1)[1].lstrip("/").rpartition("@")[2]  # what stands before is the user's

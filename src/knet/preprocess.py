@@ -5,6 +5,7 @@ K-Net.
 """
 
 import math
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as TF
 
 from knet.errors import ConfigError, shown
 from knet.structures import Preprocessing
@@ -222,10 +222,21 @@ def prepare(
     if resized != original and not rounded:
         x = F.interpolate(x[None].float(), resized, mode="bilinear", antialias=p.antialias)[0]
     elif resized != original:
-        bilinear = TF.InterpolationMode.BILINEAR
-        x = TF.resize(x, list(resized), bilinear, antialias=True) if p.antialias else resize_as_opencv(x, resized)
+        x = resize_antialiased(x, resized) if p.antialias else resize_as_opencv(x, resized)
     inputs = normalize_and_pad([x], p, memory_format=torch.channels_last)
     return inputs, ImageSizes((inputs.shape[2], inputs.shape[3]), resized, original)
+
+
+def resize_antialiased(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear, each pixel a mean of all that it covers. (3,H,W) uint8 -> (3,h,w)
+
+    It gives what torchvision gives, which is slow to import: CPUs with instructions for it compute in whole numbers.
+    """
+    batch = image.as_strided((1, *image.shape), (image.numel(), *image.stride()))  # else its layout would get lost
+    able = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") or platform.machine() in ("aarch64", "arm64")
+    if image.device.type == "cpu" and able:
+        return F.interpolate(batch, size, mode="bilinear", antialias=True)[0]
+    return F.interpolate(batch.float(), size, mode="bilinear", antialias=True).round_().to(image.dtype)[0]
 
 
 def unpadded(inputs: Tensor, sizes: ImageSizes) -> Tensor:

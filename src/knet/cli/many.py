@@ -63,7 +63,7 @@ class ImageRun:
     ):
         from knet.inference.results.journal import Journal
 
-        options = result_options(args, segmenter, formats)
+        options = result_options(args, formats) | {"submission": args.submission, "precision": segmenter.precision}
         self._journal = Journal(args.output, plan, options, args.shard, args.resume)
         self._args, self._plan, self._failed, self.listed = args, plan, failed, ""
         self._undone: dict[int, str] = {}
@@ -84,22 +84,27 @@ class ImageRun:
 
     def end(self) -> None:
         """Notes that no image is left, and lists those that failed in a file; an earlier run's is removed."""
-        from knet.inference.results.files import write_bytes
-
         self._journal.end(clean=not self._undone)
         number, count = self._args.shard
-        path = self._journal.folder / f"failed_images{f'-{number}-of-{count}' if count > 1 else ''}.txt"
-        if not self._undone:
-            path.unlink(missing_ok=True)
-            return
-        lines = "".join(f"{self._plan.paths[place]}\t{reason}\n" for place, reason in self._undone.items())
-        write_bytes(path, lines.encode("utf-8", "surrogateescape"))
-        self.listed = f", see {path}"
+        part = f"-{number}-of-{count}" if count > 1 else ""
+        self.listed = list_failures(self._journal.folder / f"failed_images{part}.txt", self._plan, self._undone)
 
     def note(self, place: int, error: object) -> None:
         """Notes that an image of the plan has no result, and why."""
         self._undone[place] = str(error)
         self._failed.append(str(error))
+
+
+def list_failures(path: Path, plan: ImagePlan, failed: dict[int, str]) -> str:
+    """Writes which images failed and why; the end of a sentence that names the file. Without any it is removed."""
+    from knet.inference.results.files import write_bytes
+
+    if not failed:
+        path.unlink(missing_ok=True)
+        return ""
+    lines = "".join(f"{plan.paths[place]}\t{reason}\n" for place, reason in failed.items())
+    write_bytes(path, lines.encode("utf-8", "surrogateescape"))
+    return f", see {path}"
 
 
 def tell_failures(failed: Sequence[str], listed: str) -> None:
@@ -111,13 +116,13 @@ def tell_failures(failed: Sequence[str], listed: str) -> None:
         print(f"knet: and {len(failed) - len(shown)} images more without a result{listed}", file=sys.stderr)
 
 
-def result_options(args: argparse.Namespace, segmenter: Segmenter, formats: Sequence[str]) -> dict[str, Any]:
+def result_options(args: argparse.Namespace, formats: Sequence[str]) -> dict[str, Any]:
     """What the results of a run over images depend on."""
     from knet import __version__
 
-    options = {name: getattr(args, name) for name in (*_OPTIONS, *_DRAWING)}
-    options |= {"formats": list(formats), "submission": args.submission}
-    options |= {"precision": segmenter.precision, "version of knet": __version__}
+    options = {name: getattr(args, name) for name in _OPTIONS}
+    options |= {name: value for name in _DRAWING if (value := getattr(args, name, None)) is not None}
+    options |= {"formats": list(formats), "version of knet": __version__}
     return options | {f"{name} file": _stamp(getattr(args, name)) for name in ("model", "weights")}
 
 

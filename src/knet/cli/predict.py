@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, cast
 from knet.cli.drawing import add_drawing_options, drawing_options
 from knet.cli.json_rows import JsonDocument
 from knet.cli.many import ImageRun, add_many_options, image_plan, tell_failures, without_plan
-from knet.cli.options import add_json, add_model_options, add_verb, model_options, precision_note
+from knet.cli.options import add_json, add_model_options, add_verb, model_options, precision_note, refuse_absent
 from knet.cli.stopping import Stopping
+from knet.compiled import working_seconds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,6 +121,7 @@ def run(args: argparse.Namespace) -> int:
     from knet.inference.sources.paths import count_images, expand_sources
     from knet.inference.sources.span import Span
 
+    refuse_absent(args.model, args.weights)
     span = Span(args.every, args.start, args.end)
     files = expand_sources([source for source in args.sources if not camera(source)])
     cameras = any(camera(source) for source in args.sources)
@@ -240,12 +242,12 @@ def _segmented(segmenter: Segmenter, frames: Iterable[Frame], live: bool, chosen
     workers = 2 if segmenter.net is not None and segmenter.device.type == "cpu" and not live else 1
 
     def work(frame: Frame) -> tuple[Frame, Segmentation | PredictionError, float]:
-        start = time.perf_counter()
+        start = working_seconds()
         try:
             result = segmenter.segment(frame.item.image, frame.item.name, **chosen)
         except PredictionError as error:  # raised, it would end the images that are computed beside this one
             return frame, error, 0.0
-        return frame, result, (time.perf_counter() - start) / workers
+        return frame, result, (working_seconds() - start) / workers
 
     yield from parallel_map(work, frames, workers)
 
@@ -256,7 +258,7 @@ def _tracked(segmenter: Segmenter, frames: Iterable[Frame], tracking: dict[str, 
 
     follow, begins = segmenter.tracker(**tracking), False
     for frame in frames:
-        start = time.perf_counter()
+        start = working_seconds()
         if frame.first:
             follow.reset()
         begins = begins or frame.first
@@ -267,7 +269,7 @@ def _tracked(segmenter: Segmenter, frames: Iterable[Frame], tracking: dict[str, 
             continue
         # Where the first frame has no result, the video begins with the next, for whoever writes it.
         frame, begins = replace(frame, first=begins), False
-        yield frame, result, time.perf_counter() - start
+        yield frame, result, working_seconds() - start
 
 
 def _chosen(args: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from knet.files import exists
 from knet.inference.engines.engine import DTYPES, Engine
 from knet.inference.engines.network import TorchEngine
 from knet.inference.engines.open import exported_form, open_exported
+from knet.inference.no_numbers import NoNumbers
 from knet.inference.own_classes import advice, listed_classes
 from knet.inference.segmenter import Segmenter
 from knet.inference.settings import Options, Settings, refuse_unknown
@@ -238,7 +239,7 @@ def convert(
 def _network(card: Card, checkpoint: Checkpoint, origin: str) -> Network:
     """The network that a card describes, with the weights of the checkpoint."""
     try:
-        with torch.device("meta"):  # its sizes alone: whatever a card says, it must not fill the memory
+        with torch.device("meta"), NoNumbers():  # its sizes alone: whatever a card says, it must not fill the memory
             planned = create(card.model, **card.arguments)
     except Exception as error:  # arguments of the right types that contradict each other fail in many ways
         reason = (str(error).splitlines() or [type(error).__name__])[0]

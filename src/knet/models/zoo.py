@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from knet.errors import ConfigError, did_you_mean, require, shown
+from knet.errors import ConfigError, did_you_mean, no_such_model, require, shown
 from knet.models.arguments import check_arguments, known_arguments
 from knet.models.clip import ClipKNet
 from knet.models.image import KNet
@@ -296,8 +296,7 @@ def entry(name: str) -> ZooEntry:
     """The zoo's row of a model."""
     require(str, "the name of a model", model=name)
     if name not in ZOO:
-        hint = did_you_mean(name, ZOO, f"it is one of: {', '.join(ZOO)}.")
-        raise ConfigError(f"There is no model '{name}'; {hint} `knet models` lists all.")
+        raise no_such_model(name, ZOO)
     return ZOO[name]
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import softmax
 
 from knet.track.settings import EmbeddingSettings
 
@@ -97,6 +96,8 @@ def _box_overlaps(boxes: np.ndarray) -> np.ndarray:
 
 def _likeness(embeddings: np.ndarray, known: np.ndarray) -> np.ndarray:
     """How similar objects are to what is known: the mean of the softmax over either. (n,E), (M,E) -> (n,M) 0..1"""
+    from scipy.special import softmax  # slow to import, and for videos alone
+
     similarity = embeddings @ known.T
     return (softmax(similarity, 1) + softmax(similarity, 0)) / 2
 

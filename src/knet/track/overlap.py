@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from knet.track.settings import OverlapSettings
 
@@ -187,6 +186,8 @@ def _overlaps(
 
 def _best(value: np.ndarray, allowed: np.ndarray) -> dict[int, int]:
     """The allowed pairs with the largest sum of values. (T,n) twice -> object -> track"""
+    from scipy.optimize import linear_sum_assignment  # slow to import, and for videos alone
+
     # Forbidden pairs are worth 0 rather than minus infinity: more pairs at any price would join strangers.
     rows, columns = linear_sum_assignment(np.where(allowed, value, 0), maximize=True)
     return {int(c): int(r) for r, c in zip(rows, columns, strict=True) if allowed[r, c]}

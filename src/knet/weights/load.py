@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from knet.errors import CheckpointError
+from knet.errors import CheckpointError, no_weights_file
 from knet.files import atomic_path, is_file
 from knet.weights import openmmlab, openmmlab_semantic, rtknet, video_knet
 from knet.weights.card import METADATA_KEY, Card
@@ -51,7 +51,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if not is_file(path):
-        raise CheckpointError(f"There is no weights file '{path}'; give the path of a .pth or .safetensors file.")
+        raise no_weights_file(path)
     if path.stat().st_size == 0:
         raise CheckpointError(f"The weights file '{path}' is empty; download or copy it again.")
     checkpoint = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_pickle(path)

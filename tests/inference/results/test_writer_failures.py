@@ -83,11 +83,11 @@ def test_a_disk_that_fills_up_and_is_freed_again(tmp_path: Path) -> None:
     with ResultWriter(tmp_path, ["panoptic"], TABLE) as writer:
         writer.write(street(name="a"), photo())
         panoptic: Any = writer._open["panoptic"]
-        real = panoptic._file
-        panoptic._file = FullFile(real, real.tell() + 150)
+        real = panoptic._growing.file
+        panoptic._growing.file = FullFile(real, real.tell() + 150)
         with pytest.raises(OutputError, match=r"panoptic.json.*No space left"):
             writer.write(street(name="b"), photo())
-        panoptic._file = FullFile(real, 1 << 30)
+        panoptic._growing.file = FullFile(real, 1 << 30)
         writer.write(street(name="c"), photo())
     document = json.loads((tmp_path / "panoptic.json").read_text())
     assert [i["id"] for i in document["images"]] == [a["image_id"] for a in document["annotations"]] == ["a", "c"]
@@ -97,7 +97,7 @@ def test_a_disk_that_stays_full_leaves_no_panoptic_file(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="No space left"), ResultWriter(tmp_path, ["panoptic"], TABLE) as writer:
         writer.write(street(name="a"), photo())
         panoptic: Any = writer._open["panoptic"]
-        panoptic._file = FullFile(panoptic._file, 0)
+        panoptic._growing.file = FullFile(panoptic._growing.file, 0)
     assert names_in(tmp_path) == ["a_panoptic.png"]
 
 

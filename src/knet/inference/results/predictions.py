@@ -21,6 +21,14 @@ from knet.merge.clip import ClipObject
 from knet.structures import Category
 
 
+def put_together(journal: Journal, writers: Sequence[Writer]) -> None:
+    """Makes the documents about all images from a journal, unless other processes still have images to do."""
+    for rows in journal.rows() or ():
+        for writer, row in zip(writers, rows, strict=True):
+            if row is not None:
+                writer.add_rows(*row)
+
+
 class PredictionWriter(ExitStack):
     """Writes the frames of `open_stream` and their results in every format asked for. A context manager.
 
@@ -104,11 +112,9 @@ class PredictionWriter(ExitStack):
     def _put_together(self, kind: type[BaseException] | None, *details: object) -> None:
         """Makes the documents about all images from the journal, unless other processes still work on theirs."""
         journal, self._journal = self._journal, None
-        with suppress(OutputError) if kind else nullcontext():  # the error on its way says more
-            for rows in (journal and journal.rows()) or ():
-                for writer, row in zip(self._with_rows(), rows, strict=True):
-                    if row is not None:
-                        writer.add_rows(*row)
+        if journal is not None:
+            with suppress(OutputError) if kind else nullcontext():  # the error on its way says more
+                put_together(journal, self._with_rows())
 
     def write_clip(self, frames: Sequence[Frame], objects: Sequence[ClipObject]) -> None:
         """Adds a video's objects to the submission, if that is one of videos; DataError if frames could not be read."""

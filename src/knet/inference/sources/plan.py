@@ -59,7 +59,11 @@ class ImagePlan:
         path = Path(self.paths[place])
         seconds = self._seconds[place] if len(self._seconds) else math.nan
         time = None if math.isnan(seconds) else seconds
-        item = Item(load_image(path if source is None else source), image_name(path), path, seconds=time)
+        try:
+            image = load_image(path if source is None else source)
+        except DataError as error:
+            raise error if source is None else DataError(f"'{path}': {error}") from error
+        item = Item(image, image_name(path), path, seconds=time)
         return Frame(item, "images", place, place, first=place == 0)
 
     def frames(

@@ -3,11 +3,12 @@
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from knet.errors import ConfigError
+from knet.models.backbones.efficientnet_lite import EfficientNetLite
 from knet.models.backbones.resnet import ResNet
 from knet.models.backbones.swin import Swin
+from knet.models.backbones.timm_padding import with_constant_padding
 
 # Frozen ResNets are for things and stuff; those with a deep stem ("v1c"), trained in all layers, for semantics.
 _PUBLISHED: dict[str, tuple[type[ResNet | Swin], dict[str, Any]]] = {
@@ -29,6 +30,10 @@ class TimmBackbone(nn.Module):
 
     def __init__(self, name: str, drop_path: float = 0.0):
         super().__init__()
+        if name == "tf_efficientnet_lite0":
+            self.net: Any = EfficientNetLite(drop_path)
+            self.channels, self.picks, self.channels_last = self.net.channels, [0, 1, 2, 3], False
+            return
         import timm  # slow to import, so only where one of its backbones is used
 
         try:
@@ -54,36 +59,6 @@ class TimmBackbone(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = self.net(images)
         return [maps[pick].permute(0, 3, 1, 2) if self.channels_last else maps[pick] for pick in self.picks]
-
-
-class ConstantPadding(nn.Conv2d):
-    """A convolution that pads as TensorFlow does ("SAME"), for maps whose sides its stride divides.
-
-    timm computes this padding from the size of each map, in which exporters of graphs for any size get lost. Sides of
-    images are multiples of 32 here, so it is always the same.
-    """
-
-    def __init__(self, conv: nn.Conv2d):
-        sizes = conv.in_channels, conv.out_channels, conv.kernel_size
-        super().__init__(*sizes, conv.stride, 0, conv.dilation, conv.groups, conv.bias is not None)  # type: ignore[arg-type]
-        self.weight, self.bias = conv.weight, conv.bias
-        axes = zip(self.kernel_size, self.stride, self.dilation, strict=True)
-        totals = [max(dilation * (size - 1) + 1 - stride, 0) for size, stride, dilation in axes]
-        self.margins = [edge for total in totals[::-1] for edge in (total // 2, total - total // 2)]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.pad(x, self.margins))
-
-
-def with_constant_padding(net: nn.Module) -> nn.Module:
-    """The network, in which `ConstantPadding` takes the place of timm's computed padding; changed in place."""
-    from timm.layers import Conv2dSame
-
-    for module in list(net.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, Conv2dSame):
-                setattr(module, name, ConstantPadding(child))
-    return net
 
 
 def named_backbone(name: str, **arguments: Any) -> ResNet | Swin | TimmBackbone:

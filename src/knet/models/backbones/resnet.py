@@ -6,30 +6,8 @@ where it trades the stride for dilation, its first block keeps the dilation of t
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torchvision.models.resnet import resnet50, resnet101
-from torchvision.ops import DeformConv2d
-
-
-class OffsetConv(DeformConv2d):
-    """Deformable 3x3 convolution (Dai et al., ICCV 2017). (B,C,H,W) -> (B,C,H/stride,W/stride)
-
-    A plain convolution predicts an offset (dy, dx) for each tap, zero at first. Taps outside the map read zeros.
-    """
-
-    def __init__(self, channels: int, stride: int):
-        super().__init__(channels, channels, 3, stride, padding=1, bias=False)
-        self.offset = nn.Conv2d(channels, 2 * 9, 3, stride, padding=1)
-        for parameter in self.offset.parameters():
-            nn.init.zeros_(parameter)
-
-    def forward(self, x: Tensor) -> Tensor:
-        offsets = self.offset(x)
-        dtype = self.weight.dtype
-        with torch.autocast(x.device.type, enabled=False):  # the CPU's operator knows no half precision
-            return super().forward(x.to(dtype), offsets.to(dtype))
 
 
 def _deep_stem() -> nn.Sequential:
@@ -67,6 +45,8 @@ class ResNet(nn.Module):
         frozen: bool = False,
     ):
         super().__init__()
+        from torchvision.models.resnet import resnet50, resnet101  # slow to import
+
         build = {50: resnet50, 101: resnet101}[depth]
         dilated = output_stride == 8
         net = build(replace_stride_with_dilation=[False, dilated, dilated])
@@ -74,6 +54,8 @@ class ResNet(nn.Module):
         self.bn1, self.relu, self.maxpool = net.bn1, net.relu, net.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
         if deformable:
+            from knet.models.backbones.deformable import OffsetConv
+
             for block in (*self.layer2, *self.layer3, *self.layer4):
                 block.conv2 = OffsetConv(block.conv2.in_channels, block.conv2.stride[0])
         self.output_stride, self.frozen = output_stride, frozen

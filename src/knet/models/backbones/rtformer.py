@@ -10,7 +10,8 @@ Every bilinear resize has align_corners=False. Streams are passed on before thei
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import StochasticDepth
+
+from knet.models.backbones.stochastic_depth import StochasticDepth
 
 
 def norm_relu_conv(inputs: int, outputs: int, size: int = 1, stride: int = 1, bias: bool = False) -> nn.Sequential:
@@ -118,7 +119,7 @@ class DualBlock(nn.Module):
         self.to_low: nn.Module | None = None
         if injection:
             self.to_low = nn.Sequential(*norm_relu_conv(high, low // 2, 3, 2), *norm_relu_conv(low // 2, low, 3, 2))
-        self.drop_path = StochasticDepth(drop_path, "row")
+        self.drop_path = StochasticDepth(drop_path)
 
     def forward(self, high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
         low = self.low_shortcut(low) + self.drop_path(self.low_attention(low))

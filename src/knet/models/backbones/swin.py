@@ -12,7 +12,8 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import StochasticDepth
+
+from knet.models.backbones.stochastic_depth import StochasticDepth
 
 
 def split_windows(x: Tensor, window: int) -> Tensor:
@@ -83,7 +84,7 @@ class SwinBlock(nn.Module):
         self.attention = WindowAttention(channels, heads, window)
         self.ffn_norm = nn.LayerNorm(channels)
         self.expand, self.contract = nn.Linear(channels, 4 * channels), nn.Linear(4 * channels, channels)
-        self.drop_path = StochasticDepth(drop_path, "row")
+        self.drop_path = StochasticDepth(drop_path)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         _, height, width, _ = x.shape

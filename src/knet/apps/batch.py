@@ -1,0 +1,213 @@
+"""Prediction over many images by Ray Data: workers on the cores and GPUs of a machine, or on a cluster (extra `cluster`).
+
+A worker computes and writes what `knet predict` does, by the same functions, so the files are the same. The images come
+to it in chunks; what it did of one comes back and is noted in the run's journal. When a worker dies, Ray starts another
+and gives it the chunk again; when the run itself is killed, another goes on after the last image in the journal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from knet.apps.batch_images import Source, chunks, image_bytes
+from knet.errors import ConfigError, DataError, PredictionError
+from knet.inference.load import load
+from knet.inference.results.files import make_folder, write_bytes
+from knet.inference.results.journal import Journal
+from knet.inference.results.predictions import put_together
+from knet.inference.results.writers import ResultWriter
+from knet.structures import Category
+
+_OBJECTS = 100 * 2**20  # bytes of memory that Ray shares among processes; images do not pass through it
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker has to know.
+
+    Attributes:
+        source: the images.
+        model: as for `knet.load`.
+        folder: of the results, the same one for all workers.
+        formats: of the results.
+        categories: the class table of the model.
+        loading: further arguments of `knet.load`.
+        calling: arguments of a call for an image.
+        tables: whether results are rows of Parquet tables instead of files.
+        retries: how many times reading is tried again.
+    """
+
+    source: Source
+    model: str
+    folder: str
+    formats: tuple[str, ...]
+    categories: tuple[Category, ...]
+    loading: dict[str, Any] = field(default_factory=dict)
+    calling: dict[str, Any] = field(default_factory=dict)
+    tables: bool = False
+    retries: int = 2
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many workers, and what each of them has.
+
+    Attributes:
+        address: of a Ray cluster that runs already; None starts one on this machine, for this run alone.
+        chunk: how many images a worker gets at a time.
+    """
+
+    count: int = 1
+    cpus: float = 1
+    gpus: float = 0
+    address: str | None = None
+    chunk: int = 16
+
+
+class Worker:
+    """An actor: a model in memory, to which chunks of images come."""
+
+    def __init__(self, job: Job):
+        self._job, self._segmenter = job, load(job.model, **job.loading)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
+        """Does chunks of images, each a JSON list of places; gives a JSON list of what was done for each."""
+        return {"done": [json.dumps(self._chunk(json.loads(text))) for text in batch["places"]]}
+
+    def _chunk(self, places: list[int]) -> list[dict[str, Any]]:
+        if not self._job.tables:
+            return self._images(places, self._job.folder)
+        with tempfile.TemporaryDirectory() as folder:
+            rows = self._images(places, folder)
+            part = Path(self._job.folder) / f"part-{places[0]:09d}.parquet"
+            _write_table(part, [self._cells(row) for row in rows if "error" not in row])
+        return [row | {"files": [part.name], "rows": [None]} if "error" not in row else row for row in rows]
+
+    def _images(self, places: list[int], folder: str) -> list[dict[str, Any]]:
+        with ResultWriter(folder, self._job.formats, self._segmenter.categories) as writer:
+            writer.keeps_rows = True
+            return [self._image(place, writer) for place in places]
+
+    def _image(self, place: int, writer: ResultWriter) -> dict[str, Any]:
+        job, plan = self._job, self._job.source.plan
+        try:
+            data = image_bytes(job.source, place, job.retries)
+            item = plan.frame(place, data).item
+            result = self._segmenter.segment(item.image, item.name, **job.calling)
+        except (DataError, PredictionError) as error:
+            return {"place": place, "error": str(error)}
+        files = writer.write(result, item.image, path=item.path, seconds=item.seconds, name=plan.name(place))
+        return {"place": place, "files": [str(file) for file in files], "rows": [writer.kept]}
+
+    def _cells(self, row: dict[str, Any]) -> dict[str, Any]:
+        """An image's row of a table: its path and name, and the bytes of each file by its format."""
+        plan, place = self._job.source.plan, row["place"]
+        files = [Path(file) for file in row["files"]]
+        cells = {file.stem.removeprefix(f"{plan.name(place)}_"): file.read_bytes() for file in files}
+        entries = {} if row["rows"][0] is None else {"panoptic_json": json.dumps(row["rows"][0][1])}
+        return {"image": plan.paths[place], "name": plan.name(place), **cells, **entries}
+
+
+def run_batch(job: Job, workers: Workers, options: dict[str, Any], resume: bool = False) -> tuple[int, dict[int, str]]:
+    """Segments all images of a job. -> how many were done, and the reasons of the others by their place
+
+    Args:
+        options: what the results depend on, see `Journal`.
+        resume: goes on with an earlier run.
+
+    Raises:
+        ConfigError: Ray is not installed, or the options are not those of the run to be resumed.
+        PredictionError: the workers cannot be started, or die again and again.
+    """
+    plan, failed, done = job.source.plan, dict[int, str](), 0
+    make_folder(Path(job.folder))
+    with Journal(job.folder, plan, options, resume=resume) as journal:
+        left = list(journal.places())
+        if job.tables:  # a table is written as a whole
+            unfinished = {place // workers.chunk for place in left}
+            left = [place for place in range(len(plan)) if place // workers.chunk in unfinished]
+        shown = tqdm(total=len(left), desc="knet batch", unit="image", disable=None)
+        with shown, _ray(workers) as ray:
+            for row in _results(ray, job, workers, list(chunks(left, workers.chunk))):
+                shown.update()
+                if "error" in row:
+                    failed[row["place"]] = row["error"]
+                    continue
+                done += 1
+                journal.add(row["place"], [Path(job.folder) / file for file in row["files"]], row["rows"])
+        journal.end(clean=not failed)
+        if not job.tables:
+            with ResultWriter(job.folder, job.formats, job.categories) as writer:
+                put_together(journal, [writer])
+    return done, failed
+
+
+def _results(ray: Any, job: Job, workers: Workers, parts: Sequence[list[int]]) -> Iterator[dict[str, Any]]:
+    """What workers did, as it comes in, image by image."""
+    if not parts:
+        return
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars, context.print_on_execution_start = False, False
+    items = [{"places": json.dumps(part)} for part in parts]
+    count = min(workers.count, len(parts))
+    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        Worker,
+        fn_constructor_args=(job,),
+        batch_size=1,
+        concurrency=count,
+        num_cpus=workers.cpus,
+        num_gpus=workers.gpus,
+    )
+    try:
+        for row in dataset.iter_rows():
+            yield from json.loads(row["done"])
+    except ray.exceptions.RayError as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise PredictionError(f"Ray's workers failed: {reason}; what is done is kept: go on with --resume.") from error
+
+
+@contextmanager
+def _ray(workers: Workers) -> Iterator[Any]:
+    """Ray, which tells nobody that it is used, and without its page; on this machine alone unless told otherwise."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise ConfigError("`knet batch` needs Ray, which is not installed: pip install 'knet[cluster]'.") from error
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "include_dashboard": False}
+    if workers.address is None:
+        quiet |= {"num_cpus": max(round(workers.count * workers.cpus + 0.5), 1), "object_store_memory": _OBJECTS}
+        quiet |= {"_node_ip_address": "127.0.0.1", "num_gpus": round(workers.count * workers.gpus + 0.499)}
+    else:
+        quiet.pop("include_dashboard")  # that of the cluster is its own matter
+    try:
+        ray.init(address=workers.address or "local", **quiet)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise ConfigError(f"Ray cannot be started: {(str(error).splitlines() or ['no reason'])[0]}.") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    from io import BytesIO
+
+    import pyarrow
+    from pyarrow import parquet
+
+    if rows:
+        buffer = BytesIO()
+        parquet.write_table(pyarrow.Table.from_pylist(rows), buffer)
+        write_bytes(path, buffer.getvalue())
