@@ -16,6 +16,7 @@ from knet.data.categories import load_categories
 from knet.data.readers.clips import ClipReader
 from knet.data.readers.coco_instances import CocoInstances
 from knet.data.readers.label_folder import LabelFolder
+from knet.data.readers.mixture import Mixture
 from knet.data.readers.open import open_data
 from knet.data.readers.reader import Reader
 from knet.data.readers.youtube_vis import YoutubeVis
@@ -183,7 +184,7 @@ def _pixels(segmenter: Segmenter, dataset: Reader, left_out: Collection[int], lo
     categories = dataset.categories
     label_of = {category.id: label for label, category in enumerate(categories)}
     quality, matrix = PanopticQuality(categories), ConfusionMatrix(len(categories))
-    panoptic = segmenter.task == "panoptic" and not isinstance(dataset, LabelFolder)
+    panoptic = segmenter.task == "panoptic" and not _tells_classes_alone(dataset)
     for index in _share(dataset, left_out):
         sample = dataset.read(index)
         found = lost.segment(segmenter, sample.image, sample.name)
@@ -201,6 +202,12 @@ def _pixels(segmenter: Segmenter, dataset: Reader, left_out: Collection[int], lo
     if tuple(categories) == load_categories("ade20k"):
         semantic |= ade20k_means(matrix)
     return {"panoptic": quality.result(), "semantic": semantic} if panoptic else {"semantic": semantic}
+
+
+def _tells_classes_alone(dataset: Reader) -> bool:
+    """Whether a set, or what a mixture is made of, tells no objects apart, so that nothing is known of PQ."""
+    readers = [part.reader for part in dataset.parts] if isinstance(dataset, Mixture) else [dataset]
+    return any(isinstance(reader, LabelFolder) for reader in readers)
 
 
 def _void_as_first_person(segmenter: Segmenter, found: Segmentation) -> Segmentation:
@@ -230,7 +237,7 @@ def _instances(
             [segment.score for segment in found.segments],
         )
     everything = list(chain.from_iterable(gather_objects(rows)))
-    truth = without(dataset.json, "image", map(dataset.image_id, left_out)) if left_out else dataset.json
+    truth = without(dataset.truth, "image", map(dataset.image_id, left_out)) if left_out else dataset.truth
     return {"instance": mask_ap(truth, everything, classes={id_of[row.id]: row.name for row in dataset.categories})}
 
 

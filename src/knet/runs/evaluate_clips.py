@@ -16,6 +16,7 @@ from tqdm import tqdm
 from knet.data.files.ahead import map_ahead
 from knet.data.readers.clips import NUMBERS, Clip, ClipReader
 from knet.data.readers.kitti_step import KittiStep
+from knet.data.readers.translated import TranslatedClips
 from knet.data.readers.vipseg import VipSeg
 from knet.data.readers.youtube_vis import YoutubeVis
 from knet.distributed import gather_objects, rank, world
@@ -77,7 +78,7 @@ def evaluate_clips(
     everything = list(chain.from_iterable(gather_objects(rows)))
     everything.sort(key=lambda row: row["video_id"])  # equal scores are ranked by their place in the list
     gone = [dataset.video_ids[clip.name] for clip in dataset.clips if clip not in judged]
-    return {"instance": ytvis_ap(without(dataset.json, "video", gone) if gone else dataset.json, everything)}
+    return {"instance": ytvis_ap(without(dataset.truth, "video", gone) if gone else dataset.truth, everything)}
 
 
 def share_clips(clips: Sequence[Clip], number: int, processes: int) -> list[Clip]:
@@ -101,6 +102,7 @@ class Figures:
 
     def __init__(self, dataset: ClipReader):
         self.categories = dataset.categories
+        dataset = dataset.reader if isinstance(dataset, TranslatedClips) else dataset
         self.stq = {"stq": TrackingQuality(self.categories)}
         step, vipseg = isinstance(dataset, KittiStep), isinstance(dataset, VipSeg)
         if step:

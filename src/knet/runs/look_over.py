@@ -47,10 +47,10 @@ def look_over(dataset: Reader, config: RunConfig, what: str = "validation") -> d
 def _listed_faults(dataset: Reader) -> dict[int, str]:
     """What the metrics of objects would refuse in the JSON, which they read whole; of a video all frames."""
     if isinstance(dataset, CocoInstances):
-        of_images = object_faults(dataset.json)
+        of_images = object_faults(dataset.truth)
         return {n: of_images[id_] for n in range(len(dataset)) if (id_ := dataset.image_id(n)) in of_images}
     if isinstance(dataset, YoutubeVis):
-        of_videos = track_faults(dataset.json)
+        of_videos = track_faults(dataset.truth)
         ids = {clip: dataset.video_ids[clip.name] for clip in dataset.clips}
         return {n: of_videos[id_] for clip, id_ in ids.items() if id_ in of_videos for n in clip.frames}
     return {}
@@ -61,9 +61,9 @@ def whole_clips(clips: Iterable[Clip], left_out: Iterable[int]) -> list[Clip]:
     return [clip for clip in clips if not set(clip.frames) & set(left_out)]
 
 
-def without(json: Path, whole: str, ids: Iterable[Any]) -> dict[str, Any]:
-    """A JSON of objects without the images or videos of some ids; `whole` is "image" or "video"."""
-    content, gone = read_json(json), set(ids)
+def without(json: Path | dict[str, Any], whole: str, ids: Iterable[Any]) -> dict[str, Any]:
+    """A JSON of objects, or its content, without the images or videos of some ids; `whole` is "image" or "video"."""
+    content, gone = read_json(json) if isinstance(json, Path) else json, set(ids)
     rows = [row for row in content[f"{whole}s"] if row["id"] not in gone]
     objects = [row for row in content["annotations"] if row.get(f"{whole}_id") not in gone]
     return {**content, f"{whole}s": rows, "annotations": objects}

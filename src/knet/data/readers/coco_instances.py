@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from json import loads
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,7 @@ class CocoInstances:
         categories: the classes in label order; None takes those of the JSON, in its order.
         training: whether to leave out images without an object to learn (none at all, or crowds only) and those whose
             shorter edge is below 32 pixels.
+        content: what is taken for the content of the JSON, in other classes; None reads it.
 
     Raises:
         DataError: a missing or broken file, a JSON that contradicts itself, its folder or the categories, or nothing to
@@ -55,10 +57,13 @@ class CocoInstances:
         json: str | Path,
         categories: Sequence[Category] | None = None,
         training: bool = False,
+        content: dict[str, Any] | None = None,
     ):
         self._images = None if images is None else Path(images)
-        self.json = Path(json)  # evaluation reads it whole: with areas, and with what training leaves out
-        document = InstancesJson(self.json, categories)
+        self.json = Path(json)
+        # What evaluation reads whole: with areas, and with what training leaves out.
+        self.truth: Path | dict[str, Any] = self.json if content is None else content
+        document = InstancesJson(self.json, categories, content)
         self.categories = document.categories
         self.category_ids = {label: id_ for id_, label in document.labels.items()}  # the JSON's own, by label
         find = None if self._images is None else ImageFinder(self._images, self.json)

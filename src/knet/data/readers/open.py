@@ -6,6 +6,7 @@ from pathlib import Path
 from knet.config import Data, Files, TrainFiles
 from knet.data.categories import CategoryTable, as_table, category_tables, load_categories, load_table
 from knet.data.class_order import in_order
+from knet.data.files.io import read_json
 from knet.data.readers.cityscapes_step import CityscapesStep
 from knet.data.readers.cityscapes_vps import CityscapesVps
 from knet.data.readers.clip_folder import ClipFolder
@@ -16,6 +17,7 @@ from knet.data.readers.kitti_step import KittiStep
 from knet.data.readers.label_folder import LabelFolder
 from knet.data.readers.mixture import Mixture, Part, labels_called, names_like, translate_labels
 from knet.data.readers.reader import Reader
+from knet.data.readers.translated import TranslatedClips, translated_objects
 from knet.data.readers.vipseg import VipSeg
 from knet.data.readers.youtube_vis import YoutubeVis
 from knet.errors import ConfigError, shown
@@ -61,6 +63,8 @@ def open_data(
     sets: Sequence[Files] = [files] if isinstance(files, Files) else files
     if len(sets) == 1 and not _is_changed(sets[0]):
         return _open(data, sets[0], categories)
+    if len(sets) == 1 and (translated := _translated(data, sets[0], categories)) is not None:
+        return translated
     parts = []
     for own in sets:
         part = _part(data, own, categories)
@@ -77,15 +81,49 @@ def _is_changed(files: Files) -> bool:
     return changed or own.weight is not None
 
 
+def _title(files: Files) -> str:
+    return f"the set '{files.images or files.split}'" + (f" ({', '.join(files.names)})" if files.names else "")
+
+
+def _translated(data: Data, files: Files, categories: Sequence[Category] | None) -> Reader | None:
+    """A set of clips, or of objects to be judged by, in other classes; None for all others, which a mixture translates.
+
+    Models of clips and metrics of objects need more of a reader than a mixture has.
+    """
+    plain = files.model_copy(update={"classes": None})
+    clips = files.format in CLIP_ROOTS or (files.labels is not None and files.instances is not None)
+    alone = files.json_file is not None and files.masks is None and files.labels is None
+    mapping, title = files.classes or {}, _title(files)
+    if files.format == "youtube-vis" and not _is_changed(plain) and files.split is not None:
+        path = data.root / f"{files.split}.json"
+        content, own = translated_objects(read_json(path), "video", mapping, categories, (), title)
+        return YoutubeVis(data.root / files.split / "JPEGImages", path, own, content)
+    if alone and not isinstance(files, TrainFiles) and files.images is not None:
+        path = data.root / str(files.json_file)
+        content, own = translated_objects(read_json(path), "image", mapping, categories, files.names, title)
+        return CocoInstances(data.root / files.images, path, own, content=content)
+    if clips and not _is_changed(plain):
+        table = None if files.categories is None else load_categories(files.categories)
+        # What the values of a format mean, its own table says; the run's has the classes that they become.
+        reader = _open(data if files.format is None else data.model_copy(update={"categories": None}), plain, table)
+        assert isinstance(reader, ClipReader)
+        target = reader.categories if categories is None else categories
+        return TranslatedClips(reader, translate_labels(reader.categories, mapping, target, title), target)
+    return None
+
+
 def _part(data: Data, files: Files, categories: Sequence[Category] | None) -> Part:
     """What a mixture with these classes takes from a set; without classes it gets the set's own."""
-    title = f"the set '{files.images or files.split}'" + (f" ({', '.join(files.names)})" if files.names else "")
+    title = _title(files)
     own = categories if files.classes is None else None
     if files.classes is not None and files.categories is not None:
         own = load_categories(files.categories)
     reader = _open(data, files, own)
     if isinstance(reader, ClipReader):
-        raise ConfigError(f"{title.capitalize()} holds clips, which cannot be mixed or translated; give it alone.")
+        raise ConfigError(
+            f"{title.capitalize()} holds clips, which cannot be mixed, chosen by names, or marked as unlabelled, "
+            "ignore_void or paste; give it alone, with its classes at most."
+        )
     target = reader.categories if categories is None else categories
     labels = translate_labels(reader.categories, files.classes or {}, target, title)
     indices = names_like(reader, files.names, title)

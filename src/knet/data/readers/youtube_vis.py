@@ -54,11 +54,19 @@ class YoutubeVis(ClipReader):
         images: the folder JPEGImages of the split; None reads the ground truth only.
         json: train.json or valid.json.
         categories: the classes in label order; None takes those of the JSON, in its order.
+        content: what is taken for the content of the JSON, in other classes; None reads it.
     """
 
-    def __init__(self, images: str | Path | None, json: str | Path, categories: Sequence[Category] | None = None):
+    def __init__(
+        self,
+        images: str | Path | None,
+        json: str | Path,
+        categories: Sequence[Category] | None = None,
+        content: dict[str, Any] | None = None,
+    ):
         self.json = Path(json)
-        content = read_json(self.json)
+        self.truth: Path | dict[str, Any] = self.json if content is None else content  # what evaluation reads whole
+        content = read_json(self.json) if content is None else content
         if not isinstance(content, dict) or not isinstance(content.get("videos"), list):
             raise DataError(f"{self.json} is no YouTube-VIS JSON: it must hold lists 'videos' and 'annotations'.")
         if categories is None:
