@@ -31,7 +31,12 @@ _NAMED = 5  # places of lost frames that are named
 
 
 def decode_frames(
-    container: Any, what: str, advice: str = "copy it again", live: bool = False, told: bool = True
+    container: Any,
+    what: str,
+    advice: str = "copy it again",
+    live: bool = False,
+    told: bool = True,
+    first: int | None = None,
 ) -> Iterator[tuple[np.ndarray, float]]:
     """The frames of an open video, (H,W,3) uint8 RGB, rotated as the camera noted, and their times in seconds from 0.
 
@@ -42,6 +47,7 @@ def decode_frames(
         advice: ends the message that it breaks off.
         live: whether it has no end; losses are then told as they come, ever more rarely.
         told: whether losses are told at all.
+        first: the stamp of the key frame at which the container stands, if not at the beginning; see `begin_at`.
 
     Raises:
         DataError: the video breaks off, after its last whole frame, or nothing of it can be decoded any more.
@@ -50,7 +56,7 @@ def decode_frames(
     timeline = _Timeline(container.streams.video[0], live)
     done, cut, held = 0, "", list[Any]()
     try:
-        for frame in _until_cut(container, losses, live):
+        for frame in _until_cut(container, losses, live, first):
             if isinstance(frame, Exception):
                 cut = reason_of(frame)
             elif held or frame.is_corrupt:
@@ -165,8 +171,9 @@ class _Timeline:
         if stamp is not None:
             if self._known and (self._stamp is None or stamp > self._stamp):
                 seconds = stamp - self.zero
-            # Where a clock begins, or begins again, later stamps are counted from there.
-            self._stamp, self.zero, self._known = stamp, stamp - seconds, True
+            else:  # where a clock begins, or begins again, later stamps are counted from there
+                self.zero, self._known = stamp - seconds, True
+            self._stamp = stamp
         self._look_for_gap(seconds - self._seconds)
         self._seconds = max(seconds, 0.0)
         return self._seconds
@@ -184,12 +191,17 @@ def _picture(frame: Any) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
-def _until_cut(container: Any, losses: _Losses, live: bool) -> Iterator[Any]:
-    """Decoded frames; where the video breaks off, the last item is an error, after all frames of the decoder."""
+def _until_cut(container: Any, losses: _Losses, live: bool, first: int | None) -> Iterator[Any]:
+    """Decoded frames; where the video breaks off, the last item is an error, after all frames of the decoder.
+
+    Packets with a smaller stamp than the `first` frame's belong to what comes before it.
+    """
     stream, partial, ended = container.streams.video[0], False, False
     while not ended:
         try:
             for packet in container.demux(stream):
+                if first is not None and packet.pts is not None and packet.pts < first:
+                    continue
                 partial = packet.is_corrupt if packet.size else partial
                 frames = _decoded(packet, losses)
                 losses.in_a_row = 0 if frames and packet.size else losses.in_a_row

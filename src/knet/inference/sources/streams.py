@@ -130,7 +130,7 @@ def _frames(
         if isinstance(first, Camera):
             yield from _guarded(_as_sequence(read_camera(first, stop), first.name, span), on_error)
         elif isinstance(first, SourceFile) and first.video:
-            yield from _guarded(_as_sequence(read_video(first.path), first.path.stem, span), on_error)
+            yield from _guarded(_as_sequence(read_video(first.path, span.start), first.path.stem, span), on_error)
         elif isinstance(first, SourceFile):
             yield from _images([entry.path for entry in entries], on_error, note, span)
         else:

@@ -1,7 +1,7 @@
 """Video files: their rate, length and size, and their frames one by one."""
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice, pairwise
@@ -15,6 +15,7 @@ from knet.errors import DataError
 from knet.files import from_home
 from knet.inference.sources.decoding import decode_frames, refuse_unknown_coding
 from knet.inference.sources.images import existing_file, why_not
+from knet.inference.sources.seeking import begin_at
 
 VIDEO_SUFFIXES: tuple[str, ...] = (
     *(".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".gif", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".asf"),
@@ -89,11 +90,19 @@ def _steps(container: Any) -> tuple[float, ...]:
     return tuple(float((after - before) * stream.time_base) for before, after in pairwise(stamps))
 
 
-def read_video(path: str | Path) -> Iterator[Item]:
-    """The frames of a video, upright, named `<file>_000000` and so on. DataError if it is none, or breaks off."""
+def read_video(path: str | Path, start: float | None = None) -> Iterator[Item]:
+    """The frames of a video, upright, named `<file>_000000` and so on. DataError if it is none, or breaks off.
+
+    With a `start` in seconds, frames before it may be left out, where the video can be decoded from there.
+    """
     info = probe_video(path)
-    with _container(info.path) as container:
-        for index, (image, seconds) in enumerate(decode_frames(container, f"'{info.path}'")):
+    with ExitStack() as stack:
+        container, entry = stack.enter_context(_container(info.path)), None
+        if start:
+            entry = begin_at(container, start)
+            container = container if entry else stack.enter_context(_container(info.path))
+        number, stamp = (entry.index, entry.stamp) if entry else (0, None)
+        for index, (image, seconds) in enumerate(decode_frames(container, f"'{info.path}'", first=stamp), number):
             yield Item(image, f"{info.name}_{index:06d}", info.path, info, index, seconds)
 
 
