@@ -22,6 +22,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,24 @@ import torch
 
 HERE = Path(__file__).parent
 BUDGET = 440  # seconds of all parts; the rest of eight minutes is for starting
-SIZE = (128, 192)
+SIZE, TINY = (128, 192), (64, 96)
+QUICK = ("rtknet-lite-street", "rt-video-knet-lite-kitti-step")  # what --quick looks at
 LARGEST = {"fp32": 2e-3, "bf16": 0.6, "fp16": 0.15}  # differences; networks of random weights magnify rounding
 Rows = Iterator[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """What a part gets: the device, when it has to end, the models that are looked at, and whether sizes are tiny."""
+
+    device: torch.device
+    end: float
+    names: tuple[str, ...]
+    quick: bool
+
+    def left(self) -> float:
+        """The seconds that are left to the part."""
+        return self.end - time.monotonic()
 
 
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -40,12 +56,13 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((a - b).norm() / b.norm().clamp(min=1e-6))
 
 
-def merges(device: torch.device, left: Callable[[], float]) -> Rows:
+def merges(day: Day) -> Rows:
     """Owners, counts and masks, equal in every pixel."""
     from knet.merge.pixels import plain
     from knet.merge.pixels.backend import backend
     from knet.merge.pixels.stretch import stretch
 
+    device, quick = day.device, day.quick
     fast, g = backend(device), torch.Generator().manual_seed(0)
     yield {"way": fast.__name__, "ok": device.type == "cpu" or fast.__name__.endswith("gpu")}
     cases = [
@@ -55,7 +72,7 @@ def merges(device: torch.device, left: Callable[[], float]) -> Rows:
         (60, 128, 256, 1021, 2047),
         (5, 9, 9, 5, 4),
     ]
-    for masks, h, w, height, width in cases:
+    for masks, h, w, height, width in cases[:2] if quick else cases:
         to_pixels = stretch((h, w), (height + 3, width + 5), (height, width), crop=(height, width))
         for logits in (True, False):
             values, scores = torch.randn(masks, h, w, generator=g) * 9, torch.rand(masks, generator=g)
@@ -82,12 +99,12 @@ def images_of(count: int = 1, size: tuple[int, int] = SIZE) -> torch.Tensor:
     return torch.nn.functional.interpolate(torch.randn(count, 3, 6, 9, generator=g), size, mode="bicubic")
 
 
-def settled(name: str, device: torch.device) -> Any:
+def settled(name: str, day: Day) -> Any:
     """A model with random weights, whose batch norms have the statistics of activations, which so stay in range."""
     from knet.models.zoo import create
 
     torch.manual_seed(0)
-    net = create(name).to(device)
+    net = create(name).to(day.device)
     frozen = [module for module in net.modules() if getattr(module, "frozen", False)]
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -95,24 +112,24 @@ def settled(name: str, device: torch.device) -> Any:
     for module in frozen:
         module.frozen = False
     with torch.no_grad():
-        net.train()(images_of(8).to(device))  # enough for norms of maps of one cell
+        net.train()(images_of(8, TINY if day.quick else SIZE).to(day.device))  # enough for norms of maps of one cell
     for module in frozen:
         module.frozen = True
     return net.cpu().eval()
 
 
-def models(device: torch.device, left: Callable[[], float]) -> Rows:
+def models(day: Day) -> Rows:
     """A row a model: differences from the CPU, the small ones first."""
     from knet.inference.engines.network import TorchEngine
-    from knet.models.zoo import ZOO
 
-    for name in sorted(ZOO, key=lambda name: any(word in name for word in ("swinl", "swinb", "r101"))):
-        if left() < 0:
+    device = day.device
+    for name in sorted(day.names, key=lambda name: any(word in name for word in ("swinl", "swinb", "r101"))):
+        if day.left() < 0:
             yield {"model": name, "ok": None, "why": "no time left"}
             continue
         try:
-            net = settled(name, device)
-            images, row = images_of(), dict[str, Any](model=name)
+            net = settled(name, day)
+            images, row = images_of(1, TINY if day.quick else SIZE), dict[str, Any](model=name)
             expected, ok = TorchEngine(copy.deepcopy(net))(images), True
             for precision in LARGEST:
                 engine = TorchEngine(copy.deepcopy(net), device, precision, frozen=True)
@@ -129,18 +146,20 @@ def models(device: torch.device, left: Callable[[], float]) -> Rows:
             yield {"model": name, "ok": False, "why": f"{type(error).__name__}: {error}"[:300]}
 
 
-def compiled(device: torch.device, left: Callable[[], float]) -> Rows:
+def compiled(day: Day) -> Rows:
     """Every model compiled, the small ones first; those for which there is no time are told."""
     from knet.inference.engines.network import TorchEngine
-    from knet.models.zoo import ZOO
 
-    for name in sorted(ZOO, key=lambda name: ("lite" not in name, "slim" not in name, "swin" in name, "r101" in name)):
-        if left() < 25:
+    device = day.device
+    for name in sorted(
+        day.names, key=lambda name: ("lite" not in name, "slim" not in name, "swin" in name, "r101" in name)
+    ):
+        if day.left() < 25:
             yield {"model": name, "ok": None, "why": "no time left"}
             continue
         try:
-            net, start = settled(name, device), time.perf_counter()
-            images = images_of().to(device)
+            net, start = settled(name, day), time.perf_counter()
+            images = images_of(1, TINY if day.quick else SIZE).to(device)
             expected = TorchEngine(copy.deepcopy(net), device)(images)
             found = TorchEngine(net, device, "fp32", frozen=True, compile=True)(images)
             difference = relative(found[0].mask_logits, expected[0].mask_logits)
@@ -150,7 +169,7 @@ def compiled(device: torch.device, left: Callable[[], float]) -> Rows:
             yield {"model": name, "ok": False, "why": f"{type(error).__name__}: {error}"[:300]}
 
 
-def steps(device: torch.device, left: Callable[[], float]) -> Rows:
+def steps(day: Day) -> Rows:
     """Losses and the size of the gradient of two steps, on the CPU and here, with the same weights and images."""
     from knet.config import config_names, load_config
     from knet.data.samples.batches import Batch
@@ -169,14 +188,16 @@ def steps(device: torch.device, left: Callable[[], float]) -> Rows:
     images = list(torch.randint(0, 256, (2, 3, 64, 64), generator=g, dtype=torch.uint8))
     images_alone = ("rtknet-slim-camvid", "rtknet-lite-street", "knet-r50-coco-panoptic", "knet-r50-coco-instance")
     videos = ("rt-video-knet-slim-kitti-step", "video-knet-r50-kitti-step", "video-knet-r50-youtube-vis")
-    for name in (*images_alone, "knet-upernet-r50-ade20k", *videos):
-        if left() < 0:
+    known = {config.model: config for config in map(load_config, config_names())}
+    families = (*images_alone, "knet-upernet-r50-ade20k", *videos)
+    for name in [name for name in (day.names if day.quick else families) if name in known]:
+        if day.left() < 0:
             yield {"model": name, "ok": None, "why": "no time left"}
             continue
-        config = next(config for config in map(load_config, config_names()) if config.model == name)
+        config = known[name]
         last, seen = ZOO[name].arguments["classes"] - 1, list[Any]()
         targets = [Target(ids[0], torch.tensor([0, last])), Target(ids[1], torch.tensor([last, 1]))]
-        for place in (torch.device("cpu"), device):
+        for place in (torch.device("cpu"), day.device):
             torch.manual_seed(0)
             net = create(name)
             for module in net.modules():  # each device draws other random numbers
@@ -198,19 +219,19 @@ def steps(device: torch.device, left: Callable[[], float]) -> Rows:
         yield {"model": name, "loss": worst, "gradient": [step.gradient_norm for step in seen], "ok": ok}
 
 
-def speed(device: torch.device, left: Callable[[], float]) -> Rows:
+def speed(day: Day) -> Rows:
     """What `image_to_id_map_gpu.py` prints."""
-    quick = ["--quick"] if device.type == "cpu" else ["--rounds", "20"]
-    yield ran([HERE / "image_to_id_map_gpu.py", "--device", device.type, *quick], left())
+    quick = ["--quick"] if day.quick or day.device.type == "cpu" else ["--rounds", "20"]
+    yield ran([HERE / "image_to_id_map_gpu.py", "--device", day.device.type, *quick], day.left())
 
 
-def training(device: torch.device, left: Callable[[], float]) -> Rows:
+def training(day: Day) -> Rows:
     """Seconds an iteration and the share of waiting, on drawn streets."""
     from knet import train
     from knet.data.make.prepare import prepare_cityscapes
     from knet.data.synthetic.layouts import synthesize
 
-    small = device.type == "cpu"
+    small = day.quick or day.device.type == "cpu"
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "cityscapes"
         synthesize("cityscapes", root, 2 if small else 16, (64, 128) if small else (1024, 2048))
@@ -222,7 +243,7 @@ def training(device: torch.device, left: Callable[[], float]) -> Rows:
             "validate_every": count,
             "batch": batch,
         }
-        options |= {"precision": "fp32" if small else "bf16", "workers": 0 if small else 14, "device": device.type}
+        options |= {"precision": "fp32" if small else "bf16", "workers": 0 if small else 14, "device": day.device.type}
         options |= {"augment__crop": crop, "save_every": count, "output": str(Path(folder) / "run")}
         if small:
             options |= {"augment__short_edges": [64], "augment__max_edge": 128, "short_edge": 64, "max_edge": 128}
@@ -235,9 +256,9 @@ def training(device: torch.device, left: Callable[[], float]) -> Rows:
         yield {**figures, "images a second": batch / seconds, "ok": True}
 
 
-def tests(device: torch.device, left: Callable[[], float]) -> Rows:
+def tests(day: Day) -> Rows:
     """The tests that are marked for a GPU."""
-    yield ran(["-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", HERE.parent / "tests"], left())
+    yield ran(["-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", HERE.parent / "tests"], day.left())
 
 
 def ran(command: list[Any], seconds: float) -> dict[str, Any]:
@@ -250,7 +271,7 @@ def ran(command: list[Any], seconds: float) -> dict[str, Any]:
     return {"ok": done.returncode == 0, "lines": (done.stdout + done.stderr).splitlines()[-60:]}
 
 
-PARTS: dict[str, tuple[Callable[[torch.device, Callable[[], float]], Rows], float]] = {  # share of the time
+PARTS: dict[str, tuple[Callable[[Day], Rows], float]] = {  # share of the time
     "merges": (merges, 0.05),
     "models": (models, 0.35),
     "steps": (steps, 0.1),
@@ -263,14 +284,21 @@ PARTS: dict[str, tuple[Callable[[torch.device, Callable[[], float]], Rows], floa
 
 def main() -> int:
     """Runs the parts. The exit status is 1 if something was not as on the CPU."""
+    from knet.models.zoo import ZOO
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("report", nargs="?", type=Path, default=Path("gpu_day.json"))
     parser.add_argument("--cpu", action="store_true", help="leave out what only a GPU can do")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the script")
+    parser.add_argument("--models", metavar="LIST", help="with --quick: names of the models that are looked at")
     parser.add_argument("--only", metavar="LIST", help="parts, separated by commas")
     parser.add_argument("--budget", type=float, default=BUDGET, help="seconds")
     args = parser.parse_args()
     device = torch.device("cpu" if args.cpu else "cuda")
     chosen = args.only.split(",") if args.only else [n for n in PARTS if not args.cpu or n not in ("tests", "compiled")]
+    if args.models and not args.quick:
+        parser.error("--models is for --quick; without it all are looked at")
+    names = tuple(args.models.split(",")) if args.models else QUICK if args.quick else tuple(ZOO)
     start = time.monotonic()
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     report: dict[str, Any] = {"device": name, "torch": torch.__version__, "parts": {}}
@@ -280,7 +308,7 @@ def main() -> int:
         end = min(began + share * args.budget, start + args.budget)
         report["parts"][part] = rows
         try:
-            for row in run(device, lambda end=end: end - time.monotonic()):
+            for row in run(Day(device, end, names, args.quick)):
                 rows.append(row)
         except Exception as error:  # one part never costs the others
             rows.append(

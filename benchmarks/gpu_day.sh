@@ -2,7 +2,8 @@
 # Everything that needs a GPU, in one go and in less than eight minutes:
 #
 #     benchmarks/gpu_day.sh [REPORT]        # gpu_day.json unless named; PYTHON=python3 WHEELS=folder
-#     benchmarks/gpu_day.sh --cpu [REPORT]  # what runs without a GPU, to try the script
+#     benchmarks/gpu_day.sh --cpu [REPORT]  # what runs without a GPU
+#     benchmarks/gpu_day.sh --cpu --quick [REPORT]  # the same with tiny sizes and two models, to try the script
 #
 # REPORT is a path from the root of the repository. Needs Python with torch 2.11 or newer for CUDA. A part that needs more
 # than the machine has says so in the report, and the others run; where the network cannot be reached, carry it as wheels and name their folder:
