@@ -111,6 +111,15 @@ def test_images_in_other_folders_than_the_names_say_are_told(
     assert "1 images were found in other folders: train2017/0.png as 0.png" in caplog.text
 
 
+def test_a_file_without_an_ending_is_found_by_exactly_its_name(tiny: TinyPanoptic) -> None:
+    (tiny.images / "0.png").rename(tiny.images / "frame_0")
+    tiny.content["images"][0]["file_name"] = "frame_0"
+    assert open_tiny(tiny).read(0).image.shape[2] == 3
+    tiny.content["images"][0]["file_name"] = "../images/frame_0"
+    with pytest.raises(DataError, match="does not exist"):
+        open_tiny(tiny)
+
+
 def _drop(tiny: TinyPanoptic, key: str) -> None:
     del tiny.content[key]
 

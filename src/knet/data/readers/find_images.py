@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from knet.data.files.io import list_images, name_some, without_ending
 from knet.errors import DataError
+from knet.files import is_file
 
 _logger = logging.getLogger("knet")
 
@@ -18,7 +19,8 @@ class ImageFinder:
     folders is found with its folders; only those that lead to the folder itself may be left out or come on top, and
     `elsewhere` lists such names. No file is found under two names.
 
-    Last comes the real name of a Cityscapes image: the official conversion writes "..._gtFine_leftImg8bit".
+    A file whose ending does not say that it is an image is found by exactly its name. Last comes the real name of a
+    Cityscapes image: the official conversion writes "..._gtFine_leftImg8bit".
     """
 
     def __init__(self, folder: Path, json: Path):
@@ -40,7 +42,13 @@ class ImageFinder:
         path = next((path for path in _without_endings(name) if path in self._by_path), None)
         if path is not None:
             return self._by_path[path]
-        return _below(list(PurePosixPath(name).parts[:-1]), self._of_that_name(name))
+        found = _below(list(PurePosixPath(name).parts[:-1]), self._of_that_name(name))
+        return found or [name] * self._is_there(name)
+
+    def _is_there(self, name: str) -> bool:
+        """Whether a file has exactly that name, whose ending, or lack of one, does not say that it is an image."""
+        inside = not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
+        return inside and is_file(self._folder / name)
 
     def _of_that_name(self, name: str) -> list[str]:
         """The files of the same name in whatever folders."""
