@@ -160,7 +160,7 @@ def test_coco_panoptic_is_no_step_though_its_names_are_alike(run: Run) -> None:
     (folder / "panoptic" / "0007").rename(folder / "0007")
     status, _, err = judged(run, "stq", truth["stq"], folder)
     assert status == 2 and "judges what it writes with --formats step" in err
-    with pytest.raises(DataError, match="PNGs of COCO panoptic, whose colours are no classes; .* --formats step"):
+    with pytest.raises(DataError, match=r"PNGs of COCO panoptic, whose colours are no classes; .* --formats step"):
         stq(truth["stq"], folder)
 
 

@@ -1,4 +1,4 @@
-"""Objects that `knet predict` wrote, as COCO's results: `<image>_segments.json`, or the things of COCO panoptic files."""
+"""Objects that `knet predict` wrote, as COCO's results: `<image>_segments.json`, or things of COCO panoptic files."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -154,8 +154,8 @@ def _objects(path: Path, image_id: Any) -> list[dict[str, Any]]:
     things = [row for row in segments if row.get("thing", True)]
     if any("segmentation" not in row for row in things):
         raise DataError(
-            f"{path} holds no masks, as the segments of its model share the pixels; write them with --formats panoptic, "
-            "which --metric pq and --metric ap read."
+            f"{path} holds no masks, as the segments of its model share the pixels; write them with --formats "
+            "panoptic, which --metric pq and --metric ap read."
         )
     of_image = {"image_id": image_id}
     return [

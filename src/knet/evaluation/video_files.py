@@ -79,8 +79,8 @@ def _scan(folder: Path) -> FoundFrames:
         paths: tuple[Path, ...] = (path,)
         if kind == "panoptic" and is_file(path.with_name("panoptic.json")):
             raise DataError(
-                f"{path.parent} holds PNGs of COCO panoptic, whose colours are no classes; judge them by --metric pq, or "
-                "write tracks with --formats step."
+                f"{path.parent} holds PNGs of COCO panoptic, whose colours are no classes; judge them by --metric "
+                "pq, or write tracks with --formats step."
             )
         if kind in ("cat", "panoptic"):
             sequence, _, frame = stem.rpartition("_")

@@ -84,7 +84,8 @@ def segment_clips(
     """The frames of each video of a stream, see `open_stream`, and its objects, see `segment_clip`.
 
     A video's images are kept until it has ended, beside what `segment_clip` keeps. `on_error` is called with the error
-    of a video that cannot be a clip, or of which the network says nothing; the next one follows. Without it the error is raised.
+    of a video that cannot be a clip, or of which the network says nothing; the next one follows. Without it the
+    error is raised.
     """
     for group in by_video(frames):
         first = next(group)

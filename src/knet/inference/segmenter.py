@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from knet.data.categories import load_categories
-from knet.errors import ConfigError, DataError, KNetError, PredictionError, enough_memory
+from knet.errors import ConfigError, KNetError, PredictionError, enough_memory
 from knet.inference.engines.engine import Engine
 from knet.inference.finite import require_finite, require_finite_numbers
 from knet.inference.identities import Tracking, VideoState, choose_tracker, identify, tracked_ids, void_as_lowest

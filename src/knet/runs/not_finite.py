@@ -34,10 +34,9 @@ class NotFinite:
 
     def segment(self, segmenter: Segmenter, image: np.ndarray, name: str) -> Segmentation:
         """The result of an image; without any segment where the network says nothing of it."""
-        found = nothing(segmenter, image, name)
         with self.noted(name):
-            found = segmenter.segment(image, name)
-        return found
+            return segmenter.segment(image, name)
+        return nothing(segmenter, image, name)
 
     def result(self) -> dict[str, list[str]]:
         """{"not_finite": the names of all processes}; empty where there are none."""

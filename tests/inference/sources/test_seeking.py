@@ -89,9 +89,7 @@ def test_a_variable_frame_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_where_a_jump_is_not_certain_all_is_decoded(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_a_jump_is_not_certain_all_is_decoded(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ending, codec, options = OTHERS[name]
     check_starts(film(tmp_path / f"{name}.{ending}", codec, options), monkeypatch)
 

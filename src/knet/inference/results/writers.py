@@ -6,7 +6,7 @@ File names begin with the image's and say what the file holds, so results may go
     overlay     <name>_overlay.jpg      the image with class colours, borders and names
     panoptic    <name>_panoptic.png     COCO panoptic: segment id = R + 256 G + 65536 B, 0 = void; with panoptic.json
     instances   <name>_instances.png    Cityscapes instanceIds, 16 bit: things category id * 1000 + n, stuff category id
-    semantic    <name>_semantic.png     category ids, 8 bit (16 bit where the table needs it); with semantic_classes.json
+    semantic    <name>_semantic.png     category ids, 8 bit (16 bit where needed); with semantic_classes.json
     json        <name>_segments.json    the segments as plain data
     video       <video>_overlay.mp4     the overlays as H.264 at the video's frame rate
 
