@@ -116,6 +116,8 @@ def test_the_commands_of_the_page_lead_from_exports_and_masks_to_pictures(
     Path("configs").symlink_to(ROOT / "configs")
     verbs = []
     for arguments in page_commands():
+        if arguments[0] == "export" and not exports:  # a minute for the exporter, which has tests of its own
+            continue
         status, out, err = run(*quick(arguments))
         assert status == 0, f"knet {shlex.join(arguments)}\n{out}{err}"
         verbs.append(" ".join(arguments[: 2 if arguments[0] == "data" else 1]))
@@ -125,7 +127,7 @@ def test_the_commands_of_the_page_lead_from_exports_and_masks_to_pictures(
         if verbs[-1] == "data check":
             assert "nothing wrong" in out
     assert list(dict.fromkeys(verbs)) == [
-        *("data import", "train", "eval", "predict", "export"),
+        *("data import", "train", "eval", "predict", *(["export"] if exports else [])),
         *("data from-labels", "data check", "data show"),
     ]
     names = [category["name"] for category in json.loads(Path("yard/val/panoptic.json").read_text())["categories"]]
@@ -135,7 +137,7 @@ def test_the_commands_of_the_page_lead_from_exports_and_masks_to_pictures(
     assert list(Path("look").rglob("*.*"))
     imported = [shlex.split(line)[3].removeprefix("exports/") for line in command_lines() if "data import" in line]
     assert set(imported) == set(EXPORTS)
-    assert Path("parts.onnx").is_file() and list(Path("found").iterdir())
+    assert Path("parts.onnx").is_file() == exports and list(Path("found").iterdir())
     made = {path.name for path in Path("runs/yard").iterdir()}
     assert {"config.yaml", "train.csv", "val.csv", "state.pt", "best.safetensors", "last.safetensors"} <= made
     assert {path.name for path in Path("results").iterdir()} == {"000_overlay.jpg", "001_overlay.jpg"}
