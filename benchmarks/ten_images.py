@@ -2,11 +2,13 @@
 
     python benchmarks/ten_images.py data            # the folder that configs/rtknet-lite-street.yaml calls data
     python benchmarks/ten_images.py data --quick    # a few iterations, to see that it runs
+    python benchmarks/ten_images.py data --iterations 60 --rate 1e-4 --rate 2.5e-5    # the bundled model at two rates
 
 The ten images are frames of Lund and TuSimple that the bundled model has never seen, the rest of these are judged. Both
-runs have the same network, images, iterations and random numbers; each has the learning rate that suits its start, and
-learned batch norms stay as they are. The first row is the bundled model before it saw any of the ten. Labels are those
-of other networks, so the figures say how well ten images teach what was labelled, not how good the model is.
+runs have the same network, images, iterations and random numbers; each has the learning rate that suits its start (or,
+with --rate, those that are given, without the run from random weights), and learned batch norms stay as they are. The
+first row is the bundled model before it saw any of the ten. Labels are those of other networks, so the figures say how
+well ten images teach what was labelled, not how good the model is.
 """
 
 import argparse
@@ -34,6 +36,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--iterations", type=int, default=80)
     parser.add_argument("--output", type=Path, default=Path("runs/ten-images"))
+    parser.add_argument("--rate", type=float, action="append", help="learning rate for a batch of 4; may be repeated")
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     iterations = 2 if args.quick else args.iterations
@@ -56,13 +59,14 @@ def main() -> None:
             knet.evaluate("rtknet-lite-street", data__root=args.data, data__val=data["val"]),
         )
     )
-    for start, rate, frozen in (("rtknet-lite-street", 1e-4, 0), (None, 6e-4, None)):
-        folder = args.output / (start or "random")
+    runs = [("rtknet-lite-street", rate, 0) for rate in args.rate or ()]
+    for start, rate, frozen in runs or (("rtknet-lite-street", 1e-4, 0), (None, 6e-4, None)):
+        folder = args.output / f"{start or 'random'}-{rate:g}"
         options = {**OPTIONS, "data": data, "weights": start, "iterations": iterations, "output": str(folder)}
         options |= {"optimizer": {"learning_rate": rate, "warmup": 20}, "freeze_norms": frozen}
         knet.train(knet.config.RunConfig.model_validate({"model": "rtknet-lite-street", **options}))
         result = knet.evaluate(folder / "last.safetensors", data__root=args.data, data__val=data["val"])
-        print(row_of(f"after {iterations} iterations from {start or 'random weights'}", result), flush=True)
+        print(row_of(f"after {iterations} iterations from {start or 'random weights'}, {rate:g}", result), flush=True)
 
 
 def row_of(name: str, result: dict[str, Any]) -> str:

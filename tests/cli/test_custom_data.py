@@ -13,6 +13,7 @@ import pytest
 from command_line import Run, runner
 from PIL import Image, ImageDraw
 
+from drawn_exports import EXPORTS, scenes
 from knet.cli.main import build_parser
 from knet.data.categories import load_categories
 
@@ -63,10 +64,14 @@ def page_blocks(kind: str) -> list[str]:
     return re.findall(rf"```{kind}\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 
+def command_lines() -> list[str]:
+    """The lines of the page's commands, continued ones in one."""
+    return "\n".join(page_blocks("sh")).replace("\\\n", " ").splitlines()
+
+
 def page_commands() -> list[list[str]]:
     """The arguments of every `knet` command of the page, in its order."""
-    lines = "\n".join(page_blocks("sh")).replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("knet ")]
+    return [shlex.split(line, comments=True)[1:] for line in command_lines() if line.startswith("knet ")]
 
 
 def quick(arguments: list[str]) -> list[str]:
@@ -74,7 +79,8 @@ def quick(arguments: list[str]) -> list[str]:
     verb = " ".join(arguments[: 2 if arguments[0] == "data" else 1])
     if verb not in TINY:
         return arguments
-    last = max(place for place, word in enumerate(arguments) if "=" in word and not word.startswith("-"))
+    given = (place for place, word in enumerate(arguments) if "=" in word and not word.startswith("-"))
+    last = max(given, default=1)
     return [*arguments[: last + 1], *TINY[verb], *arguments[last + 1 :]]
 
 
@@ -98,14 +104,19 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     """`run("data", ...)` in a folder with the page's yard/ -> exit status, what it printed, what it said of errors."""
     monkeypatch.chdir(tmp_path)
     make_yard(Path("yard"), {"train": 3, "val": 2}, (48, 64))
+    for form, write in EXPORTS.items():
+        write(Path("exports", form), scenes())
 
     return runner(capsys)
 
 
-def test_the_commands_of_the_page_lead_from_masks_to_pictures(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("exports", [False, pytest.param(True, marks=pytest.mark.large)], ids=["", "with export"])
+def test_the_commands_of_the_page_lead_from_exports_and_masks_to_pictures(run: Run, exports: bool) -> None:
     Path("configs").symlink_to(ROOT / "configs")
     verbs = []
     for arguments in page_commands():
+        if arguments[0] == "export" and not exports:  # a minute for the exporter, which has tests of its own
+            continue
         status, out, err = run(*quick(arguments))
         assert status == 0, f"knet {shlex.join(arguments)}\n{out}{err}"
         verbs.append(" ".join(arguments[: 2 if arguments[0] == "data" else 1]))
@@ -115,14 +126,17 @@ def test_the_commands_of_the_page_lead_from_masks_to_pictures(run: Run, monkeypa
         if verbs[-1] == "data check":
             assert "nothing wrong" in out
     assert list(dict.fromkeys(verbs)) == [
+        *("data import", "train", "eval", "predict", *(["export"] if exports else [])),
         *("data from-labels", "data check", "data show"),
-        *("train", "predict", "eval"),
     ]
     names = [category["name"] for category in json.loads(Path("yard/val/panoptic.json").read_text())["categories"]]
     assert names == ["floor", "wall", "box"]
     for split, count in (("train", 3), ("val", 2)):
         assert len(list(Path("yard", split, "panoptic").glob("*.png"))) == count
     assert list(Path("look").rglob("*.*"))
+    imported = [shlex.split(line)[3].removeprefix("exports/") for line in command_lines() if "data import" in line]
+    assert set(imported) == set(EXPORTS)
+    assert Path("parts.onnx").is_file() == exports and list(Path("found").iterdir())
     made = {path.name for path in Path("runs/yard").iterdir()}
     assert {"config.yaml", "train.csv", "val.csv", "state.pt", "best.safetensors", "last.safetensors"} <= made
     assert {path.name for path in Path("results").iterdir()} == {"000_overlay.jpg", "001_overlay.jpg"}

@@ -12,8 +12,11 @@ import yaml
 from command_line import Run, runner
 from PIL import Image
 
+import knet
 from drawn_exports import EXPORTS, scenes
 from knet.config import RunConfig
+from knet.data.categories import load_categories
+from knet.errors import ConfigError
 from knet.models.zoo import create
 from knet.runs.build import load_first, run_card
 from knet.runs.choose import choose
@@ -114,8 +117,6 @@ def test_many_segments_get_more_kernels_and_those_that_are_learned_are_kept(run:
     whole = RunConfig.model_validate(
         {"model": "rtknet-lite-street", "weights": "rtknet-lite-street", "data": {"val": None}}
     )
-    from knet.data.categories import load_categories
-
     load_first(bundled, whole, run_card(whole, load_categories("camvid")))
     assert torch.equal(net.state_dict()["decoder.kernels"][:64], bundled.state_dict()["decoder.kernels"])
 
@@ -126,6 +127,8 @@ def test_a_folder_that_is_no_data_set(run: Run) -> None:
     status, out, err = run("train", "own")
     assert (status, out) == (2, "")
     assert "make one with: knet data import own --output DIR" in err
+    with pytest.raises(ConfigError, match="make one with: knet data import own"):
+        knet.train("own")
 
 
 def spoil_validation(kind: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -64,7 +64,7 @@ class Choice:
         return validate_config(self.table, "the chosen options")
 
 
-def is_data_set(source: object) -> bool:
+def is_data_set(source: object) -> TypeGuard[str | Path]:
     """Whether this is a folder of data to choose options for, and not a config."""
     return isinstance(source, str | Path) and is_dir(source)
 

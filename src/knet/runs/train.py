@@ -7,6 +7,7 @@ resumed continues exactly as if nothing had happened.
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import closing
@@ -29,6 +30,7 @@ from knet.inference.engines.network import TorchEngine
 from knet.inference.load import choose_device, fast_in_bf16, segmenter_for
 from knet.models.zoo import create, entry
 from knet.runs.build import build_criterion, build_network, made_for, run_card, scaled_learning_rate
+from knet.runs.choose import choose, is_data_set
 from knet.runs.evaluate import check_truth
 from knet.runs.interrupt import Interrupt
 from knet.runs.learnable import check_learnable, kernels_of, require_segments
@@ -42,6 +44,8 @@ from knet.runs.validate import main_figure, pictures, save_trained, validate, va
 from knet.structures import Preprocessing
 from knet.weights.card import Card
 
+_logger = logging.getLogger("knet")
+
 
 def train(config: RunConfig | str | Path, resume: bool = False, **overrides: Any) -> Path:
     """Trains a model, in several processes if torchrun or srun started them.
@@ -51,7 +55,8 @@ def train(config: RunConfig | str | Path, resume: bool = False, **overrides: Any
     PQ, mask AP or mIoU), ready for `knet.load`.
 
     Args:
-        config: the name of a config that comes with the package, a YAML file, or a `knet.config.RunConfig`.
+        config: the name of a config that comes with the package, a YAML file, or a `knet.config.RunConfig`; or the
+            folder of a data set that `knet data import` made, for which all options are chosen, see `choose`.
         resume: continue from state.pt in the run folder. Random numbers, and so losses, are those of a run that was
             never stopped.
         overrides: options that replace those of the config, such as `batch=8` or `data__root="data/camvid"`; see
@@ -68,6 +73,10 @@ def train(config: RunConfig | str | Path, resume: bool = False, **overrides: Any
         TrainingError: more losses than `skip_losses` are not finite; the message names the images.
         StoppedError: SIGTERM came; the state is saved.
     """
+    if is_data_set(config):
+        choice = choose(config, overrides)
+        _logger.info("\n".join(choice.reasons))
+        config = choice.config
     config = read_config(config, **overrides)
     with joined(choose_device(config.device)) as device, Interrupt(config.output) as interrupt:
         return _train(config, resume, device, interrupt)
