@@ -36,7 +36,9 @@ def build(shelf: Shelf, visits: Visits, limits: Limits, examples: Path) -> Any:
         gr.Markdown("# knet\nWhat every pixel of a picture is, and which object it belongs to.")
         with gr.Row():
             with gr.Column(scale=1, min_width=320):
-                file = gr.File(label="Image or short video", file_types=["image", "video"], height=150)
+                file = gr.File(
+                    label="Image or short video", file_types=["image", "video"], height=150, elem_id="knet-file"
+                )
                 gr.Markdown(f"{limits.sentence()} Or one that is here:")
                 with gr.Row(elem_classes="knet-examples"):
                     buttons = {name: gr.Button(name, size="sm", min_width=60) for name in _EXAMPLES}

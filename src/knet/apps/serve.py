@@ -77,7 +77,7 @@ class Guard:
         if self.hosts is not None and host.rsplit(":", 1)[0] not in self.hosts:
             return 403, "This page is for the machine that it runs on."
         first, _, rest = scope["path"].strip("/").partition("/")
-        if not (rest.partition("/")[0] in _QUEUE if first == "gradio_api" else first in _OWN):
+        if ".." in rest or not (rest.partition("/")[0] in _QUEUE if first == "gradio_api" else first in _OWN):
             return 404, "There is no such page."
         if rest == "upload" and _stored(self.folder) > self.limits.stored_megabytes * 1e6:
             return 413, "There is no room for another file; wait until others are done."
@@ -145,7 +145,7 @@ def serving(
             prevent_thread_lock=True,
             quiet=True,
             share=False,
-            show_error=True,
+            show_error=False,  # the page says what is wrong itself, and nobody is told of paths
             allowed_paths=[str(examples)],
             max_file_size=f"{limits.megabytes}mb",
             state_session_capacity=limits.visits,
