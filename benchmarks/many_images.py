@@ -12,7 +12,6 @@ journal.
 import argparse
 import json
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -90,21 +89,19 @@ def noted(journal: Path) -> set[str]:
 
 def killed(model: Path, images: Path, output: Path, count: int, seed: int = 0) -> int:
     """Kills a run at random moments and resumes it. -> how many images were done again after their line was written"""
-    moments, twice = sorted(random.Random(seed).sample(range(count), KILLS)), 0
-    journal, seen = output / ".knet-predict.jsonl", output.with_suffix(".seen")
-    for moment in [*moments, None]:
-        done, before = noted(journal), len(seen.read_text().splitlines()) if seen.exists() else 0
+    moments, twice = random.Random(seed), 0
+    seen = output.with_suffix(".seen")
+    seen.touch()
+    for turn in range(KILLS + 1):
+        done, before = noted(output / ".knet-predict.jsonl"), len(seen.read_text().splitlines())
         process = predict(model, str(images), output, "--resume")
-        while moment is not None and process.poll() is None:
-            if seen.exists() and len(seen.read_text().splitlines()) - before >= moment - len(done) > 0:
-                break
-            if len(done) >= moment and seen.exists() and len(seen.read_text().splitlines()) > before:
-                break
-            time.sleep(0.02)
-        if moment is None:
-            assert process.wait() == 0
-        elif process.poll() is None:
-            process.send_signal(signal.SIGKILL)
+        if turn == KILLS:
+            peak(process)
+        else:
+            enough = before + moments.randrange(1, max((count - len(done)) // 2, 2))
+            while process.poll() is None and len(seen.read_text().splitlines()) < enough:
+                time.sleep(0.05)
+            process.kill()
             process.wait()
         twice += len(done & set(seen.read_text().splitlines()[before:]))
     return twice

@@ -139,6 +139,7 @@ def test_two_workers_of_which_one_is_killed(photos: Path, tiny_weights: Path) ->
         Image.open("photos/a.png").rotate(number).save(f"photos/{number:03d}.png")
     assert main(["predict", str(tiny_weights), "photos", "--formats", "json,panoptic", "--output", "whole"]) == 0
     killed: list[int] = []
+    listening: set[str] = set()
 
     def actors() -> Iterator[Any]:
         for process in psutil.Process().children(recursive=True):
@@ -150,6 +151,8 @@ def test_two_workers_of_which_one_is_killed(photos: Path, tiny_weights: Path) ->
         while not killed:
             time.sleep(0.05)
             if journal.exists() and journal.read_bytes().count(b"\n") > 4:
+                for child in psutil.Process().children(recursive=True):
+                    listening.update(one.laddr.ip for one in child.net_connections() if one.status == "LISTEN")
                 process = next(actors())
                 killed.append(process.pid)
                 process.kill()
@@ -159,5 +162,6 @@ def test_two_workers_of_which_one_is_killed(photos: Path, tiny_weights: Path) ->
     job = job_of(find_source("photos"), tiny_weights, home=str(Path.cwd()))
     done, failed = run_batch(job, Workers(2, chunk=1), {"of": "a test"}, resume=True)
     assert killed and (done, failed) == (24, {})
+    assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}  # nobody else's machine is spoken to
     assert content("out") == content("whole")
     assert run_batch(job, Workers(2, chunk=1), {"of": "a test"}, resume=True) == (0, {})

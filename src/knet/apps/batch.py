@@ -194,7 +194,7 @@ def _ray(workers: Workers) -> Iterator[Any]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "include_dashboard": False}
     if workers.address is None:
         quiet |= {"num_cpus": max(round(workers.count * workers.cpus + 0.5), 1), "object_store_memory": _OBJECTS}
-        quiet |= {"_node_ip_address": "127.0.0.1", "num_gpus": round(workers.count * workers.gpus + 0.499)}
+        quiet |= {"_node_ip_address": "127.0.0.1"} | ({} if workers.gpus else {"num_gpus": 0})
     else:
         quiet.pop("include_dashboard")  # that of the cluster is its own matter
     try:
@@ -204,6 +204,11 @@ def _ray(workers: Workers) -> Iterator[Any]:
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
+        if workers.address is None and workers.count * workers.gpus > ray.cluster_resources().get("GPU", 0):
+            raise ConfigError(
+                f"{workers.count} workers with {workers.gpus:g} GPUs each (--workers, --gpus) are more than the "
+                f"{ray.cluster_resources().get('GPU', 0):g} GPUs of this machine; give fewer, or a share such as 0.5."
+            )
         yield ray
     finally:
         ray.shutdown()
