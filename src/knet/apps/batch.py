@@ -1,4 +1,4 @@
-"""Prediction over many images by Ray Data: workers on the cores and GPUs of a machine, or on a cluster (extra `cluster`).
+"""Prediction over many images by Ray Data: workers on the cores and GPUs of one machine or of a cluster.
 
 A worker computes and writes what `knet predict` does, by the same functions, so the files are the same. The images come
 to it in chunks; what it did of one comes back and is noted in the run's journal. When a worker dies, Ray starts another
@@ -8,6 +8,7 @@ and gives it the chunk again; when the run itself is killed, another goes on aft
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -45,6 +46,7 @@ class Job:
         calling: arguments of a call for an image.
         tables: whether results are rows of Parquet tables instead of files.
         retries: how many times reading is tried again.
+        home: the folder that paths count from, of processes that are elsewhere.
     """
 
     source: Source
@@ -56,6 +58,7 @@ class Job:
     calling: dict[str, Any] = field(default_factory=dict)
     tables: bool = False
     retries: int = 2
+    home: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ class Worker:
     """An actor: a model in memory, to which chunks of images come."""
 
     def __init__(self, job: Job):
+        if job.home:
+            os.chdir(job.home)  # what paths count from
         self._job, self._segmenter = job, load(job.model, **job.loading)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
@@ -90,7 +95,7 @@ class Worker:
         with tempfile.TemporaryDirectory() as folder:
             rows = self._images(places, folder)
             part = Path(self._job.folder) / f"part-{places[0]:09d}.parquet"
-            _write_table(part, [self._cells(row) for row in rows if "error" not in row])
+            _write_table(part, [self._cells(row, Path(folder)) for row in rows if "error" not in row])
         return [row | {"files": [part.name], "rows": [None]} if "error" not in row else row for row in rows]
 
     def _images(self, places: list[int], folder: str) -> list[dict[str, Any]]:
@@ -107,12 +112,12 @@ class Worker:
         except (DataError, PredictionError) as error:
             return {"place": place, "error": str(error)}
         files = writer.write(result, item.image, path=item.path, seconds=item.seconds, name=plan.name(place))
-        return {"place": place, "files": [str(file) for file in files], "rows": [writer.kept]}
+        return {"place": place, "files": [file.name for file in files], "rows": [writer.kept]}
 
-    def _cells(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _cells(self, row: dict[str, Any], folder: Path) -> dict[str, Any]:
         """An image's row of a table: its path and name, and the bytes of each file by its format."""
         plan, place = self._job.source.plan, row["place"]
-        files = [Path(file) for file in row["files"]]
+        files = [folder / file for file in row["files"]]
         cells = {file.stem.removeprefix(f"{plan.name(place)}_"): file.read_bytes() for file in files}
         entries = {} if row["rows"][0] is None else {"panoptic_json": json.dumps(row["rows"][0][1])}
         return {"image": plan.paths[place], "name": plan.name(place), **cells, **entries}
@@ -164,7 +169,7 @@ def _results(ray: Any, job: Job, workers: Workers, parts: Sequence[list[int]]) -
         Worker,
         fn_constructor_args=(job,),
         batch_size=1,
-        concurrency=count,
+        compute=ray.data.ActorPoolStrategy(size=count),
         num_cpus=workers.cpus,
         num_gpus=workers.gpus,
     )
@@ -180,6 +185,7 @@ def _results(ray: Any, job: Job, workers: Workers, parts: Sequence[list[int]]) -
 def _ray(workers: Workers) -> Iterator[Any]:
     """Ray, which tells nobody that it is used, and without its page; on this machine alone unless told otherwise."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray
         import ray.data
@@ -188,14 +194,21 @@ def _ray(workers: Workers) -> Iterator[Any]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "include_dashboard": False}
     if workers.address is None:
         quiet |= {"num_cpus": max(round(workers.count * workers.cpus + 0.5), 1), "object_store_memory": _OBJECTS}
-        quiet |= {"_node_ip_address": "127.0.0.1", "num_gpus": round(workers.count * workers.gpus + 0.499)}
+        quiet |= {"_node_ip_address": "127.0.0.1"} | ({} if workers.gpus else {"num_gpus": 0})
     else:
         quiet.pop("include_dashboard")  # that of the cluster is its own matter
     try:
         ray.init(address=workers.address or "local", **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ConfigError(f"Ray cannot be started: {(str(error).splitlines() or ['no reason'])[0]}.") from error
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
+        if workers.address is None and workers.count * workers.gpus > ray.cluster_resources().get("GPU", 0):
+            raise ConfigError(
+                f"{workers.count} workers with {workers.gpus:g} GPUs each (--workers, --gpus) are more than the "
+                f"{ray.cluster_resources().get('GPU', 0):g} GPUs of this machine; give fewer, or a share such as 0.5."
+            )
         yield ray
     finally:
         ray.shutdown()

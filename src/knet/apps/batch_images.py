@@ -1,4 +1,4 @@
-"""Where the images of `knet batch` are: in folders, object stores and Parquet tables; which there are, and their bytes."""
+"""The images of `knet batch`, in folders, object stores and Parquet tables: which there are, and their bytes."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,8 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--column", default="image", metavar="NAME", help=column)
     names = "of .parquet files, the column with the names of images (default: they are named by file and row)"
     parser.add_argument("--names", metavar="NAME", help=names)
-    parser.add_argument(
-        "--workers", type=_count, default=1, metavar="N", help="how many, each with a model (default: 1)"
-    )
+    workers = "how many, each with the model in its memory (default: 1)"
+    parser.add_argument("--workers", type=_count, default=1, metavar="N", help=workers)
     parser.add_argument("--cpus", type=_share, default=1.0, metavar="X", help="cores of each worker (default: 1)")
     gpus = "GPUs of each worker; 0.5 lets two share one (default: 0)"
     parser.add_argument("--gpus", type=_share, default=0.0, metavar="X", help=gpus)
@@ -70,9 +70,8 @@ def run(args: argparse.Namespace) -> int:
     if segmenter.task == "clip" or "video" in formats:
         raise ConfigError("`knet batch` is for single images; give videos, and models for clips, to `knet predict`.")
     workers = Workers(args.workers, args.cpus, args.gpus, args.address, args.chunk)
-    job = Job(
-        source, args.model, args.output, formats, segmenter.categories, loading, {}, args.to == "parquet", args.retries
-    )
+    job = Job(source, args.model, args.output, formats, segmenter.categories, loading, {}, args.to == "parquet")
+    job = replace(job, retries=max(args.retries, 0), home=str(Path.cwd()))
     options = result_options(args, formats) | {"precision": args.precision, "to": args.to}
     options |= {"chunk": args.chunk} if job.tables else {}
     del segmenter

@@ -219,7 +219,7 @@ class Writer:
             self._open[name] = make()
         return cast(F, self._open[name])
 
-    def _rows(self, *rows: dict[str, Any]) -> None:
+    def _note_rows(self, *rows: dict[str, Any]) -> None:
         if self.keeps_rows:
             self.kept = list(rows)
         else:

@@ -53,7 +53,7 @@ class Journal:
     ):
         self.folder, self._plan, self.shard = make_folder(Path(folder)), plan, shard
         self._head = json.loads(json.dumps({"options": options, "images": len(plan)}))
-        self._kept, self._ended = resume or shard[1] > 1, False
+        self._asked, self._ended, self._clean = resume or shard[1] > 1, False, False
         self.path = self._path(shard[0])
         self._stack, self._named = ExitStack(), True
         self._lines = Appended(self._open(), self.path)
@@ -67,8 +67,9 @@ class Journal:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Closes the file, and removes that of a run that was not to be resumed and has nothing left to do."""
-        if self._ended and self._named and not self._kept:
+        """Closes the file, and removes it where it is of no use: nothing is left to do, or nothing was done yet."""
+        useless = self._clean or all(offset == _NOWHERE for offset in self._offsets)
+        if useless and self._named and not self._asked:
             with suppress(OSError):
                 self.path.unlink(missing_ok=True)
         self._stack.close()
@@ -89,7 +90,7 @@ class Journal:
     def end(self, clean: bool) -> None:
         """Notes that each image of this process was done, or, if it is not `clean`, could not be read."""
         self._append({"end": True})
-        self._ended, self._kept = True, self._kept or not clean
+        self._ended, self._clean = True, clean
 
     def rows(self) -> Iterator[Sequence[Any]] | None:
         """The `rows` of all images that are done, in the order of the plan; None while other processes have images."""
@@ -127,7 +128,7 @@ class Journal:
             file = self._stack.enter_context(FileIO(descriptor, "r+"))
             if not _locked(file):
                 return file
-            if self._kept:
+            if self._asked:
                 raise ConfigError(
                     f"Another process still writes these results to '{self.folder}'; wait for its end, or stop it."
                 )

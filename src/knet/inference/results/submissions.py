@@ -188,14 +188,14 @@ class SubmissionWriter(Writer):
         image_id = int(name) if self.kind.startswith("coco") else name
         image, annotation = panoptic_entries(segmentation, image_id, segmentation.name, png.name)
         rows = [{"id": row["id"], "category_id": row["category_id"]} for row in annotation["segments_info"]]
-        self._rows(image, annotation | {"segments_info": rows})
+        self._note_rows(image, annotation | {"segments_info": rows})
         return [png]
 
     def _write_detections(self, segmentation: Segmentation, name: str) -> list[Path]:
         things = [s for s in segmentation.segments if s.thing]
         masks = map(segmentation.rle, things)
         rows = coco_instance_results(int(name), masks, [s.category for s in things], [s.score for s in things])
-        self._rows(*rows)
+        self._note_rows(*rows)
         return []
 
     def add_rows(self, *rows: dict[str, Any]) -> None:

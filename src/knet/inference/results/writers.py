@@ -124,7 +124,7 @@ class ResultWriter(Writer):
             self._classes_written = True
         if "panoptic" in self.formats:
             image_file, png_file = path.name if path else name, f"{name}_panoptic.png"
-            self._rows(*panoptic_entries(segmentation, name, image_file, png_file))
+            self._note_rows(*panoptic_entries(segmentation, name, image_file, png_file))
         if "video" in self.formats and picture is not None:
             self._film_of(video).add(picture, seconds if video else None)
         return written

@@ -1,0 +1,167 @@
+"""`knet batch`: its workers without Ray, and on a local Ray with one of two workers killed."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from knet.apps import batch_images
+from knet.apps.batch import Job, Worker, Workers, run_batch
+from knet.apps.batch_images import Source, chunks, find_source, image_bytes
+from knet.cli import batch as verb
+from knet.cli.main import main
+from knet.data.categories import load_categories
+from knet.errors import ConfigError, DataError
+
+FORMATS = ("json", "panoptic")
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    random = np.random.default_rng(0)
+    for name in ("a.png", "b.png", "b.jpg", "10.png"):
+        Image.fromarray(random.integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(f"photos/{name}")
+    return Path("photos")
+
+
+def job_of(source: Source, weights: Path, **more: Any) -> Job:
+    categories = tuple(load_categories("camvid"))
+    return Job(source, str(weights), "out", FORMATS, categories, {"threads": 1}, **more)
+
+
+def content(folder: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.suffix != ".jsonl"}
+
+
+def test_a_worker_writes_what_predict_writes(photos: Path, tiny_weights: Path) -> None:
+    assert main(["predict", str(tiny_weights), "photos", "--formats", "json,panoptic", "--output", "whole"]) == 0
+    (photos / "c.png").write_bytes(b"no picture")
+    worker = Worker(job_of(find_source("photos"), tiny_weights))
+    done = worker({"places": np.array(["[0, 1, 2]", "[3, 4]"])})["done"]
+    rows = [row for part in done for row in json.loads(part)]
+    assert [row["place"] for row in rows] == [0, 1, 2, 3, 4] and "not an image" in rows[4]["error"]
+    whole = content("whole")
+    document = json.loads(whole.pop("panoptic.json"))
+    assert content("out") == whole
+    assert [row["rows"][0][1]["segments_info"] for row in rows[:4]] == [
+        annotation["segments_info"] for annotation in document["annotations"]
+    ]
+
+
+def test_parquet_in_and_out(photos: Path, tiny_weights: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    assert main(["predict", str(tiny_weights), "photos", "--formats", "json,panoptic", "--output", "whole"]) == 0
+    files = sorted(photos.iterdir())
+    rows = [{"file": file.name, "image": file.read_bytes()} for file in files] + [{"file": "none.png", "image": None}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), "pictures.parquet", row_group_size=2)
+    source = find_source("pictures.parquet", "image", "file")
+    assert source.plan.paths == [*(file.name for file in files), "none.png"]
+    assert [image_bytes(source, place) for place in (3, 0)] == [files[3].read_bytes(), files[0].read_bytes()]
+    Path("out").mkdir()
+    done = json.loads(
+        Worker(job_of(source, tiny_weights, tables=True, retries=0))({"places": np.array(["[0, 1, 2, 3, 4]"])})["done"][
+            0
+        ]
+    )
+    assert "holds no bytes" in done[4]["error"] and {file for row in done[:4] for file in row["files"]} == {
+        "part-000000000.parquet"
+    }
+    table = {row["name"]: row for row in parquet.read_table("out/part-000000000.parquet").to_pylist()}
+    whole = content("whole")
+    same = json.loads(table["10"]["segments"])
+    assert same == json.loads(whole["10_segments.json"]) and table["10"]["panoptic"] == whole["10_panoptic.png"]
+    assert "segments_info" in json.loads(table["a"]["panoptic_json"])
+    assert find_source("pictures.parquet").plan.paths[3] == "pictures_000003"
+    with pytest.raises(ConfigError, match=r"no column 'pixels'; it has: file, image"):
+        find_source("pictures.parquet", "pixels")
+    Path("bad.parquet").write_bytes(b"PAR1 not")
+    with pytest.raises(DataError, match=r"'bad.parquet' as Parquet"):
+        find_source("bad.parquet")
+
+
+def test_images_of_a_store(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    store = fsspec.filesystem("memory")
+    store.put(f"{photos}/", "/bucket/photos/", recursive=True)
+    for source in ("memory://bucket/photos", "memory://bucket/photos/*.png"):
+        found = find_source(source)
+        assert [Path(path).name for path in found.plan.paths][:2] == ["10.png", "a.png"]
+        assert image_bytes(found, 1) == (photos / "a.png").read_bytes()
+    tries: list[float] = []
+    monkeypatch.setattr(batch_images.time, "sleep", tries.append)
+    store.rm("/bucket/photos/a.png")
+    with pytest.raises(DataError, match=r"Cannot read 'memory://.*a.png'"):
+        image_bytes(found, 1, retries=2)
+    assert len(tries) == 2
+    with pytest.raises(DataError, match="memory://nothing"):
+        find_source("memory://nothing")
+    with pytest.raises(ConfigError, match="nostore"):
+        find_source("nostore://bucket/photos")
+
+
+def test_chunks_do_not_depend_on_what_is_left() -> None:
+    assert list(chunks(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(chunks([1, 4, 5, 6], 3)) == [[1], [4, 5], [6]] and list(chunks([], 3)) == []
+
+
+def test_mistakes_are_told_before_anything_is_started(
+    photos: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(*arguments: str) -> str:
+        assert main(["batch", *arguments]) == 2
+        return capsys.readouterr().err
+
+    assert "There is no 'nowhere'" in said("nowhere", "out")
+    assert "did you mean 'rtknet-lite-street'" in said("photos", "out", "--model", "rtknet-lite-strete")
+    assert "for single images" in said("photos", "out", "--model", str(tiny_weights), "--formats", "video")
+    monkeypatch.setattr(verb, "find_spec", lambda name: None)
+    assert "needs Ray, which is not installed: pip install 'knet[cluster]'" in said("photos", "out")
+    assert not Path("out").exists()
+
+
+@pytest.mark.large
+@pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
+def test_two_workers_of_which_one_is_killed(photos: Path, tiny_weights: Path) -> None:
+    import psutil
+
+    for number in range(20):
+        Image.open("photos/a.png").rotate(number).save(f"photos/{number:03d}.png")
+    assert main(["predict", str(tiny_weights), "photos", "--formats", "json,panoptic", "--output", "whole"]) == 0
+    killed: list[int] = []
+    listening: set[str] = set()
+
+    def actors() -> Iterator[Any]:
+        for process in psutil.Process().children(recursive=True):
+            if "MapWorker" in " ".join(process.cmdline()):
+                yield process
+
+    def kill_one() -> None:
+        journal = Path("out/.knet-predict.jsonl")
+        while not killed:
+            time.sleep(0.05)
+            if journal.exists() and journal.read_bytes().count(b"\n") > 4:
+                for child in psutil.Process().children(recursive=True):
+                    listening.update(one.laddr.ip for one in child.net_connections() if one.status == "LISTEN")
+                process = next(actors())
+                killed.append(process.pid)
+                process.kill()
+
+    killer = threading.Thread(target=kill_one, daemon=True)
+    killer.start()
+    job = job_of(find_source("photos"), tiny_weights, home=str(Path.cwd()))
+    done, failed = run_batch(job, Workers(2, chunk=1), {"of": "a test"}, resume=True)
+    assert killed and (done, failed) == (24, {})
+    assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}  # nobody else's machine is spoken to
+    assert content("out") == content("whole")
+    assert run_batch(job, Workers(2, chunk=1), {"of": "a test"}, resume=True) == (0, {})
