@@ -34,7 +34,8 @@ def image_plan(args: argparse.Namespace, files: Sequence[SourceFile], others: bo
     from knet.inference.sources.plan import plan_images
 
     if others or args.track or any(file.video for file in files):
-        return without_plan(args)
+        without_plan(args)
+        return None
     return plan_images(files)
 
 

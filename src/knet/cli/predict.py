@@ -146,7 +146,8 @@ def run(args: argparse.Namespace) -> int:
     tracking = _tracking(args, segmenter)
     formats = _chosen_formats(args, files)
     if plan is None or args.track or "video" in formats:
-        plan = without_plan(args)
+        without_plan(args)
+        plan = None
     failed: list[str] = []
     done, seconds, unfinished = 0, 0.0, False
     note = None if args.track else lambda text: None  # missing frames matter to tracking alone

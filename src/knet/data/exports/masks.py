@@ -211,8 +211,8 @@ def _add_shapes(picture: Picture, colors: Colors, path: Path, objects: Path | No
         inside = values == color
         if color not in colors:
             if color:
-                what = f"{path.name} {_unpack(color)}, {int(inside.sum())} pixels"
-                remarks.left_out("colours that the table lacks, whose pixels are void", what)
+                where = f"{path.name} {_unpack(color)}, {int(inside.sum())} pixels"
+                remarks.left_out("colours that the table lacks, whose pixels are void", where)
         elif numbers is None:
             picture.shapes.append(Shape(colors[color], pack_mask(inside), apart=False))
         else:

@@ -44,7 +44,8 @@ def read_supervisely(reading: Reading) -> Export:
             if not isinstance(content, dict) or not isinstance(content.get("objects"), list):
                 reading.remarks.left_out("JSON files that cannot be read or list no objects", path.name)
                 continue
-            told = content.get("size") if isinstance(content.get("size"), dict) else {}
+            said = content.get("size")
+            told = said if isinstance(said, dict) else {}
             height, width = whole(told.get("height")), whole(told.get("width"))
             size = (height, width) if height and width else None
             split = split_of(folder.relative_to(reading.root))
