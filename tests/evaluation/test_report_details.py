@@ -15,7 +15,11 @@ from knet.evaluation.details import ENDS, ROWS, Details
 from knet.evaluation.panoptic_files import Labelled
 from knet.structures import Category
 
-TABLE = [Category(7, "road", False, (1, 2, 3)), Category(26, "car", True, (4, 5, 6)), Category(3, "bus", True, (7, 8, 9))]
+TABLE = [
+    Category(7, "road", False, (1, 2, 3)),
+    Category(26, "car", True, (4, 5, 6)),
+    Category(3, "bus", True, (7, 8, 9)),
+]
 
 
 def labelled(ids: np.ndarray, category: Any, **more: Any) -> Labelled:

@@ -104,7 +104,7 @@ class Details:
         true_sizes, found_sizes = np.digitize(found.truth_areas, _EDGES), np.digitize(found.predicted_areas, _EDGES)
         for size, counts in enumerate(self.sizes):
             counts += found.counts(nothing, true_sizes == size, found_sizes == size)
-        right = found.match.any(axis=0)
+        right = np.asarray(found.match.any(axis=0))
         self._count_scores(scores, right, right | found.wrong)
         iou, tp, fp, fn = found.counts(nothing)
         whole = tp + (fp + fn) / 2

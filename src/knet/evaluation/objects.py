@@ -39,7 +39,8 @@ def _draw(details: Details, sides: tuple[Rows, Rows], image: Whole, row_of: Mapp
     painter = details.painter
     if painter is None:
         return None
-    return lambda: painter(*(_side(rows, image, row_of) for rows in sides), details.categories)
+    there, found = sides
+    return lambda: painter(_side(there, image, row_of), _side(found, image, row_of), details.categories)
 
 
 def _side(rows: Rows, image: Whole, row_of: Mapping[int, int]) -> Side:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -106,7 +107,12 @@ def picture_of(details: Details) -> np.ndarray:
     axes.set_xticks(range(wide), [_short(name) for name in table.columns], rotation=90, parse_math=False)
     axes.set_yticks(range(high), [_short(name) for name, _, _ in table.rows], parse_math=False)
     for y, x in np.argwhere(shares > 0).tolist():
-        middle = {"ha": "center", "va": "center", "fontsize": 7, "color": "white" if shares[y, x] > 0.45 else "black"}
+        middle: dict[str, Any] = {
+            "ha": "center",
+            "va": "center",
+            "fontsize": 7,
+            "color": "white" if shares[y, x] > 0.45 else "black",
+        }
         axes.text(x, y, f"{100 * shares[y, x]:.0f}", **middle)
     axes.set_xlabel("taken for")
     axes.set_ylabel("true class")
