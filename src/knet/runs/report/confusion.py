@@ -100,8 +100,12 @@ def picture_of(details: Details) -> np.ndarray:
 
     table = table_of(details)
     wide, high = len(table.columns), len(table.rows)
-    figure = Figure(figsize=(2.6 + 0.42 * wide, 2.2 + 0.36 * high), dpi=90, layout="constrained")
-    axes = figure.subplots()
+    letters = max(len(_short(name)) for name in [*table.columns, *(row[0] for row in table.rows)])
+    margin = 0.7 + 0.085 * letters  # inches
+    width, height = max(margin + 0.42 * wide + 0.3, 3.6), margin + 0.36 * high + 0.5
+    figure = Figure(figsize=(width, height), dpi=90)
+    place = (margin / width, margin / height, 0.42 * wide / width, 0.36 * high / height)
+    axes = figure.add_axes(place)
     shares = np.array([[cell.share for cell in cells] for _, _, cells in table.rows]).reshape(high, wide)
     axes.imshow(shares**0.6, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(wide), [_short(name) for name in table.columns], rotation=90, parse_math=False)
@@ -116,7 +120,7 @@ def picture_of(details: Details) -> np.ndarray:
         axes.text(x, y, f"{100 * shares[y, x]:.0f}", **middle)
     axes.set_xlabel("taken for")
     axes.set_ylabel("true class")
-    axes.set_title(f"Confusion of {details.kind}, percent of each true class")
+    figure.suptitle(f"Confusion of {details.kind}, percent of each true class", fontsize=9)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
