@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from knet.inference.results.segmentation import Segmentation
     from knet.inference.segmenter import Segmenter
     from knet.models.zoo import create, models
+    from knet.runs.callbacks.callback import Callback
     from knet.runs.evaluate import evaluate
     from knet.runs.train import train
     from knet.structures import Category
@@ -39,6 +40,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 __version__ = "0.1.0"
 
 __all__ = [
+    "Callback",
     "Category",
     "KNetError",
     "Segmentation",
@@ -56,6 +58,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Callback": "knet.runs.callbacks.callback",
     "Category": "knet.structures",
     "KNetError": "knet.errors",
     "Segmentation": "knet.inference.results.segmentation",

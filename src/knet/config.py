@@ -78,6 +78,11 @@ _Sets = (
     ]
     | None
 )
+_Batch = Annotated[
+    Annotated[int, Field(ge=1), Tag("number")] | Annotated[Literal["auto"], Tag("word")],
+    Discriminator(lambda value: "word" if isinstance(value, str) and not value.isdecimal() else "number"),
+]
+_TAGS = ("set", "list", "number", "word")
 
 
 class Data(_Options):
@@ -185,7 +190,9 @@ class RunConfig(_Options):
     overlap: Share | None = None
     merge: Literal["optimised", "sorted"] | None = None  # RT-K-Net's or K-Net's; null: the model's own
     iterations: int = Field(90_000, ge=1)
-    batch: int = Field(32, ge=1)  # images an iteration, over all processes
+    # Images an iteration, over all processes; auto: as many as the memory holds, the recipe's number (on a CPU 8) at
+    # most, which config.yaml of the run keeps.
+    batch: _Batch = 32
     accumulate: int = Field(1, ge=1)  # split the images of each process into so many parts, to save memory
     workers: int = Field(4, ge=0, le=1024)  # processes that read images, for each training process
     precision: Precision = "fp32"
@@ -200,9 +207,11 @@ class RunConfig(_Options):
     device: str = "auto"
     seed: int = Field(0, ge=0)
     validate_every: int = Field(5000, ge=1)
+    patience: int | None = Field(None, ge=1)  # stop after so many validations in a row without a new best figure
     save_every: int = Field(1000, ge=1)
     log_every: int = Field(20, ge=1)
     wandb: str | None = None  # also log to this project of Weights & Biases
+    mlflow: str | None = None  # also log to this experiment of MLflow
     output: Path = Path("runs/run")
 
 
@@ -336,7 +345,7 @@ def _set(table: dict[str, Any], key: str, value: Any, option: str) -> None:
 
 
 def _explain(item: Any, origin: str) -> str:
-    path = [part for part in item["loc"] if part not in ("set", "list")]  # without the tags of `_Sets`
+    path = [part for part in item["loc"] if part not in _TAGS]
     place = ".".join(str(part) for part in path)
     if item["type"] == "extra_forbidden":
         allowed = _options_at(path[:-1])

@@ -16,10 +16,49 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from knet.errors import ConfigError, OutputError
-from knet.runs.plots import group_losses, plot_run, read_columns, smoothed
-from knet.runs.record import RunRecord
+from knet.runs.callbacks import (
+    CSV,
+    Callback,
+    Curves,
+    MLflow,
+    Pictures,
+    RunStart,
+    Step,
+    TensorBoard,
+    Validation,
+    WeightsAndBiases,
+)
+from knet.runs.report.plots import group_losses, plot_run, read_columns, smoothed
 
 PICTURE = np.full((8, 12, 3), (200, 30, 30), np.uint8)
+
+
+class Recorded:
+    """Tells callbacks of a run: `with Recorded(folder, start, CSV()) as run: run.log("train", 1, {"loss": 0.5})`."""
+
+    def __init__(self, folder: Path, start: int, *callbacks: Callback) -> None:
+        self.callbacks = callbacks or (CSV(), TensorBoard(), Pictures(), Curves())
+        self.start = RunStart(folder, start, {"batch": 2, "data": {"train": [{"images": "a"}]}})
+
+    def log(self, kind: str, iteration: int, values: dict[str, float], due: bool = True) -> None:
+        for callback in self.callbacks:
+            if kind == "train":
+                callback.on_iteration(Step(iteration, values, due))
+            else:
+                callback.on_validation(Validation(iteration, values))
+
+    def pictures(self, iteration: int, pictures: dict[str, np.ndarray]) -> None:
+        for callback in self.callbacks[1:] or self.callbacks:
+            callback.on_validation(Validation(iteration, {}, pictures=pictures))
+
+    def __enter__(self) -> Recorded:
+        for callback in self.callbacks:
+            callback.on_start(self.start)
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        for callback in self.callbacks:
+            callback.on_end(error)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -28,7 +67,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def write_run(folder: Path, start: int, stop: int) -> None:
-    with RunRecord(folder, start) as record:
+    with Recorded(folder, start) as record:
         for iteration in range(start + 1, stop + 1):
             record.log("train", iteration, {"loss": 1 / iteration, "rate": 0.5})
             if iteration % 4 == 0:
@@ -60,14 +99,14 @@ def test_a_resumed_run_reads_as_one_that_never_stopped(tmp_path: Path) -> None:
 def test_a_row_that_was_cut_off_is_none(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A kill may leave the file at any length beyond the rows that were on the disk when the state was saved."""
     folder = tmp_path_factory.mktemp("run")
-    with RunRecord(folder, 0) as record:
+    with Recorded(folder, 0) as record:
         for iteration in range(95, 103):
             record.log("train", iteration, {"loss": 0.25, "rate": iteration})
     whole = (folder / "train.csv").read_bytes()
     saved = data.draw(st.integers(95, 102), label="iteration of the state")
     least = whole.index(f"\n{saved},".encode()) + len(f"\n{saved},0.25,{saved}\r\n")
     (folder / "train.csv").write_bytes(whole[: data.draw(st.integers(least, len(whole)), label="length")])
-    with RunRecord(folder, saved) as record:
+    with Recorded(folder, saved) as record:
         for iteration in range(saved + 1, 103):
             record.log("train", iteration, {"loss": 0.25, "rate": iteration})
     assert (folder / "train.csv").read_bytes() == whole
@@ -75,7 +114,7 @@ def test_a_row_that_was_cut_off_is_none(data: st.DataObject, tmp_path_factory: p
 
 def test_new_columns_of_a_resumed_run(tmp_path: Path) -> None:
     write_run(tmp_path, 0, 4)
-    with RunRecord(tmp_path, 4) as record:
+    with Recorded(tmp_path, 4) as record:
         record.log("train", 5, {"loss": 0.2, "norm": 7.0})
         record.log("train", 6, {"loss": 0.1, "rate": 0.5, "norm": 8.0})
     found = rows(tmp_path / "train.csv")
@@ -87,7 +126,7 @@ def test_new_columns_of_a_resumed_run(tmp_path: Path) -> None:
 
 def test_a_repeated_iteration_takes_the_place_of_its_row(tmp_path: Path) -> None:
     write_run(tmp_path, 0, 8)
-    with RunRecord(tmp_path, 8) as record:  # killed after it validated, before that was saved
+    with Recorded(tmp_path, 8) as record:  # killed after it validated, before that was saved
         record.log("val", 8, {"pq": 0.9})
         record.log("val", 12, {"pq": 0.95})
     assert [(row["iteration"], row["pq"]) for row in rows(tmp_path / "val.csv")] == [
@@ -97,18 +136,16 @@ def test_a_repeated_iteration_takes_the_place_of_its_row(tmp_path: Path) -> None
     ]
 
 
-def test_only_the_first_process_writes(tmp_path: Path) -> None:
-    write_run(tmp_path, 0, 2)
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    with RunRecord(tmp_path, 0, wandb="project", active=False) as record:
-        record.log("train", 1, {"loss": 5.0})
-        record.pictures(1, {"a": PICTURE})
-        record.plot()
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+def test_iterations_between_the_rows_are_not_written(tmp_path: Path) -> None:
+    with Recorded(tmp_path, 0) as record:
+        for iteration in range(1, 7):
+            record.log("train", iteration, {"loss": 0.5}, due=iteration % 3 == 0)
+    assert [row["iteration"] for row in rows(tmp_path / "train.csv")] == ["3", "6"]
+    assert [event.step for event in events(tmp_path).Scalars("train/loss")] == [3, 6]
 
 
 def test_pictures(tmp_path: Path) -> None:
-    with RunRecord(tmp_path, 0) as record:
+    with Recorded(tmp_path, 0) as record:
         record.pictures(1, {"city/one": PICTURE * 0})
         record.pictures(2, {"city/one": PICTURE})
     (path,) = (tmp_path / "pictures").iterdir()
@@ -121,14 +158,14 @@ def test_pictures(tmp_path: Path) -> None:
 def test_without_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     write_run(tmp_path, 0, 4)
-    with RunRecord(tmp_path, 4) as record:
+    with Recorded(tmp_path, 4) as record:
         record.pictures(4, {"a": PICTURE})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures", "train.csv", "val.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "pictures", "train.csv", "val.csv"]
 
 
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "train.csv").mkdir()
-    with RunRecord(tmp_path, 0) as record, pytest.raises(OutputError, match=r"Cannot write '.*train\.csv'"):
+    with Recorded(tmp_path, 0, CSV()) as record, pytest.raises(OutputError, match=r"Cannot write '.*train\.csv'"):
         record.log("train", 1, {"loss": 1.0})
 
 
@@ -162,18 +199,19 @@ class FakeWandb(ModuleType):
 def test_weights_and_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    with RunRecord(tmp_path, 0, wandb="streets", config={"batch": 2}) as record:
+    with Recorded(tmp_path, 0, WeightsAndBiases("streets")) as record:
         record.log("train", 1, {"loss": 0.5})
-        record.pictures(1, {"a": PICTURE})
+        record.log("train", 2, {"loss": 0.4}, due=False)
+        record.pictures(2, {"a": PICTURE})
     first = wandb.started[0]
-    assert (first["project"], first["config"], first["name"]) == ("streets", {"batch": 2}, tmp_path.name)
+    assert (first["project"], first["config"]["batch"], first["name"]) == ("streets", 2, tmp_path.name)
     assert first["id"] is None and first["dir"] == str(tmp_path)
-    assert wandb.logged == [(1, {"train/loss": 0.5}), (1, {"pictures/a": ("image", PICTURE)})]
+    assert wandb.logged == [(1, {"train/loss": 0.5}), (2, {"pictures/a": ("image", PICTURE)})]
 
-    with pytest.raises(ValueError, match="stop"), RunRecord(tmp_path, 1, wandb="streets"):
+    with pytest.raises(ValueError, match="stop"), Recorded(tmp_path, 1, WeightsAndBiases("streets")):
         raise ValueError("stop")
     assert (wandb.started[1]["id"], wandb.started[1]["resume"]) == ("id1", "allow")
-    with RunRecord(tmp_path, 0, wandb="streets"):  # from the beginning: another run
+    with Recorded(tmp_path, 0, WeightsAndBiases("streets")):  # from the beginning: another run
         pass
     assert wandb.started[2]["id"] is None
     assert (tmp_path / "wandb_run.txt").read_text() == "id3"
@@ -185,10 +223,71 @@ def test_weights_and_biases_is_not_there_or_does_not_start(tmp_path: Path, monke
     for module in (None, ModuleType("wandb")):
         monkeypatch.setitem(sys.modules, "wandb", module)
         with pytest.raises(ConfigError, match=r"install knet\[wandb\]"):
-            RunRecord(tmp_path, 0, wandb="streets")
+            WeightsAndBiases("streets").on_start(RunStart(tmp_path))
     monkeypatch.setitem(sys.modules, "wandb", FakeWandb(fails="no API key\nconfigured"))
     with pytest.raises(ConfigError, match=r"does not start: no API key configured; .*WANDB_MODE=offline"):
-        RunRecord(tmp_path, 0, wandb="streets")
+        WeightsAndBiases("streets").on_start(RunStart(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+class FakeMlflow(ModuleType):
+    """Stands in for the package: keeps what its client is told."""
+
+    class MlflowException(Exception):  # noqa: N818
+        pass
+
+    def __init__(self, fails: str | None = None) -> None:
+        super().__init__("mlflow")
+        self.told: list[tuple[Any, ...]] = []
+        self.fails = fails
+
+    def MlflowClient(self) -> Any:  # noqa: N802
+        if self.fails:
+            raise self.MlflowException(self.fails)
+        return self
+
+    def get_experiment_by_name(self, name: str) -> Any:
+        return None if name == "new" else SimpleNamespace(experiment_id="7")
+
+    def create_experiment(self, name: str) -> str:
+        return "8"
+
+    def create_run(self, number: str, run_name: str) -> Any:
+        self.told.append(("run", number, run_name))
+        return SimpleNamespace(info=SimpleNamespace(run_id=f"id{number}"))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return lambda *facts, **more: self.told.append((name, *facts, *more.values()))
+
+
+def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = FakeMlflow()
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    with Recorded(tmp_path, 0, MLflow("new")) as record:
+        record.log("train", 1, {"loss": 0.5})
+        record.log("train", 2, {"loss": 0.4}, due=False)
+        record.pictures(2, {"a/b": PICTURE})
+    assert mlflow.told[0] == ("run", "8", tmp_path.name)
+    assert ("log_param", "id8", "batch", "2") in mlflow.told
+    assert ("log_param", "id8", "data.train.0.images", "a") in mlflow.told
+    assert [fact for fact in mlflow.told if fact[0] == "log_metric"] == [("log_metric", "id8", "train/loss", 0.5, 1)]
+    assert [fact[3] for fact in mlflow.told if fact[0] == "log_image"] == ["pictures/a_b_2.png"]
+    assert mlflow.told[-1] == ("set_terminated", "id8", "FINISHED")
+    mlflow.told.clear()
+    with pytest.raises(ValueError, match="stop"), Recorded(tmp_path, 1, MLflow("new")):
+        raise ValueError("stop")
+    assert mlflow.told == [("update_run", "id8", "RUNNING"), ("set_terminated", "id8", "FAILED")]
+
+
+def test_mlflow_is_not_there_or_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(ConfigError, match=r"install knet\[mlflow\]"):
+        MLflow("streets").on_start(RunStart(tmp_path))
+    monkeypatch.setitem(sys.modules, "mlflow", FakeMlflow(fails="no server\nthere"))
+    with pytest.raises(ConfigError, match=r"does not start: no server there; .*MLFLOW_TRACKING_URI"):
+        MLflow("streets").on_start(RunStart(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
@@ -225,8 +324,6 @@ def test_curves_of_whole_and_of_poor_runs(tmp_path: Path) -> None:
 
 def test_record_plots(tmp_path: Path) -> None:
     write_run(tmp_path, 0, 8)
-    with RunRecord(tmp_path, 8) as record:
-        record.plot()
     assert drawn(tmp_path).std() > 0
 
 

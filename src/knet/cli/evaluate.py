@@ -1,13 +1,18 @@
 """knet eval: compares a model, or results on disk, with ground truth."""
 
+from __future__ import annotations
+
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from knet.cli.options import add_model_options, add_verb, is_first, model_options
 from knet.errors import ConfigError, shown
 from knet.files import exists, is_dir, is_file
+
+if TYPE_CHECKING:
+    from knet.evaluation.details import Details
 
 _VIDEO = ("stq", "vpq", "ytvis")
 _WHOLE = {"pq": "panoptic.json", "ap": "detections.json", "ytvis": "results.json"}  # of all images in one file
@@ -74,6 +79,7 @@ def add_parser(verbs: Any) -> None:
         help="video models on clips: segment frame by frame, without link and embeddings, and track by overlap",
     )
     parser.add_argument("--output", metavar="DIR", help="also write the figures there, as JSON and CSV")
+    parser.add_argument("--report", metavar="FILE", help="also write a page in HTML there, see docs/reports.md")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     add_model_options(parser)
     parser.set_defaults(run=run)
@@ -83,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
     """Computes the figures, prints them and writes them. The status is 2 if a network said nothing of an image."""
     from knet.evaluation.report import table, write_csv, write_json
 
-    parts = _on_disk(args) if args.metric else _of_model(args)
+    details = _details(args) if args.metric and args.report else None
+    parts = _on_disk(args, details) if args.metric else _of_model(args)
     figures = {name: result for name, result in parts.items() if name != "not_finite"}
     status = 2 if len(figures) < len(parts) else 0  # as of other images that cannot be used
     if not is_first():
@@ -93,6 +100,8 @@ def run(args: argparse.Namespace) -> int:
         for name, result in figures.items():
             write_json(result, folder / f"{name}.json")
             write_csv(result, folder / f"{name}.csv")
+    if details is not None:
+        _write_report(args, figures, details)
     if args.json:
         print(json.dumps(parts, indent=1))
     else:
@@ -100,7 +109,21 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
-def _on_disk(args: argparse.Namespace) -> dict[str, Any]:
+def _details(args: argparse.Namespace) -> Details:
+    from knet.evaluation.details import Details
+    from knet.runs.report.pictures import paint_maps
+
+    return Details(paint_maps)
+
+
+def _write_report(args: argparse.Namespace, parts: dict[str, Any], details: Details) -> None:
+    from knet.runs.report.page import Page, write_report
+
+    about = [("metric", args.metric), ("truth", args.truth), ("predictions", args.predictions)]
+    write_report(args.report, Page("Results on disk", parts, {next(iter(parts)): details}, about=about))
+
+
+def _on_disk(args: argparse.Namespace, details: Details | None) -> dict[str, Any]:
     from knet.evaluation import cityscapes_instance_ap, mask_ap, panoptic_quality
     from knet.evaluation.instance_files import found_objects
     from knet.evaluation.written import refuse_others
@@ -116,16 +139,16 @@ def _on_disk(args: argparse.Namespace) -> dict[str, Any]:
         return _of_videos(args)
     if args.metric == "pq":
         masks = {"truth_masks": args.truth_masks, "prediction_masks": args.prediction_masks}
-        return {"panoptic": panoptic_quality(args.truth, args.predictions, **masks, progress=True)}
+        return {"panoptic": panoptic_quality(args.truth, args.predictions, **masks, progress=True, details=details)}
     if args.metric == "ap" and is_dir(args.truth):
         return {"instance": cityscapes_instance_ap(args.truth, args.predictions, progress=True)}
     if args.metric == "ap":
         found = found_objects(Path(args.truth), Path(args.predictions))
-        return {"instance": mask_ap(args.truth, found, progress=True)}
-    return {"semantic": _of_classes(args)}
+        return {"instance": mask_ap(args.truth, found, progress=True, details=details)}
+    return {"semantic": _of_classes(args, details)}
 
 
-def _of_classes(args: argparse.Namespace) -> dict[str, Any]:
+def _of_classes(args: argparse.Namespace, details: Details | None) -> dict[str, Any]:
     from knet.data.categories import load_table
     from knet.evaluation import mean_iou, semantic
 
@@ -144,7 +167,8 @@ def _of_classes(args: argparse.Namespace) -> dict[str, Any]:
         table = load_table(classes)
         names = {value: c.name for value, c in zip(table.label_values, table.categories, strict=True)}
         ids = [category.id for category in table.categories]
-    return mean_iou(args.truth, args.predictions, classes=names, protocol=protocol, ids=ids, progress=True)
+    options: dict[str, Any] = {"classes": names, "protocol": protocol, "ids": ids, "details": details}
+    return mean_iou(args.truth, args.predictions, **options, progress=True)
 
 
 def _check_options(args: argparse.Namespace) -> None:
@@ -223,4 +247,4 @@ def _of_model(args: argparse.Namespace) -> dict[str, Any]:
     with joined(choose_device("cpu" if exported else args.device)) as device:
         options["device"] = args.device if exported else str(device)  # runtimes know devices of their own
         segmenter = load(model, **options)
-        return evaluate(segmenter, data, linked=not args.unlinked)
+        return evaluate(segmenter, data, linked=not args.unlinked, report=args.report)

@@ -89,7 +89,8 @@ def training_samples(config: RunConfig, reader: Reader) -> Iterator[tuple[str, n
     from knet.runs.samples import augmentation_of, paste_of
 
     training_set = TrainingSet(reader, augmentation_of(config), config.seed, paste=paste_of(config, reader))
-    plan = BatchPlan(training_set.shares, config.batch, config.seed)
+    batch = 1 if config.batch == "auto" else config.batch  # which does not change the order
+    plan = BatchPlan(training_set.shares, batch, config.seed)
     drawn = ((draw, training_set[draw]) for draw in chain.from_iterable(plan))
     return ((reader.name(draw.image), item.image.permute(1, 2, 0).numpy(), item.target) for draw, item in drawn)
 

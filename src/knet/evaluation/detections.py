@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
@@ -26,8 +26,18 @@ from knet.structures import Category
 Rows = list[dict[str, Any]]
 Size = tuple[int, ...]
 """Height, width and, of a video, the number of frames."""
-Sizes = Mapping[Any, tuple[int, Size]]
-"""The number and the size of each image or video, by id."""
+
+
+class Whole(NamedTuple):
+    """An image or a video: the number that stands for its id, its size, and its id as text."""
+
+    number: int
+    size: Size
+    name: str
+
+
+Wholes = Mapping[Any, Whole]
+"""Images or videos by id."""
 
 _PIXELS = 1 << 32  # of an image, which the library counts in 32 bits
 _LIMITS = [1, 10, 100]  # predictions that count for each image and class
@@ -50,8 +60,8 @@ class Format:
 
     def read(
         self, truth: Any, predictions: Any, read_masks: ReadMasks, classes: Mapping[int, str] | None, progress: bool
-    ) -> tuple[Rows, Rows, list[tuple[int, Size]], Mapping[int, str]]:
-        """Annotations, predictions, the number and size of each image or video, and the categories.
+    ) -> tuple[Rows, Rows, list[Whole], Mapping[int, str]]:
+        """Annotations, predictions, the images or videos, and the categories.
 
         Truth and predictions are paths, or what the JSON files hold. Numbers stand for ids, which may be text, and
         decide between equal scores. `classes` {id: name} are the categories that are evaluated, None the truth's.
@@ -103,7 +113,7 @@ class Format:
                 found.setdefault(row.get(f"{self.whole}_id") if isinstance(row, Mapping) else None, str(fault))
         return found
 
-    def _read_sizes(self, rows: Sequence[Any], origin: str, same: Callable[[Any], Any]) -> Sizes:
+    def _read_sizes(self, rows: Sequence[Any], origin: str, same: Callable[[Any], Any]) -> Wholes:
         sizes: dict[Any, Size] = {}
         for row in rows:
             keys: Mapping[str, Any] = row if isinstance(row, Mapping) else {}
@@ -121,13 +131,13 @@ class Format:
         if not sizes:
             raise DataError(f"{origin} lists no {self.whole}s; there is nothing to evaluate.")
         ordered = sorted(sizes, key=lambda id_: (isinstance(id_, str), id_))
-        return {id_: (number, sizes[id_]) for number, id_ in enumerate(ordered, 1)}
+        return {id_: Whole(number, sizes[id_], str(id_)) for number, id_ in enumerate(ordered, 1)}
 
     def _read_row(
         self,
         row: Any,
         place: str,
-        sizes: Sizes,
+        sizes: Wholes,
         same: Callable[[Any], Any],
         categories: Collection[int],
         read_masks: ReadMasks,
@@ -145,7 +155,7 @@ class Format:
             raise DataError(f"{place} has iscrowd {shown(row['iscrowd'])}; give 0 or 1.")
         if scored and not is_number(score):
             raise DataError(f"{place} has the score {shown(score)}; every {self.prediction} needs a number.")
-        number, size = sizes[same(of)]
+        number, size, _ = sizes[same(of)]
         last = {"score": float(row["score"]), "iscrowd": 0} if scored else {"iscrowd": int(crowd)}
         return {"image_id": number, "category_id": category, **read_masks(row, size, place, scored), **last}
 
@@ -153,7 +163,7 @@ class Format:
 def average_precision(
     true: Rows,
     predicted: Rows,
-    sizes: Sequence[tuple[int, Size]],
+    sizes: Sequence[Whole],
     names: Mapping[int, str],
     kind: str = "segm",
     *,
@@ -165,7 +175,7 @@ def average_precision(
     `ranges` are the least and largest area of all, small, medium and large objects, None for COCO's. `matched` is the
     truth as predictions are matched with it, where that is not `true` itself.
     """
-    content = {"images": [{"id": number, "height": size[0], "width": size[1]} for number, size in sizes]}
+    content = {"images": [{"id": number, "height": size[0], "width": size[1]} for number, size, _ in sizes]}
     content["categories"] = [{"id": category} for category in sorted(names)]
     sides = [COCO({**content, "annotations": rows}) for rows in (true if matched is None else matched, predicted)]
     evaluator = COCOeval_faster(*sides, iouType=kind, print_function=lambda *_: None)

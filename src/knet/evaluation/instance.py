@@ -22,7 +22,9 @@ import numpy as np
 
 from knet.data.files.masks import mask_area, mask_box, read_mask
 from knet.errors import DataError, shown
+from knet.evaluation.details import Details
 from knet.evaluation.detections import Format, Size, average_precision, is_number
+from knet.evaluation.objects import add_objects
 from knet.structures import Category
 
 KINDS = ("segm", "bbox")
@@ -37,6 +39,7 @@ def mask_ap(
     classes: Sequence[Category] | Mapping[int, str] | None = None,
     *,
     progress: bool = False,
+    details: Details | None = None,
 ) -> dict[str, Any]:
     """AP of detections in COCO's results format against a COCO instances file.
 
@@ -50,6 +53,7 @@ def mask_ap(
         kind: what is compared, "segm" (masks) or "bbox" (boxes).
         classes: the categories that are evaluated, rows or {id: name}; None takes all of the truth.
         progress: whether a progress bar is shown.
+        details: gets what a report shows beside the figures, of masks.
 
     Returns:
         `{"all": {"ap", "ap50", "ap75", "aps", "apm", "apl", "ar1", "ar10", "ar100", "ars", "arm", "arl"}, "classes":
@@ -64,6 +68,8 @@ def mask_ap(
     if classes is not None and not isinstance(classes, Mapping):
         classes = {category.id: category.name for category in classes}
     sides = _COCO.read(truth, predictions, partial(_read_object, kind=kind), classes, progress)
+    if details is not None and kind == "segm":
+        add_objects(details, *sides)
     return average_precision(*sides, kind)
 
 

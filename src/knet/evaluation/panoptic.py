@@ -14,7 +14,6 @@ panopticapi and cityscapesScripts' copy of it, also where the code decides what 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,9 @@ from knet.data.categories import categories_from_rows
 from knet.data.files.io import name_some
 from knet.data.files.numbers import flag, whole
 from knet.errors import DataError, shown
+from knet.evaluation.details import Details
 from knet.evaluation.maps import check_map, check_size, runs
+from knet.evaluation.matches import FIRST, UNLISTED, Segments, find_matches, overlap_table
 from knet.evaluation.means import mean
 from knet.evaluation.panoptic_files import (
     ID_LIMIT,
@@ -38,18 +39,6 @@ from knet.evaluation.panoptic_files import (
     under_ids_of_truth,
 )
 from knet.structures import Category, SegmentInfo
-
-_UNLISTED, _VOID, _FIRST = 0, 1, 2  # positions in the table of overlaps; segments follow from _FIRST on
-
-
-@dataclass(frozen=True, slots=True)
-class Segments:
-    """The S segments of an image as (S,) columns: id, category row, crowd flag, stated area (NaN where not stated)."""
-
-    ids: np.ndarray
-    rows: np.ndarray
-    crowd: np.ndarray
-    areas: np.ndarray
 
 
 class PanopticQuality:
@@ -99,7 +88,7 @@ class PanopticQuality:
                 unknown, or the predicted segments are not exactly the ids of the predicted map.
         """
         tables = self.tabulate((truth_ids, truth_segments), (predicted_ids, predicted_segments), name)
-        self.counts += match_segments(*tables, len(self.categories))
+        self.counts += find_matches(*tables).counts(len(self.categories))
 
     def tabulate(
         self, true_image: Labelled, predicted_image: Labelled, name: str
@@ -118,10 +107,10 @@ class PanopticQuality:
                 span = f"{ids.min()} to {ids.max()}"
                 raise DataError(f"{side}: ids run from {span}; 0 (void) to {ID_LIMIT - 1} are allowed.")
         overlaps = overlap_table(true, found, lengths, truth.ids, predicted.ids)
-        if overlaps[:, _UNLISTED].any():
+        if overlaps[:, UNLISTED].any():
             unlisted = np.setdiff1d(predicted_ids, np.append(predicted.ids, 0))
             raise DataError(f"{name}: the predicted mask has ids {name_some(unlisted)} that its segments do not list.")
-        empty = predicted.ids[overlaps[:, _FIRST:].sum(axis=0) == 0]
+        empty = predicted.ids[overlaps[:, FIRST:].sum(axis=0) == 0]
         if empty.size:
             raise DataError(f"{name}: the prediction lists segments {name_some(empty)} that have no pixel in its mask.")
         return overlaps, truth, predicted
@@ -195,43 +184,6 @@ class PanopticQuality:
         return Segments(np.array(ids, np.int64), np.array(labels, np.int64), np.array(crowds, bool), np.array(areas))
 
 
-def match_segments(
-    overlaps: np.ndarray, truth: Segments, predicted: Segments, classes: int, *, forgive_unlisted: bool = False
-) -> np.ndarray:
-    """The sum of IoU and the numbers of tp, fp and fn of each category, of one image or window of a video.
-
-    (2+T, 2+P) pixels as `overlap_table` gives them, T and P segments -> (4, classes) float64. With `forgive_unlisted`,
-    truth pixels that no segment lists forgive an unmatched prediction as void does; they stay in the union.
-    """
-    both = overlaps[_FIRST:, _FIRST:].astype(np.float64)
-    on_void = overlaps[_VOID, _FIRST:].astype(np.float64)
-    predicted_areas = overlaps[:, _FIRST:].sum(axis=0).astype(np.float64)
-    truth_areas = np.where(np.isnan(truth.areas), overlaps[_FIRST:].sum(axis=1), truth.areas)
-    union = predicted_areas + truth_areas[:, None] - both - on_void
-    iou = np.divide(both, union, out=np.zeros_like(both), where=union > 0)  # a stated area may be far too small
-    match = (iou > 0.5) & (truth.rows[:, None] == predicted.rows) & ~truth.crowd[:, None]
-    pair_truth, pair_predicted = np.nonzero(match)
-
-    forgiven = on_void + (overlaps[_UNLISTED, _FIRST:] if forgive_unlisted else 0)
-    last_crowd = {int(row): index for index, row in enumerate(truth.rows) if truth.crowd[index]}
-    if last_crowd:
-        crowd = np.array([last_crowd.get(int(row), -1) for row in predicted.rows], np.int64)
-        on_crowd = both[crowd, np.arange(len(predicted.ids))]
-        forgiven = forgiven + np.where(crowd >= 0, on_crowd, 0)
-    wrong = ~match.any(axis=0) & ~(forgiven / predicted_areas > 0.5)
-    missed = ~match.any(axis=1) & ~truth.crowd
-
-    found = truth.rows[pair_truth]
-    return np.stack(
-        [
-            np.bincount(found, iou[pair_truth, pair_predicted], classes),
-            np.bincount(found, minlength=classes),
-            np.bincount(predicted.rows[wrong], minlength=classes),
-            np.bincount(truth.rows[missed], minlength=classes),
-        ]
-    )
-
-
 def panoptic_quality(
     truth: str | PathLike[str] | Sequence[Labelled],
     predictions: str | PathLike[str] | Sequence[Labelled],
@@ -240,6 +192,7 @@ def panoptic_quality(
     truth_masks: str | PathLike[str] | None = None,
     prediction_masks: str | PathLike[str] | None = None,
     progress: bool = False,
+    details: Details | None = None,
 ) -> dict[str, Any]:
     """PQ of predictions over all images of the truth.
 
@@ -254,6 +207,7 @@ def panoptic_quality(
         truth_masks, prediction_masks: the folders of the masks. None looks in the folder that is called like the JSON
             file (without `.json`, then without a number at its end: `panoptic_2018.json`, `panoptic/`), then beside it.
         progress: whether a progress bar is shown.
+        details: gets what a report shows beside the figures.
 
     Returns:
         What `PanopticQuality.result` returns.
@@ -281,32 +235,21 @@ def panoptic_quality(
         pairs = ((f"image {i}", *pair) for i, pair in enumerate(zip(truth, predictions, strict=True)))
         total = len(truth)
     quality = PanopticQuality(categories)
+    if details is not None:
+        details.open(categories)
     for name, true_image, predicted_image in tqdm(pairs, "PQ", total, unit="image", disable=None if progress else True):
-        quality.add(*true_image, *predicted_image, name=name)
+        found = find_matches(*quality.tabulate(true_image, predicted_image, name))
+        quality.counts += found.counts(len(categories))
+        if details is not None:
+            sides = (true_image[0], found.truth.row_of()), (predicted_image[0], found.predicted.row_of())
+            details.add_segments(name, found, scores_of(predicted_image[1]), details.paints(*sides))
     return quality.result()
 
 
-def overlap_table(
-    truth_runs: np.ndarray, predicted_runs: np.ndarray, lengths: np.ndarray, truth: np.ndarray, predicted: np.ndarray
-) -> np.ndarray:
-    """The pixels that truth and prediction share: runs (R,), (R,), (R,) and listed ids (T,), (P,) -> (2+T, 2+P) int64
-
-    The first row and column are those of ids that are not listed, the second those of void. A predicted segment that is
-    listed with id 0 is a segment, as in panopticapi.
-    """
-    width = _FIRST + len(predicted)
-    cells = _positions(truth_runs, truth) * width + _positions(predicted_runs, predicted)
-    counts = np.bincount(cells, lengths, minlength=(_FIRST + len(truth)) * width)  # float64, exact to 2^53
-    return counts.astype(np.int64).reshape(-1, width)
-
-
-def _positions(values: np.ndarray, listed: np.ndarray) -> np.ndarray:
-    """The row of each id in the table of overlaps: (R,) ids from 0 on, (S,) listed ids -> (R,) int64"""
-    known = np.concatenate([[0], listed])
-    order = np.argsort(known, kind="stable")  # a listed 0 comes behind the other, and so counts
-    ordered = known[order]
-    nearest = np.searchsorted(ordered, values, side="right") - 1
-    return np.where(ordered[nearest] == values, order[nearest] + _VOID, _UNLISTED)
+def scores_of(segments: Sequence[SegmentLike]) -> list[float | None]:
+    """The scores of predicted segments, None where they are not stated."""
+    scores = [row.get("score") if isinstance(row, Mapping) else getattr(row, "score", None) for row in segments]
+    return [float(score) if isinstance(score, int | float) else None for score in scores]
 
 
 def _group(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

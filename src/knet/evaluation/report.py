@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +89,19 @@ def _vpq_rows(result: Mapping[str, Any]) -> tuple[Iterable[str], list[Listed]]:
     return ["vpq", *windows, "frames"], listed
 
 
+def headings(body: Sequence[Row]) -> dict[str, str]:
+    """The columns of `rows` that tables show, and what they call them."""
+    known = {**_PANOPTIC, **_SEMANTIC, **_COCO, **_STQ, "vpq": "VPQ"}
+    known |= {key: key.removeprefix(_WINDOW) for key in body[0] if key.startswith(_WINDOW)}
+    return {key: known[key] for key in body[0] if key in known}
+
+
 def table(result: Mapping[str, Any]) -> str:
     """The result as a table in plain text, in percent with one decimal; "-" where there is nothing to say."""
     body = rows(result)
-    headings = {**_PANOPTIC, **_SEMANTIC, **_COCO, **_STQ, "vpq": "VPQ"}
-    headings |= {key: key.removeprefix(_WINDOW) for key in body[0] if key.startswith(_WINDOW)}
-    columns = [key for key in body[0] if key in headings]
-    cells = [[str(row["name"]), *(_cell(row[key]) for key in columns)] for row in body]
-    cells.insert(0, ["class", *(headings[key] for key in columns)])
+    columns = headings(body)
+    cells = [[str(row["name"]), *(cell(row[key]) for key in columns)] for row in body]
+    cells.insert(0, ["class", *columns.values()])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join([name.ljust(widths[0]), *map(str.rjust, rest, widths[1:])]) for name, *rest in cells]
     rule = "-" * len(lines[0])
@@ -124,7 +129,8 @@ def write_json(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     _write(Path(path), json.dumps(result, indent=1, allow_nan=False) + "\n")
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A figure as tables show it."""
     if value is None:
         return "-"
     return f"{100 * value:.1f}" if isinstance(value, float) else str(value)

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from knet.data.categories import load_table
 from knet.data.cityscapes_labels import CITYSCAPES_EVALUATED, CITYSCAPES_LABELS, CITYSCAPES_NAMES
 from knet.errors import DataError, shown
+from knet.evaluation.details import Details, unknown_table
 from knet.evaluation.maps import check_map, check_size
 from knet.evaluation.means import mean
 from knet.evaluation.semantic_files import LabelMap, holds_ids, instance_maps, pair_maps, read_map
@@ -168,6 +169,7 @@ def mean_iou(
     instances: LabelMap | Sequence[LabelMap] | None = None,
     ids: Sequence[int] | None = None,
     progress: bool = False,
+    details: Details | None = None,
 ) -> dict[str, Any]:
     """IoU of each class and its mean over all images.
 
@@ -183,6 +185,7 @@ def mean_iou(
             as `knet predict` writes them. Where semantic_classes.json lies beside those, classes are found by name.
         instances: instance maps for Cityscapes' nIoU; None takes the `*_instanceIds.png` beside the truth, if any.
         progress: whether a progress bar is shown.
+        details: gets what a report shows beside the figures.
 
     Returns:
         `{"miou", "pixel_accuracy", "classes": {value: {"name", "iou", "pixels"}}}`, fractions 0..1, None where nothing
@@ -208,6 +211,9 @@ def mean_iou(
     table = _table(classes if classes is not None else CITYSCAPES_NAMES)
     of_knet = CategoryIds(table, ids)
     matrix, scores = ConfusionMatrix(len(table)), _InstanceScores()
+    if details is not None:
+        judged = {label: CITYSCAPES_NAMES[label] for label in CITYSCAPES_EVALUATED} if cityscapes else table
+        details.open(unknown_table(judged))
     images = pair_maps(truth, predictions, cityscapes)
     numbered = instance_maps([image[1] for image in images], instances) if cityscapes else []
     bar = tqdm(images, "mIoU", unit="image", disable=None if progress else True)
@@ -219,14 +225,28 @@ def mean_iou(
                 _check_labels(predicted_map, f"{name} (prediction)", max(table), _RAW_LABELS[protocol])
         if holds_ids(predicted):
             predicted_map = of_knet.values(predicted_map, Path(str(predicted)))
-        matrix.add(_labels(truth_map, list(table)), _labels(predicted_map, list(table)), name=name)
+        labels = (_labels(truth_map, list(table)), _labels(predicted_map, list(table)))
+        image = ConfusionMatrix(len(table))
+        image.add(*labels, name=name)
+        matrix.merge(image)
+        if details is not None:
+            rows = {label: row for row, label in enumerate(CITYSCAPES_EVALUATED if cityscapes else range(len(table)))}
+            draw = details.paints((labels[0], rows), (labels[1], rows))
+            details.add_pixels(name, _evaluated(image, protocol).counts, draw)
         if numbered:
             scores.add(read_map(numbered[index], f"{name} (instances)"), predicted_map, name)
     if cityscapes:
         return _cityscapes_result(matrix, scores if numbered else None)
+    return semantic_result(_evaluated(matrix, protocol), table) | (ade20k_means(matrix) if protocol == "ade20k" else {})
+
+
+def _evaluated(matrix: ConfusionMatrix, protocol: str) -> ConfusionMatrix:
+    """What of the pixels a protocol counts."""
+    if protocol == "cityscapes":
+        return matrix.group([[label] for label in CITYSCAPES_EVALUATED])
     if protocol == "mapillary":
         matrix.counts[:, -1] = 0
-    return semantic_result(matrix, table) | (ade20k_means(matrix) if protocol == "ade20k" else {})
+    return matrix
 
 
 def semantic_result(matrix: ConfusionMatrix, table: Mapping[int, str]) -> dict[str, Any]:
@@ -255,7 +275,7 @@ def ade20k_means(matrix: ConfusionMatrix) -> dict[str, dict[str, float | None]]:
 def _cityscapes_result(matrix: ConfusionMatrix, scores: _InstanceScores | None) -> dict[str, Any]:
     """The result from the matrix over all 34 raw labels."""
     evaluated = {label: CITYSCAPES_NAMES[label] for label in CITYSCAPES_EVALUATED}
-    result = semantic_result(matrix.group([[label] for label in evaluated]), evaluated)
+    result = semantic_result(_evaluated(matrix, "cityscapes"), evaluated)
     for label, row in result["classes"].items():
         row["niou"] = scores.niou(label, matrix) if scores else None
     names = [name for name in CITYSCAPES_LABELS if name != "void"]

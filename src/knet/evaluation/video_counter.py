@@ -14,7 +14,8 @@ from knet.data.categories import load_categories
 from knet.data.files.io import name_some
 from knet.errors import DataError, shown
 from knet.evaluation.maps import check_size, runs
-from knet.evaluation.panoptic import PanopticQuality, Segments
+from knet.evaluation.matches import Segments
+from knet.evaluation.panoptic import PanopticQuality
 from knet.evaluation.panoptic_files import SegmentLike
 from knet.evaluation.video_files import open_videos
 from knet.evaluation.video_labels import VOID, Maps, check_classes, known_classes, pack_labels

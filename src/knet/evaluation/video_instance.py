@@ -47,7 +47,7 @@ def ytvis_ap(
             no entry.
     """
     true, found, sizes, names = _YOUTUBE_VIS.read(truth, predictions, _read_track, None, progress)
-    images = [(number, (height, width * frames)) for number, (height, width, frames) in sizes]
+    images = [one._replace(size=(one.size[0], one.size[1] * one.size[2])) for one in sizes]
     matched = _repeat_crowds(true, found)
     figures = average_precision(true, found, images, names, ranges=_RANGES, matched=matched)
     return {"protocol": "youtube-vis", **figures}

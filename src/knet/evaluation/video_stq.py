@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from knet.errors import DataError
-from knet.evaluation.panoptic import Segments
+from knet.evaluation.matches import Segments
 from knet.evaluation.video_counter import Clips, FrameCounter, count_videos
 from knet.evaluation.video_labels import NUMBER_BITS, VOID
 from knet.structures import Category

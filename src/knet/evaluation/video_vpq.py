@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 
 from knet.errors import DataError
+from knet.evaluation.matches import Segments, find_matches, overlap_table
 from knet.evaluation.means import mean
-from knet.evaluation.panoptic import PanopticQuality, Segments, match_segments, overlap_table
+from knet.evaluation.panoptic import PanopticQuality
 from knet.evaluation.video_counter import Clips, FrameCounter, count_videos
 from knet.evaluation.video_labels import NUMBER_BITS, VOID
 from knet.structures import Category
@@ -177,9 +178,8 @@ class VideoPanopticQuality(FrameCounter):
             if frames <= len(self._recent):
                 window = _join(list(self._recent)[-frames:])
                 sides, forgiving = (window.truth, window.predicted), self.protocol == "video-knet"
-                self.counts[sequence][row] += match_segments(
-                    window.overlaps, *sides, len(self.categories), forgive_unlisted=forgiving
-                )
+                found = find_matches(window.overlaps, *sides, forgive_unlisted=forgiving)
+                self.counts[sequence][row] += found.counts(len(self.categories))
 
 
 def vpq(

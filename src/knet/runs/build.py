@@ -203,10 +203,11 @@ def build_criterion(config: RunConfig, net: Network, card: Card) -> CriterionLik
 def scaled_learning_rate(config: RunConfig) -> tuple[float, str]:
     """The learning rate for the config's batch, and a line that says so ("" if it is the config's own)."""
     given, meant_for = config.optimizer.learning_rate, config.optimizer.for_batch
-    if meant_for is None or meant_for == config.batch:
+    batch = int(config.batch)
+    if meant_for is None or meant_for == batch:
         return given, ""
-    rate = given * config.batch / meant_for
+    rate = given * batch / meant_for
     return rate, (
         f"learning rate {rate:.3g}: {given:.3g} is meant for a batch of {meant_for} and is scaled to "
-        f"{config.batch} (optimizer.for_batch=null leaves it)"
+        f"{batch} (optimizer.for_batch=null leaves it)"
     )

@@ -4,6 +4,7 @@ Clips are evaluated by `evaluate_clips`.
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from knet.data.readers.reader import Reader
 from knet.data.readers.youtube_vis import YoutubeVis
 from knet.distributed import gather_objects, joined, rank, world
 from knet.errors import ConfigError, shown
+from knet.evaluation.details import Details, merged, of_matrix
 from knet.evaluation.instance import mask_ap
-from knet.evaluation.panoptic import PanopticQuality
+from knet.evaluation.matches import find_matches
+from knet.evaluation.panoptic import PanopticQuality, scores_of
 from knet.evaluation.semantic import ConfusionMatrix, ade20k_means, semantic_result
 from knet.inference.engines.open import exported_form
 from knet.inference.identities import void_as
@@ -35,6 +38,8 @@ from knet.models.zoo import entry
 from knet.runs.evaluate_clips import evaluate_clips, evaluate_tracks
 from knet.runs.look_over import without
 from knet.runs.not_finite import NotFinite
+from knet.runs.report.page import Page, write_report
+from knet.runs.report.pictures import draw_pair
 
 _ONLY = {CocoInstances: "instance", YoutubeVis: "clip"}  # truth for models of one task alone
 
@@ -47,6 +52,7 @@ def evaluate(
     device: str = "auto",
     linked: bool = True,
     compatible: bool = False,
+    report: str | Path | None = None,
     **overrides: Any,
 ) -> dict[str, Any]:
     """The figures of a model for its task on a validation set, at the images' own size.
@@ -61,6 +67,7 @@ def evaluate(
             given as the model, or of the overrides alone, such as `data__val__images=...`.
         weights, device, compatible: see `knet.load`; for a model that is not loaded yet.
         linked: for panoptic models on clips; False takes a video model's link and embeddings away.
+        report: a page in HTML that is written: the figures, and where they come from. See docs/reports.md.
         overrides: options that replace those of the config, see `knet.read_config`.
 
     Returns:
@@ -79,6 +86,7 @@ def evaluate(
         ConfigError: the model needs another kind of truth, or has other classes, or an option is not for this data set.
         CheckpointError: the weights do not fit.
         DataError: an image or its truth cannot be read, or the class table does not fit STQ.
+        OutputError: the report cannot be written.
     """
     model, data, options = _named(model, data, overrides)
     if isinstance(model, str | Path):
@@ -87,12 +95,21 @@ def evaluate(
         with joined(choose_device("cpu" if exported else device)) as place:
             place_name = device if exported else str(place)  # runtimes know devices of their own
             segmenter = load(model, weights, place_name, precision, compatible=compatible, **options)
-            return evaluate(segmenter, data, linked=linked)
+            return evaluate(segmenter, data, linked=linked, report=report)
     if weights is not None:
         raise ConfigError("The model has its weights already; give others to `knet.load`, and leave them out here.")
     if compatible:
         raise ConfigError("The model is loaded already; give compatible to `knet.load`, and leave it out here.")
-    return figures(model, open_validation(data, model) if isinstance(data, Data) else data, linked)
+    dataset = open_validation(data, model) if isinstance(data, Data) else data
+    if report is None:
+        return figures(model, dataset, linked)
+    details: dict[str, Details] = {}
+    result = figures(model, dataset, linked, details=details)
+    if rank() == 0:
+        about = [("model", model.name), ("task", model.task), ("classes", str(len(dataset.categories)))]
+        about += [("data set", type(dataset).__name__), ("images", str(len(dataset)))]
+        write_report(report, Page(f"Report of {model.name}", result, details, entry(model.name).published, about))
+    return result
 
 
 def _named(
@@ -135,9 +152,18 @@ def open_validation(data: Data, segmenter: Segmenter) -> Reader:
 
 
 def figures(
-    segmenter: Segmenter, dataset: Reader, linked: bool = True, left_out: Collection[int] = ()
+    segmenter: Segmenter,
+    dataset: Reader,
+    linked: bool = True,
+    left_out: Collection[int] = (),
+    details: dict[str, Details] | None = None,
 ) -> dict[str, Any]:
-    """What `evaluate` returns. `left_out` are images that are not judged; with one of them, its clip is not."""
+    """What `evaluate` returns.
+
+    Args:
+        left_out: images that are not judged; with one of them, its clip is not.
+        details: gets what a report shows beside each part of the result, of the whole set in the first process.
+    """
     check_truth(segmenter.name, segmenter.task, dataset)
     own, learned = ([(row.id, row.name) for row in one.categories] for one in (dataset, segmenter))
     if own != learned:
@@ -147,13 +173,13 @@ def figures(
         )
     lost = NotFinite()
     if segmenter.task == "panoptic" and isinstance(dataset, ClipReader):
-        return evaluate_tracks(segmenter, dataset, linked, left_out, lost) | lost.result()
+        return evaluate_tracks(segmenter, dataset, linked, left_out, lost, details) | lost.result()
     if not linked:
         raise ConfigError("The option unlinked is for panoptic models on clips, which are tracked; leave it out.")
     if isinstance(dataset, YoutubeVis):
         return evaluate_clips(segmenter, dataset, left_out, lost) | lost.result()
     metric: Any = _instances if isinstance(dataset, CocoInstances) else _pixels
-    return {**metric(segmenter, dataset, left_out, lost), **lost.result()}
+    return {**metric(segmenter, dataset, left_out, lost, details), **lost.result()}
 
 
 def check_truth(model: str, task: str, dataset: Reader) -> None:
@@ -175,7 +201,13 @@ def check_truth(model: str, task: str, dataset: Reader) -> None:
     raise ConfigError(f"{what}; to evaluate it, give {needed[task]}.")
 
 
-def _pixels(segmenter: Segmenter, dataset: Reader, left_out: Collection[int], lost: NotFinite) -> dict[str, Any]:
+def _pixels(
+    segmenter: Segmenter,
+    dataset: Reader,
+    left_out: Collection[int],
+    lost: NotFinite,
+    details: dict[str, Details] | None,
+) -> dict[str, Any]:
     """IoU of classes and, where the truth has segments, panoptic quality, in memory that does not grow.
 
     The semantic prediction of a panoptic model is the class of each pixel's segment; a pixel that it left void is
@@ -185,19 +217,34 @@ def _pixels(segmenter: Segmenter, dataset: Reader, left_out: Collection[int], lo
     label_of = {category.id: label for label, category in enumerate(categories)}
     quality, matrix = PanopticQuality(categories), ConfusionMatrix(len(categories))
     panoptic = segmenter.task == "panoptic" and not _tells_classes_alone(dataset)
+    shown = Details()
+    shown.open(categories)
     for index in _share(dataset, left_out):
         sample = dataset.read(index)
         found = lost.segment(segmenter, sample.image, sample.name)
+        draw = partial(draw_pair, sample, found, categories)
         if panoptic:
             counted = _void_as_first_person(segmenter, found)
-            quality.add(sample.id_map, sample.segments, counted.id_map, counted.segments, name=sample.name)
-        matrix.add(
+            sides = (sample.id_map, sample.segments), (counted.id_map, counted.segments)
+            matches = find_matches(*quality.tabulate(*sides, sample.name))
+            quality.counts += matches.counts(len(categories))
+            if details is not None:
+                shown.add_segments(sample.name, matches, scores_of(counted.segments), draw)
+        image = ConfusionMatrix(len(categories))
+        image.add(
             _label_map(sample.id_map, {s.id: s.label for s in sample.segments}),
             _label_map(found.id_map, {s.id: label_of[s.category] for s in found.segments}),
             name=sample.name,
         )
+        matrix.merge(image)
+        if details is not None and not panoptic:
+            shown.add_pixels(sample.name, image.counts, draw)
     shares = gather_objects((quality.counts, matrix.counts))
     quality.counts, matrix.counts = (np.sum(parts, axis=0) for parts in zip(*shares, strict=True))
+    if details is not None:
+        details["panoptic" if panoptic else "semantic"] = merged(gather_objects(shown))
+        if panoptic:
+            details["semantic"] = of_matrix(categories, matrix.counts)
     semantic = semantic_result(matrix, {category.id: category.name for category in categories})
     if tuple(categories) == load_categories("ade20k"):
         semantic |= ade20k_means(matrix)
@@ -223,7 +270,11 @@ def _void_as_first_person(segmenter: Segmenter, found: Segmentation) -> Segmenta
 
 
 def _instances(
-    segmenter: Segmenter, dataset: CocoInstances, left_out: Collection[int], lost: NotFinite
+    segmenter: Segmenter,
+    dataset: CocoInstances,
+    left_out: Collection[int],
+    lost: NotFinite,
+    details: dict[str, Details] | None,
 ) -> dict[str, Any]:
     """Mask AP against the JSON file itself. Packed masks are kept until the end: some 20 KB an image."""
     rows: list[dict[str, Any]] = []
@@ -238,7 +289,19 @@ def _instances(
         )
     everything = list(chain.from_iterable(gather_objects(rows)))
     truth = without(dataset.truth, "image", map(dataset.image_id, left_out)) if left_out else dataset.truth
-    return {"instance": mask_ap(truth, everything, classes={id_of[row.id]: row.name for row in dataset.categories})}
+    shown = None if details is None else Details()
+    result = mask_ap(truth, everything, classes={id_of[row.id]: row.name for row in dataset.categories}, details=shown)
+    if details is not None and shown is not None:
+        details["instance"] = shown
+        if rank() == 0:  # of a few images alone: to keep all results would take memory
+            places = {dataset.name(index): index for index in range(len(dataset))}
+            shown.draw(lambda name: _draw(segmenter, dataset, places[name]))
+    return {"instance": result}
+
+
+def _draw(segmenter: Segmenter, dataset: CocoInstances, index: int) -> bytes:
+    sample = dataset.read(index)
+    return draw_pair(sample, NotFinite().segment(segmenter, sample.image, sample.name), dataset.categories)
 
 
 def _share(dataset: Reader, left_out: Collection[int]) -> Iterator[int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -21,7 +22,9 @@ from knet.data.readers.vipseg import VipSeg
 from knet.data.readers.youtube_vis import YoutubeVis
 from knet.distributed import gather_objects, rank, world
 from knet.errors import DataError
-from knet.evaluation.panoptic import PanopticQuality
+from knet.evaluation.details import Details, of_matrix
+from knet.evaluation.matches import find_matches
+from knet.evaluation.panoptic import PanopticQuality, scores_of
 from knet.evaluation.semantic import ConfusionMatrix, semantic_result
 from knet.evaluation.video_instance import ytvis_ap
 from knet.evaluation.video_labels import NUMBER_BITS, VOID
@@ -36,17 +39,23 @@ from knet.inference.segmenter import Segmenter
 from knet.inference.sources.streams import frame_times
 from knet.runs.look_over import whole_clips, without
 from knet.runs.not_finite import NotFinite, nothing
+from knet.runs.report.pictures import draw_pair
 from knet.structures import Category, Sample
 
 
 def evaluate_tracks(
-    segmenter: Segmenter, dataset: ClipReader, linked: bool, left_out: Collection[int], lost: NotFinite
+    segmenter: Segmenter,
+    dataset: ClipReader,
+    linked: bool,
+    left_out: Collection[int],
+    lost: NotFinite,
+    details: dict[str, Details] | None = None,
 ) -> dict[str, Any]:
-    """The figures of a panoptic model that tracks through clips, see `evaluate`.
+    """The figures of a panoptic model that tracks through clips, see `evaluate` and its `figures`.
 
     After a frame of which the network says nothing, objects are followed from the one before.
     """
-    figures, judged = Figures(dataset), whole_clips(dataset.clips, left_out)
+    figures, judged = Figures(dataset, frames=details is not None), whole_clips(dataset.clips, left_out)
     clips = share_clips(judged, rank(), world())
     with _bar(clips) as bar:
         for clip in clips:
@@ -58,7 +67,11 @@ def evaluate_tracks(
                     found, state = segmenter.segment_next(sample.image, state, time, sample.name, linked=linked)
                 figures.add(clip.name, sample, found)
                 bar.update()
-    return joined_figures(gather_objects(figures), judged).result()
+    whole = joined_figures(gather_objects(figures), judged)
+    if details is not None and whole.frames is not None:
+        details["panoptic"] = whole.frames
+        details["semantic"] = of_matrix(whole.categories, whole.classes.counts)
+    return whole.result()
 
 
 def evaluate_clips(
@@ -98,9 +111,11 @@ class Figures:
     STQ is that of the official protocol, for KITTI-STEP also that of Video K-Net's script. VPQ is that of the data
     set's protocol: Video K-Net's for KITTI-STEP, VIPSeg's for VIPSeg, Cityscapes-VPS's for all others. A thing without
     a track counts as in the files that `TrackWriter` makes: all those of a class share the number 0.
+
+    With `frames` it also has what a report shows of single frames.
     """
 
-    def __init__(self, dataset: ClipReader):
+    def __init__(self, dataset: ClipReader, frames: bool = False):
         self.categories = dataset.categories
         dataset = dataset.reader if isinstance(dataset, TranslatedClips) else dataset
         self.stq = {"stq": TrackingQuality(self.categories)}
@@ -111,6 +126,9 @@ class Figures:
         self.vpq = VideoPanopticQuality(self.categories, protocol)
         self.pq: dict[str, np.ndarray] = {}
         self.classes = ConfusionMatrix(len(self.categories))
+        self.frames = Details() if frames else None
+        if self.frames is not None:
+            self.frames.open(self.categories)
         self._label_of = np.full(VOID + 1, -1)
         self._label_of[[category.id for category in self.categories]] = np.arange(len(self.categories))
 
@@ -118,7 +136,12 @@ class Figures:
         """Counts the next frame of the clip of this name: its truth, and what the model found."""
         name = sample.name
         frame = PanopticQuality(self.categories)
-        frame.add(sample.id_map, sample.segments, found.id_map, found.segments, name=name)
+        tables = frame.tabulate((sample.id_map, sample.segments), (found.id_map, found.segments), name)
+        matches = find_matches(*tables)
+        frame.counts += matches.counts(len(self.categories))
+        if self.frames is not None:
+            draw = partial(draw_pair, sample, found, self.categories)
+            self.frames.add_segments(name, matches, scores_of(found.segments), draw)
         self.pq[clip] = self.pq.get(clip, 0) + frame.counts
         true, predicted = true_labels(sample.id_map, self.categories), found_labels(found)
         for quality in self.stq.values():
@@ -134,6 +157,8 @@ class Figures:
         self.vpq.merge(other.vpq)
         self.pq |= other.pq
         self.classes.merge(other.classes)
+        if self.frames is not None and other.frames is not None:
+            self.frames.merge(other.frames)
 
     def result(self) -> dict[str, Any]:
         """The figures of the clips: {"panoptic", "semantic", "stq", for KITTI-STEP "stq_video_knet", "vpq"}."""

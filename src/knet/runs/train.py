@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,14 @@ from knet.files import atomic_path
 from knet.inference.engines.network import TorchEngine
 from knet.inference.load import choose_device, fast_in_bf16, segmenter_for
 from knet.models.zoo import create, entry
+from knet.runs.batch_size import with_batch
 from knet.runs.build import build_criterion, build_network, made_for, run_card, scaled_learning_rate
+from knet.runs.callbacks.callback import Callback
 from knet.runs.choose import choose, is_data_set
 from knet.runs.evaluate import check_truth
 from knet.runs.interrupt import Interrupt
 from knet.runs.learnable import check_learnable, kernels_of, require_segments
-from knet.runs.log import RunLog
+from knet.runs.log import RunLog, check_callbacks
 from knet.runs.look_over import look_over
 from knet.runs.optimizer import adamw, learning_rate
 from knet.runs.samples import training_set
@@ -47,18 +50,21 @@ from knet.weights.card import Card
 _logger = logging.getLogger("knet")
 
 
-def train(config: RunConfig | str | Path, resume: bool = False, **overrides: Any) -> Path:
+def train(
+    config: RunConfig | str | Path, resume: bool = False, callbacks: Sequence[Callback] = (), **overrides: Any
+) -> Path:
     """Trains a model, in several processes if torchrun or srun started them.
 
-    The run folder `config.output` gets config.yaml; train.csv, val.csv and curves.png (and TensorBoard's files where it
-    is installed); pictures/; state.pt, from which a run is resumed; and last.safetensors and best.safetensors (highest
-    PQ, mask AP or mIoU), ready for `knet.load`.
+    The run folder `config.output` gets config.yaml; train.csv, val.csv, curves.png and report.html (and TensorBoard's
+    files where it is installed); pictures/; state.pt, from which a run is resumed; and last.safetensors and
+    best.safetensors (highest PQ, mask AP or mIoU), ready for `knet.load`.
 
     Args:
         config: the name of a config that comes with the package, a YAML file, or a `knet.config.RunConfig`; or the
             folder of a data set that `knet data import` made, for which all options are chosen, see `choose`.
         resume: continue from state.pt in the run folder. Random numbers, and so losses, are those of a run that was
             never stopped.
+        callbacks: objects that are told how the run goes, see `knet.Callback`.
         overrides: options that replace those of the config, such as `batch=8` or `data__root="data/camvid"`; see
             `knet.read_config`.
 
@@ -70,7 +76,8 @@ def train(config: RunConfig | str | Path, resume: bool = False, **overrides: Any
         DataError: a data set cannot be read, or more images than `skip_images` cannot.
         CheckpointError: weights or a state do not fit.
         OutputError: a file of the run folder cannot be written.
-        TrainingError: more losses than `skip_losses` are not finite; the message names the images.
+        TrainingError: more losses than `skip_losses` are not finite; the message names the images. Or a callback
+            raised an exception, which is the cause of this one; the state is saved.
         StoppedError: SIGTERM came; the state is saved.
     """
     if is_data_set(config):
@@ -78,16 +85,20 @@ def train(config: RunConfig | str | Path, resume: bool = False, **overrides: Any
         _logger.info("\n".join(choice.reasons))
         config = choice.config
     config = read_config(config, **overrides)
+    check_callbacks(callbacks)
     with joined(choose_device(config.device)) as device, Interrupt(config.output) as interrupt:
-        return _train(config, resume, device, interrupt)
+        return _train(config, resume, device, interrupt, callbacks)
 
 
-def _train(config: RunConfig, resume: bool, device: torch.device, interrupt: Interrupt) -> Path:
+def _train(
+    config: RunConfig, resume: bool, device: torch.device, interrupt: Interrupt, callbacks: Sequence[Callback]
+) -> Path:
     run = _Run(config, resume, device)
-    progress = run.progress
+    config, progress = run.config, run.progress
     loader = load_batches(run.samples, run.plan, config.workers, device.type == "cuda")
+    classes = tuple(category.name for category in run.card.categories)
     # Unless the loader is closed, its processes are waited for.
-    with RunLog(config, progress.iteration) as log, closing(loader) as batches:
+    with RunLog(config, progress.iteration, callbacks, classes) as log, closing(loader) as batches:
         for note in run.notes:
             log.say(note)
         while True:
@@ -95,6 +106,9 @@ def _train(config: RunConfig, resume: bool, device: torch.device, interrupt: Int
             if validation_is_due(config, progress):
                 _validate(run, log, interrupt)
             if progress.iteration >= config.iterations:
+                return config.output
+            if config.patience is not None and progress.stale >= config.patience:
+                log.say(out_of_patience(progress))
                 return config.output
             with log.waiting():
                 batch = next(batches)
@@ -112,7 +126,7 @@ def _train(config: RunConfig, resume: bool, device: torch.device, interrupt: Int
                     precision=config.precision,
                     max_norm=config.optimizer.clip,
                     parts=config.accumulate,
-                    asked=interrupt.asked or bool(batch.faults),
+                    asked=interrupt.asked or bool(batch.faults) or log.failed,
                     values=run.values,
                     frozen=config.freeze_norms is not None and progress.iteration >= config.freeze_norms,
                 )
@@ -125,10 +139,12 @@ def _train(config: RunConfig, resume: bool, device: torch.device, interrupt: Int
             elif run.average is not None:
                 run.average.update(progress.iteration)
             log.iteration(step, rate, run.criterion.invalid_costs, progress)
-            stop = step.asked and any(gather_objects(interrupt.asked))
+            asked = step.asked or (log.failed and world() == 1)
+            stop = asked and any(gather_objects(interrupt.asked or log.failed))
             if stop or progress.iteration % config.save_every == 0:
                 run.save()
             if stop:
+                log.raise_failure()
                 raise interrupt.error
 
 
@@ -142,12 +158,15 @@ def _validate(run: _Run, log: RunLog, interrupt: Interrupt) -> None:
     else:
         left_out = run.left_out.keys()
         with interrupt.at_once():
-            figures = validate(run.segmenter, weights, run.card, run.validation, left_out, progress, run.config)
-        drawn = pictures(run.segmenter, run.validation, left_out) if rank() == 0 else {}
-        log.validation(progress.iteration, figures, drawn)
-        progress.best = max(progress.best, main_figure(figures))
+            found = validate(run.segmenter, weights, run.card, run.validation, left_out, progress, run.config)
+        drawn = pictures(run.segmenter, run.validation, left_out, found.details) if rank() == 0 else {}
+        log.validation(replace(found, pictures=drawn))
+        better = main_figure(found.figures) > progress.best
+        progress.stale = 0 if better else progress.stale + 1
+        progress.best = max(progress.best, main_figure(found.figures))
     progress.validated = progress.iteration
     run.save()
+    log.raise_failure()
     log.restart_clock(progress.iteration)
 
 
@@ -155,7 +174,7 @@ class _Run:
     """The parts of a run: data, network, losses, optimiser, and the progress of a run that is resumed."""
 
     def __init__(self, config: RunConfig, resume: bool, device: torch.device):
-        self.config, options = config, config.optimizer
+        options = config.optimizer
         dataset = open_data(config.data, config.data.train)
         self.validation, self.left_out = None, dict[int, str]()
         if config.data.val is not None:
@@ -165,13 +184,17 @@ class _Run:
         crowded = check_learnable(dataset, kernels_of(config))
         if self.validation is not None:
             require_segments(self.validation, "validation")
+        if config.patience is not None and self.validation is None:
+            raise ConfigError("patience waits for a better validation, but data.val is null; leave patience out.")
         self.card = run_card(config, dataset.categories)
+        config, chosen = with_batch(config, self.card, len(dataset), device, resume)
+        self.config = config
         fits = made_for(self.card, dataset)
         self.net, self.wrapped, origin = build_network(config, self.card, device)
         # One more than may be bad: so a sound one is found, and the sentence that ends the run counts them all.
         self.samples = training_set(config, dataset, self.net, config.skip_images + 1 if config.skip_images else 0)
         shares = {"rank": rank(), "world": world(), "parts": config.accumulate}
-        plan = BatchPlan(self.samples.shares, config.batch, config.seed, **shares)
+        plan = BatchPlan(self.samples.shares, int(config.batch), config.seed, **shares)
         p = self.card.preprocessing
         self.values = Preprocessing(0, 0, p.mean, p.std)  # crops are not resized again
         self.criterion = build_criterion(config, self.net, self.card)
@@ -194,6 +217,7 @@ class _Run:
         notes = [
             introduction(config, self.card, len(dataset), self.net, device),
             "" if resume else origin,
+            chosen,
             scaled,
             crowded,
         ]
@@ -219,6 +243,14 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         return factor * self.base
+
+
+def out_of_patience(progress: Progress) -> str:
+    """The line with which a run ends early."""
+    return (
+        f"stopped after iteration {progress.iteration}: {progress.stale} validations without a better figure than "
+        f"{100 * progress.best:.1f} (patience); best.safetensors has the weights"
+    )
 
 
 def introduction(config: RunConfig, card: Card, images: int, net: nn.Module, device: torch.device) -> str:
@@ -253,7 +285,7 @@ def note_loss(progress: Progress, step: StepResult, samples: Samples, config: Ru
     """
     iteration = progress.iteration - 1
     progress.bad_losses.append(iteration)
-    draws = next(iter(BatchPlan(samples.shares, config.batch, config.seed, iteration)))
+    draws = next(iter(BatchPlan(samples.shares, int(config.batch), config.seed, iteration)))
     images = [samples.name(draw.image) for draw in draws]
     bad = ", ".join(name for name, value in step.losses.items() if not math.isfinite(value)) or "gradient"
     if rank() == 0:

@@ -1,6 +1,6 @@
 """Validation within a run: figures, pictures, and which weights are the best so far."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,10 +9,14 @@ import torch
 from knet.config import RunConfig, dump_config
 from knet.data.readers.reader import Reader
 from knet.distributed import rank
+from knet.evaluation.details import Details
 from knet.inference.results.samples import draw_truth, side_by_side
 from knet.inference.segmenter import Segmenter
+from knet.runs.callbacks.callback import Validation
 from knet.runs.evaluate import figures as judge
 from knet.runs.not_finite import NotFinite
+from knet.runs.report.confusion import picture_of
+from knet.runs.report.of_run import CONFUSION
 from knet.runs.state import Progress
 from knet.weights.card import Card
 from knet.weights.load import save_weights
@@ -34,18 +38,20 @@ def validate(
     left_out: Collection[int],
     progress: Progress,
     config: RunConfig,
-) -> dict[str, float]:
-    """The figures of weights, as `figures_of`, on the validation set. The segmenter's network keeps the weights.
+) -> Validation:
+    """What weights do on the validation set, without pictures. The segmenter's network keeps the weights.
 
     `left_out` are images that cannot be judged. The weights are saved with the card as `last.safetensors`, also as
     `best.safetensors` unless earlier ones were better.
     """
     assert segmenter.net is not None
     segmenter.net.load_state_dict(weights)
-    figures = figures_of(judge(segmenter, dataset, left_out=left_out))
+    details: dict[str, Details] = {}
+    result = judge(segmenter, dataset, left_out=left_out, details=details)
+    figures = figures_of(result)
     best = main_figure(figures) >= progress.best
     save_trained(weights, card, progress, config, figures, ("last", "best") if best else ("last",))
-    return figures
+    return Validation(progress.iteration, figures, result, details, best=best)
 
 
 def save_trained(
@@ -82,13 +88,18 @@ def figures_of(result: dict[str, Any]) -> dict[str, float]:
     return {key: value or 0.0 for key, value in figures.items()}
 
 
-def main_figure(figures: dict[str, float]) -> float:
+def main_figure(figures: Mapping[str, float]) -> float:
     """The figure by which weights are chosen: STQ, PQ, mask AP or mIoU."""
     return next(iter(figures.values()))
 
 
-def pictures(segmenter: Segmenter, dataset: Reader, left_out: Collection[int] = ()) -> dict[str, np.ndarray]:
-    """A few validation images by name, the truth on the left and the result on the right. (H,W,3) uint8 RGB each"""
+def pictures(
+    segmenter: Segmenter, dataset: Reader, left_out: Collection[int] = (), details: Mapping[str, Details] | None = None
+) -> dict[str, np.ndarray]:
+    """A few validation images by name, the truth on the left and the result on the right. (H,W,3) uint8 RGB each
+
+    And, from the `details` of a validation, its confusion matrix.
+    """
     drawn, lost = dict[str, np.ndarray](), NotFinite()
     # Models for clips cannot say anything about a single image.
     usable = [index for index in range(len(dataset)) if index not in left_out]
@@ -98,4 +109,6 @@ def pictures(segmenter: Segmenter, dataset: Reader, left_out: Collection[int] = 
         truth = draw_truth(sample, dataset.categories)
         found = lost.segment(segmenter, sample.image, sample.name)
         drawn[f"val_{number}"] = side_by_side([truth, found.overlay(sample.image)])
+    if details and next(iter(details.values())).confusion.any():
+        drawn[CONFUSION] = picture_of(next(iter(details.values())))
     return drawn

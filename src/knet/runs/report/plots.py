@@ -18,7 +18,16 @@ Columns = dict[str, np.ndarray]
 
 # What a loss is called in the config, where that differs from its name in the official code.
 _PARTS = {"cls": "classes", "seg": "semantic", "inst_disc": "instance"}
-_METRICS = {"pq": "PQ", "sq": "SQ", "rq": "RQ", "miou": "mIoU", "ap": "mask AP", "ap50": "mask AP50"}
+METRICS = {
+    "stq": "STQ",
+    "vpq": "VPQ",
+    "pq": "PQ",
+    "sq": "SQ",
+    "rq": "RQ",
+    "miou": "mIoU",
+    "ap": "mask AP",
+    "ap50": "mask AP50",
+}
 
 
 def plot_run(folder: Path) -> Path | None:
@@ -40,7 +49,7 @@ def plot_run(folder: Path) -> Path | None:
     _panel(total, "total loss", train, {"loss": train["loss"]} if "loss" in train else {}, smooth=True)
     _panel(parts, "losses (sum of the stages)", train, group_losses(train), smooth=True)
     _panel(rate, "learning rate", train, {"rate": train["rate"]} if "rate" in train else {})
-    figures = {name: 100 * val[key] for key, name in _METRICS.items() if key in val}
+    figures = {name: 100 * val[key] for key, name in METRICS.items() if key in val}
     _panel(metrics, "validation, percent", val, figures, points=True)
     path = folder / "curves.png"
     with atomic_path(path) as temporary:
