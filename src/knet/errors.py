@@ -66,6 +66,7 @@ _brief.maxlevel = 3
 _brief.maxlist = _brief.maxtuple = _brief.maxset = _brief.maxdict = 8
 _brief.maxstring = _brief.maxother = 80
 _LONG_WORD = re.compile(r"\S{300,}")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # moves a cursor, turns a line around
 _LONGEST = 2000  # characters of a line; lists of all models have some 1000
 
 
@@ -86,8 +87,9 @@ def require(kind: type | UnionType, what: str, **values: object) -> None:
 
 
 def readable(text: str) -> str:
-    """A message without secrets, whose lines, whatever they quote, have an end."""
-    words = _LONG_WORD.sub(lambda word: f"{word[0][:200]}[...]{word[0][-60:]}", without_secrets(text))
+    """A message without secrets, whose lines, whatever they quote, have an end and leave the terminal alone."""
+    plain = _CONTROL.sub(lambda sign: sign[0].encode("unicode_escape").decode(), without_secrets(text))
+    words = _LONG_WORD.sub(lambda word: f"{word[0][:200]}[...]{word[0][-60:]}", plain)
     lines = words.split("\n")
     return "\n".join(line if len(line) <= _LONGEST else f"{line[:1500]} [...] {line[-400:]}" for line in lines)
 

@@ -54,7 +54,7 @@ def _instances(root: Path) -> list[Words]:
     """COCO instances, with a polygon, and masks as plain and as packed runs; and detections."""
     mask = np.zeros(_SIZE, bool)
     mask[5:20, 10:30] = True
-    packed = pack_mask(mask)
+    packed = {"size": list(_SIZE), "counts": pack_mask(mask)["counts"].decode()}
     plain = {"size": list(_SIZE), "counts": [330, 15, 2048 - 345]}
     shapes = ([[10, 5, 30, 5, 30, 20, 10, 20]], packed, plain)
     annotations = [
@@ -100,7 +100,7 @@ def _own(root: Path) -> list[Words]:
 def _mots(root: Path) -> list[Words]:
     mask = np.zeros(_SIZE, bool)
     mask[5:20, 10:30] = True
-    counts = pack_mask(mask)["counts"]
+    counts = pack_mask(mask)["counts"].decode()
     lines = [f"{frame} {obj} {kind} {_SIZE[0]} {_SIZE[1]} {counts}" for frame in (0, 1) for obj, kind in ((1001, 1),)]
     for frame in range(2):
         _save(root / f"images/0002/{frame:06d}.png", np.full((*_SIZE, 3), 90))

@@ -22,6 +22,7 @@ from tiny_models import ARGUMENTS, tiny_file
 # Programs that serve, take minutes, or ask other computers.
 _LEFT_OUT = frozenset({"demo", "download", "bench", "batch", "export", "serve"})
 _SLOW = frozenset({"--compile", "--workers", "--threads", "--serve", "--completion", "--tta"})
+_DEEP = (("predict",), ("eval",), ("train",), ("data", "label"))
 _WORDS = ("car", "car,person", "Sky", "0.5", "1", "0", "2", "64", "32x64", "0,0,20,20", "overlay,json", "panoptic", "0:01")
 _OUTPUTS = ("--output", "output", "target")
 
@@ -38,7 +39,7 @@ def prepare(folder: Path) -> Callable[[Random], bool]:
     weights = [tiny_file(task, folder) for task in sorted(ARGUMENTS)]
     videos = folder / "videos"
     videos.mkdir()
-    originals(videos)
+    originals(videos, {".mp4": ("mpeg4",)})
     photos = folder / "photos"
     photos.mkdir()
     for number in range(2):
@@ -62,7 +63,7 @@ def prepare(folder: Path) -> Callable[[Random], bool]:
         kind = rng.random()
         if action.choices and kind < 0.7:
             return str(rng.choice(list(action.choices)))
-        if action.dest in likely and kind < 0.8:
+        if action.dest in likely and kind < 0.9:
             return rng.choice(likely[action.dest])
         if action.type in (int, float) and kind < 0.8:
             return str(rng.choice(NUMBERS))
@@ -70,7 +71,7 @@ def prepare(folder: Path) -> Callable[[Random], bool]:
         return rng.choice(pool).replace("\0", "")
 
     def case(rng: Random) -> bool:
-        names = rng.choice(sorted(parsers))
+        names = rng.choice(_DEEP if rng.random() < 0.5 else sorted(parsers))
         words = list[str](names)
         actions = [action for action in parsers[names]._actions if not isinstance(action, argparse._HelpAction)]
         optional = [action for action in actions if action.option_strings and not _SLOW & {*action.option_strings}]

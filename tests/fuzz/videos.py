@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from knet.inference.sources.content import shows_video
 from knet.inference.sources.videos import probe_video, read_video
 
 _CODINGS = {
-    ".mp4": ("mpeg4", "libx264", "libx265", "mjpeg"),
+    ".mp4": ("mpeg4", "libx264", "mjpeg"),
     ".mov": ("mpeg4", "png", "qtrle"),
     ".avi": ("mpeg4", "mjpeg", "rawvideo", "ffv1"),
     ".mkv": ("libx264", "libvpx", "ffv1"),
@@ -39,10 +39,10 @@ _FRAMES = 6
 _MOST = 2000  # frames that are read of one file
 
 
-def originals(folder: Path) -> list[tuple[str, bytes]]:
+def originals(folder: Path, choice: Mapping[str, Sequence[str]] = _CODINGS) -> list[tuple[str, bytes]]:
     """Clips of a moving square: their endings and contents."""
     found = list[tuple[str, bytes]]()
-    for ending, codings in _CODINGS.items():
+    for ending, codings in choice.items():
         for coding in codings:
             with suppress(av.error.FFmpegError, ValueError):  # not in this build of FFmpeg
                 found.append((ending, _clip(folder / f"clip{ending}", coding)))

@@ -60,7 +60,7 @@ def _watched(kind: str, seed: int, numbers: range, tally: Tally) -> int:
         process = context.Process(target=_work, args=(kind, seed, numbers, theirs, folder))
         process.start()
         theirs.close()
-        at, text = numbers.start, ""
+        at, text = -1, ""
         try:
             while ours.poll(WALL_SECONDS):
                 word, at, *rest = ours.recv()
@@ -79,6 +79,8 @@ def _watched(kind: str, seed: int, numbers: range, tally: Tally) -> int:
         code = process.exitcode or 0
         died = "hang" if text or code == -signal.SIGPROF else f"died of {signal.Signals(-code).name if code < 0 else code}"
         log = Path(folder, "log").read_text(errors="replace")[-3000:]
+        if at < 0:
+            raise RuntimeError(f"{kind} cannot be prepared: {log}")
         tally.add(died, at, f"{text}\n{log}")
     return at + 1
 

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from knet.data.files.pictures import IMAGE_SUFFIXES, decode_picture, open_picture, refuse_size
 from knet.data.files.png import read_png_ids, read_png_rgb
@@ -25,7 +25,6 @@ _MODES |= {"LA": "a grey picture with alpha", "I;16": "a 16-bit grey picture", "
 _EXIF_ORIENTATION = 274
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _SIDEWAYS = frozenset({5, 6, 7, 8})
-_UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError)
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -195,7 +194,9 @@ def _opened(path: Path, what: str) -> Iterator[Image.Image]:
         with path.open("rb") as file, open_picture(file) as picture:
             refuse_size(picture, f"The {what} {path} cannot be read: it")
             yield picture
-    except _UNREADABLE as fault:
+    except DataError:
+        raise
+    except Exception as fault:  # Pillow's readers raise errors of many types on damaged files
         raise _unreadable(path, what, fault) from fault
 
 
