@@ -70,6 +70,26 @@ def test_a_transport_stream_that_is_cut_inside_a_packet_does_not_pass_for_whole(
             read_all(path)
 
 
+@pytest.mark.parametrize(("ending", "size", "pictures"), [("ts", 188, 0x100), ("m2ts", 192, 0x1011)])
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+def test_a_transport_stream_that_is_cut_between_packets_passes_for_whole_between_pictures_alone(
+    tmp_path: Path, codec: str, ending: str, size: int, pictures: int
+) -> None:
+    options = {"mpegts_m2ts_mode": "1"} if ending == "m2ts" else {}
+    whole = film(tmp_path / f"whole.{ending}", codec, **options).read_bytes()
+    path, cut = tmp_path / f"cut.{ending}", 0
+    for end in range(len(whole) - 24 * size, len(whole) + 1, size):
+        path.write_bytes(whole[:end])
+        _, high, low, filled_up = whole[end - 188 : end - 184]
+        if (high & 0x1F) << 8 | low == pictures and not filled_up & 0x20:
+            cut += 1
+            with pytest.raises(DataError, match="breaks off after"):
+                read_all(path)
+        elif end == len(whole):
+            assert read_all(path) == 8
+    assert cut > 5
+
+
 @pytest.mark.parametrize(("ending", "tag"), [("mp4", b"avc1"), ("mkv", b"V_MPEG4/ISO/AVC"), ("avi", b"H264")])
 @pytest.mark.parametrize("shown", ["as it is", "video.unknown"])
 def test_a_video_of_an_unknown_decoder_is_one_sentence(tmp_path: Path, ending: str, tag: bytes, shown: str) -> None:

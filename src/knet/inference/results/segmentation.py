@@ -19,7 +19,7 @@ from knet.inference.results.draw import map_ids, overlay
 from knet.inference.results.encoding import instance_ids, panoptic_entries, panoptic_rgb, rle_text, semantic_ids
 from knet.inference.results.files import make_folder, write_bytes, write_image
 from knet.inference.results.formats import check_formats
-from knet.inference.results.unnamed import numbered
+from knet.inference.results.unnamed import own_name
 from knet.inference.sources.images import load_image
 from knet.structures import Category, Segment
 
@@ -94,8 +94,8 @@ class Segmentation:
     ) -> list[Path]:
         """Writes the result to files, each of them whole or not at all. Files of the same name are replaced.
 
-        Results of images that have no name, such as arrays and bytes, do not replace each other: they are called image,
-        image_2, ... in the order in which a process saves them.
+        Results of images that have no name, such as arrays and bytes, replace nothing: they are called image, image_2,
+        ..., the next of which the folder has no file.
 
         Args:
             folder: gets the files, and is made if needed.
@@ -117,9 +117,13 @@ class Segmentation:
             raise ConfigError("The format 'video' needs many images: write them with a ResultWriter or `knet predict`.")
         picture = self.overlay(image) if "overlay" in formats else None
         folder = make_folder(Path(folder))
-        if name is None:
-            name = self.name if self.numbers is None else numbered(self.name, folder, self.numbers)
-        name = safe_name(name)
+        if name is None and self.numbers is not None:
+            with own_name(self.name, folder, self.numbers) as own:
+                return self._written(folder, safe_name(own), formats, picture)
+        return self._written(folder, safe_name(self.name if name is None else name), formats, picture)
+
+    def _written(self, folder: Path, name: str, formats: Sequence[str], picture: np.ndarray | None) -> list[Path]:
+        """The files of this name; see `save`."""
         written = write_files(self, folder, name, formats, picture)
         if "panoptic" in formats:
             image_entry, annotation = panoptic_entries(self, name, name, f"{name}_panoptic.png")

@@ -14,6 +14,7 @@ import numpy as np
 
 from knet.errors import DataError
 from knet.inference.sources.gif import gif_lacks_its_end
+from knet.inference.sources.transport import cut_in_a_picture
 
 _logger = logging.getLogger("knet")
 
@@ -246,7 +247,7 @@ def _lacks_its_end(path: Path) -> bool:
             return gif_lacks_its_end(file)
         for first, size in _PACKETS:
             if [_byte(file, place) for place in (first, first + size)] == [b"G", b"G"]:
-                return length % size > 0
+                return length % size > 0 or cut_in_a_picture(path, first, size)
         if start[4:8] not in _BOXES:
             return False
         place = 0
