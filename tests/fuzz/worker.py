@@ -19,7 +19,7 @@ from pathlib import Path
 from random import Random
 
 KINDS = ("images", "videos", "annotations", "cards", "exported", "configs", "commands")
-CPU_SECONDS = 30.0  # of one case
+CPU_SECONDS = 20.0  # of one case
 WALL_SECONDS = 600  # of one case, however busy the machine is
 MEMORY = 2 * 2**30  # bytes that a case may need; the largest image that is read has 1.2e9
 _LIMIT = MEMORY + 2**30  # beyond it there is none
@@ -64,10 +64,13 @@ def _watched(kind: str, seed: int, numbers: range, tally: Tally) -> int:
         try:
             while ours.poll(WALL_SECONDS):
                 word, at, *rest = ours.recv()
+                if word == "at" and at % 500 == 0:
+                    print(f"{kind} {at}", file=sys.stderr, flush=True)
                 if word == "ok":
                     tally.worked, tally.refused = tally.worked + (not rest[0]), tally.refused + rest[0]
                 elif word == "fault":
                     tally.add(rest[0], at, rest[1])
+                    print(f"{kind} {at}: {rest[0]}", file=sys.stderr, flush=True)
                 elif word == "end":
                     process.join()
                     return numbers.stop
@@ -82,6 +85,7 @@ def _watched(kind: str, seed: int, numbers: range, tally: Tally) -> int:
         if at < 0:
             raise RuntimeError(f"{kind} cannot be prepared: {log}")
         tally.add(died, at, f"{text}\n{log}")
+        print(f"{kind} {at}: {died}", file=sys.stderr, flush=True)
     return at + 1
 
 
