@@ -20,7 +20,7 @@ test-all: test
 # Hostile files and options, the same for the same SEED; KINDS of them by name. See docs/reliability.md.
 SEED ?= 0
 CASES ?= 3000
-KINDS ?= images,videos,annotations,cards,exported,configs,commands
+KINDS ?= images,videos,annotations,cards,exported,configs,commands,calls
 
 fuzz: $(VENV)/.dev
 	cd tests && $(abspath $(BIN))/python -m fuzz --seed $(SEED) --cases $(CASES) --kinds $(KINDS)

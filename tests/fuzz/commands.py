@@ -24,7 +24,7 @@ _LEFT_OUT = frozenset({"demo", "download", "bench", "batch", "export", "serve"})
 _SLOW = frozenset({"--compile", "--workers", "--threads", "--serve", "--completion", "--tta"})
 _DEEP = (("predict",), ("eval",), ("train",), ("data", "label"))
 _WORDS = ("car", "car,person", "Sky", "0.5", "1", "0", "2", "64", "32x64", "0,0,20,20", "overlay,json", "panoptic", "0:01")
-_OUTPUTS = ("--output", "output", "target")
+_OUTPUTS = ("--output", "output")
 
 
 def prepare(folder: Path) -> Callable[[Random], bool]:
@@ -55,11 +55,11 @@ def prepare(folder: Path) -> Callable[[Random], bool]:
     likely |= {"config": ["run.yaml", "rtknet-cityscapes"], "target": ["run.yaml", weights[0].name], "models": [weights[0].name]}
 
     def value(rng: Random, action: argparse.Action) -> str:
-        if any(name in _OUTPUTS for name in (*action.option_strings, action.dest)) and action.dest != "overrides":
-            if action.dest != "target" or rng.random() < 0.5:
-                return f"out/{rng.choice(('a', 'a/b', 'c.safetensors', 'd.json', 'x' * 260))}"
+        # Nothing may be written elsewhere; the second word of `knet convert` is where it writes.
+        if any(name in _OUTPUTS for name in (*action.option_strings, action.dest)) or action.metavar == "OUT":
+            return f"out/{rng.choice(('a', 'a/b', 'c.safetensors', 'd.json', 'x' * 260))}"
         if action.dest == "overrides":
-            return some_override(rng)
+            return some_override(rng).replace("output", "batch").replace("cache", "root")
         kind = rng.random()
         if action.choices and kind < 0.7:
             return str(rng.choice(list(action.choices)))

@@ -8,6 +8,7 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -154,8 +155,8 @@ def mutated_png(rng: Random, data: bytes) -> bytes:
         elif kind == 1:
             chunks.insert(rng.randrange(len(chunks) + 1), (name, content))
         elif kind == 2 and name == b"IDAT":
-            rows = mutated_bytes(rng, zlib.decompress(content))
-            chunks[number] = name, zlib.compress(rows)
+            with suppress(zlib.error):  # what was changed before
+                chunks[number] = name, zlib.compress(mutated_bytes(rng, zlib.decompress(content)))
         elif kind == 3:
             extra = rng.choice((b"tRNS", b"PLTE", b"eXIf", b"iCCP", b"zTXt", b"acTL", b"fcTL", b"gAMA"))
             chunks.insert(rng.randrange(len(chunks) + 1), (extra, rng.randbytes(rng.choice((0, 1, 4, 26, 300)))))

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
 
-KINDS = ("images", "videos", "annotations", "cards", "exported", "configs", "commands")
+KINDS = ("images", "videos", "annotations", "cards", "exported", "configs", "commands", "calls")
 CPU_SECONDS = 20.0  # of one case
 WALL_SECONDS = 600  # of one case, however busy the machine is
 MEMORY = 2 * 2**30  # bytes that a case may need; the largest image that is read has 1.2e9

@@ -7,12 +7,13 @@ import colorsys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from numbers import Real
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from knet.errors import DataError
+from knet.errors import DataError, shown
 from knet.inference.results.pixels import tint
 from knet.structures import Category, Segment
 
@@ -258,8 +259,8 @@ def overlay(
             f"The image to draw on has shape {image.shape} ({image.dtype}), the result {id_map.shape}; pass the "
             "(height, width, 3) uint8 RGB image that the result was made from."
         )
-    if not 0.0 <= alpha <= 1.0:
-        raise DataError(f"alpha is {alpha}; it is the share of the colours, from 0 (image only) to 1 (colours only).")
+    if not isinstance(alpha, Real) or not 0.0 <= alpha <= 1.0:
+        raise DataError(f"alpha is {shown(alpha)}; it is the share of the colours, from 0 (image only) to 1 (colours only).")
     if not id_map.size:
         return image.copy()
     picture = paint(image, id_map, segments, categories, alpha, border=2 if min(id_map.shape) >= 700 else 1)

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from knet.data.categories import rows_for_json
 from knet.data.files.masks import Rle, pack_mask, unpack_mask
-from knet.errors import ConfigError
+from knet.errors import ConfigError, require
 from knet.files import safe_name
 from knet.inference.results import elsewhere
 from knet.inference.results.draw import map_ids, overlay
@@ -112,6 +113,8 @@ class Segmentation:
             DataError: the image does not fit the result.
             OutputError: the folder cannot be written, or the disk is full.
         """
+        require(str | PathLike, "the path of a folder", folder=folder)
+        require(str | None, "a name", name=name)
         formats = check_formats(formats, self.categories)
         if "video" in formats:
             raise ConfigError("The format 'video' needs many images: write them with a ResultWriter or `knet predict`.")
