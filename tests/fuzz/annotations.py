@@ -113,7 +113,15 @@ def _prepared(layout: str) -> Callable[[Path], list[Words]]:
     def make(root: Path) -> list[Words]:
         made = synthesize(layout, root / "set", 1, (64, 128)).root
         (prepare_cityscapes if layout == "cityscapes" else prepare_mapillary)(made)
-        return [("data", "check", layout, made), ("data", "prepare", layout, made, "--overwrite")]
+        words: list[Words] = [("data", "check", layout, made), ("data", "prepare", layout, made, "--overwrite")]
+        if layout == "cityscapes":
+            truth = made / "gtFine" / "val"
+            for path in truth.rglob("*_instanceIds.png"):
+                name = path.name.removesuffix("_gtFine_instanceIds.png")
+                _save(root / "found" / f"{name}_0.png", (np.asarray(Image.open(path)) > 1000) * 255)
+                (root / "found" / f"{name}_pred.txt").write_text(f"{name}_0.png 26 0.9\n")
+            words.append(("eval", "--metric", "ap", "--truth", truth, "--predictions", root / "found"))
+        return words
 
     return make
 
