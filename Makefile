@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The environment's own pip is not needed, so this works where Python comes without ensurepip.
 INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-all check format
+.PHONY: demo test test-all check format fuzz soak audit
 
 demo: $(VENV)/.core
 	$(BIN)/knet demo --output demo-results
@@ -16,6 +16,23 @@ test: $(VENV)/.dev
 # The large networks as well: some gigabytes of memory, and the whole set of recorded numbers (KNET_GOLDENS=folder).
 test-all: test
 	$(BIN)/python -m pytest -n 2 -m large
+
+# Hostile files and options, the same for the same SEED; KINDS of them by name. See docs/reliability.md.
+SEED ?= 0
+CASES ?= 3000
+KINDS ?= images,videos,annotations,cards,exported,configs,commands,calls
+
+fuzz: $(VENV)/.dev
+	cd tests && $(abspath $(BIN))/python -m fuzz --seed $(SEED) --cases $(CASES) --kinds $(KINDS)
+
+# Whether memory, files and threads stay as they are; SOAK="--parts frames --frames 100000" for a part of it.
+soak: $(VENV)/.dev
+	cd tests && $(abspath $(BIN))/python -m soak $(SOAK)
+
+# Known holes in what is installed.
+audit: $(VENV)/.dev
+	$(INSTALL) pip-audit
+	$(BIN)/python -m pip_audit --local --skip-editable
 
 # What continuous integration asks for before the tests.
 check: $(VENV)/.dev

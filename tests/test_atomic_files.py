@@ -17,6 +17,16 @@ from knet.errors import OutputError
 from knet.files import atomic_path
 
 
+def test_a_device_or_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(OutputError, match="it is a device or a pipe"), atomic_path(tmp_path / name):
+            pass
+        assert (tmp_path / name).is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe"]
+
+
 def test_threads_that_write_one_file_never_mix(tmp_path: Path) -> None:
     target = tmp_path / "state.bin"
     seen: list[bytes] = []

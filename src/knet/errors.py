@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import UnionType
 from typing import Any
 
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/{1,3})((?:\S*@)?[^\s'\"<>]*)")
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{1,30}):(/{1,3})((?:\S*@)?[^\s'\"<>]*)")
 _HOST = re.compile(r"\[[0-9A-Fa-f:.]+\](?::\d+)?|[A-Za-z0-9._-]*(?::\d+)?")
 # What may be shown of a path: words that cameras use, and what is too short for a password.
 _WORD = (
@@ -70,7 +70,9 @@ _brief.maxlevel = 3
 _brief.maxlist = _brief.maxtuple = _brief.maxset = _brief.maxdict = 8
 _brief.maxstring = _brief.maxother = 80
 _LONG_WORD = re.compile(r"\S{300,}")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # moves a cursor, turns a line around
 _LONGEST = 2000  # characters of a line; lists of all models have some 1000
+_LOOKED_AT = 20_000  # characters of a line that are searched for secrets, which takes time with the square of them
 
 
 def shown(value: Any, most: int = 100) -> str:
@@ -90,10 +92,16 @@ def require(kind: type | UnionType, what: str, **values: object) -> None:
 
 
 def readable(text: str) -> str:
-    """A message without secrets, whose lines, whatever they quote, have an end."""
-    words = _LONG_WORD.sub(lambda word: f"{word[0][:200]}[...]{word[0][-60:]}", without_secrets(text))
-    lines = words.split("\n")
-    return "\n".join(line if len(line) <= _LONGEST else f"{line[:1500]} [...] {line[-400:]}" for line in lines)
+    """A message without secrets, whose lines, whatever they quote, have an end and leave the terminal alone."""
+    return "\n".join(map(_readable_line, text.split("\n")))
+
+
+def _readable_line(line: str) -> str:
+    if len(line) > _LOOKED_AT:  # between words, as half of an address may be a secret
+        line = f"{line[: _LOOKED_AT // 2].rpartition(' ')[0]} [...] {line[-_LOOKED_AT // 2 :].partition(' ')[2]}"
+    plain = _CONTROL.sub(lambda sign: sign[0].encode("unicode_escape").decode(), without_secrets(line))
+    words = _LONG_WORD.sub(lambda word: f"{word[0][:200]}[...]{word[0][-60:]}", plain)
+    return words if len(words) <= _LONGEST else f"{words[:1500]} [...] {words[-400:]}"
 
 
 _NO_MEMORY = re.compile(r"out of memory|allocate memory|bad_alloc|bad allocation", re.IGNORECASE)

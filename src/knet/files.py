@@ -36,6 +36,8 @@ def atomic_path(path: str | Path, durable: bool = False) -> Iterator[Path]:
     path = Path(path)
     lock, temporary = -1, None
     try:
+        if exists(path) and not is_file(path) and not is_dir(path):  # such as /dev/null, which root could replace
+            raise cannot_write(path, "it is a device or a pipe")
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_dead_parts(path.parent)
         start = path.stem.encode()[:100].decode(errors="ignore")

@@ -86,8 +86,9 @@ def test_a_named_pipe_among_files_does_not_wait_for_its_writer(run: Run, tmp_pat
 # macOS has no device that is always full; what is tested does not depend on the system.
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_standard_output_on_a_full_disk(unbuffered: str) -> None:
-    command = [sys.executable, "-m", "knet.cli.main", "config", "rtknet-cityscapes"]
+@pytest.mark.parametrize("words", ["config rtknet-cityscapes", "--help", "predict --help", "--version"])
+def test_standard_output_on_a_full_disk(unbuffered: str, words: str) -> None:
+    command = [sys.executable, "-m", "knet.cli.main", *words.split()]
     env = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=env)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from knet import __version__
 from knet.cli import batch, bench, config, convert, data, demo, download, evaluate, export, models, predict, train
@@ -33,6 +33,11 @@ _VERBS = (predict, train, evaluate, export, bench, convert, models, config, down
 
 
 class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Prints help; argparse itself says nothing of it where that cannot be written."""
+        if message and (file := file or sys.stderr) is not None:  # it may be closed
+            file.write(message)
+
     def error(self, message: str) -> NoReturn:
         super().error(readable(message))
 

@@ -103,9 +103,9 @@ def _read_listing(listing: Path, root: Path) -> dict[Path, tuple[int, float]]:
         try:
             name, label_text, confidence_text = line.split(" ")
             label, confidence = int(float(label_text)), float(confidence_text)
-        except (ValueError, OverflowError) as error:
+            path = (listing.parent / name.replace("\\", "/")).resolve()  # a ValueError for what is no name at all
+        except (ValueError, OverflowError, OSError, RuntimeError) as error:  # the last two of links in a circle
             raise DataError(f"{listing}, line {number}: {shown(line)} is not 'mask.png labelId confidence'.") from error
-        path = (listing.parent / name.replace("\\", "/")).resolve()
         if not path.is_relative_to(root.resolve()) or Path(name).is_absolute():
             raise DataError(f"{listing}, line {number}: the mask {name} lies outside {root}; use relative paths in it.")
         if not 0 <= label < len(CITYSCAPES_NAMES) or confidence != confidence:

@@ -16,6 +16,7 @@ mean.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tqdm import tqdm
 
 from knet.data.categories import load_table
 from knet.data.cityscapes_labels import CITYSCAPES_EVALUATED, CITYSCAPES_LABELS, CITYSCAPES_NAMES
-from knet.errors import DataError, shown
+from knet.errors import DataError, require, shown
 from knet.evaluation.details import Details, unknown_table
 from knet.evaluation.maps import check_map, check_size
 from knet.evaluation.means import mean
@@ -296,9 +297,12 @@ def _members(category: str) -> list[int]:
 
 def _table(classes: Mapping[int, str] | Sequence[Category] | Sequence[str]) -> dict[int, str]:
     rows: Iterable[tuple[int, Category | str]]
+    require(Mapping | Iterable, "names of classes, or a table of pixel values and names", classes=classes)
     rows = classes.items() if isinstance(classes, Mapping) else enumerate(classes)
     table: dict[int, str] = {}
     for number, row in rows:
+        require(Category | str, "a name or a knet.Category", **{"classes": row})
+        require(Integral, "a pixel value", **{"classes": number})
         value, name = (row.id, row.name) if isinstance(row, Category) else (number, row)
         if value in table or value < 0:
             raise DataError(f"The class {shown(name)} has the pixel value {value}; give each its own, from 0 on.")

@@ -1,14 +1,14 @@
 """Label maps as the metrics read them: arrays, or files of truth and predictions that are paired by name."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
 from knet.data.files.io import read_labels
-from knet.errors import DataError
+from knet.errors import DataError, shown
 from knet.evaluation.maps import check_map
 
 LabelMap = np.ndarray | str | PathLike[str]
@@ -82,7 +82,11 @@ def instance_maps(truth: Sequence[LabelMap], given: LabelMap | Sequence[LabelMap
 
 
 def _listed(maps: LabelMap | Sequence[LabelMap]) -> list[LabelMap]:
-    return [maps] if isinstance(maps, np.ndarray | str | PathLike) else list(maps)
+    kinds = np.ndarray | str | PathLike
+    found = [maps] if isinstance(maps, kinds) else list(maps) if isinstance(maps, Iterable) else [None]
+    if not all(isinstance(one, kinds) for one in found):
+        raise DataError(f"{shown(maps)} is no label map; give arrays (H,W) or paths of PNGs, one or a list.")
+    return found
 
 
 def read_map(source: LabelMap, name: str) -> np.ndarray:

@@ -156,6 +156,8 @@ def count_videos(
 
 def _paired(truth: Clips, predictions: Clips) -> Iterator[tuple[str, str, Maps, Maps]]:
     """The sequence, the name, the truth and the prediction of each frame."""
+    if not isinstance(truth, Mapping) or not isinstance(predictions, Mapping):
+        raise DataError("Truth and predictions must both be paths, or both mappings of sequences to frames.")
     lonely = [name for name in truth if name not in predictions] + [name for name in predictions if name not in truth]
     if lonely:
         raise DataError(f"Truth and predictions must have the same sequences; {name_some(lonely)} is on one side only.")

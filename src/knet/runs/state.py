@@ -5,7 +5,6 @@ are not needed: every random number of an iteration follows from the seed and it
 data set.
 """
 
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,7 +130,7 @@ def read_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"There is no '{path}' to resume from; give the folder of a run that saved one.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged pickle can fail in any way
         raise CheckpointError(f"The run state '{path}' is damaged; start the run again without --resume.") from error
     if not isinstance(state, dict) or not {"net", "optimizer", "scaler", "progress", "config"} <= state.keys():
         raise CheckpointError(f"'{path}' was not written by this `knet train`; give the folder of one of its runs.")

@@ -9,6 +9,17 @@ from PIL import Image, features
 from knet.data.files.io import read_image, read_image_size
 
 
+def test_a_png_with_exif_data_behind_its_pixels_is_upright_too(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    path = tmp_path / "photo.png"
+    Image.new("RGB", (60, 40)).save(path, exif=exif)
+    data = path.read_bytes()
+    start, end = data.index(b"eXIf") - 4, data.index(b"IDAT") - 4
+    path.write_bytes(data[:start] + data[end:-12] + data[start:end] + data[-12:])
+    assert read_image_size(path) == read_image(path).shape[:2] == (60, 40)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp", "avif"])
 def test_images_that_a_camera_turned_are_turned_once(tmp_path: Path, ending: str, orientation: int) -> None:

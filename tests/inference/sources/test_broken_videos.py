@@ -27,8 +27,8 @@ def gif(path: Path) -> Path:
 
 def film(path: Path, codec: str = "libx264", **options: str) -> Path:
     with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream(codec, rate=5)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream = container.add_stream(codec, rate=25 if codec.startswith("mpeg") else 5)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p" if codec == "mjpeg" else "yuv420p"
         for picture in pictures():
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
@@ -66,6 +66,39 @@ def test_a_transport_stream_that_is_cut_inside_a_packet_does_not_pass_for_whole(
     path = tmp_path / f"cut.{ending}"
     for share in (0.3, 0.5, 0.8):
         path.write_bytes(whole[: int(len(whole) * share) // 188 * 188 + 7])
+        with pytest.raises(DataError, match="breaks off after"):
+            read_all(path)
+
+
+@pytest.mark.parametrize(("ending", "size", "pictures"), [("ts", 188, 0x100), ("m2ts", 192, 0x1011)])
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+def test_a_transport_stream_that_is_cut_between_packets_passes_for_whole_between_pictures_alone(
+    tmp_path: Path, codec: str, ending: str, size: int, pictures: int
+) -> None:
+    options = {"mpegts_m2ts_mode": "1"} if ending == "m2ts" else {}
+    whole = film(tmp_path / f"whole.{ending}", codec, **options).read_bytes()
+    path, cut = tmp_path / f"cut.{ending}", 0
+    for end in range(len(whole) - 24 * size, len(whole) + 1, size):
+        path.write_bytes(whole[:end])
+        _, high, low, filled_up = whole[end - 188 : end - 184]
+        if (high & 0x1F) << 8 | low == pictures and not filled_up & 0x20:
+            cut += 1
+            with pytest.raises(DataError, match="breaks off after"):
+                read_all(path)
+        elif end == len(whole):
+            assert read_all(path) == 8
+    assert cut >= 2
+
+
+@pytest.mark.parametrize(
+    ("ending", "codec"), [("mpg", "mpeg1video"), ("mpeg", "mpeg2video"), ("y4m", "rawvideo"), ("mjpeg", "mjpeg")]
+)
+def test_a_row_of_pictures_that_is_cut_in_one_does_not_pass_for_whole(tmp_path: Path, ending: str, codec: str) -> None:
+    whole = film(tmp_path / f"whole.{ending}", codec).read_bytes()
+    assert read_all(tmp_path / f"whole.{ending}") == 8
+    path = tmp_path / f"cut.{ending}"
+    for share in (0.45, 0.65, 0.95, 0.999):
+        path.write_bytes(whole[: int(len(whole) * share)])
         with pytest.raises(DataError, match="breaks off after"):
             read_all(path)
 

@@ -7,10 +7,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from knet.data.files.pictures import IMAGE_SUFFIXES, decode_picture, open_picture, refuse_size
-from knet.data.files.png import read_png_ids, read_png_rgb
+from knet.data.files.png import exif_after_pixels, read_png_ids, read_png_rgb
 from knet.data.files.walk import walk
 from knet.errors import DataError
 from knet.files import atomic_path, exists, is_dir, is_file
@@ -25,7 +25,6 @@ _MODES |= {"LA": "a grey picture with alpha", "I;16": "a 16-bit grey picture", "
 _EXIF_ORIENTATION = 274
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _SIDEWAYS = frozenset({5, 6, 7, 8})
-_UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError)
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -46,11 +45,18 @@ def read_image_size(path: Path) -> tuple[int, int]:
         # Newer versions of Pillow give the size of a TIFF as it is when turned, so its own is what it has stored.
         stored = getattr(file, "tag_v2", {}) if file.format == "TIFF" else {}
         width, height = stored.get(_TIFF_WIDTH, file.size[0]), stored.get(_TIFF_HEIGHT, file.size[1])
+        if file.format == "PNG" and _has_late_exif(path):
+            file.load()
         # Asking a PNG without EXIF for it would decode the whole picture.
         noted, sideways = "exif" in file.info or file.format == "TIFF", False
         with suppress(Exception):  # a photo whose EXIF data is unreadable is taken as it is stored
             sideways = noted and file.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS
     return (width, height) if sideways else (height, width)
+
+
+def _has_late_exif(path: Path) -> bool:
+    with path.open("rb") as file:
+        return exif_after_pixels(file)
 
 
 def read_ids(path: Path, encoding: str = "id = R + 256 G + 65536 B") -> np.ndarray:
@@ -195,7 +201,9 @@ def _opened(path: Path, what: str) -> Iterator[Image.Image]:
         with path.open("rb") as file, open_picture(file) as picture:
             refuse_size(picture, f"The {what} {path} cannot be read: it")
             yield picture
-    except _UNREADABLE as fault:
+    except DataError:
+        raise
+    except Exception as fault:  # Pillow's readers raise errors of many types on damaged files
         raise _unreadable(path, what, fault) from fault
 
 

@@ -11,19 +11,27 @@ from knet.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif")
 
+# Pillow knows thirty more, some by running other programs (EPS by Ghostscript), others by decoders that few use.
+_FORMATS = frozenset(
+    {"JPEG", "MPO", "PNG", "BMP", "DIB", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF", "HEIF", "GIF", "TGA", "ICO"}
+)
+
 MAX_PIXELS = 400_000_000
 
 _pillow_limit = threading.Lock()
 
 
 def open_picture(file: IO[bytes]) -> Image.Image:
-    """Opens a picture of any size; its pixels are not decoded yet."""
+    """Opens a picture of any size; its pixels are not decoded yet. UnidentifiedImageError for other formats."""
     with _pillow_limit:  # Pillow's global limit would refuse large photos; the lock guards it among our threads
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(file)
+            picture = Image.open(file)
         finally:
             Image.MAX_IMAGE_PIXELS = before
+    if picture.format not in _FORMATS:
+        raise UnidentifiedImageError(f"the format {picture.format} is not read here")
+    return picture
 
 
 def decode_picture(source: IO[bytes] | Image.Image, what: str) -> np.ndarray:

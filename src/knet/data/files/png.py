@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -52,6 +52,20 @@ def read_png_ids(path: Path) -> np.ndarray | None:
     rows, lines = found
     ids = np.empty((lines.shape[0], (lines.shape[1] - 1) // 3), np.int32)
     return ids if rows.restore_ids(lines, ids) else None
+
+
+def exif_after_pixels(file: IO[bytes]) -> bool:
+    """Whether an open PNG has EXIF data behind its pixels, where some programs add it; only heads of chunks are read."""
+    place, behind = len(_SIGNATURE), False
+    while True:
+        file.seek(place)
+        head = file.read(8)
+        if len(head) < 8 or head[4:] == b"IEND":
+            return False
+        if behind and head[4:] == b"eXIf":
+            return True
+        behind = behind or head[4:] == b"IDAT"
+        place += int.from_bytes(head[:4], "big") + 12
 
 
 def _read_lines(path: Path) -> tuple[ModuleType, np.ndarray] | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from importlib import import_module
-from typing import Any, Literal, Protocol
+from numbers import Integral
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from PIL import Image
@@ -12,7 +13,7 @@ from PIL import Image
 from knet.data.categories import rows_for_json
 from knet.data.files.masks import Rle
 from knet.data.files.outlines import polygons
-from knet.errors import ConfigError
+from knet.errors import ConfigError, require, shown
 from knet.inference.results.encoding import Labelled, rle_text
 from knet.structures import Segment
 
@@ -36,6 +37,9 @@ class Result(Labelled, Protocol):
 
 def coco(result: Result, image_id: int = 1, form: Outline = "rle") -> dict[str, Any]:
     """See `Segmentation.to_coco`."""
+    require(Integral, "a number", image_id=image_id)
+    if not isinstance(form, str) or form not in get_args(Outline):
+        raise ConfigError(f"The option form cannot be {shown(form)}; give {' or '.join(get_args(Outline))}.")
     height, width = result.id_map.shape
     rows: list[dict[str, Any]] = []
     for number, segment in enumerate(result.segments, start=1):

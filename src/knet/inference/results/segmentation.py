@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from knet.data.categories import rows_for_json
 from knet.data.files.masks import Rle, pack_mask, unpack_mask
-from knet.errors import ConfigError
+from knet.errors import ConfigError, require
 from knet.files import safe_name
 from knet.inference.results import elsewhere
 from knet.inference.results.draw import map_ids, overlay
@@ -21,7 +22,7 @@ from knet.inference.results.files import make_folder, write_bytes, write_image
 from knet.inference.results.formats import check_formats
 from knet.inference.results.legend import Room
 from knet.inference.results.style import Drawing, style_of
-from knet.inference.results.unnamed import numbered
+from knet.inference.results.unnamed import own_name
 from knet.inference.sources.images import load_image
 from knet.structures import Category, Segment
 
@@ -101,8 +102,8 @@ class Segmentation:
     ) -> list[Path]:
         """Writes the result to files, each of them whole or not at all. Files of the same name are replaced.
 
-        Results of images that have no name, such as arrays and bytes, do not replace each other: they are called image,
-        image_2, ... in the order in which a process saves them.
+        Results of images that have no name, such as arrays and bytes, replace nothing: they are called image, image_2,
+        ..., the next of which the folder has no file.
 
         Args:
             folder: gets the files, and is made if needed.
@@ -120,15 +121,21 @@ class Segmentation:
             DataError: the image does not fit the result.
             OutputError: the folder cannot be written, or the disk is full.
         """
+        require(str | PathLike, "the path of a folder", folder=folder)
+        require(str | None, "a name", name=name)
         formats = check_formats(formats, self.categories)
         if "video" in formats:
             raise ConfigError("The format 'video' needs many images: write them with a ResultWriter or `knet predict`.")
         style_of(drawing)
         picture = self.overlay(image, **drawing) if "overlay" in formats else None
         folder = make_folder(Path(folder))
-        if name is None:
-            name = self.name if self.numbers is None else numbered(self.name, folder, self.numbers)
-        name = safe_name(name)
+        if name is None and self.numbers is not None:
+            with own_name(self.name, folder, self.numbers) as own:
+                return self._written(folder, safe_name(own), formats, picture)
+        return self._written(folder, safe_name(self.name if name is None else name), formats, picture)
+
+    def _written(self, folder: Path, name: str, formats: Sequence[str], picture: np.ndarray | None) -> list[Path]:
+        """The files of this name; see `save`."""
         written = write_files(self, folder, name, formats, picture)
         if "panoptic" in formats:
             image_entry, annotation = panoptic_entries(self, name, name, f"{name}_panoptic.png")

@@ -1,20 +1,47 @@
 """File names for results of images that have none, such as arrays and bytes: none replaces another's."""
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Lock
 
+from knet.files import exists
+
+_ENDINGS = ("overlay.jpg", "panoptic.png", "panoptic.json", "instances.png", "semantic.png", "segments.json")
 _last: dict[Path, int] = {}  # of each folder
-_lock = Lock()
 
 
-def numbered(name: str, folder: Path, given: dict[Path, int]) -> str:
-    """The name in this folder: image, image_2, ... in the order in which the results of this process are saved.
+@contextmanager
+def own_name(name: str, folder: Path, given: dict[Path, int]) -> Iterator[str]:
+    """The name in this folder of which there are no files: image, image_2, ...; no other thread or process gets it.
+
+    The block writes the files, which is what takes the name; until then others wait.
 
     Args:
         given: the numbers that a result has in folders, to which a new one is added; saved again, it keeps its name.
     """
     folder = folder.resolve()
-    with _lock:
+    with _alone_in(folder):
         if folder not in given:
-            given[folder] = _last[folder] = _last.get(folder, 0) + 1
-    return name if given[folder] == 1 else f"{name}_{given[folder]}"
+            number = _last.get(folder, 0) + 1
+            while any(exists(folder / f"{_called(name, number)}_{ending}") for ending in _ENDINGS):
+                number += 1
+            given[folder] = _last[folder] = number
+        yield _called(name, given[folder])
+
+
+def _called(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}_{number}"
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Waits for others that are here; on file systems without locks it does not."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,25 +1,21 @@
 """Decodes the frames of an open video, past what is damaged, up to where it breaks off."""
 
 import logging
-import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
-from typing import IO, Any
+from typing import Any
 
 import av
 import numpy as np
 
 from knet.errors import DataError
-from knet.inference.sources.gif import gif_lacks_its_end
+from knet.inference.sources.whole import lacks_its_end
 
 _logger = logging.getLogger("knet")
 
-_EBML, _SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")  # Matroska: its first element, and its content
-_PACKETS = ((0, 188), (4, 192))  # MPEG-TS: where the first packet's sync byte is, and how long each packet is
-_BOXES = (b"ftyp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide")  # the parts of MP4 and MOV
 _REORDERED = 4  # how many frames may be decoded before a frame that is stored earlier but shown later
 _HOPELESS = 250  # packets in a row without a frame, after which a stream that has no end is given up
 _AT_THE_END = 10  # packets at the end of a whole file that may be broken without it being called broken off
@@ -222,7 +218,7 @@ def _until_cut(container: Any, losses: _Losses, live: bool, first: int | None) -
                 return
     if losses.in_a_row > _AT_THE_END:
         yield EOFError(losses.reason)
-    elif partial or _lacks_its_end(Path(container.name)):
+    elif partial or lacks_its_end(Path(container.name)):
         yield EOFError("the file is cut off")
 
 
@@ -237,52 +233,3 @@ def _decoded(packet: Any, losses: _Losses) -> list[Any]:
     for frame in frames:
         losses.shown(frame)
     return frames
-
-
-def _lacks_its_end(path: Path) -> bool:
-    """Whether a file is shorter than its header states, or ends inside a packet, which a decoder need not notice."""
-    if not path.is_file():
-        return False
-    length = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(12)
-        if start[:4] == b"RIFF":
-            size = int.from_bytes(start[4:8], "little")
-            return size not in (0, 2**32 - 1) and size + 8 > length
-        if start[:4] == _EBML:
-            file.seek(4)
-            file.seek(_ebml_size(file) or 0, os.SEEK_CUR)
-            rest = _ebml_size(file) if file.read(4) == _SEGMENT else None
-            return rest is not None and file.tell() + rest > length
-        if start[:3] == b"GIF":
-            return gif_lacks_its_end(file)
-        for first, size in _PACKETS:
-            if [_byte(file, place) for place in (first, first + size)] == [b"G", b"G"]:
-                return length % size > 0
-        if start[4:8] not in _BOXES:
-            return False
-        place = 0
-        while place < length:
-            file.seek(place)
-            head = file.read(16)
-            size = int.from_bytes(head[:4], "big")
-            size = int.from_bytes(head[8:], "big") if size == 1 else size
-            if size < 8:  # 0: up to the end
-                return False
-            place += size
-        return head[4:8] in _BOXES and place > length
-
-
-def _byte(file: IO[bytes], place: int) -> bytes:
-    file.seek(place)
-    return file.read(1)
-
-
-def _ebml_size(file: IO[bytes]) -> int | None:
-    """A size in Matroska's form, whose first byte gives its length by leading zeros; None for unknown."""
-    first = file.read(1)
-    if not first or not first[0]:
-        return None
-    more = 8 - first[0].bit_length()
-    value = int.from_bytes(bytes([first[0] & (0x7F >> more)]) + file.read(more), "big")
-    return None if value == (1 << 7 * (more + 1)) - 1 else value
