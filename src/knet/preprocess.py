@@ -78,6 +78,16 @@ def size_of(
     return resized(shape, max(int(short * scale), 1), max(int(long * scale), 1))
 
 
+def fitting_size(shape: tuple[int, int], fixed: tuple[int, int], preprocessing: Preprocessing) -> Size:
+    """ "model", or where that does not fit into a fixed (height, width), the largest size that does, as a pair."""
+    resized = network_size(shape, "model", preprocessing)
+    if resized[0] <= fixed[0] and resized[1] <= fixed[1]:
+        return "model"
+    scale = min(fixed[0] / shape[0], fixed[1] / shape[1])
+    short, long = sorted(max(int(side * scale), 1) for side in shape)
+    return short, long
+
+
 def _is_side(value: object) -> TypeGuard[int]:
     return isinstance(value, Integral) and not isinstance(value, bool) and 0 < int(value) <= _LONGEST
 

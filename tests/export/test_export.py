@@ -23,7 +23,7 @@ from knet.export import tensorrt
 from knet.export.graph import Graph
 from knet.export.onnx import to_onnx
 from knet.export.openvino import save_openvino, to_openvino
-from knet.export.report import fitting_size, same_segments
+from knet.export.report import same_segments
 from knet.export.write import export
 from knet.inference.clip import segment_clip
 from knet.inference.engines.exported import GraphEngine
@@ -329,17 +329,16 @@ def test_the_merge_inside_gives_the_same_segments(size: tuple[int, int] | None, 
         exported(image, score=0.5)
 
 
-def test_images_are_fitted_into_a_fixed_size_for_the_report() -> None:
+def test_images_are_fitted_into_a_fixed_size() -> None:
     wide, high = np.zeros((60, 200, 3), np.uint8), np.zeros((200, 60, 3), np.uint8)
     any_size = knet.load("rtknet-lite-street", device="cpu")
     large, small = (
         segmenter_for(any_size.engine, any_size.card.model_copy(update={"graph": card(size=size).graph}))
         for size in ((416, 832), (64, 128))
     )
-    assert fitting_size(any_size, wide) == fitting_size(large, wide) == "model"
+    assert large.prepare(wide, "model")[1] == any_size.prepare(wide, "model")[1]
     for image in (wide, high):
-        size = fitting_size(small, image)
-        inputs, _ = small.prepare(image, size)
+        inputs, _ = small.prepare(image, small.size)
         assert inputs.shape[2] <= 64 and inputs.shape[3] <= 128
 
 

@@ -54,7 +54,7 @@ def test_a_cell_sees_its_window_and_nothing_else(
 ) -> None:
     torch.manual_seed(0)
     block = SwinBlock(8, 2, 4, shift, 0.0)
-    seen = influence(block, (7, 8), shift_mask(8, 8, 4, 2), cell)
+    seen = influence(block, (7, 8), shift_mask(torch.zeros(1, 7, 8, 8), 4, 2), cell)
     assert seen == {(row, column) for row in rows for column in columns}
 
 

@@ -6,6 +6,9 @@ far as the network has them, are float32:
 
     mask_logits (1,N,h,w)   class_logits (1,N,K)   kernels (1,N,C)   embeddings (1,N,C)   semantic_logits (1,K,h,w)
 
+Of a fixed size it has the input `seen` (2,) int64, the height and width of the image in it with the padding that the
+network itself asks for: what lies beyond is hidden from the network, see `knet.export.inside`.
+
 With the merge inside there is a further input, `like` (1,y,x) uint8, of which only the size matters: that of the image
 without its padding. `owner` (1,y,x) int32, `scores` (1,N) and `labels` (1,N) int32 then replace the first two outputs,
 see `knet.merge.panoptic.MergedMasks`.
@@ -16,7 +19,8 @@ A model for clips takes all T frames of a clip as `images` (T,3,H,W), and its ou
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from knet.errors import ConfigError, shown
+from knet.export.inside import Inside, cell_maxima, cell_means
 from knet.merge.panoptic import best_class
 from knet.merge.sorted import panoptic_classes
 from knet.models.backbones.swin import Swin
@@ -55,22 +60,39 @@ class Graph(nn.Module):
     Args:
         half: whether it computes in float16, except norms, and group features, whose sums need the range of float32.
         merging: puts the merge of a panoptic network inside; without it the outputs are masks and classes.
+        seen: whether it is told how much of a fixed size the image covers.
     """
 
-    def __init__(self, net: Network, half: bool = False, merging: Merging | None = None, batch: int = 1):
+    def __init__(
+        self,
+        net: Network,
+        half: bool = False,
+        merging: Merging | None = None,
+        batch: int = 1,
+        seen: bool = False,
+    ):
         super().__init__()
         self.net = copy.deepcopy(net).cpu().float().eval().requires_grad_(False)
-        self.batch, self.merging, self.dtype = batch, merging, torch.float16 if half else torch.float32
+        self.batch, self.merging, self.seen = batch, merging, seen
+        self.dtype = torch.float16 if half else torch.float32
         self.divisor, self.linked, self.clips = net.size_divisor, net.embeds, isinstance(net, ClipKNet)
         # Whether images may have sides of any length, which are rounded up to Swin's windows.
         self.windows = self.divisor == 1 and any(isinstance(module, Swin) for module in net.modules())
-        _exchange(self.net)
+        _exchange(self.net, pools=not seen)
         if half:
             _halve(self.net)
 
-    def forward(self, images: Tensor, previous: Tensor | None = None, like: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self,
+        images: Tensor,
+        previous: Tensor | None = None,
+        like: Tensor | None = None,
+        seen: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         images = images.to(self.dtype)
-        outputs = self.net(images) if previous is None else self.net(images, previous)
+        inside = None if seen is None else Inside(images, seen)
+        with inside or nullcontext():
+            outputs = self.net(images) if previous is None else self.net(images, previous)
         if self.clips:
             classes, masks = clip_result(outputs)
             return {"mask_logits": masks.float(), "class_logits": classes.float()}
@@ -80,7 +102,8 @@ class Graph(nn.Module):
             named["class_logits"] = last.class_logits
             if self.merging is not None and like is not None:
                 sizes = (images.shape[2], images.shape[3]), (like.shape[1], like.shape[2])
-                named = merge_inside(last.mask_logits, last.class_logits, *sizes, self.merging)
+                resize = enlarged if inside is None else inside.resized
+                named = merge_inside(last.mask_logits, last.class_logits, *sizes, self.merging, resize)
         if last.class_logits is not None:  # otherwise each kernel is a class
             named["kernels"] = last.kernels
         if self.linked:
@@ -99,11 +122,23 @@ class Graph(nn.Module):
             inputs["previous"] = torch.ones(self.batch, count, decoder.kernels.shape[1])
         if self.merging is not None:
             inputs["like"] = torch.zeros(1, height - 5, width - 7, dtype=torch.uint8)
+        if self.seen:
+            inputs["seen"] = torch.tensor(size)
         return inputs
 
 
+def enlarged(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Mask logits at another size, as the networks' originals do it. (B,N,h,w) -> (B,N,H,W)"""
+    return F.interpolate(mask_logits, size, mode="bilinear", align_corners=False)
+
+
 def merge_inside(
-    mask_logits: Tensor, class_logits: Tensor, padded: tuple[int, int], resized: tuple[int, int], merging: Merging
+    mask_logits: Tensor,
+    class_logits: Tensor,
+    padded: tuple[int, int],
+    resized: tuple[int, int],
+    merging: Merging,
+    enlarged: Callable[[Tensor, tuple[int, int]], Tensor] = enlarged,
 ) -> dict[str, Tensor]:
     """`knet.merge.panoptic.merge_panoptic` in operations whose shapes do not depend on values.
 
@@ -116,7 +151,7 @@ def merge_inside(
     else:
         scores, labels = best_class(logits)
     if not merging.stretches_padding:
-        masks = F.interpolate(mask_logits.float(), padded, mode="bilinear", align_corners=False)
+        masks = enlarged(mask_logits, padded).float()
         return _algorithm_1(masks[0, :, : resized[0], : resized[1]].sigmoid(), scores, labels, merging)
     if merging.cut is not None:  # off goes the padding of the fixed size at the right and the bottom
         rows, columns = ((side + merging.cut[0] - 1) // merging.cut[0] * merging.cut[1] for side in resized)
@@ -138,48 +173,21 @@ def _algorithm_1(masks: Tensor, scores: Tensor, labels: Tensor, merging: Merging
 
 
 class CellMaxima(nn.Module):
-    """`nn.AdaptiveMaxPool2d` in standard operations: the maxima over a grid of cells. (B,C,H,W) -> (B,C,n,n)
-
-    Cells overlap if H or W is not a multiple of n.
-    """
+    """`nn.AdaptiveMaxPool2d` in standard operations. (B,C,H,W) -> (B,C,n,n)"""
 
     def __init__(self, cells: int):
         super().__init__()
         self.cells = cells
 
     def forward(self, x: Tensor) -> Tensor:
-        for axis in (2, 3):
-            side = x.shape[axis]
-            first, end = _cells(self.cells, side)
-            longest = torch.arange((side + self.cells - 1) // self.cells + 1)
-            rows = torch.minimum(first[:, None] + longest, end[:, None] - 1)  # short cells repeat their last row
-            x = x.index_select(axis, rows.flatten()).unflatten(axis, (self.cells, -1)).amax(axis + 1)
-        return x
+        return cell_maxima(x, self.cells, *x.shape[2:])
 
 
-class CellMeans(nn.Module):
-    """`nn.AdaptiveAvgPool2d` in standard operations: the means over a grid of cells. (B,C,H,W) -> (B,C,n,n)"""
-
-    def __init__(self, cells: int):
-        super().__init__()
-        self.cells = cells
+class CellMeans(CellMaxima):
+    """`nn.AdaptiveAvgPool2d` in standard operations. (B,C,H,W) -> (B,C,n,n)"""
 
     def forward(self, x: Tensor) -> Tensor:
-        rows, columns = (self._weights(side).to(x.dtype) for side in x.shape[2:])
-        return rows @ x @ columns.T
-
-    def _weights(self, side: int) -> Tensor:
-        """The weight of each pixel in each cell, which add up to 1. -> (n,side)"""
-        first, end = (edge[:, None] for edge in _cells(self.cells, side))
-        position = torch.arange(side)
-        inside = ((position >= first) & (position < end)).float()
-        return inside / inside.sum(1, keepdim=True)
-
-
-def _cells(cells: int, side: int) -> tuple[Tensor, Tensor]:
-    """Where the cells of an adaptive pooling begin and end (exclusive). -> (n,), (n,)"""
-    number = torch.arange(cells)
-    return number * side // cells, ((number + 1) * side + cells - 1) // cells
+        return cell_means(x, self.cells, *x.shape[2:])
 
 
 class _IfLinked(nn.Module):
@@ -209,13 +217,13 @@ def _any(previous: Tensor) -> Tensor:
     return previous.abs().amax((1, 2), keepdim=True) > 0
 
 
-def _exchange(net: nn.Module) -> None:
-    """Replaces modules that cannot be exported by such that can."""
+def _exchange(net: nn.Module, pools: bool) -> None:
+    """Replaces modules that cannot be exported by such that can; `pools` over cells, unless `Inside` does."""
     for parent in list(net.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.AdaptiveMaxPool2d):
+            if pools and isinstance(child, nn.AdaptiveMaxPool2d):
                 setattr(parent, name, CellMaxima(child.output_size))  # type: ignore[arg-type]
-            elif isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size != 1:
+            elif pools and isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size != 1:
                 setattr(parent, name, CellMeans(child.output_size))  # type: ignore[arg-type]
             elif isinstance(child, Link | PriorLink):
                 setattr(parent, name, _IfLinked(child))

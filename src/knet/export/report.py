@@ -22,7 +22,7 @@ from knet.inference.segmenter import Segmenter
 from knet.inference.sources.streams import Frame
 from knet.inference.sources.videos import Item
 from knet.models.clip import clip_result
-from knet.preprocess import Size, network_size, unpadded
+from knet.preprocess import unpadded
 
 CLIP = 8  # frames of a video that are compared, for models of clips
 
@@ -39,6 +39,9 @@ class Parity:
         mask_logits, class_logits, embeddings: the largest difference.
         equal_pixels: the share of pixels in the same segment, 0 to 1.
         pq: of the exported model, with torch's result as the truth, 0 to 1.
+        own_size: as `equal_pixels`, with torch at the size at which it sees an image by itself, where the file's fixed
+            size has another.
+        fitting: height and width of a file that shows the images as torch sees them, if one does.
     """
 
     images: list[dict[str, Any]] = field(default_factory=list)
@@ -47,18 +50,27 @@ class Parity:
     embeddings: float | None = None
     equal_pixels: float | None = None
     pq: float | None = None
+    own_size: float | None = None
+    fitting: tuple[int, int] | None = None
 
 
-def compare(original: Segmenter, exported: Segmenter, images: Iterable[Item]) -> Parity:
-    """Runs both on the same images, at the exported model's default size, or a smaller one that fits into it."""
+def compare(original: Segmenter, exported: Segmenter, images: Iterable[Item], own: Segmenter | None = None) -> Parity:
+    """Runs both on the same images, at the size at which the file sees them; `own` is torch without that file's size."""
     tally = _Tally(exported)
     previous: Tensor | None = None
     for item in images:
-        size = fitting_size(exported, item.image)
-        differences, previous = _logits(original, exported, item.image, size, previous)
-        expected, found = (segmenter.segment(item.image, item.name, size=size) for segmenter in (original, exported))
+        differences, previous = _logits(original, exported, item.image, previous)
+        expected, found = (segmenter.segment(item.image, item.name) for segmenter in (original, exported))
         tally.add(item.name, differences, [expected], [found])
+        if own is not None and (size := _another_size(own, exported, item.image)):
+            tally.add_own(own.segment(item.image, item.name), found, size)
     return tally.parity()
+
+
+def _another_size(own: Segmenter, exported: Segmenter, image: np.ndarray) -> tuple[int, int] | None:
+    """Height and width that torch makes of an image, padded, where the exported model makes something else of it."""
+    (inputs, mine), (_, theirs) = (segmenter.prepare(image, segmenter.size) for segmenter in (own, exported))
+    return None if mine.resized == theirs.resized else (inputs.shape[2], inputs.shape[3])
 
 
 def compare_clips(original: Segmenter, exported: Segmenter, frames: Iterable[Frame]) -> Parity:
@@ -68,10 +80,10 @@ def compare_clips(original: Segmenter, exported: Segmenter, frames: Iterable[Fra
         clip = list(islice(group, CLIP))
         name, images = clip[0].sequence, [frame.item.image for frame in clip]
         names = [f"{name}/{frame.item.name}" for frame in clip]
-        size, shape = fitting_size(exported, images[0]), images[0].shape[:2]
-        found = (segment_clip(segmenter, images, size=size) for segmenter in (original, exported))
+        shape = images[0].shape[:2]
+        found = (segment_clip(segmenter, images) for segmenter in (original, exported))
         results = [list(frame_results(objects, shape, names, exported.categories)) for objects in found]
-        tally.add(name, _clip_logits(original, exported, images, size), *results)
+        tally.add(name, _clip_logits(original, exported, images), *results)
     return tally.parity()
 
 
@@ -81,6 +93,8 @@ class _Tally:
     def __init__(self, exported: Segmenter):
         self._parity, self._quality = Parity(), PanopticQuality(exported.categories)
         self._pixels = self._equal = 0
+        self._own: list[np.ndarray] = []
+        self._sizes = set[tuple[int, int]]()
 
     def add(self, name: str, differences: Differences, expected: Results, found: Results) -> None:
         """Adds an image or the frames of a clip: differences of logits, torch's results and the exported model's."""
@@ -93,6 +107,13 @@ class _Tally:
         self._parity.images.append(row)
         self._pixels, self._equal = self._pixels + pixels, self._equal + equal
 
+    def add_own(self, expected: Segmentation, found: Segmentation, size: tuple[int, int]) -> None:
+        """Adds torch's result for the last image at a size (height, width) of its own."""
+        same = same_segments(expected, found).mean()
+        self._parity.images[-1]["own_size"] = float(same)
+        self._own.append(same)
+        self._sizes.add(size)
+
     def parity(self) -> Parity:
         """The figures of all images."""
         parity = self._parity
@@ -101,19 +122,10 @@ class _Tally:
             setattr(parity, name, max(values, default=None))
         parity.equal_pixels = self._equal / self._pixels if self._pixels else None
         parity.pq = self._quality.result()["all"]["pq"]
+        if self._own:
+            parity.own_size = float(np.mean(self._own))
+            parity.fitting = self._sizes.pop() if len(self._sizes) == 1 else None
         return parity
-
-
-def fitting_size(segmenter: Segmenter, image: np.ndarray) -> Size:
-    """The size at which the network sees an image by default, or a smaller one that fits the graph's fixed (H, W)."""
-    fixed = segmenter.card.graph.size if segmenter.card.graph else None
-    shape = (image.shape[0], image.shape[1])
-    resized = network_size(shape, segmenter.size, segmenter.preprocessing)
-    if fixed is None or (resized[0] <= fixed[0] and resized[1] <= fixed[1]):
-        return segmenter.size
-    scale = min(fixed[0] / shape[0], fixed[1] / shape[1])
-    short, long = sorted(max(int(side * scale), 1) for side in shape)
-    return short, long
 
 
 def same_segments(expected: Segmentation, found: Segmentation) -> np.ndarray:
@@ -141,17 +153,19 @@ def _rows(result: Segmentation) -> list[dict[str, int]]:
 
 
 def _logits(
-    original: Segmenter, exported: Segmenter, image: np.ndarray, size: Size, previous: Tensor | None
+    original: Segmenter, exported: Segmenter, image: np.ndarray, previous: Tensor | None
 ) -> tuple[Differences, Tensor | None]:
-    """Differences on the same input and the same frame before; and torch's kernels, for the next frame."""
+    """Differences on the same input and the same frame before; and torch's kernels, for the next frame.
+
+    Torch sees the image without the padding of the file's fixed size.
+    """
     engine = exported.engine
     differences: Differences = dict.fromkeys(("mask_logits", "class_logits", "embeddings"))
     if not isinstance(engine, GraphEngine) or engine.merges:
         return differences, None
-    inputs, sizes = exported.prepare(image, size)
+    inputs, sizes = exported.prepare(image, exported.size)
     if exported.task == "semantic":
         inputs = unpadded(inputs, sizes)
-    inputs = engine.fitted(inputs)
     expected, found = original.engine(inputs.to(original.device), previous)[-1], engine(inputs, previous)[-1]
     both = {"mask_logits": (expected.mask_logits, found.mask_logits)}
     if expected.class_logits is not None and found.class_logits is not None:
@@ -163,11 +177,11 @@ def _logits(
     return differences, expected.kernels if engine.embeds else None
 
 
-def _clip_logits(original: Segmenter, exported: Segmenter, images: Sequence[np.ndarray], size: Size) -> Differences:
+def _clip_logits(original: Segmenter, exported: Segmenter, images: Sequence[np.ndarray]) -> Differences:
     """Differences on the same whole clip."""
     engine = exported.engine
     assert isinstance(engine, GraphEngine)
-    clip = torch.cat([engine.fitted(exported.prepare(image, size)[0]) for image in images])
+    clip = torch.cat([exported.prepare(image, exported.size)[0] for image in images])
     expected, found = (clip_result(run(clip.to(run.device))) for run in (original.engine, engine))
     classes, masks = (float((a.float().cpu() - b.cpu()).abs().max()) for a, b in zip(expected, found, strict=True))
     return {"mask_logits": masks, "class_logits": classes, "embeddings": None}
@@ -201,4 +215,10 @@ def table(parity: Parity) -> str:
         lines.append(f"{row['image']:<20.20} {size:>9} {masks:>9} {classes:>9} {equal:>13}")
     pq = "-" if parity.pq is None else f"{100 * parity.pq:.2f}"
     lines.append(f"PQ of the exported model, with torch's result as the truth: {pq}")
+    if parity.own_size is not None:
+        size = f"--size {parity.fitting[0]}x{parity.fitting[1]}" if parity.fitting else "any size (--dynamic)"
+        lines.append(
+            f"note: by itself torch sees these images at another size, and {100 * parity.own_size:.1f} % of the pixels "
+            f"are then equal; a file of {size} sees them as torch does"
+        )
     return "\n".join(lines)

@@ -16,9 +16,10 @@ from torch import nn
 
 from knet.errors import ConfigError, require
 from knet.export import openvino, tensorrt
+from knet.export.inside import hides_padding
 from knet.export.graph import Graph, Merging, check_size
 from knet.export.onnx import quantize_onnx, save_onnx, to_onnx, write_card
-from knet.export.report import Parity, compare, compare_clips, describe_run, fitting_size, write_report
+from knet.export.report import Parity, compare, compare_clips, describe_run, write_report
 from knet.inference.engines.exported import need
 from knet.inference.engines.open import ENDINGS, exported_form
 from knet.inference.load import load, read_model, segmenter_for
@@ -54,6 +55,7 @@ def export(
     images: Sequence[str | Path] = (),
     batch: int = 1,
     opset: int | None = None,
+    filled: bool = False,
 ) -> tuple[dict[str, Any], Parity]:
     """Writes a model as a file that `knet.load` and other programs run, and compares it with the model in torch.
 
@@ -69,6 +71,8 @@ def export(
         images: the same for the comparison; for models of clips, videos or folders of frames.
         batch: how many images the file takes at once.
         opset: of ONNX; None is 20.
+        filled: whether all images fill the file's fixed size, up to the network's own padding. Such a file refuses
+            others, and is faster, as it need not hide the padding.
 
     Returns:
         The report, as written to FILE.report.json beside the file, and its figures.
@@ -89,7 +93,10 @@ def export(
         raise ConfigError("The merge cannot be inside of TensorRT engines; leave --merge-inside out.")
     net, card = read_model(model, weights, merge)
     path = path or Path(f"{card.model}{'' if precision == 'fp32' else '-' + precision}{_ENDING[format]}")
-    card, asked = _card(net, card, size, precision, merge_inside, batch)
+    if filled and size is None:
+        raise ConfigError("--filled is for files of a fixed size; give --size HxW, too.")
+    own = segmenter_for(net, card)
+    card, asked = _card(net, card, size, precision, merge_inside, batch, filled)
     _needs(format, precision)
     for given in (calibrate, images):
         open_source(list(given))  # reports a missing file before any work
@@ -97,7 +104,7 @@ def export(
     original = segmenter_for(net, card)
     merging = _merging(original, asked) if merge_inside else None
     half = precision == "fp16" and format != "openvino"  # OpenVINO compresses weights itself
-    graph = Graph(net, half, merging, batch)
+    graph = Graph(net, half, merging, batch, asked.seen)
     _logger.info(f"tracing {card.model}")
     proto = to_onnx(graph, size, card, opset)
     if precision == "int8":
@@ -113,7 +120,7 @@ def export(
     seconds = time.perf_counter() - start
     _logger.info(f"wrote {path}; comparing it with torch")
     exported = load(path, device="cpu" if exported_form(path) != "tensorrt" else "auto")
-    parity = _compared(original, exported, images)
+    parity = _compared(original, exported, images, own)
     files = [file for file in (path, path.with_suffix(".bin")) if file.is_file()]
     report: dict[str, Any] = {"model": card.model, "task": original.task, "file": str(path)}
     report |= {"bytes": sum(file.stat().st_size for file in files), "precision": precision, "size": size and list(size)}
@@ -146,7 +153,13 @@ def _needs(form: str, precision: str) -> None:
 
 
 def _card(
-    net: Network, card: Card, size: tuple[int, int] | None, precision: Precision, merge_inside: bool, batch: int
+    net: Network,
+    card: Card,
+    size: tuple[int, int] | None,
+    precision: Precision,
+    merge_inside: bool,
+    batch: int,
+    filled: bool,
 ) -> tuple[Card, GraphCard]:
     """The model's card with what a graph needs. Raises `ConfigError` for what cannot be exported."""
     if merge_inside and (card.task != "panoptic" or card.merge != "optimised"):
@@ -166,6 +179,9 @@ def _card(
         check_size(size, net.size_divisor)
         if preprocessing.resize:  # by default images fit
             preprocessing = replace(preprocessing, short_edge=min(size), max_edge=max(size))
+    seen = size is not None and not filled and hides_padding(net, size)
+    if size is not None and not filled and not seen:
+        _logger.info("note: this network sees the padding of images that do not fill the size; --filled refuses them")
     previous: tuple[Literal[1], int, int] | None = None
     if net.embeds:
         decoder: Any = net.decoder
@@ -180,6 +196,8 @@ def _card(
         stride=net.stride,
         divisor=net.size_divisor,
         batch=batch,
+        seen=seen,
+        filled=filled,
     )
     return card.model_copy(update={"preprocessing": preprocessing, "graph": graph}), graph
 
@@ -203,9 +221,10 @@ def _batches(segmenter: Segmenter, graph: GraphCard, calibrate: Sequence[str | P
 
 def graph_inputs(segmenter: Segmenter, graph: GraphCard, item: Item) -> dict[str, np.ndarray]:
     """The graph's inputs for an image, as a first frame, or as a clip of one frame."""
-    inputs, sizes = segmenter.prepare(item.image, fitting_size(segmenter, item.image))
+    inputs, sizes = segmenter.prepare(item.image, segmenter.size)
     if segmenter.task == "semantic":
         inputs = unpadded(inputs, sizes)
+    seen = inputs.shape[2:]
     if graph.size is not None:
         height, width = graph.size
         inputs = nn.functional.pad(inputs, (0, width - inputs.shape[3], 0, height - inputs.shape[2]))
@@ -214,7 +233,8 @@ def graph_inputs(segmenter: Segmenter, graph: GraphCard, item: Item) -> dict[str
         fed["previous"] = np.zeros(graph.previous, np.float32)
     if graph.merge_inside:
         fed["like"] = np.zeros((1, *sizes.resized), np.uint8)
-    return {name: value.repeat(graph.batch, 0) for name, value in fed.items()}
+    fed = {name: value.repeat(graph.batch, 0) for name, value in fed.items()}
+    return fed | ({"seen": np.array(seen)} if graph.seen else {})
 
 
 def _engine(path: Path, card: Card) -> Path:
@@ -230,13 +250,13 @@ def _engine(path: Path, card: Card) -> Path:
     return path
 
 
-def _compared(original: Segmenter, exported: Segmenter, images: Sequence[str | Path]) -> Parity:
+def _compared(original: Segmenter, exported: Segmenter, images: Sequence[str | Path], own: Segmenter) -> Parity:
     """Compares both on the given images, or on the bundled ones."""
     clips = original.task == "clip"
     with _sources(images, _VIDEO if clips else _PHOTOS) as sources:
         if clips:
             return compare_clips(original, exported, open_stream(sources, on_note=lambda text: None))
-        return compare(original, exported, open_source(sources))
+        return compare(original, exported, open_source(sources), own)
 
 
 @contextmanager

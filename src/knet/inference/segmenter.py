@@ -39,7 +39,7 @@ from knet.inference.step import FrameTracker
 from knet.merge.semantic import ViewLogits, look
 from knet.models.network import Network
 from knet.models.zoo import Tracker, entry
-from knet.preprocess import ImageSizes, Size, network_size, prepare, unpadded
+from knet.preprocess import ImageSizes, Size, fitting_size, network_size, prepare, unpadded
 from knet.track.settings import TrackerSettings
 from knet.weights.card import Card
 
@@ -279,7 +279,12 @@ class Segmenter:
         return settings, Tracking(own, tracked_ids(classes, self.categories), self.compatible, linked)
 
     def prepare(self, image: np.ndarray, size: Size, scale: float = 1.0) -> tuple[Tensor, ImageSizes]:
-        """(H,W,3) uint8 -> (1,3,h,w) normalised and padded, and its sizes. See `knet.preprocess.prepare`."""
+        """(H,W,3) uint8 -> (1,3,h,w) normalised and padded, and its sizes. See `knet.preprocess.prepare`.
+
+        By default an exported file of a fixed size sees images as large as they fit into it.
+        """
+        if size == "model" and self.card.graph is not None and self.card.graph.size is not None:
+            size = fitting_size((image.shape[0], image.shape[1]), self.card.graph.size, self.preprocessing)
         rounded = not (self.compatible and self.task == "clip")  # clips are resized as floats by the original
         return prepare(image, size, self.preprocessing, self.device, scale, self.compatible, rounded)
 

@@ -57,6 +57,8 @@ class GraphCard(Checked):
     stride: Annotated[int, Field(ge=1, le=1024)]
     divisor: Annotated[int, Field(ge=1, le=1024)]
     batch: Annotated[int, Field(ge=1, le=1024)] = 1  # how many images it takes at once
+    seen: bool = False  # whether it is told how much of its fixed size the image covers
+    filled: bool = False  # whether images have to cover all of it
 
 
 class Card(Checked):

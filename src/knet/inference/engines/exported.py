@@ -151,10 +151,11 @@ class GraphEngine(ABC):
         if resized is not None:
             fed["like"] = torch.zeros((1, *resized), dtype=torch.uint8, device=self.device)
         rows, columns = (-(-side // self.graph.stride) for side in inputs.shape[2:])
+        seen = {"seen": torch.tensor(inputs.shape[2:], device=self.device)} if self.graph.seen else {}
         if (batch := self.graph.batch) > 1:  # an image alone is repeated
             fed = {name: value.expand(batch, *value.shape[1:]).contiguous() for name, value in fed.items()}
         try:
-            found = self.run(fed)
+            found = self.run(fed | seen)
         except KNetError:
             raise
         except Exception as error:  # runtimes' errors have no common class
@@ -233,6 +234,11 @@ class GraphEngine(ABC):
                 f"'{self.path}' takes images of {size[0]}x{size[1]} pixels (height x width), and this one "
                 f"is {height}x{width} when the network sees it; give a smaller --size, or export the model for this "
                 f"size (--size {height}x{width}) or for any (--dynamic)."
+            )
+        if self.graph.filled:
+            raise ConfigError(
+                f"'{self.path}' takes images that fill {size[0]}x{size[1]} pixels (height x width), and this one is "
+                f"{height}x{width} when the network sees it; export the model without --filled, or for this size."
             )
         return F.pad(inputs, (0, size[1] - width, 0, size[0] - height))
 

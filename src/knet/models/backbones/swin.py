@@ -12,6 +12,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from knet.models.backbones.stochastic_depth import StochasticDepth
 
@@ -29,8 +30,19 @@ def join_windows(windows: Tensor, window: int, size: tuple[int, int]) -> Tensor:
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
+# The next three, like torch's own functions, can be watched by a `TorchFunctionMode`.
+def fill_up(images: Tensor, divisor: int) -> Tensor:
+    """As `pad_to_multiple`, with colours first. (B,3,H,W) -> (B,3,H',W')"""
+    if has_torch_function_unary(images):
+        return handle_torch_function(fill_up, (images,), images, divisor)
+    height, width = images.shape[2:]
+    return F.pad(images, (0, rounded_up(width, divisor) - width, 0, rounded_up(height, divisor) - height))
+
+
 def pad_to_multiple(x: Tensor, divisor: int) -> Tensor:
     """Pads with zeros at the right and the bottom to multiples of the divisor. (B,H,W,C) -> (B,H',W',C)"""
+    if has_torch_function_unary(x):
+        return handle_torch_function(pad_to_multiple, (x,), x, divisor)
     height, width = x.shape[1:3]
     return F.pad(x, (0, 0, 0, rounded_up(width, divisor) - width, 0, rounded_up(height, divisor) - height))
 
@@ -40,12 +52,23 @@ def rounded_up(side: int, divisor: int) -> int:
     return (side + divisor - 1) // divisor * divisor
 
 
-def shift_mask(height: int, width: int, window: int, shift: int, device: torch.device | None = None) -> Tensor:
-    """To be added to attention scores: 0, -100 between cells that only shifted windows make neighbours. (M,w*w,w*w)"""
-    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
-    row_part = (rows >= height - window).long() + (rows >= height - shift)
-    column_part = (columns >= width - window).long() + (columns >= width - shift)
-    parts = split_windows((3 * row_part[:, None] + column_part)[None, :, :, None], window)[..., 0]  # (M,w*w)
+def shift_mask(x: Tensor, window: int, shift: int, sides: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """To be added to attention scores: 0, -100 between cells that only shifted windows make neighbours.
+
+    (B,H,W,C), before it is padded -> (M,w*w,w*w). `sides`: numbers of rows and columns that are looked at, all others
+    are apart from them.
+    """
+    if has_torch_function_unary(x):
+        return handle_torch_function(shift_mask, (x,), x, window, shift)
+
+    def parts_of(axis: int) -> Tensor:
+        side = rounded_up(x.shape[1 + axis], window)
+        place = torch.arange(side, device=x.device)
+        part = (place >= side - window).long() + (place >= side - shift)
+        return part if sides is None else part + 3 * ((place + shift) % side >= sides[axis])
+
+    rows, columns = parts_of(0), parts_of(1)
+    parts = split_windows((6 * rows[:, None] + columns)[None, :, :, None], window)[..., 0]  # (M,w*w)
     return (parts[:, None] != parts[:, :, None]) * -100.0
 
 
@@ -126,8 +149,7 @@ class SwinStage(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = (rounded_up(side, self.window) for side in x.shape[1:3])
-        mask = shift_mask(height, width, self.window, self.shift, x.device).to(x)
+        mask = shift_mask(x, self.window, self.shift).to(x)
         for block in self.blocks:
             x = block(x, mask)
         return x
@@ -169,9 +191,7 @@ class Swin(nn.Module):
         self.apply(_initialise)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        height, width = images.shape[2:]
-        right, below = rounded_up(width, 4) - width, rounded_up(height, 4) - height
-        x = self.patches(F.pad(images, (0, right, 0, below))).permute(0, 2, 3, 1)
+        x = self.patches(fill_up(images, 4)).permute(0, 2, 3, 1)
         x = self.patches_norm(x)
         maps = []
         for number, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):

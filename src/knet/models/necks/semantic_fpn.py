@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from knet.errors import ConfigError
 
@@ -21,21 +22,26 @@ def conv_norm_relu(channels: int, size: int = 1, stride: int = 1) -> nn.Sequenti
     return nn.Sequential(conv, nn.GroupNorm(_GROUPS, channels), nn.ReLU())
 
 
-def sine_positions(height: int, width: int, channels: int, device: torch.device) -> Tensor:
-    """DETR's encoding of a cell's place: half of the channels for its row, half for its column. -> (channels,h,w)
+def sine_positions(like: Tensor, sides: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """DETR's encoding of a cell's place: half of the channels for its row, half for its column. (B,C,h,w) -> (C,h,w)
 
-    Rows are counted from 1 to `height` and scaled to 2 pi; two channels each are the sine and the cosine of the row
-    divided by one of channels / 4 wavelengths from 1 to 10000. Cells of the padding count as well.
+    Rows are counted from 1 to h and scaled to 2 pi; two channels each are the sine and the cosine of the row divided by
+    one of C / 4 wavelengths from 1 to 10000. Cells of the padding count as well, unless `sides` says how many rows and
+    columns are counted. Like torch's own functions it can be watched by a `TorchFunctionMode`.
     """
-    count = channels // 4
+    if has_torch_function_unary(like):
+        return handle_torch_function(sine_positions, (like,), like)
+    channels, height, width = like.shape[1:]
+    device, count = like.device, channels // 4
     wavelengths = 10_000 ** (torch.arange(count, device=device) / count)
 
-    def encode(cells: int) -> Tensor:
-        places = torch.arange(1, cells + 1, device=device) / (cells + 1e-6) * (2 * math.pi)
+    def encode(cells: int, counted: int | Tensor) -> Tensor:
+        places = torch.arange(1, cells + 1, device=device) / (counted + 1e-6) * (2 * math.pi)
         angles = places / wavelengths[:, None]
-        return torch.stack((angles.sin(), angles.cos()), dim=1).flatten(0, 1)  # (channels / 2, cells)
+        return torch.stack((angles.sin(), angles.cos()), dim=1).flatten(0, 1)  # (C / 2, cells)
 
-    rows, columns = encode(height)[:, :, None], encode(width)[:, None, :]
+    counted = sides or (height, width)
+    rows, columns = encode(height, counted[0])[:, :, None], encode(width, counted[1])[:, None, :]
     return torch.cat((rows.expand(-1, -1, width), columns.expand(-1, height, -1)))
 
 
@@ -62,7 +68,7 @@ class SemanticFPN(nn.Module):
 
     def forward(self, pyramid: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         *fine, p5 = pyramid
-        p5 = p5 + sine_positions(p5.shape[2], p5.shape[3], p5.shape[1], p5.device).to(p5.dtype)
+        p5 = p5 + sine_positions(p5).to(p5.dtype)
         p2, *others = (level(x) for level, x in zip(self.levels, (*fine, p5), strict=True))
         total = sum(others, p2)
         return self.localization(total), self.semantic(total)
