@@ -84,6 +84,11 @@ def shown(value: Any, most: int = 100) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things in words: "1 image", "2 images"."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def require(kind: type | UnionType, what: str, **values: object) -> None:
     """Raises `ConfigError` for the first of the values, by its name, that is not of a kind: for calls from Python."""
     for name, value in values.items():

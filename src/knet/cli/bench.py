@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from knet.cli.options import add_device, add_json, add_merge, add_official, add_threads, add_verb, height_width
+from knet.errors import counted
 
 if TYPE_CHECKING:
     from knet.inference.bench import Timing
@@ -62,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _title(about: dict[str, Any]) -> str:
-    lines = [f"{about['model']}, {about['backend']}, {about['machine']}, {about['rounds']} images each; ms an image"]
+    each = counted(about["rounds"], "image")
+    lines = [f"{about['model']}, {about['backend']}, {about['machine']}, {each} each; ms an image"]
     if about["random_weights"]:
         lines.append("random weights: the network takes its usual time but finds little, so the merge has little to do")
     figures = f"{'median':>8} {'p95':>8} {'p99':>8} {'images/s':>8} {'memory':>9} {'GFLOP':>7}"

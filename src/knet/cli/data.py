@@ -3,12 +3,14 @@
 import argparse
 import json
 from dataclasses import asdict
+from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Any
 
 from knet.cli import from_coco, import_data, label, show
 from knet.cli.options import add_verb
 from knet.cli.reports import report_text
-from knet.errors import ConfigError, shown
+from knet.errors import ConfigError, counted, shown
 
 _LAYOUTS = ("cityscapes", "mapillary")
 _CLIP_LAYOUTS = ("step", "vipseg", "youtube-vis", "cityscapes-vps")
@@ -26,6 +28,8 @@ _TABLE_HINT = (
 def add_parser(verbs: Any) -> None:
     """Adds the verb and its own verbs to the command line."""
     parser = add_verb(verbs, "data", "make, prepare and check data sets for training", "knet data prepare --help")
+    tables = sorted(table.name.removesuffix(".json") for table in _tables().iterdir() if table.name.endswith(".json"))
+    parser.description = f"{parser.description}\n\nclass tables:\n  {', '.join(tables)}"
     jobs = parser.add_subparsers(title="jobs", metavar="JOB", required=True)
     import_data.add_parser(jobs)
     _add_prepare(jobs)
@@ -35,6 +39,10 @@ def add_parser(verbs: Any) -> None:
     from_coco.add_parser(jobs)
     label.add_parser(jobs)
     _add_synth(jobs)
+
+
+def _tables() -> Traversable:
+    return resources.files("knet") / "data" / "tables"
 
 
 def _add_prepare(jobs: Any) -> None:
@@ -171,7 +179,7 @@ def run_prepare(args: argparse.Namespace) -> int:
         return 0
     for split in splits:
         state = "written" if split.made else "kept as it was (--overwrite makes it anew)"
-        print(f"{split.name}: {split.images} images, {split.json} {state}")
+        print(f"{split.name}: {counted(split.images, 'image')}, {split.json} {state}")
         if split.unlabelled:
             print(f"note: {split.name} has images without a label, which stay unused: {name_some(split.unlabelled)}")
     if "table" in summary:
@@ -260,8 +268,8 @@ def run_from_labels(args: argparse.Namespace) -> int:
             parts.append(f"{made.crowds[name]} are crowd regions")
         if made.dropped.get(name):
             parts.append(f"{made.dropped[name]} dropped as too small")
-        print(f"{name:<20} {count:>7} segments" + (f"  ({', '.join(parts)})" if parts else ""))
-    print(f"{made.images} images, {made.json} and {made.masks}/ written")
+        print(f"{name:<20} {count:>7} segment{'s' * (count != 1)}" + (f"  ({', '.join(parts)})" if parts else ""))
+    print(f"{counted(made.images, 'image')}, {made.json} and {made.masks}/ written")
     print(f"note: {made.note}")
     return 0
 

@@ -58,7 +58,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--classes",
         metavar="NAME",
-        help="with --metric miou, stq or vpq: a class table, see `knet data --help` (default for stq and vpq: "
+        help="with --metric miou, stq or vpq: a class table, listed by `knet data --help` (default for stq and vpq: "
         "kitti_step, or the data set's own)",
     )
     parser.add_argument(

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from knet.cli.options import add_json, add_verb
+from knet.errors import counted
 
 
 def add_parser(jobs: Any) -> None:
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     for name, count in made.segments.items():
         crowds = f"  ({made.crowds[name]} are crowd regions)" if name in made.crowds else ""
         print(f"{name:<20} {count:>7} segments{crowds}")
-    print(f"{made.images} images, {made.json} and {made.masks}/ written")
+    print(f"{counted(made.images, 'image')}, {made.json} and {made.masks}/ written")
     print(f"{made.rule}: {made.overlapping} pixels, {made.hidden} objects are hidden by others")
     for reason, count in made.left_out.items():
         print(f"left out: {count} objects {reason}")

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from knet.cli.options import add_device, add_json, add_precision, add_size, add_verb
-from knet.errors import ConfigError
+from knet.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from knet.inference.segmenter import Segmenter
@@ -102,9 +102,11 @@ def _load(args: argparse.Namespace) -> list[Segmenter]:
 
 
 def _summary(made: Labels) -> str:
-    rows = [f"{name:<20} {count:>7} segments" for name, count in made.segments.items() if count]
+    rows = [f"{name:<20} {count:>7} segment{'s' * (count != 1)}" for name, count in made.segments.items() if count]
     failed = f"; {len(made.failed)} failed" if made.failed else ""
-    end = f"{made.images} images, {made.void_share:.1%} void, {made.json}, {made.masks}/, {made.objects} and "
+    end = (
+        f"{counted(made.images, 'image')}, {made.void_share:.1%} void, {made.json}, {made.masks}/, {made.objects} and "
+    )
     return "\n".join([*rows, f"{end}{made.classes} written{failed}"])
 
 

@@ -17,6 +17,7 @@ from knet.cli.many import ImageRun, add_many_options, image_plan, tell_failures,
 from knet.cli.options import add_json, add_model_options, add_verb, model_options, precision_note, refuse_absent
 from knet.cli.stopping import Stopping
 from knet.compiled import working_seconds
+from knet.errors import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -208,12 +209,12 @@ def run(args: argparse.Namespace) -> int:
         print(f"{_summary(args, segmenter, formats, done, seconds)}; {len(failed)} failed{listed}")
     status = 2 if failed else 0
     if unfinished or stopping.signal == signal.SIGTERM:
-        of = f" of {total}" if total else ""
+        of = counted(done, "image") if not total else f"{done} of {counted(total, 'image')}"
         where = (
             f"; files of several images in {args.output}/ end there, and are named _unfinished" if unfinished else ""
         )
         where += "; with --resume it goes on" if alone and unfinished else ""
-        print(f"knet: stopped by {stopping.name} after {done}{of} images{where}.", file=sys.stderr)
+        print(f"knet: stopped by {stopping.name} after {of}{where}.", file=sys.stderr)
     # Ctrl-C is how a camera is ended; else a caller must not take the run for a finished one.
     return 128 + stopping.signal if stopping.signal and (unfinished or stopping.signal != signal.SIGINT) else status
 
@@ -223,7 +224,7 @@ def _summary(args: argparse.Namespace, segmenter: Segmenter, formats: Sequence[s
         return "0 images, nothing saved"
     kinds = ", ".join([*formats, args.submission] if args.submission else formats)
     each = f"{1000 * seconds / done:.0f} ms each{precision_note(args, segmenter)}"
-    return f"{done} images, {each}, {kinds} saved to {args.output}/"
+    return f"{counted(done, 'image')}, {each}, {kinds} saved to {args.output}/"
 
 
 def _chosen_formats(args: argparse.Namespace, files: Sequence[SourceFile]) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 def report_text(report: Any) -> str:
     """A report as lines: what is there, a row for each class, the findings."""
-    head = [f"{report.name}: {report.images} images"]
+    head = [f"{report.name}: {counted(report.images, 'image')}"]
     if report.sizes is not None:
         small, large = (f"{width}x{height}" for height, width in report.sizes)
         head.append(f"{small} pixels" if small == large else f"{small} to {large} pixels")

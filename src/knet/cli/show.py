@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knet.cli.options import add_json, add_verb
-from knet.errors import ConfigError
+from knet.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     samples = training_samples(config, reader) if training else validation_samples(reader)
     count = args.count if training else min(args.count, len(reader))
     what = f"as training with seed {config.seed} will see them" if training else "for validation, as they are"
-    note = f"{count} samples of {len(reader)} images, {what}"
+    note = f"{counted(count, 'sample')} of {counted(len(reader), 'image')}, {what}"
     bar = tqdm(islice(samples, count), total=count, desc="drawing", unit="image", disable=None)
     key = f"{note}; left the image, right its segments, void and crowd regions unpainted"
     listed = write_samples(output, f"{config.model}: {args.split}", key, bar, reader.categories)

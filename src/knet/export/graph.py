@@ -29,7 +29,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from knet.errors import ConfigError, shown
-from knet.export.inside import Inside, cell_maxima, cell_means
+from knet.export.cells import cell_maxima, cell_means
+from knet.export.inside import Inside
 from knet.merge.panoptic import best_class
 from knet.merge.sorted import panoptic_classes
 from knet.models.backbones.swin import Swin

@@ -3,24 +3,20 @@
 Convolutions and pools read zeros beyond the image, resizing repeats its last cells, and means, norms and attention leave
 the rest out. So a file for a fixed size gives for a smaller image what the network gives for it without the padding. The
 network itself knows nothing of it: `Inside` watches the functions that it calls, and works on any that keeps to maps
-(B,...,H,W) and to the functions below; `hides_padding` tells whether it does.
+(B,...,H,W) and to the functions below; `knet.export.hides.hides_padding` tells whether it does.
 """
 
-import copy
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from knet.export.cells import cell_maxima, cell_means
 from knet.models.backbones.swin import fill_up, pad_to_multiple, shift_mask
 from knet.models.necks.semantic_fpn import sine_positions
-from knet.models.network import Network
-
-
-_TRIED = 320  # pixels of a side that are enough to see whether the padding has an effect
 
 
 class Extent(NamedTuple):
@@ -317,59 +313,6 @@ class Inside(TorchFunctionMode):
 
     def _positions(self, func: Any, like: Tensor) -> Tensor:
         return func(like, self._known(like))
-
-
-def hides_padding(net: Network, size: tuple[int, int]) -> bool:
-    """Whether `Inside` can hide the padding of this size from a network: tried on a small image that leaves some."""
-    net = copy.deepcopy(net).cpu().float().eval()
-    divisor = net.size_divisor
-    most = max(_TRIED // divisor, 1) * divisor
-    height, width = (min(side, most) for side in size)
-    inner = [max(side * 2 // 3 // divisor, 1) * divisor for side in (height, width)]
-    image = torch.linspace(-2, 2, 3 * inner[0] * inner[1]).sin().view(1, 3, *inner)
-    padded = F.pad(image, (0, width - inner[1], 0, height - inner[0]))
-    try:
-        with torch.no_grad():
-            with Inside(padded, torch.tensor(inner)):
-                found = net(padded)[0].mask_logits
-            expected = net(image)[0].mask_logits  # the first, before any threshold that rounding could cross
-    except (LostError, AssertionError, RuntimeError, ValueError):  # the latter of networks that take one size alone
-        return False
-    found = found[..., : expected.shape[-2], : expected.shape[-1]]
-    return bool((found - expected).abs().max() <= 1e-3 * expected.abs().max())
-
-
-def cell_maxima(x: Tensor, cells: int, *sides: Tensor | int) -> Tensor:
-    """The maxima over a grid of cells of so many rows and columns. (B,C,H,W) -> (B,C,n,n)
-
-    Cells overlap if the sides are no multiples of n.
-    """
-    for axis, side in zip((2, 3), sides, strict=True):
-        first, end = cell_edges(cells, side)
-        longest = torch.arange((x.shape[axis] + cells - 1) // cells + 1)
-        rows = torch.minimum(first[:, None] + longest, end[:, None] - 1)  # short cells repeat their last row
-        x = x.index_select(axis, rows.flatten()).unflatten(axis, (cells, -1)).amax(axis + 1)
-    return x
-
-
-def cell_means(x: Tensor, cells: int, *sides: Tensor | int) -> Tensor:
-    """The means over a grid of cells of so many rows and columns. (B,C,H,W) -> (B,C,n,n)"""
-    rows, columns = (_shares(cells, n, side).to(x.dtype) for n, side in zip(x.shape[2:], sides, strict=True))
-    return rows @ x @ columns.T
-
-
-def _shares(cells: int, length: int, side: Tensor | int) -> Tensor:
-    """The weight of each of `length` pixels in each cell, which add up to 1. -> (n,length)"""
-    first, end = (edge[:, None] for edge in cell_edges(cells, side))
-    position = torch.arange(length)
-    inside = ((position >= first) & (position < end)).float()
-    return inside / inside.sum(1, keepdim=True)
-
-
-def cell_edges(cells: int, side: Tensor | int) -> tuple[Tensor, Tensor]:
-    """Where the cells of an adaptive pooling begin and end (exclusive). -> (n,), (n,)"""
-    number = torch.arange(cells)
-    return number * side // cells, ((number + 1) * side + cells - 1) // cells
 
 
 def _taps(side: int, before: int, covered: Tensor | int, wanted: Tensor) -> Tensor:

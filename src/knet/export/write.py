@@ -16,8 +16,8 @@ from torch import nn
 
 from knet.errors import ConfigError, require
 from knet.export import openvino, tensorrt
-from knet.export.inside import hides_padding
 from knet.export.graph import Graph, Merging, check_size
+from knet.export.hides import hides_padding
 from knet.export.onnx import quantize_onnx, save_onnx, to_onnx, write_card
 from knet.export.report import Parity, compare, compare_clips, describe_run, write_report
 from knet.inference.engines.exported import need

@@ -316,8 +316,9 @@ def choose_device(device: str) -> torch.device:
     try:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen).cpu()  # the device "meta" holds nothing
-    except (RuntimeError, AssertionError, TypeError) as error:  # torch has no class of its own for it
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+    except (RuntimeError, AssertionError, TypeError, ImportError) as error:  # torch has no class of its own for it
+        # The first sentence: what follows may be a list of all that torch was ever built for.
+        reason = next(iter(str(error).splitlines()), type(error).__name__).split(". ")[0].rstrip(".")
         raise ConfigError(f"The device {shown(device)} cannot be used here ({reason}); try 'auto' or 'cpu'.") from error
     return chosen
 

@@ -25,7 +25,7 @@ from knet.data.readers.open import open_data
 from knet.data.samples.batches import Batch, BatchPlan, Samples, load_batches
 from knet.data.samples.pairs import PairBatch
 from knet.distributed import gather_objects, joined, rank, world
-from knet.errors import ConfigError, DataError, OutputError, TrainingError, enough_memory
+from knet.errors import ConfigError, DataError, OutputError, TrainingError, counted, enough_memory
 from knet.files import atomic_path
 from knet.inference.engines.network import TorchEngine
 from knet.inference.load import choose_device, fast_in_bf16, segmenter_for
@@ -258,7 +258,7 @@ def introduction(config: RunConfig, card: Card, images: int, net: nn.Module, dev
     millions = sum(parameter.numel() for parameter in net.parameters()) / 1e6
     processes = f" in {world()} processes" if world() > 1 else ""
     return (
-        f"{config.model} with {millions:.1f} M parameters, {len(card.categories)} classes, {images} images, "
+        f"{config.model} with {millions:.1f} M parameters, {len(card.categories)} classes, {counted(images, 'image')}, "
         f"batch {config.batch}, {config.iterations} iterations on {device.type} ({config.precision}){processes}"
     )
 
