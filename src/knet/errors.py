@@ -13,6 +13,7 @@ from types import UnionType
 from typing import Any
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{1,30}):(/{1,3})((?:\S*@)?[^\s'\"<>]*)")
+_WEB = ("http", "https", "rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp", "srt", "ftp", "s3", "gs")
 _HOST = re.compile(r"\[[0-9A-Fa-f:.]+\](?::\d+)?|[A-Za-z0-9._-]*(?::\d+)?")
 # What may be shown of a path: words that cameras use, and what is too short for a password.
 _WORD = (
@@ -178,6 +179,8 @@ def without_secrets(text: str) -> str:
         if found[1].casefold() == "file":
             return found[0]
         host, plain, more = plain_parts(found[0])
-        return f"{found[1]}:{found[2]}" + "/".join([host, *plain, *(["..."] if more else [])])
+        # A path made of an address has lost one of its slashes.
+        slashes = "//" if found[1].casefold() in _WEB else found[2]
+        return f"{found[1]}:{slashes}" + "/".join([host, *plain, *(["..."] if more else [])])
 
     return _ADDRESS.sub(shown, text)

@@ -1,7 +1,7 @@
 """Hides the padding of a fixed size from a network: at the image's edge its layers behave as at the edge of a map.
 
-Convolutions and pools read zeros beyond the image, resizing repeats its last cells, and means, norms and attention leave
-the rest out. So a file for a fixed size gives for a smaller image what the network gives for it without the padding. The
+Convolutions and pools read zeros beyond the image, resizing repeats its last cells, and means, norms and attention
+leave the rest out. So a file for a fixed size gives for a smaller image what the network gives without the padding. The
 network itself knows nothing of it: `Inside` watches the functions that it calls, and works on any that keeps to maps
 (B,...,H,W) and to the functions below; `knet.export.hides.hides_padding` tells whether it does.
 """

@@ -55,7 +55,7 @@ class Parity:
 
 
 def compare(original: Segmenter, exported: Segmenter, images: Iterable[Item], own: Segmenter | None = None) -> Parity:
-    """Runs both on the same images, at the size at which the file sees them; `own` is torch without that file's size."""
+    """Runs both on the same images, as large as the file sees them; `own` is torch without that file's size."""
     tally = _Tally(exported)
     previous: Tensor | None = None
     for item in images:
