@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The environment's own pip is not needed, so this works where Python comes without ensurepip.
 INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-all check format fuzz soak audit
+.PHONY: demo test test-all check format fuzz soak audit docs
 
 demo: $(VENV)/.core
 	$(BIN)/knet demo --output demo-results
@@ -44,6 +44,10 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The documents as a site: open site/index.html
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "knet needs Python 3.11 or newer; name one with: make PYTHON=python3.12"; exit 2; }
@@ -52,6 +56,11 @@ $(BIN)/python:
 $(VENV)/.core: pyproject.toml | $(BIN)/python
 	@echo "installing knet and PyTorch into $(VENV) (several GB, a few minutes)"
 	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml | $(BIN)/python
+	@echo "installing knet and what builds its site into $(VENV)"
+	$(INSTALL) --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python

@@ -12,12 +12,13 @@ import sys
 import tokenize
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "src"))
 
-_ELSEWHERE = re.compile(r"\[([^\]]+)\]\((?!https?:|#|mailto:)((?:\.\./|configs|benchmarks|examples|src|LICENSE|CONTRIB)[^)]*)\)")
+_OUTSIDE = r"\.\./|configs|benchmarks|examples|src|LICENSE|CONTRIB"  # how links to what is no page begin
+_ELSEWHERE = re.compile(rf"\[([^\]]+)\]\(((?:{_OUTSIDE})[^)]*)\)")
 _OF_README = re.compile(r"\]\(docs/([^)]+)\)")
 
 
@@ -31,7 +32,9 @@ def tutorial() -> str:
     notebook = json.loads((ROOT / "docs" / "tutorial.ipynb").read_text("utf-8"))
     cells = (("".join(cell["source"]), cell["cell_type"]) for cell in notebook["cells"])
     parts = [text if kind == "markdown" else f"```python\n{text}\n```" for text, kind in cells]
-    return "\n\n".join([*parts, "This page is a notebook, `docs/tutorial.ipynb` of the repository, to be run as it is."])
+    return "\n\n".join(
+        [*parts, "This page is a notebook, to be run as it is: `docs/tutorial.ipynb` of the repository."]
+    )
 
 
 def options() -> str:
@@ -40,8 +43,8 @@ def options() -> str:
 
     parts = [
         "# Options of a run",
-        "What a config file (`knet config NAME` prints one) and `key=value` on the command line of `knet train` may say. "
-        "`knet config --schema` is the same for editors.",
+        "What a config file (`knet config NAME` prints one) and `key=value` behind `knet train` may say; for editors "
+        "`knet config --schema` says the same.",
     ]
     for name, kind in (
         ("the run itself", config.RunConfig),
@@ -52,14 +55,23 @@ def options() -> str:
         ("losses", config.Losses),
         ("optimizer", config.Optimizer),
     ):
-        rows = [f"| `{option}` | {_code(kind)} | {_code(default)} | {about} |" for option, kind, default, about in _fields(kind)]
-        told = inspect.cleandoc(kind.__doc__ or "")
-        parts += [f"## {name[0].upper()}{name[1:]}", told, "\n".join(["| option | is | default | |", "| --- | --- | --- | --- |", *rows])]
+        rows = [f"| `{row.name}` | {_code(row.kind)} | {_code(row.default)} | {row.about} |" for row in _rows(kind)]
+        parts += [f"## {name[0].upper()}{name[1:]}", inspect.cleandoc(kind.__doc__ or "")]
+        parts.append("\n".join(["| option | is | default | |", "| --- | --- | --- | --- |", *rows]))
     return "\n\n".join(parts)
 
 
-def _fields(kind: type) -> list[tuple[str, str, str, str]]:
-    """Name, type, default and comment of each option that a class adds."""
+class Row(NamedTuple):
+    """An option: its name, type, default and comment."""
+
+    name: str
+    kind: str
+    default: str
+    about: str
+
+
+def _rows(kind: type) -> list[Row]:
+    """The options that a class adds."""
     source = inspect.getsource(kind)
     comments = {
         token.start[0]: token.string.lstrip("# ")
@@ -70,15 +82,14 @@ def _fields(kind: type) -> list[tuple[str, str, str, str]]:
     for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
             continue
-        above, number = list[str](), node.lineno - 1
-        while lines[number - 1].lstrip().startswith("#"):
-            above.insert(0, comments[number])
-            number -= 1
-        beside = [comments[line] for line in range(node.lineno, (node.end_lineno or node.lineno) + 1) if line in comments]
+        first = node.lineno
+        while lines[first - 2].lstrip().startswith("#"):  # the comment above
+            first -= 1
+        about = [comments[line] for line in range(first, (node.end_lineno or first) + 1) if line in comments]
         default = "" if node.value is None else ast.unparse(node.value)
         alias = re.search(r"alias='(\w+)'", default)
         name = alias[1] if alias else node.target.id
-        found.append((name, ast.unparse(node.annotation), _default(default), " ".join([*above, *beside])))
+        found.append(Row(name, ast.unparse(node.annotation), _default(default), " ".join(about)))
     return found
 
 
@@ -98,7 +109,8 @@ def models() -> str:
     """Every model, from the table that `knet models` prints."""
     rows = json.loads((ROOT / "src" / "knet" / "assets" / "models.json").read_text("utf-8"))
     parts = ["# All models", "As `knet models` prints them; [models](models.md) says what they are.", ""]
-    parts += ["| model | task | parameters | GFLOPs | at | weights | published |", "| --- | --- | --- | --- | --- | --- | --- |"]
+    head = ("model", "task", "parameters", "GFLOPs", "at", "weights", "published")
+    parts += [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
     for row in rows:
         figures = ", ".join(f"{name} {figure}" for name, figure in row["published"].items())
         numbers = f"{row['parameters'] / 1e6:.1f} M | {row['gflops']:.1f} | {row['size'][0]}x{row['size'][1]}"
@@ -110,7 +122,7 @@ def reference() -> str:
     """The public face: what `knet` lists, from its docstrings."""
     import knet
 
-    names = [name for name in knet.__all__ if name in knet._HOMES]  # noqa: SLF001
+    names = [name for name in knet.__all__ if name in knet._HOMES]
     parts = ["# Reference", "What `import knet` gives. [From Python](python.md) shows how it is used."]
     return "\n\n".join([*parts, *(f"::: {knet._HOMES[name]}.{name}" for name in names)])
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from knet.errors import counted
+
 
 def report_text(report: Any) -> str:
     """A report as lines: what is there, a row for each class, the findings."""
