@@ -178,7 +178,8 @@ class RunConfig(_Options):
     # Start from these instead of random ones: a file, its address (https://, hf:), or the name of a model. Classes that
     # they do not have, by name, start anew.
     weights: str | Path | None = None
-    # Start the backbone alone from these, as torchvision, timm and others publish.
+    # Start the backbone alone from these, as torchvision, timm and others publish: a file, its address, or "imagenet"
+    # for those that torchvision or timm publish of this backbone.
     backbone_weights: str | Path | None = None
     data: Data
     augment: Augment | None = None

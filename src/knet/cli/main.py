@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Any, NoReturn
 
 from knet import __version__
-from knet.cli import batch, bench, config, convert, data, demo, download, evaluate, export, models, predict, train
+from knet.cli import batch, bench, config, convert, data, demo, download, evaluate, export, models, predict, push, train
 from knet.cli.stopping import Terminated, sigterm_unwinds
 from knet.errors import (
     DownloadError,
@@ -29,7 +29,7 @@ _FAILURES = (OutputError, DownloadError, PredictionError, TrainingError)  # the 
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOMEM)  # of the machine, not of what was asked
 
-_VERBS = (predict, train, evaluate, export, bench, convert, models, config, download, data, demo, batch)
+_VERBS = (predict, train, evaluate, export, bench, convert, models, config, download, push, data, demo, batch)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -30,7 +30,7 @@ from knet.inference.load import (
 )
 from knet.inference.segmenter import Segmenter
 from knet.models.zoo import create, entry
-from knet.weights.fetch import is_address
+from knet.weights.fetch import in_folder, is_address
 
 STEPS = ("prepare", "network", "merge", "result")
 WARM_UP = 3  # compiling, choosing algorithms and recording graphs happen in the first images
@@ -80,6 +80,7 @@ def open_model(
     compatible: bool = False,
 ) -> tuple[Segmenter, bool]:
     """A model as `load` opens it, and whether its weights are random: those of names that come without any."""
+    model = in_folder(model)
     named = not is_address(model) and Path(model).suffix.lower() not in (*ENDINGS, ".safetensors", ".pth", ".pt")
     if weights is not None or not named or entry(model).bundled is not None:
         return load(model, weights, device, precision, merge, compile, compatible), False

@@ -23,7 +23,7 @@ from knet.models.realtime import RTKNet
 from knet.models.zoo import ZOO, Merge, create, entry
 from knet.structures import Category, Preprocessing
 from knet.weights.card import Card
-from knet.weights.fetch import is_address, local, released_file
+from knet.weights.fetch import in_folder, is_address, local, released_file
 from knet.weights.load import Checkpoint, load_strict, read_checkpoint, save_weights
 
 _WEIGHT_FILES = (".safetensors", ".pth", ".pt")
@@ -75,6 +75,7 @@ def load(
     require(str | None, "a text", merge=merge)
     require(bool, "True or False", compile=compile, compatible=compatible)
     use_threads(threads)
+    model = in_folder(model)
     if compatible:
         precision = exact_precision(model, precision, compile)
     if exported_form(model) is None:
@@ -100,6 +101,7 @@ def read_model(
     model: str | Path, weights: str | Path | None = None, merge: Merge | None = None
 ) -> tuple[Network, Card]:
     """A network with its weights, and its card; see `load`."""
+    model = in_folder(model)
     name: str | None = str(model)
     if weights is None and (is_address(model) or Path(model).suffix.lower() in _WEIGHT_FILES):
         name, weights = None, model

@@ -37,6 +37,7 @@ from knet.weights.card import Card
 from knet.weights.classes import KERNELS, class_count, class_layers, with_classes, with_kernels
 from knet.weights.fetch import local
 from knet.weights.fitting import fitting
+from knet.weights.imagenet import imagenet_file
 from knet.weights.load import Checkpoint, load_strict, read_checkpoint
 
 
@@ -85,8 +86,9 @@ def load_first(net: nn.Module, config: RunConfig, card: Card) -> str:
     if config.weights is not None and config.backbone_weights is not None:
         raise ConfigError("A run starts from weights or from backbone_weights; leave one of them out.")
     if config.backbone_weights is not None:
-        path = config.backbone_weights
-        return load_backbone(net, read_checkpoint(local(path)).state, str(path))
+        place = config.backbone_weights
+        path = imagenet_file(net.backbone) if str(place) == "imagenet" else local(place)  # type: ignore[arg-type]
+        return load_backbone(net, read_checkpoint(path).state, str(place))
     if config.weights is None:
         return ""
     checkpoint = read_checkpoint(weights_file(config.weights))

@@ -17,7 +17,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from knet.errors import ConfigError, DownloadError
-from knet.files import safe_name
+from knet.files import is_file, safe_name
 from knet.weights.released import RELEASED, Released
 
 _logger = logging.getLogger("knet")
@@ -39,6 +39,12 @@ def is_address(place: str | Path) -> bool:
     return str(place).startswith(("http://", "https://", "hf:"))
 
 
+def in_folder(place: str | Path) -> str | Path:
+    """The weights in a folder that `knet push` wrote; every other place unchanged."""
+    file = Path(place) / HUB_FILE
+    return file if not is_address(place) and is_file(file) else place
+
+
 def local(place: str | Path) -> Path:
     """A file of weights on this machine, fetched first if `place` is https://... or hf:owner/repo[/file].
 
@@ -51,7 +57,7 @@ def local(place: str | Path) -> Path:
         return fetch(text)
     if text.startswith("hf:"):
         return _from_hub(text)
-    return Path(place)
+    return Path(in_folder(place))
 
 
 def released_file(model: str) -> Path:
@@ -126,11 +132,6 @@ def fetch(url: str, sha256: str = "", target: Path | None = None) -> Path:
             "folder with KNET_HOME."
         ) from error
     return target
-
-
-def _net_allowed(target: Path) -> None:
-    if os.environ.get("KNET_OFFLINE", "0") not in ("", "0"):
-        raise DownloadError(f"'{target.name}' is not in {target.parent}, and KNET_OFFLINE (--offline) forbids the net.")
 
 
 class _Part:
@@ -241,6 +242,16 @@ def _from_drive(url: str, target: Path, by_hand: str) -> Path:
     return target
 
 
+def hub_repository(place: str | Path) -> str | None:
+    """owner/repository of hf:owner/repository, None for a path. ConfigError for other addresses."""
+    match = _HUB.fullmatch(str(place))
+    if match is not None and match[2] is None:
+        return match[1]
+    if is_address(place):
+        raise ConfigError(f"'{str(place)[:200]}' is not of the form hf:owner/repository; give that, or a folder.")
+    return None
+
+
 def _from_hub(text: str) -> Path:
     match = _HUB.fullmatch(text)
     if match is None:
@@ -249,7 +260,12 @@ def _from_hub(text: str) -> Path:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
         raise ConfigError(f"'{text}' needs the package huggingface_hub; pip install huggingface_hub.") from error
+    offline = os.environ.get("KNET_OFFLINE", "0") not in ("", "0")
     try:
-        return Path(hf_hub_download(match[1], match[2] or HUB_FILE))
+        return Path(hf_hub_download(match[1], match[2] or HUB_FILE, local_files_only=offline))
     except Exception as error:  # of several packages
+        if offline:
+            raise DownloadError(
+                f"'{text}' is not on this machine, and KNET_OFFLINE or --offline forbids the net."
+            ) from error
         raise DownloadError(f"'{text}' cannot be fetched: {str(error).strip().splitlines()[0][:300]}") from error

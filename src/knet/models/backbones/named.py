@@ -30,6 +30,7 @@ class TimmBackbone(nn.Module):
 
     def __init__(self, name: str, drop_path: float = 0.0):
         super().__init__()
+        self.name = name
         if name == "tf_efficientnet_lite0":
             self.net: Any = EfficientNetLite(drop_path)
             self.channels, self.picks, self.channels_last = self.net.channels, [0, 1, 2, 3], False
