@@ -106,7 +106,7 @@ def test_weights_from_imagenet_by_the_name_of_the_backbone(tmp_path: Path, monke
 def test_weights_from_imagenet_without_the_net(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KNET_OFFLINE", "1")
     monkeypatch.setenv("KNET_HOME", str(tmp_path))
-    with pytest.raises(DownloadError, match="resnet50-.* is not in .*KNET_OFFLINE or --offline forbids the net"):
+    with pytest.raises(DownloadError, match=r"resnet50-.* is not in .*KNET_OFFLINE or --offline forbids the net"):
         imagenet.imagenet_file(named_backbone("r50"))
-    with pytest.raises(DownloadError, match="'hf:timm/resnet10t.*' is not on this machine, and KNET_OFFLINE"):
+    with pytest.raises(DownloadError, match=r"'hf:timm/resnet10t.*' is not on this machine, and KNET_OFFLINE"):
         imagenet.imagenet_file(named_backbone("timm/resnet10t"))

@@ -55,8 +55,9 @@ def page(card: Card, licence: str) -> str:
     classes = [f"| {c.id} | {c.name} | {'thing' if c.thing else 'stuff'} |" for c in card.categories]
     size = f"a short side of {p.short_edge} pixels, at most {p.max_edge}" if p.resize else "their own size"
     parts = [
-        f"---\nlibrary_name: knet\npipeline_tag: image-segmentation\nlicense: other\nlicense_name: {json.dumps(licence)}\n---",
-        f"# {card.model}\n\n{row.about}. For {card.task} segmentation with [knet](https://pypi.org/project/knet).",
+        "---\nlibrary_name: knet\npipeline_tag: image-segmentation\n"
+        f"license: other\nlicense_name: {json.dumps(licence)}\n---",
+        f"# {card.model}\n\n{row.about}. For {card.task} segmentation with the Python package knet.",
         "```sh\nknet predict FOLDER_OR_hf:OWNER/REPOSITORY street.jpg\n```",
         f"## Licence\n\n{licence}",
     ]
@@ -67,9 +68,9 @@ def page(card: Card, licence: str) -> str:
             )
         )
     parts += [
-        f"## Preprocessing\n\nImages are resized to {size}, colours normalised with the mean {_numbers(p.mean)} and the "
-        f"standard deviation {_numbers(p.std)} of RGB in 0..255, and sides padded to multiples of {p.divisor}. Thresholds: "
-        f"score {card.score}, overlap {card.overlap}.",
+        f"## Preprocessing\n\nImages are resized to {size}, colours normalised with the mean {_numbers(p.mean)} and "
+        f"the standard deviation {_numbers(p.std)} of RGB in 0..255, and sides padded to multiples of {p.divisor}. "
+        f"Thresholds: score {card.score}, overlap {card.overlap}.",
         "\n".join([f"## {len(classes)} classes\n", "| id | name | |", "| --- | --- | --- |", *classes]),
     ]
     return "\n\n".join(parts) + "\n"

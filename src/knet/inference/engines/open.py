@@ -12,7 +12,7 @@ ENDINGS = {".onnx": "onnx", ".xml": "openvino", ".engine": "tensorrt"}
 
 
 def exported_form(model: str | Path) -> str | None:
-    """The format of an exported file by its ending or that of its address, in capitals or not; None for other models."""
+    """The format of an exported file by its ending or its address's, in capitals or not; None for other models."""
     path = str(model).partition("?")[0] if is_address(model) else str(model)
     return ENDINGS.get(Path(path).suffix.lower())
 
