@@ -1,0 +1,55 @@
+"""What is published: the source distribution is the whole repository, and the wheel works in an environment of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BUILD = "import sys; from setuptools import build_meta as b; b.build_sdist(sys.argv[1]); b.build_wheel(sys.argv[1])"
+
+
+def tracked() -> list[str]:
+    """All files of the repository; links to folders are in no distribution."""
+    if not (ROOT / ".git").exists() or not shutil.which("git"):
+        pytest.skip("needs the repository and git, to know its files")
+    found = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode()
+    return [name for name in found.split("\0") if name and not (ROOT / name).is_symlink() and (ROOT / name).is_file()]
+
+
+@pytest.mark.large
+def test_the_distributions_are_whole_and_the_wheel_predicts(tmp_path: Path) -> None:
+    files, copy, made = tracked(), tmp_path / "copy", tmp_path / "dist"
+    made.mkdir()
+    for name in files:
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, copy / name)
+    subprocess.run([sys.executable, "-c", BUILD, str(made)], cwd=copy, check=True, capture_output=True)
+
+    (source,), (wheel,) = made.glob("*.tar.gz"), made.glob("*.whl")
+    with tarfile.open(source) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert not set(files) - held
+
+    # An environment of its own, which sees the packages that knet needs but not this repository.
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    needed = Path(pytest.__file__).parents[1]
+    (site / "needed.pth").write_text(f"{needed}\n")
+    code = "import sys, knet; from knet.cli.main import main; print(knet.__file__); sys.exit(main(sys.argv[1:]))"
+    street = str(site / "knet" / "assets" / "demo" / "highway_1.jpg")
+    command = [str(tmp_path / "venv" / "bin" / "python"), "-c", code, "predict", "rtknet-lite-street", street]
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert str(site) in done.stdout and "1 image" in done.stdout
+    assert (tmp_path / "results" / "highway_1_overlay.png").is_file()
