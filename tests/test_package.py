@@ -1,4 +1,4 @@
-"""What is published: the source distribution is the whole repository, and the wheel works in an environment of its own."""
+"""What is published: the source distribution is the whole repository, and the wheel works in a new environment."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ network itself knows nothing of it: `Inside` watches the functions that it calls
 (B,...,H,W) and to the functions below; `knet.export.hides.hides_padding` tells whether it does.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -66,12 +67,15 @@ class Inside(TorchFunctionMode):
 
     def resized(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Bilinear resize (align_corners=False) of what the image covers to what it covers of a map of this size."""
-        before, after = self._extent(x) or _whole(x), self._of_size(size)
-        weights = [
-            self._once((name, side, n, id(a), id(b)), lambda side=side, n=n, a=a, b=b: _taps(side, n, a, b).to(x.dtype))
-            for name, side, n, a, b in zip(("r", "c"), size, x.shape[-2:], before, after, strict=True)
-        ]
-        return self._mark(weights[0] @ x @ weights[1].T, after)
+        extent, after = self._extent(x), self._of_size(size)
+
+        def weights(axis: int) -> Tensor:
+            cells = x.shape[axis - 2]
+            covered = cells if extent is None else extent[axis]  # of the cells of a pool, all
+            key = axis, size[axis], cells, None if extent is None else id(covered), id(after[axis]), x.dtype
+            return self._once(key, lambda: _taps(size[axis], cells, covered, after[axis]).to(x.dtype))
+
+        return self._mark(weights(0) @ x @ weights(1).T, after)
 
     def _mark(self, x: Tensor, extent: Extent | None, flat: tuple[int, int] | None = None) -> Tensor:
         """The tensor, of which the image covers so much."""
@@ -238,19 +242,18 @@ class Inside(TorchFunctionMode):
 
     def _reduced(self, func: Any, x: Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> Tensor:
         """A sum or a mean."""
-        extent, dims = self._extent(x), _pair(dim) if dim is not None else range(x.ndim)
+        if dim is None:
+            dim = tuple(range(x.ndim))
+        extent, dims = self._extent(x), dim if isinstance(dim, tuple | list) else (dim,)
         axes = {x.ndim - 1} if self._flat(x) else {x.ndim - 2, x.ndim - 1}
         over = axes & {axis % x.ndim for axis in dims}
         if extent is None or not over:
-            return (
-                self._mark(func(x, dim, keepdim=keepdim, **kwargs), extent, self._flat(x))
-                if dim is not None
-                else func(x)
-            )
+            return self._mark(func(x, dim, keepdim=keepdim, **kwargs), extent, self._flat(x))
         if over != axes or self._flat(x):
             raise LostError
         total = self._cleared(x, extent).sum(dim, keepdim=keepdim)
-        return total if func is Tensor.sum else total / (extent.rows * extent.columns)
+        others = math.prod(x.shape[axis] for axis in dims if axis % x.ndim not in axes)
+        return total if func is Tensor.sum else total / (extent.rows * extent.columns * others)
 
     def _flattened(self, func: Any, x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         """Axes become one. Where it is the pixels, those beyond the image are zeros."""
@@ -322,10 +325,6 @@ def _taps(side: int, before: int, covered: Tensor | int, wanted: Tensor) -> Tens
     second = torch.minimum(first + 1, torch.as_tensor(covered) - 1)
     share, cells = (place - first).clamp(max=1)[:, None], torch.arange(before)
     return (cells == first[:, None]) * (1 - share) + (cells == second[:, None]) * share
-
-
-def _whole(x: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.tensor(x.shape[-2]), torch.tensor(x.shape[-1])
 
 
 def _pair(value: Any) -> tuple[Any, Any]:
