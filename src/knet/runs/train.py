@@ -20,7 +20,7 @@ from torch import nn
 from knet.config import RunConfig, dump_config, read_config
 from knet.data.readers.mixture import Mixture
 from knet.data.readers.open import open_data
-from knet.data.samples.batches import Batch, BatchPlan, Samples, load_batches
+from knet.data.samples.batches import Batch, BatchPlan, Samples, load_batches, loaders_needed
 from knet.data.samples.pairs import PairBatch
 from knet.distributed import gather_objects, joined, rank, world
 from knet.errors import ConfigError, DataError, OutputError, TrainingError, enough_memory
@@ -64,7 +64,8 @@ def train(config: RunConfig | str | Path, resume: bool = False, **overrides: Any
         DataError: a data set cannot be read, or more images than `skip_images` cannot.
         CheckpointError: weights or a state do not fit.
         OutputError: a file of the run folder cannot be written.
-        TrainingError: more losses than `skip_losses` are not finite; the message names the images.
+        TrainingError: more losses than `skip_losses` are not finite; the message names the images. Or a process that
+            loads images, or another one of the run, has died.
         StoppedError: SIGTERM came; the state is saved.
     """
     config = read_config(config, **overrides)
@@ -77,7 +78,7 @@ def _train(config: RunConfig, resume: bool, device: torch.device, interrupt: Int
     progress = run.progress
     loader = load_batches(run.samples, run.plan, config.workers, device.type == "cuda")
     # Unless the loader is closed, its processes are waited for.
-    with RunLog(config, progress.iteration) as log, closing(loader) as batches:
+    with loaders_needed(), RunLog(config, progress.iteration) as log, closing(loader) as batches:
         for note in run.notes:
             log.say(note)
         while True:
