@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The environment's own pip is not needed, so this works where Python comes without ensurepip.
 INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-all check format
+.PHONY: demo test test-all kills mutants check format
 
 demo: $(VENV)/.core
 	$(BIN)/knet demo --output demo-results
@@ -16,6 +16,17 @@ test: $(VENV)/.dev
 # The large networks as well: some gigabytes of memory, and the whole set of recorded numbers (KNET_GOLDENS=folder).
 test-all: test
 	$(BIN)/python -m pytest -n 2 -m large
+
+# Kills runs at random moments and looks at what is left: COUNT kills of each kind, from SEED on. Some ten minutes.
+COUNT ?= 16
+SEED ?= 0
+kills: $(VENV)/.dev
+	$(BIN)/python tests/kills/kills.py --count $(COUNT) --seed $(SEED)
+
+# Changes the package in COUNT places of each FILE and asks whether its tests notice. Half an hour.
+FILES ?=
+mutants: $(VENV)/.dev
+	$(BIN)/python tests/mutants/mutants.py --count $(COUNT) --seed $(SEED) $(FILES)
 
 # What continuous integration asks for before the tests.
 check: $(VENV)/.dev

@@ -335,8 +335,10 @@ def test_random_colours_are_drawn_from_all_that_is_allowed(monkeypatch: pytest.M
     assert 900 < sum(options["contrast_first"] for options in drawn) < 1100
 
 
-@pytest.mark.parametrize(("steps", "expected"), [(0, (255, 0, 0)), (15, (255, 128, 0)), (-15, (255, 0, 128)),
-                                                 (60, (0, 255, 0)), (-60, (0, 0, 255)), (90, (0, 255, 255))])  # fmt: skip
+TURNED = {0: (255, 0, 0), 15: (255, 128, 0), -15: (255, 0, 128), 60: (0, 255, 0), -60: (0, 0, 255), 90: (0, 255, 255)}
+
+
+@pytest.mark.parametrize(("steps", "expected"), TURNED.items())
 def test_hue_turns_red_around_the_circle(steps: int, expected: tuple[int, int, int]) -> None:
     red = torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None]
     turned = adjust_color(red, hue=steps).flatten().tolist()
