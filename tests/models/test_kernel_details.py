@@ -175,3 +175,19 @@ def test_settings_that_do_not_exist() -> None:
         Stage(8, 2, "max", False)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="There is no link 'none'; it is one of: attention, update"):
         LinkedStage(8, 2, "mean", False, link="none", hidden=8)  # type: ignore[arg-type]
+
+
+def test_update_and_interaction_are_their_equations() -> None:
+    torch.manual_seed(0)
+    update, interaction = AdaptiveUpdate(16), Interaction(16, 4, 32)
+    group, kernels, memory = (rand(1, 5, 16, seed=seed) for seed in range(3))
+    psi_1, psi_3 = update.from_group(group).split(16, dim=-1)
+    psi_2, psi_4 = update.from_kernel(kernels).split(16, dim=-1)
+    gate_group = update.group_gate_norm(update.group_gate(psi_1 * psi_2)).sigmoid()
+    gate_kernel = update.kernel_gate_norm(update.kernel_gate(psi_1 * psi_2)).sigmoid()
+    mixed = gate_group * update.group_norm(psi_3) + gate_kernel * update.kernel_norm(psi_4)
+    torch.testing.assert_close(update(group, kernels), update.out_norm(update.out(mixed)).relu())
+    for seen_from, other in ((memory, memory), (None, kernels)):
+        seen = interaction.attention_norm(kernels + interaction.attention(kernels, other, other)[0])
+        expected = interaction.ffn_norm(seen + interaction.contract(interaction.expand(seen).relu()))
+        torch.testing.assert_close(interaction(kernels, seen_from), expected)

@@ -85,7 +85,7 @@ def test_a_killed_run_resumes_to_the_same_losses(tmp_path: Path) -> None:
         stderr=subprocess.STDOUT,
         env=threads,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 1200
     while not state.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)

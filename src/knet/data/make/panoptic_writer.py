@@ -38,7 +38,7 @@ class PanopticWriter:
         self.json, self.masks = Path(json), Path(masks)
         self._partial = self.masks.parent / f".{self.masks.name}.partial"
         existing = [path for path in (self.json, self.masks) if path.exists()]
-        # A run that was killed in `finish` has put the PNGs in place, and not yet the JSON, which lies where it was made.
+        # A run that was killed in `finish` has put the PNGs in place, and not the JSON, which still lies where it was.
         killed = not self.json.exists() and (self._partial / "panoptic.json").exists()
         if existing and not overwrite and not killed:
             raise DataError(f"{existing[0]} exists already; remove it, allow overwriting or choose another output.")
