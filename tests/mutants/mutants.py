@@ -171,8 +171,9 @@ def passes(tests: list[str], mutated: _Mutated | None, seconds: float) -> tuple[
 
 def known_reasons() -> dict[tuple[str, str, str], str]:
     """(file, text of the line, what is changed) -> why no test can tell the mutant from the original."""
-    rows = [line.split(" | ") for line in REASONS.read_text().splitlines() if line and not line.startswith("#")]
-    return {(file, text, what): reason for file, text, what, reason in rows}
+    rows = [line.split(" | ", 1) for line in REASONS.read_text().splitlines() if line and not line.startswith("#")]
+    parts = [(file, *rest.rsplit(" | ", 2)) for file, rest in rows]  # the text may have a | of its own
+    return {(file, text, what): reason for file, text, what, reason in parts}
 
 
 def judge(file: str, count: int, seed: int, only: str, show: bool) -> tuple[int, int]:
