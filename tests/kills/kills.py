@@ -1,12 +1,15 @@
 """Kills knet at random moments and looks at what is left.
 
-    python tests/kills/kills.py [TASK ...] [--count 20] [--seed 0]
+    python tests/kills/kills.py [TASK ...] [--count 20] [--seed 0] [--full]
 
 TASK is one of `tasks` below, all of them by default; COUNT kills each. A task runs once undisturbed. Then, again and
 again, it is started, killed by SIGKILL at a random moment, and started anew by the same command (a training by
 --resume), until it comes to its end. After each kill every file under its final name is that of the undisturbed run or,
 if it grows or changes while the task goes on, can be read; no process lives on and no shared memory is left. At the end
 the files are those of the undisturbed run, to the last byte, and no temporary ones lie beside them.
+
+With --full no process is killed: instead no file may grow above a random size, as on a disk that is full. The task has
+to end with one sentence and the exit status 1.
 
 All runs are children of one process that has imported torch, so that a kill costs the time of the work, not of imports.
 """
@@ -19,6 +22,7 @@ import io
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import socket
@@ -27,7 +31,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -47,7 +51,9 @@ class Task:
 
     command: Callable[[Path], list[str]]
     processes: int = 1
-    victims: str = "all"  # or "one" process, which "hangs" or a "worker", a loader process: the rest must end by itself
+    # "all" processes; "one", or a "worker" (a loader process), or one that "hangs": the others must end by themselves;
+    # or "none", but the disk is full.
+    victims: str = "all"
     once: bool = False  # a finished output is not written again
     growing: bool = False  # files have their final names while the task goes on
     environment: dict[str, str] = field(default_factory=dict)
@@ -164,13 +170,14 @@ class SlowServer(BaseHTTPRequestHandler):
                 time.sleep(0.01)
 
 
-def start(task: Task, out: Path, log: Path) -> list[int]:
-    """The task's processes, each the first of a session of its own."""
+def start(task: Task, out: Path, log: Path, most: int = -1) -> list[int]:
+    """The task's processes, each the first of a session of its own. No file grows above `most` bytes (-1: any size)."""
     arguments, port = task.command(out), free_port()
     children = []
     for rank in range(task.processes):
         child = os.fork()
         if not child:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
             _become(arguments, task, out, log, rank, port)
         children.append(child)
     return children
@@ -345,23 +352,25 @@ def rounds(task: Task, work: Path, count: int, rng: random.Random, pause: float 
     assert not any(codes), f"does not run undisturbed: {log.read_text()[-2000:]}"
     nothing_lives(children, set())
     usual, kills = time.monotonic() - began, 0
+    largest = max(path.stat().st_size for path in files(out).values())
     out.rename(whole)
     out.mkdir()
     while kills < count or any(out.iterdir()):
         last = kills >= count or rng.random() < 0.15  # left alone, it comes to its end
         began = time.monotonic()
-        children = start(task, out, log)
+        full = task.victims == "none" and not last
+        children = start(task, out, log, rng.randrange(largest) if full else -1)
         moment = began + rng.uniform(0, usual * (0.6 if task.growing else 1))
-        while not last and time.monotonic() < moment and not has_ended(children[0]):
+        while not last and not full and time.monotonic() < moment and not has_ended(children[0]):
             time.sleep(0.002)
         pids = set(children).union(*map(members, children))
-        hit = [] if last else sorted(strike(task, children, pids, rng))
+        hit = [] if last or full else sorted(strike(task, children, pids, rng))
         codes = ended([child for child in children if task.victims != "hang" or child not in hit])
         if task.victims == "hang" and hit:
             os.kill(hit[0], signal.SIGKILL)
             ended(hit)
         nothing_lives(children, pids)
-        if hit and any(codes):
+        if (hit or full) and any(codes):
             kills += 1
             said = log.read_text() if log.exists() else ""
             assert "Traceback" not in said, f"a traceback: {said[-2000:]}"
@@ -404,6 +413,7 @@ def main() -> int:
     parser.add_argument("tasks", nargs="*", metavar="TASK")
     parser.add_argument("--count", type=int, default=20, help="kills a task")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--full", action="store_true", help="the disk is full; nobody is killed")
     args = parser.parse_args()
     sys.path[:0] = [str(TESTS.parent / "src"), str(TESTS), str(TESTS / "runs")]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -422,11 +432,12 @@ def main() -> int:
             every = _made(Path(folder), server.server_address[1])
             for name in args.tasks or every:
                 rng = random.Random(f"{args.seed} {name}")
+                task = replace(every[name], victims="none") if args.full else every[name]
                 work = Path(folder) / f"of-{name}"
                 work.mkdir()
                 kills, fault = 0, ""
                 try:
-                    for word in rounds(every[name], work, args.count, rng):
+                    for word in rounds(task, work, args.count, rng):
                         kills += 1
                         print(f"{name}: kill {kills}, recovered, {word}", flush=True)
                 except AssertionError as error:

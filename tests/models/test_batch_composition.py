@@ -20,7 +20,8 @@ from tiny_models import ARGUMENTS
 SMALL = {
     task: (model, arguments) for task, (model, _, arguments) in ARGUMENTS.items() if task in ("panoptic", "semantic")
 }
-SMALL["real time"] = ("rtknet-slim-camvid", {"width": 8, "head_width": 16, "channels": 16, "kernels": 6, "stages": 2})
+SLIM = {"width": 8, "head_width": 16, "channels": 16, "kernels": 6, "stages": 2}
+SMALL["real time"] = ("rtknet-slim-camvid", SLIM)
 SIZES = [(32, 38), (17, 64), (30, 21)]
 
 
