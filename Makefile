@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The environment's own pip is not needed, so this works where Python comes without ensurepip.
 INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-all check format fuzz soak audit docs
+.PHONY: demo test test-all check format fuzz soak kills mutants audit docs
 
 demo: $(VENV)/.core
 	$(BIN)/knet demo --output demo-results
@@ -33,6 +33,16 @@ soak: $(VENV)/.dev
 audit: $(VENV)/.dev
 	$(INSTALL) pip-audit
 	$(BIN)/python -m pip_audit --local --skip-editable
+
+# Kills runs at random moments and looks at what is left: COUNT kills of each kind, from SEED on. Some ten minutes.
+COUNT ?= 16
+kills: $(VENV)/.dev
+	$(BIN)/python tests/kills/kills.py --count $(COUNT) --seed $(SEED)
+
+# Changes the package in COUNT places of each FILE and asks whether its tests notice. Half an hour.
+FILES ?=
+mutants: $(VENV)/.dev
+	$(BIN)/python tests/mutants/mutants.py --count $(COUNT) --seed $(SEED) $(FILES)
 
 # What continuous integration asks for before the tests.
 check: $(VENV)/.dev

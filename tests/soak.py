@@ -129,7 +129,7 @@ def sizes(count: int, folder: Path) -> Iterator[int]:
     import knet
     from tiny_models import tiny_file
 
-    rng = Random(0)  # noqa: S311
+    rng = Random(0)
     segmenter = knet.load(tiny_file("panoptic", folder), device="cpu", size="image")
     for number in range(count):
         segmenter(np.full((rng.randrange(33, 200), rng.randrange(33, 200), 3), number % 256, np.uint8))

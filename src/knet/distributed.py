@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.autograd.function import once_differentiable
 
-from knet.errors import ConfigError
+from knet.errors import ConfigError, TrainingError
 
 _PATIENCE = timedelta(minutes=30)  # for the slowest process, such as one that writes to a busy network disk
 
@@ -61,6 +61,7 @@ def joined(device: torch.device) -> Iterator[torch.device]:
 
     Raises:
         ConfigError: the machine has more processes than GPUs, or a variable of torchrun is missing or no number.
+        TrainingError: another process has ended, or does not answer for half an hour.
     """
     place = place_of(dict(os.environ))
     if place.world == 1:
@@ -79,11 +80,25 @@ def joined(device: torch.device) -> Iterator[torch.device]:
         torch.cuda.set_device(device)
     # What is on the CPU goes over gloo, so that no process waits for its GPU to exchange it.
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-    dist.init_process_group(backend, rank=place.rank, world_size=place.world, timeout=_PATIENCE)
     try:
+        dist.init_process_group(backend, rank=place.rank, world_size=place.world, timeout=_PATIENCE)
         yield device
+    except RuntimeError as error:
+        if not _is_of_others(error):
+            raise
+        raise TrainingError(
+            f"Process {place.rank} of {place.world} waits in vain for another one, which has ended or hangs "
+            f"({str(error).strip().splitlines()[0][-200:]}); see what that one said, then start all of them again, a "
+            "training with --resume."
+        ) from error
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _is_of_others(error: RuntimeError) -> bool:
+    """Whether an error says that another process cannot be reached; gloo's have no class of their own."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error) or "Connection closed by peer" in str(error)
 
 
 def world() -> int:

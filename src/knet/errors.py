@@ -59,7 +59,7 @@ class DownloadError(KNetError):
 
 
 class TrainingError(KNetError):
-    """A training run that cannot go on: its loss is not a finite number."""
+    """A run that cannot go on: its loss is not a finite number, or a process that belongs to it has died."""
 
 
 class StoppedError(KNetError):

@@ -85,7 +85,7 @@ def test_two_processes_give_the_figures_of_one(run: Run, made: Path) -> None:
         )
         for rank in range(2)
     ]
-    (together, error), (silence, _) = (process.communicate(timeout=240) for process in processes)
+    (together, error), (silence, _) = (process.communicate(timeout=2400) for process in processes)
     assert [process.returncode for process in processes] == [0, 0], error
     assert silence == ""
     assert same(json.loads(together), json.loads(alone))

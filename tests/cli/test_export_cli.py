@@ -220,3 +220,24 @@ def test_a_folder_that_cannot_be_written(run: Run, quick: Path) -> None:
     status, _, err = run("export", str(quick), "--output", "file/model.onnx")
     assert status == 1
     assert "Cannot write 'file/model.onnx'" in err
+
+
+def test_what_lies_beside_a_new_file_is_never_of_an_older_one(
+    run: Run, quick: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An export that dies at any moment: the report, and OpenVINO's weights, are of the file that is there."""
+    options = ("export", str(quick), "--format", "openvino", "--images", str(DEMO / "city_1.jpg"), "--output", "m.xml")
+    assert run(*options)[0] == 0
+    assert Path("m.xml.report.json").is_file()
+    seen: list[bool] = []
+    replace = Path.replace
+
+    def watched(self: Path, target: Path) -> Path:
+        if str(target) == "m.bin":
+            seen.append(Path("m.xml").exists())
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    monkeypatch.setattr(write, "_compared", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert run(*options)[0] == 130
+    assert seen == [False] and Path("m.xml").is_file() and not Path("m.xml.report.json").exists()

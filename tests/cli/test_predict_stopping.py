@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,16 +91,19 @@ def test_a_signal_finishes_the_frame_and_the_files(
 
 def test_a_stop_while_nothing_comes(run: Run, tiny_weights: Path, tmp_path: Path) -> None:
     """A pipe whose writer says nothing: waiting for it ends as well."""
-    os.mkfifo(tmp_path / "pipe")
-    code = (
-        "import sys, signal, threading, os\n"
-        "threading.Timer(float(sys.argv[1]), os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
-        "from knet.cli.main import main\n"
-        "sys.exit(main(sys.argv[2:]))"
-    )
-    command = [sys.executable, "-c", code, "12", "predict", str(tiny_weights), str(tmp_path / "pipe"), "--track"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 143 and "stopped by SIGTERM" in done.stderr and "Traceback" not in done.stderr
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    command = [sys.executable, "-m", "knet.cli.main", "predict", str(tiny_weights), str(pipe), "--track"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    writer = -1
+    while writer < 0 and process.poll() is None:  # until it reads
+        with suppress(OSError):
+            writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=2400)[1]
+    os.close(writer)
+    assert process.returncode == 143 and "stopped by SIGTERM" in said and "Traceback" not in said
 
 
 def test_the_second_signal_stops_at_once() -> None:

@@ -293,3 +293,16 @@ def test_refuses_instance_maps_for_some_images_only(goldens: Path, tmp_path: Pat
     next((tmp_path / "case").rglob("*_instanceIds.png")).unlink()
     with pytest.raises(DataError, match="1 instance maps for 2 truth images"):
         mean_iou(tmp_path / "case/gtFine", tmp_path / "case/results", protocol="cityscapes")
+
+
+def test_pixels_are_category_ids_only_in_what_predict_wrote(tmp_path: Path) -> None:
+    values = np.array([[0, 1, 1, 0]], np.uint8)
+    ids = np.array([7, 9], np.uint8)
+    paths = {name: tmp_path / name for name in ("truth.png", "other.png", "image_semantic.png")}
+    for name, pixels in zip(paths, (values, values, ids[values]), strict=True):
+        Image.fromarray(pixels).save(paths[name])
+    truth, names = paths["truth.png"], {0: "road", 1: "car"}
+    for name in ("other.png", "image_semantic.png"):
+        assert mean_iou(truth, paths[name], classes=names, ids=[7, 9])["miou"] == 1
+    assert mean_iou(truth, paths["image_semantic.png"], classes=names)["miou"] == 0
+    assert mean_iou(truth, ids[values], classes=names, ids=[7, 9])["miou"] == 0  # an array has no name

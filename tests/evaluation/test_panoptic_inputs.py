@@ -64,6 +64,7 @@ ONES = np.ones((2, 3), np.int32)
         ((ONES, [SegmentInfo(1, -1)], ONES, ROWS), "not a segment"),
         ((ONES, ROWS * 2, ONES, ROWS), "segments 1 are listed twice"),
         ((ONES, [{"id": -4, "category_id": 1}], ONES, ROWS), "segment ids run from -4"),
+        ((ONES, [{"id": 2**24, "category_id": 1}], ONES, ROWS), "0 to 16777215 are allowed"),
         ((ONES, ROWS, ONES, []), "has ids 1 that"),
         ((ONES, ROWS, ONES, [*ROWS, {"id": 2, "category_id": 1}]), "segments 2 that have no pixel"),
     ],

@@ -1,7 +1,6 @@
 """PQ: equal to the official evaluators on the golden cases and to a plain reading of the rules on random ones."""
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -227,6 +226,22 @@ def test_turning_the_image_changes_nothing(image: tuple) -> None:
     assert second.counts == pytest.approx(first.counts)
 
 
+@given(labelled_images(listed_areas=False))
+@settings(max_examples=50, deadline=None)
+def test_without_void_and_crowds_truth_and_prediction_may_swap(image: tuple) -> None:
+    truth, truth_segments, predicted, predicted_segments = image
+    category = {row["id"]: row["category_id"] for row in truth_segments}
+    truth, predicted = np.maximum(truth, 1), np.maximum(predicted, 1)
+    category_of = {row["id"]: row["category_id"] for row in predicted_segments}
+    here = [{"id": i, "category_id": category.get(i, 1)} for i in np.unique(truth).tolist()]
+    there = [{"id": i, "category_id": category_of.get(i, 1)} for i in np.unique(predicted).tolist()]
+    one, other = PanopticQuality(TABLE), PanopticQuality(TABLE)
+    one.add(truth, here, predicted, there)
+    other.add(predicted, there, truth, here)
+    assert one.counts == pytest.approx(other.counts[[0, 1, 3, 2]])  # what one missed, the other invented
+    assert one.result()["all"] == pytest.approx(other.result()["all"])
+
+
 def test_all_kinds_of_segments_mean_the_same() -> None:
     ids = np.array([[1, 1, 2, 2], [1, 1, 2, 0]])
     rows = [{"id": 1, "category_id": 3}, {"id": 2, "category_id": 8}]
@@ -247,18 +262,3 @@ def test_a_prediction_may_list_id_0_as_a_segment() -> None:
 
 def test_no_images_and_no_classes_give_none() -> None:
     assert panoptic_quality([], [], categories=TABLE)["all"] == {"pq": None, "sq": None, "rq": None, "n": 0}
-
-
-def test_one_street_scene_takes_milliseconds() -> None:
-    random = np.random.default_rng(0)
-    scene = np.kron(random.integers(0, 60, (32, 64)), np.ones((32, 32), int))
-    names = np.append(0, random.choice(2**24 - 1, 59, replace=False) + 1)
-    truth, predicted = names[scene].astype(np.int32), np.roll(scene, 9, axis=1).astype(np.int32)
-    truth_rows = [{"id": int(i), "category_id": TABLE[i % 4].id} for i in names[1:]]
-    predicted_rows = [{"id": i, "category_id": TABLE[i % 4].id} for i in range(1, 60)]
-    quality, best = PanopticQuality(TABLE), np.inf
-    for _ in range(3):
-        start = time.perf_counter()
-        quality.add(truth, truth_rows, predicted, predicted_rows)
-        best = min(best, time.perf_counter() - start)
-    assert best < 0.5  # 20 ms on a quiet core; the margin is for busy machines

@@ -12,10 +12,13 @@ from fake_video import BRIGHTNESS, TABLE, Linked, Painted, drive, filmed, in_fol
 
 import knet
 from knet.errors import ConfigError
+from knet.inference import identities
 from knet.inference.identities import VideoState, void_as_lowest
 from knet.inference.results.draw import segment_colors
 from knet.inference.results.segmentation import Segmentation
+from knet.inference.segments import Prediction
 from knet.models.zoo import ZOO, Task
+from knet.preprocess import ImageSizes
 from knet.structures import Output
 from knet.track import EmbeddingSettings, OverlapSettings
 from knet.track.embeddings import EmbeddingMemory
@@ -294,3 +297,14 @@ def test_the_bundled_model_follows_what_moves(tiny_weights: Path) -> None:
     frames = [rng.integers(0, 255, (50 + n, 70, 3), dtype=np.uint8) for n in range(3)]
     results = [result for _, result in knet.load(tiny_weights, device="cpu").track(frames)]
     assert [result.id_map.shape for result in results] == [(50, 70), (51, 70), (52, 70)]
+
+
+@pytest.mark.parametrize("compatible", [False, True])
+def test_boxes_for_the_tracker_go_to_the_last_pixel_as_the_originals_do(compatible: bool) -> None:
+    objects = np.zeros((6, 9), np.int32)
+    objects[1:4, 2:7], objects[5, 8] = 1, 3
+    output = Output(torch.zeros(1, 3, 2), torch.zeros(1, 3, 6, 9), None, torch.zeros(1, 2, 6, 9))
+    prediction = Prediction([output], ImageSizes((6, 9), (6, 9), (6, 9)))
+    boxes = identities._boxes(objects, 3, prediction, TABLE, compatible)
+    nowhere = [-1, -1, 10, 10] if compatible else [0, 0, 0, 0]
+    assert boxes.tolist() == [[2, 1, 6, 3], nowhere, [8, 5, 8, 5]]

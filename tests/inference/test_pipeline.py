@@ -62,7 +62,7 @@ def test_results_of_workers_come_in_order_and_share_the_threads(workers: int) ->
 
 @pytest.mark.usefixtures("four_threads")
 def test_workers_are_at_work_at_the_same_time() -> None:
-    meeting = threading.Barrier(2, timeout=30)
+    meeting = threading.Barrier(2, timeout=300)
     assert len(list(parallel_map(lambda _: meeting.wait(), range(4), workers=2))) == 4
 
 

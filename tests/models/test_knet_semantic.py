@@ -2,6 +2,7 @@
 
 import functools
 import json
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -44,6 +45,7 @@ GRADIENT_RTOL = 1e-2
 # Where rounding moves a pixel over an edge of a mask, gradients of layers far in front of it change by more than that.
 # The golden is one of the results that float32 may give: as many draws tell how far apart these are.
 DRAWS, DEVIATIONS = 8, 4
+MOST = 0.5  # of the gradient itself: draws that are further apart than that say nothing
 
 
 def official(name: str, arguments: dict[str, Any], golden: Any, official_checkpoint: Any) -> nn.Module:
@@ -202,14 +204,14 @@ def check_gradients(data: Any, draws: list[Gradients], prefix: str) -> None:
             continue
         found = [draw[ours[key]] for draw in draws]
         values = np.array([value for _, value, _ in found])
-        bound = max(GRADIENT_RTOL * norm, DEVIATIONS * values.std())
+        bound = min(max(GRADIENT_RTOL * norm, DEVIATIONS * values.std()), MOST * norm)
         assert values.mean() == pytest.approx(norm, rel=0, abs=bound), key
         compared += 1
         beginning = data.get(f"{prefix}grad/{key}[:64]")
         if beginning is not None:
             firsts = torch.stack([first for *_, first in found]).double().numpy()
             atol = GRADIENT_RTOL * max(np.abs(beginning).max(), norm / found[0][0] ** 0.5)
-            bounds = np.maximum(atol, DEVIATIONS * firsts.std(0).max())
+            bounds = min(max(atol, DEVIATIONS * firsts.std(0).max()), MOST / GRADIENT_RTOL * atol)
             np.testing.assert_allclose(firsts.mean(0), beginning, rtol=0, atol=bounds, err_msg=key)
             beginnings += 1
     assert compared >= len(draws[0]) - 3  # all but the last bias of each stage
@@ -229,6 +231,7 @@ def compare_gradients(run: Callable[[], Any], prefix: str) -> nn.Module:
     for fused in (True, False):  # oneDNN's convolutions, and others that add up in another order
         with suppress(AssertionError), torch.backends.mkldnn.flags(enabled=fused):
             return compare()
+    warnings.warn(f"met in {DRAWS} draws of float32, not in float32 as it is", stacklevel=2)
     draws = []  # see `rounding`
     for seed in range(DRAWS):
         with in_float64(seed):

@@ -52,13 +52,13 @@ def start(arguments: list[str], processes: int = 2) -> list[subprocess.Popen[str
 
 
 def finish(processes: list[subprocess.Popen[str]]) -> tuple[list[int], list[tuple[str, str]]]:
-    said = [process.communicate(timeout=240) for process in processes]
+    said = [process.communicate(timeout=2400) for process in processes]
     return [process.returncode for process in processes], said
 
 
 def stop_in_the_middle(processes: list[subprocess.Popen[str]], state: Path, number: int, who: slice) -> None:
     """Sends the signal to some processes once there is a state."""
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 2000
     while not state.exists() and processes[0].poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     for process in processes[who]:

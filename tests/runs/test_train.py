@@ -85,7 +85,7 @@ def test_a_killed_run_resumes_to_the_same_losses(tmp_path: Path) -> None:
         stderr=subprocess.STDOUT,
         env=threads,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 1200
     while not state.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
@@ -112,6 +112,12 @@ def test_loader_processes_give_the_same_run(tmp_path: Path) -> None:
     alone = train(load_config(path, [*short, f"output={tmp_path / 'a'}"]))
     helped = train(load_config(path, [*short, f"output={tmp_path / 'b'}", "workers=2"]))
     assert rows(alone) == rows(helped)
+    ours, theirs = (read_state(folder / "state.pt") for folder in (alone, helped))
+    for part in ("net", "average"):
+        assert (ours[part] is None) == (theirs[part] is None)
+        assert all(torch.equal(value, theirs[part][key]) for key, value in (ours[part] or {}).items())
+    moments, others = (state["optimizer"]["state"] for state in (ours, theirs))
+    assert all(torch.equal(moments[name][key], others[name][key]) for name in moments for key in moments[name])
 
 
 def test_starting_from_weights(config: RunConfig, tmp_path: Path) -> None:

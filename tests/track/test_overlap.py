@@ -1,6 +1,8 @@
 """The tracker by overlap: what must hold for any objects."""
 
 import math
+from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from knet.track.overlap import (
     BY_KERNELS,
     Appearance,
     OverlapMemory,
+    _best,
     coarse_grid,
     match_by_overlap,
 )
@@ -163,3 +166,43 @@ def test_a_coarse_grid_keeps_small_images_whole() -> None:
     assert coarse_grid(np.zeros((100, 150))).shape == (100, 150)
     assert coarse_grid(np.zeros((1024, 2048))).shape == (205, 410)
     assert coarse_grid(np.zeros((1, 9000))).shape == (1, 9000)
+
+
+def test_objects_at_the_border_have_all_their_cells() -> None:
+    """An overlap of 1 needs every one of them."""
+    corners = [(0, 0, 0), (0, 190, 0), (50, 0, 0), (50, 190, 0)]
+    assert follow([corners, corners], overlap=1.0) == [[1, 2, 3, 4]] * 2
+    along = [[(52, 100 - 4 * t, 0)] for t in range(5)]  # its lower rows are never seen
+    assert follow(along, overlap=0.4) == [[1]] * 5
+    down = [[(40 + 5 * t, 7, 0)] for t in range(4)]
+    assert follow(down) == [[1]] * 4  # what is expected beyond the border counts no cells there
+
+
+@pytest.mark.parametrize(("cosine", "same"), [(0.62, True), (0.58, False)])
+def test_how_alike_embeddings_have_to_be_for_what_overlaps(cosine: float, same: bool) -> None:
+    a, b = np.eye(2)
+    other = cosine * a + math.sqrt(1 - cosine**2) * b
+    stays = [[(5, 10, 0)], [(5, 10, 0)]]
+    least = replace(BY_EMBEDDINGS, likeness=2.0)  # and nothing is found again without overlap
+    assert follow(stays, [a[None], other[None]], least) == [[1], [1 if same else 2]]
+
+
+def test_limits_that_are_met_exactly_are_met() -> None:
+    a = np.eye(2)[:1]
+    stays, apart = [[(5, 10, 0)], [(5, 10, 0)]], [[(5, 10, 0)], [(5, 20, 0)]]
+    assert follow(stays, [a, a], Appearance(0.0, veto=1.0, likeness=2.0, reach=0.0)) == [[1], [1]]
+    assert follow(apart, [a, a], Appearance(0.0, veto=1.0, likeness=1.0, reach=1.0)) == [[1], [1]]  # one size away
+    assert follow(apart, [a, a], Appearance(0.0, veto=1.0, likeness=1.0, reach=0.99)) == [[1], [2]]
+    assert follow([[(5, 10, 0)], [(5, 15, 0)]], overlap=1 / 3) == [[1], [1]]
+
+
+@given(seed=st.integers(0, 2**32 - 1), tracks=st.integers(1, 5), objects=st.integers(1, 5))
+@settings(max_examples=40)
+def test_no_other_pairs_overlap_more(seed: int, tracks: int, objects: int) -> None:
+    rng = np.random.default_rng(seed)
+    value, allowed = rng.integers(1, 9, (tracks, objects)), rng.random((tracks, objects)) < 0.6
+    pairs = _best(value, allowed)
+    assert len(set(pairs.values())) == len(pairs) and all(allowed[track, thing] for thing, track in pairs.items())
+    worth = np.pad(np.where(allowed, value, 0), ((0, objects), (0, 0)))  # an object may stay without a track
+    best = max(worth[rows, range(objects)].sum() for rows in map(list, permutations(range(len(worth)), objects)))
+    assert sum(value[track, thing] for thing, track in pairs.items()) == best

@@ -196,3 +196,12 @@ def test_losses_of_nothing_are_zeros_with_a_graph() -> None:
         assert loss == 0 and loss.requires_grad
     torch.stack(losses).sum().backward()
     assert logits.grad is not None and not logits.grad.any()
+
+
+def test_the_dice_loss_of_half_a_pixel_by_hand() -> None:
+    """1 - 2 p t / (p^2 + t^2 + 2 eps), where eps is far from nothing beside a single pixel."""
+    half, one = torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
+    assert dice_loss(half, one).item() == pytest.approx(1 - 1 / (0.25 + 1 + 0.002), abs=1e-6)
+    assert dice_loss(half, one, eps=0.25).item() == pytest.approx(1 - 1 / 1.75, abs=1e-6)
+    unsure = torch.full((1, 1, 1), 0.01).logit()
+    assert dice_loss(unsure, 0.01 * one).item() == pytest.approx(1 - 0.0002 / 0.0022, abs=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations, permutations
 
 import numpy as np
 import pytest
@@ -172,3 +173,18 @@ def test_k_nets_cost_takes_probabilities_as_they_are() -> None:
     plain = matching_cost(logits, None, masks, labels, floors=(0.0, 0.0))[0, :, 0]
     assert plain.tolist() == pytest.approx([-1 - 4 * 16 / 16.002, -0.5], abs=1e-5)
     assert (matching_cost(logits, None, masks, labels)[0, :, 0] != plain).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**31), kernels=st.integers(1, 6), segments=st.integers(1, 6))
+def test_no_assignment_at_all_is_cheaper(seed: int, kernels: int, segments: int) -> None:
+    cost = torch.randint(-9, 10, (1, kernels, segments), generator=torch.Generator().manual_seed(seed)).float()
+    ((match,),), _ = assign([cost], [segments])
+    found = cost[0][match.kernels, match.segments].sum().item()
+    few = min(kernels, segments)
+    every = [
+        sum(cost[0][k, s].item() for k, s in zip(rows, columns, strict=True))
+        for rows in combinations(range(kernels), few)
+        for columns in permutations(range(segments), few)
+    ]
+    assert found == min(every)

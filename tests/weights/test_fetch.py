@@ -168,7 +168,7 @@ def test_two_processes_at_once_fetch_it_once(server: Server) -> None:
     both = [context.Process(target=_fetch_in_process, args=(address(server), queue)) for _ in range(2)]
     for process in both:
         process.start()
-    assert [queue.get(timeout=60) for _ in both] == [SHA, SHA]
+    assert [queue.get(timeout=600) for _ in both] == [SHA, SHA]
     for process in both:
         process.join()
     assert server.requests == 1

@@ -40,5 +40,6 @@ def save_openvino(model: openvino.Model, card: Card, path: Path, half: bool = Fa
         try:
             save_model(model, graph, compress_to_fp16=half)
             beside.replace(weights)
+            path.unlink(missing_ok=True)  # an older one would for a moment be beside newer weights
         finally:
             beside.unlink(missing_ok=True)

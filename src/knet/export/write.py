@@ -112,6 +112,7 @@ def export(
         with tempfile.TemporaryDirectory() as folder:
             proto = quantize_onnx(proto, batches, Path(folder), symmetric=format == "tensorrt")
         write_card(proto, card)
+    path.with_name(f"{path.name}.report.json").unlink(missing_ok=True)  # of an older file
     if format == "openvino":
         openvino.save_openvino(openvino.to_openvino(proto), card, path, precision == "fp16")
     else:

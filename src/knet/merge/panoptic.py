@@ -86,7 +86,8 @@ def number_segments(merged: MergedMasks, things: Tensor) -> tuple[Tensor, list[t
         row = len(rows) if is_thing[label] else stuff_row.setdefault(label, len(rows))
         if row == len(rows):
             rows.append((row + 1, label, scores[mask]))
-        rows[row] = (row + 1, label, max(rows[row][2], scores[mask]))
+        else:
+            rows[row] = (row + 1, label, max(rows[row][2], scores[mask]))
         segment_of_mask[mask], kernel_of[row + 1] = row + 1, kernels[mask]
     device = merged.owner.device
     return backend(device).relabel(merged.owner, segment_of_mask.to(device)), rows, kernel_of

@@ -22,7 +22,7 @@ from torch import nn
 from knet.config import RunConfig, dump_config, read_config
 from knet.data.readers.mixture import Mixture
 from knet.data.readers.open import open_data
-from knet.data.samples.batches import Batch, BatchPlan, Samples, load_batches
+from knet.data.samples.batches import Batch, BatchPlan, Samples, load_batches, loaders_needed
 from knet.data.samples.pairs import PairBatch
 from knet.distributed import gather_objects, joined, rank, world
 from knet.errors import ConfigError, DataError, OutputError, TrainingError, counted, enough_memory
@@ -76,8 +76,9 @@ def train(
         DataError: a data set cannot be read, or more images than `skip_images` cannot.
         CheckpointError: weights or a state do not fit.
         OutputError: a file of the run folder cannot be written.
-        TrainingError: more losses than `skip_losses` are not finite; the message names the images. Or a callback
-            raised an exception, which is the cause of this one; the state is saved.
+        TrainingError: more losses than `skip_losses` are not finite; the message names the images. Or a process that
+            loads images, or another one of the run, has died. Or a callback raised an exception, which is the cause of
+            this one; the state is saved.
         StoppedError: SIGTERM came; the state is saved.
     """
     if is_data_set(config):
@@ -98,7 +99,8 @@ def _train(
     loader = load_batches(run.samples, run.plan, config.workers, device.type == "cuda")
     classes = tuple(category.name for category in run.card.categories)
     # Unless the loader is closed, its processes are waited for.
-    with RunLog(config, progress.iteration, callbacks, classes) as log, closing(loader) as batches:
+    logged = RunLog(config, progress.iteration, callbacks, classes)
+    with loaders_needed(), logged as log, closing(loader) as batches:
         for note in run.notes:
             log.say(note)
         while True:

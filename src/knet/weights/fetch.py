@@ -179,6 +179,8 @@ class _Part:
             request.add_header("If-Range", tag)
         with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
             known = asked if answer.status == 206 else 0
+            if not known:  # before the new tag, which would say of the old bytes that they are of the new file
+                self.path.unlink(missing_ok=True)
             self.tag.write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
             length = answer.headers.get("Content-Length")
             total = known + int(length) if length and length.isdigit() else None

@@ -44,7 +44,7 @@ def test_only_a_few_items_are_taken_ahead(ahead: int) -> None:
 
 
 def test_items_are_read_at_the_same_time_but_by_one_worker_in_a_row() -> None:
-    meeting = threading.Barrier(2, timeout=30)
+    meeting = threading.Barrier(2, timeout=300)
     assert len(list(map_ahead(lambda _: meeting.wait(), range(4), 2))) == 4
     names = set(map_ahead(lambda _: threading.current_thread().name, range(9), 3, workers=1))
     assert len(names) == 1 and threading.current_thread().name not in names

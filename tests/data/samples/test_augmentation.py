@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from knet.data.samples import transforms
+from knet.data.samples import color, transforms
 from knet.data.samples.color import adjust_color, hsv_to_rgb, random_color, rgb_to_hsv
 from knet.errors import ConfigError
 from knet.structures import Sample, SegmentInfo
@@ -315,3 +316,30 @@ def test_one_pixel_and_crowds_are_void() -> None:
 def test_bad_augmentation(options: tuple[list[int], int, tuple[int, int]]) -> None:
     with pytest.raises(ConfigError, match="must be 1 pixel or more"):
         transforms.TrainAugmentation(*options)
+
+
+def test_random_colours_are_drawn_from_all_that_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[dict[str, Any]] = []
+    monkeypatch.setattr(color, "adjust_color", lambda image, **options: drawn.append(options) or image)
+    for seed in range(2000):
+        color.random_color(torch.zeros(3, 1, 1, dtype=torch.uint8), np.random.default_rng(seed))
+    for name, low, high, near in (
+        ("hue", -18, 18, 0),
+        ("brightness", -32, 32, 1),
+        ("contrast", 0.5, 1.5, 0.02),
+        ("saturation", 0.5, 1.5, 0.02),
+    ):
+        values = [options[name] for options in drawn if options[name] is not None]
+        assert low <= min(values) <= low + near and high - near <= max(values) <= high, name
+        assert 900 < len(values) < 1100
+    assert 900 < sum(options["contrast_first"] for options in drawn) < 1100
+
+
+TURNED = {0: (255, 0, 0), 15: (255, 128, 0), -15: (255, 0, 128), 60: (0, 255, 0), -60: (0, 0, 255), 90: (0, 255, 255)}
+
+
+@pytest.mark.parametrize(("steps", "expected"), TURNED.items())
+def test_hue_turns_red_around_the_circle(steps: int, expected: tuple[int, int, int]) -> None:
+    red = torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None]
+    turned = adjust_color(red, hue=steps).flatten().tolist()
+    assert max(abs(a - b) for a, b in zip(turned, expected, strict=True)) <= 1

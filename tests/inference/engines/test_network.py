@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from torch import Tensor, nn
 import knet
 from knet.errors import ConfigError
 from knet.inference import load as loading
-from knet.inference.engines.network import PerSize, TorchEngine, folded, in_half
+from knet.inference.engines.network import PerSize, TorchEngine, folded, in_half, record
 from knet.inference.load import choose_precision, fast_in_bf16
 from knet.models.network import Network
 from knet.models.realtime import RTKNet
@@ -269,3 +272,47 @@ def test_recorded_graphs_give_what_plain_runs_give(precision: str) -> None:
         assert torch.equal(outputs[-1].mask_logits, last)  # and is not overwritten by the next image
     linked = [engine(image, kernels)[-1].kernels for image in images]
     assert all(torch.isfinite(k).all() for k in linked)
+
+
+def test_fp32_on_a_gpu_is_not_tf32() -> None:
+    """Which cuDNN takes for convolutions unless it is told not to."""
+    for precision, allowed in (("fp32", False), ("bf16", True)):
+        engine = TorchEngine(network("rtknet-cityscapes"), CPU, precision)
+        engine.device = torch.device("cuda")  # nothing is run there
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # there is none
+            context = engine.autocast()
+        with context:
+            assert torch.backends.cudnn.allow_tf32 == allowed
+
+
+def test_what_a_recorded_graph_gave_is_not_overwritten_by_the_next_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph has one place for its outputs; here one that is replayed by hand."""
+    places = [torch.zeros(1, 2, 3), torch.zeros(1, 2, 4, 4)]
+    given: list[Any] = []
+
+    def run(inputs: Tensor, previous: Tensor | None) -> list[Output]:
+        given[:] = inputs, previous
+        places[0].fill_(float(inputs.mean()) + (0.0 if previous is None else float(previous.mean())))
+        places[1].fill_(-float(inputs.mean()))
+        return [Output(places[0], places[1], None, places[1], linked=places[0])]
+
+    class Graph:
+        def replay(self) -> None:
+            run(*given)
+
+    for name in ("Stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **options: nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    image, kernels = torch.full((1, 3, 4, 4), 5.0), torch.full((1, 2, 3), 7.0)
+    replay = record(run, image, kernels)
+    assert given[0] is not image and given[1] is not kernels  # the graph's own, which later images are copied to
+    first = replay(torch.ones(1, 3, 4, 4), torch.full((1, 2, 3), 10.0))[-1]
+    second = replay(torch.full((1, 3, 4, 4), 2.0), torch.full((1, 2, 3), 20.0))[-1]
+    for output, level in ((first, 1.0), (second, 2.0)):
+        linked, masks = output.linked, output.mask_logits
+        assert linked is not None and (output.kernels == 11 * level).all() and (linked == 11 * level).all()
+        assert (masks == -level).all() and (output.features == -level).all()
+    assert (image == 5).all() and (kernels == 7).all()

@@ -36,10 +36,12 @@ class PanopticWriter:
 
     def __init__(self, json: str | Path, masks: str | Path, overwrite: bool = False):
         self.json, self.masks = Path(json), Path(masks)
-        existing = [path for path in (self.json, self.masks) if path.exists()]
-        if existing and not overwrite:
-            raise DataError(f"{existing[0]} exists already; remove it, allow overwriting or choose another output.")
         self._partial = self.masks.parent / f".{self.masks.name}.partial"
+        existing = [path for path in (self.json, self.masks) if path.exists()]
+        # A run that was killed in `finish` has put the PNGs in place, and not the JSON, which still lies where it was.
+        killed = not self.json.exists() and (self._partial / "panoptic.json").exists()
+        if existing and not overwrite and not killed:
+            raise DataError(f"{existing[0]} exists already; remove it, allow overwriting or choose another output.")
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -21,7 +22,7 @@ from knet.data.readers.mixture import Mixture, Share
 from knet.data.readers.reader import Reader
 from knet.data.samples.paste import ObjectPaste
 from knet.data.samples.transforms import TrainAugmentation
-from knet.errors import ConfigError, DataError
+from knet.errors import ConfigError, DataError, TrainingError
 from knet.structures import Target
 
 # The first number of each seed keeps the two kinds of streams apart: numpy pads short seeds with zeros.
@@ -269,6 +270,25 @@ def load_batches(
         traceback.clear_frames(fault.__traceback__)
     del loader
     raise DataError(sentence)
+
+
+@contextmanager
+def loaders_needed() -> Iterator[None]:
+    """Has the death of a loader process, which torch raises wherever this process is by then, raised as one sentence.
+
+    Raises:
+        TrainingError: a process of `load_batches` was killed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise TrainingError(
+            f"A process that loads images has died ({str(error).split('. ')[0]}), mostly for too little memory; take "
+            "fewer with workers=N or give the machine more (in a container also shared memory: --shm-size), and go on "
+            "with --resume."
+        ) from error
 
 
 def _leave_signals_to_the_run(worker: int) -> None:

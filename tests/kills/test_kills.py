@@ -1,0 +1,156 @@
+"""A few kills of each quick kind (`make kills` has them all), and what the first hundreds of them found."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from email.message import Message
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kills import CONTENT, SlowServer, free_port, prepare_data, rounds, tasks
+from knet import files
+from knet.data.make.panoptic_writer import PanopticWriter, SegmentRow
+from knet.data.samples.batches import BatchPlan, Share, load_batches, loaders_needed
+from knet.errors import DataError, TrainingError
+from knet.files import atomic_path
+from knet.weights import fetch as module
+from knet.weights.fetch import fetch
+
+
+@pytest.fixture(scope="module")
+def port() -> Any:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), SlowServer)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server.server_address[1]
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize("name", ["from-labels", "from-coco", "download"])
+def test_what_was_killed_leaves_nothing_half_and_comes_to_its_end_later(tmp_path: Path, port: int, name: str) -> None:
+    prepare_data(tmp_path)
+    task = tasks(tmp_path, port)[name]
+    assert len(list(rounds(task, tmp_path, 2, random.Random(0), pause=0.0))) == 2
+
+
+def test_a_download_that_died_between_two_versions_mixes_no_bytes_of_them(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has a new file; the tag of the old one was replaced, and then the machine failed."""
+    monkeypatch.delenv("KNET_OFFLINE", raising=False)
+    target = tmp_path / "weights.bin"
+    part, tag = (target.with_name(f".weights.bin.{end}") for end in ("part", "tag"))
+    part.write_bytes(b"of another file" * 1000)
+    tag.write_text('"zero"')
+    whole = Message.get
+
+    def die(self: Message, name: str, failobj: Any = None) -> Any:
+        if name == "Content-Length":
+            raise KeyboardInterrupt
+        return whole(self, name, failobj)
+
+    address = f"http://127.0.0.1:{port}/weights.bin"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Message, "get", die)
+        fetch(address, target=target)
+    assert tag.read_text() == '"one"' and not target.exists()
+    assert fetch(address, target=target).read_bytes() == CONTENT
+    assert module.is_address(address)
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_what_was_left_goes_also_after_the_clock_was_set(tmp_path: Path, hours: int) -> None:
+    files._looked_over.clear()
+    left = tmp_path / ".state.part-abcdefgh.pt"
+    left.write_bytes(b"half")
+    moment = time.time() + 3600 * hours
+    os.utime(left, (moment, moment))
+    with atomic_path(tmp_path / "state.pt") as part:
+        part.write_bytes(b"whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+def write(folder: Path, value: int) -> None:
+    with PanopticWriter(folder / "panoptic.json", folder / "panoptic") as writer:
+        writer.add({"id": 1, "file_name": "1.jpg"}, "1.png", np.full((2, 3), value), [SegmentRow(value, 1)])
+        writer.finish([{"id": 1, "name": "road", "isthing": 0}])
+
+
+def test_a_data_set_that_was_killed_before_its_json_was_in_place_can_be_made_again(tmp_path: Path) -> None:
+    write(tmp_path, 5)
+    hidden = tmp_path / ".panoptic.partial"
+    hidden.mkdir()
+    (tmp_path / "panoptic.json").rename(hidden / "panoptic.json")
+    write(tmp_path, 7)
+    assert np.asarray(Image.open(tmp_path / "panoptic" / "1.png"))[0, 0].tolist() == [7, 0, 0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["panoptic", "panoptic.json"]
+    (tmp_path / "panoptic.json").unlink()  # PNGs that lie there for another reason are nobody's to remove
+    with pytest.raises(DataError, match="panoptic exists already"):
+        write(tmp_path, 9)
+
+
+class Deadly:
+    """Samples whose loader process is killed at the third batch."""
+
+    shares = (Share(4, 4),)
+    collate = staticmethod(list)
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, draw: Any) -> int:
+        if draw.iteration == 2:
+            os.kill(os.getpid(), 9)
+        return int(draw.image)
+
+    def name(self, number: int) -> str:
+        return str(number)
+
+
+def test_a_loader_process_that_dies_is_one_sentence() -> None:
+    batches = load_batches(Deadly(), BatchPlan(4, 2, 0), workers=1)
+    sentence = r"A process that loads images has died \(DataLoader worker .*--resume"
+    with pytest.raises(TrainingError, match=sentence), loaders_needed(), closing(batches):
+        for _ in range(4):
+            next(batches)
+    with pytest.raises(RuntimeError, match="another"), loaders_needed():
+        raise RuntimeError("another fault")
+
+
+def test_the_others_of_a_run_end_with_one_sentence_when_one_process_dies() -> None:
+    code = (
+        "import os, torch; from knet.distributed import gather_numbers, joined, rank\n"
+        "from knet.errors import TrainingError\n"
+        "try:\n"
+        "    with joined(torch.device('cpu')):\n"
+        "        gather_numbers([1])\n"
+        "        if rank() == 1: os._exit(9)\n"
+        "        gather_numbers([1])\n"
+        "except TrainingError as error: print(error)"
+    )
+    shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=shared | {"RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    said = [process.communicate(timeout=2400)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 9]
+    assert "Process 0 of 2 waits in vain for another one" in said[0] and "--resume" in said[0] and not said[1]

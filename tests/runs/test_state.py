@@ -1,0 +1,135 @@
+"""A run's state on disk: what comes back is what was written, and what is no state of this run is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from knet.errors import CheckpointError
+from knet.runs.optimizer import adamw
+from knet.runs.state import MovingAverage, Progress, load_state, read_state, save_state, whole_weights
+
+MADE_FOR = {"model": "rtknet", "classes": ["road", "car"]}
+
+
+class Run:
+    """A tiny network and all that belongs to it, after some steps."""
+
+    def __init__(self, steps: int = 0, seed: int = 0, ema: float | None = 0.5):
+        torch.manual_seed(seed)
+        self.net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+        self.optimizer = adamw(self.net, 0.1, 0.05)
+        self.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=64.0)
+        self.average = None if ema is None else MovingAverage(self.net, ema)
+        for number in range(steps):
+            self.step(number)
+
+    def step(self, number: int) -> None:
+        self.net(torch.randn(5, 3, generator=torch.Generator().manual_seed(number))).square().mean().backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update(number + 1)
+
+    def numbers(self) -> dict[str, Any]:
+        moments = dict(enumerate(self.optimizer.state.values()))
+        flat = {f"{n}.{key}": value for n, values in moments.items() for key, value in values.items()}
+        mean = {} if self.average is None else {f"mean.{k}": v for k, v in self.average.values.items()}
+        return {**self.net.state_dict(), **flat, **mean}
+
+    def save(self, path: Path, progress: Progress) -> None:
+        save_state(path, self.net, self.optimizer, self.scaler, self.average, progress, {"batch": 2})
+
+    def load(self, path: Path, made_for: dict[str, Any] = MADE_FOR) -> Progress:
+        return load_state(path, self.net, self.optimizer, self.scaler, self.average, made_for)
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def test_a_run_goes_on_from_its_state_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    whole, path = Run(3), tmp_path / "state.pt"
+    whole.scaler.scale(torch.ones(1))
+    whole.scaler.update(16.0)
+    progress = Progress(3, 2, 0.25, {"2.png": "cannot be read"}, [1], MADE_FOR)
+    whole.save(path, progress)
+    resumed = Run(0, seed=7)
+    assert not same(resumed.numbers(), whole.numbers())
+    assert resumed.load(path) == progress
+    assert same(resumed.numbers(), whole.numbers()) and resumed.scaler.get_scale() == 16.0
+    for number in (3, 4):
+        whole.step(number)
+        resumed.step(number)
+    assert same(resumed.numbers(), whole.numbers())
+    state = read_state(path)
+    assert state["config"] == {"batch": 2} and state["progress"] == vars(progress)
+    assert [part.name for part in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_state_is_of_the_moment_in_which_it_was_saved(tmp_path: Path) -> None:
+    run = Run(2)
+    average = run.average
+    assert average is not None
+    before = {key: value.clone() for key, value in average.values.items()}
+    run.save(tmp_path / "state.pt", Progress(2, made_for=MADE_FOR))
+    assert all(torch.equal(whole_weights(run.net, average)[key], value) for key, value in before.items())
+    assert all(torch.equal(whole_weights(run.net)[key], value) for key, value in run.net.state_dict().items())
+    kept = Run(0)
+    kept.load(tmp_path / "state.pt")
+    assert kept.average is not None
+    kept.step(2)  # the average has memory of its own
+    assert not torch.equal(kept.average.values["0.weight"], kept.net.state_dict()["0.weight"])
+
+
+def test_a_run_that_had_no_average_starts_one_from_its_weights(tmp_path: Path) -> None:
+    plain, path = Run(2, ema=None), tmp_path / "state.pt"
+    plain.save(path, Progress(2, made_for=MADE_FOR))
+    assert read_state(path)["average"] is None
+    averaged = Run(0, seed=3)
+    averaged.load(path)
+    assert averaged.average is not None
+    assert torch.equal(averaged.average.values["0.weight"], plain.net.state_dict()["0.weight"])
+    without = Run(0, seed=3, ema=None)
+    without.load(path)
+    assert same(without.numbers(), plain.numbers())
+
+
+def test_the_mean_of_the_weights_by_hand() -> None:
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(net.weight, 8.0)
+    average = MovingAverage(net, 0.5)
+    nn.init.zeros_(net.weight)
+    assert average.values["weight"].item() == 8.0
+    average.update(1)  # a decay of 2 / 11
+    assert average.values["weight"].item() == pytest.approx(16 / 11)
+    average.update(100)  # of 0.5, which was asked for
+    assert average.values["weight"].item() == pytest.approx(8 / 11)
+
+
+def test_what_is_no_state_of_this_run_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    with pytest.raises(CheckpointError, match=r"There is no '.*state\.pt' to resume from"):
+        Run().load(path)
+    Run(1).save(path, Progress(1, made_for=MADE_FOR))
+    before = path.read_bytes()
+    long = [f"class {number}" for number in range(100)]
+    with pytest.raises(CheckpointError, match=r"of another classes \(road, car\) than the config \(class 0.*\.\.\.\)"):
+        Run().load(path, {**MADE_FOR, "classes": long})
+    exactly = ["x" * 80]
+    with pytest.raises(CheckpointError, match=rf"than the config \({'x' * 80}\)"):
+        Run().load(path, {**MADE_FOR, "classes": exactly})
+    with pytest.raises(CheckpointError, match=rf"than the config \({'y' * 77}\.\.\.\)"):
+        Run().load(path, {**MADE_FOR, "classes": ["y" * 81]})
+    for share in (0.0, 0.3, 0.999):
+        path.write_bytes(before[: int(share * len(before))])
+        with pytest.raises(CheckpointError, match="is damaged"):
+            read_state(path)
+    for other in ([1, 2], {"net": {}, "optimizer": {}, "scaler": {}, "progress": {}}):
+        torch.save(other, path)
+        with pytest.raises(CheckpointError, match="was not written by this `knet train`"):
+            read_state(path)
