@@ -17,12 +17,11 @@ from knet.cli.many import ImageRun, add_many_options, image_plan, tell_failures,
 from knet.cli.options import add_json, add_model_options, add_verb, model_options, precision_note, refuse_absent
 from knet.cli.stopping import Stopping
 from knet.compiled import working_seconds
-from knet.errors import counted
+from knet.errors import ConfigError, DataError, PredictionError, counted
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from knet.errors import PredictionError
     from knet.inference.pipeline import Here
     from knet.inference.results.predictions import PredictionWriter
     from knet.inference.results.segmentation import Segmentation
@@ -129,7 +128,6 @@ def run(args: argparse.Namespace) -> int:
     plan = image_plan(args, files, cameras or span != Span())
     from tqdm import tqdm
 
-    from knet.errors import PredictionError
     from knet.inference.load import load  # which imports torch: the sources are known to be there by now
     from knet.inference.pipeline import WriteBehind, read_ahead
     from knet.inference.results.predictions import PredictionWriter
@@ -237,7 +235,6 @@ def _chosen_formats(args: argparse.Namespace, files: Sequence[SourceFile]) -> li
 
 def _segmented(segmenter: Segmenter, frames: Iterable[Frame], live: bool, chosen: dict[str, Any]) -> Results:
     """Each frame with its result or what kept it from one, and the seconds that it took of the time of all."""
-    from knet.errors import PredictionError
     from knet.inference.pipeline import parallel_map
 
     # A camera's frame must not wait for the next one; engines of exported models use the whole processor for each.
@@ -256,8 +253,6 @@ def _segmented(segmenter: Segmenter, frames: Iterable[Frame], live: bool, chosen
 
 def _tracked(segmenter: Segmenter, frames: Iterable[Frame], tracking: dict[str, Any]) -> Results:
     """As `_segmented`, for frames that need what was seen in the frame before, or the last one with a result."""
-    from knet.errors import PredictionError
-
     follow, begins = segmenter.tracker(**tracking), False
     for frame in frames:
         start = working_seconds()
@@ -292,7 +287,6 @@ def _tracking_options(args: argparse.Namespace) -> list[str]:
 
 def _tracking(args: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:
     """The options for tracking as keyword arguments of `Segmenter.segment_next`. A wrong one is a `ConfigError`."""
-    from knet.errors import ConfigError
     from knet.inference.identities import choose_tracker, tracked_ids
     from knet.inference.results.chosen import class_ids
 
@@ -327,7 +321,6 @@ def _of_clips(
     chosen: dict[str, Any],
 ) -> Results:
     """As `_segmented`, with a clip model; the frames of a video share its seconds, reading included."""
-    from knet.errors import DataError
     from knet.inference.clip import frame_results, segment_clips
 
     start = time.perf_counter()
@@ -347,7 +340,6 @@ def _of_clips(
 
 def _clip_images(args: argparse.Namespace, files: Sequence[SourceFile], cameras: bool) -> list[Path]:
     """The files that a clip model gets. Raises `ConfigError` for an option or a source that is not for such models."""
-    from knet.errors import ConfigError
     from knet.inference.results.submissions import OF_CLIPS
 
     if cameras:
