@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,13 +107,17 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(parts, indent=1))
     else:
         print("\n\n".join(table(result) for result in figures.values()))
+    if args.report:
+        print(f"report: {args.report} ({Path(args.report).stat().st_size / 1e6:.1f} MB)", file=sys.stderr)
     return status
 
 
 def _details(args: argparse.Namespace) -> Details:
     from knet.evaluation.details import Details
+    from knet.runs.report.page import check_report
     from knet.runs.report.pictures import paint_maps
 
+    check_report(args.report)
     return Details(paint_maps)
 
 

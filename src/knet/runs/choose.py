@@ -185,8 +185,8 @@ def _choose_sizes(
 def _choose_batch(
     choice: Choice, images: int, crop: tuple[int, int], device: torch.device, given: dict[str, Any]
 ) -> int:
-    if "batch" in given:
-        return int(given["batch"])
+    if isinstance(given.get("batch"), int):  # else it is auto, or refused with all options
+        return given["batch"]
     if device.type == "cuda":
         memory = torch.cuda.mem_get_info(device)[0] / 2**30
         fits = memory / (1.0 * crop[0] * crop[1] / (384 * 512))  # a generous GiB an image

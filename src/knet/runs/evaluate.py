@@ -38,7 +38,7 @@ from knet.models.zoo import entry
 from knet.runs.evaluate_clips import evaluate_clips, evaluate_tracks
 from knet.runs.look_over import without
 from knet.runs.not_finite import NotFinite
-from knet.runs.report.page import Page, write_report
+from knet.runs.report.page import Page, check_report, write_report
 from knet.runs.report.pictures import draw_pair
 
 _ONLY = {CocoInstances: "instance", YoutubeVis: "clip"}  # truth for models of one task alone
@@ -88,6 +88,8 @@ def evaluate(
         DataError: an image or its truth cannot be read, or the class table does not fit STQ.
         OutputError: the report cannot be written.
     """
+    if report is not None:
+        check_report(report)
     model, data, options = _named(model, data, overrides)
     if isinstance(model, str | Path):
         exported = exported_form(model)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from knet import __version__
 from knet.evaluation.details import BINS, ROWS, SIZES, Details, ImageRow
 from knet.evaluation.panoptic import PanopticQuality
 from knet.evaluation.report import Row, cell, headings, rows
-from knet.files import atomic_path
+from knet.files import atomic_path, cannot_write, is_dir
 from knet.runs.report.charts import HEIGHT, WIDTH, Chart, calibration_chart
 from knet.runs.report.confusion import Confusion, table_of
 
@@ -102,6 +103,19 @@ def write_report(path: str | Path, page: Page) -> None:
     """Writes the page, whole or not at all. Raises `OutputError` if it cannot be written."""
     with atomic_path(path) as temporary:
         temporary.write_text(render(page), encoding="utf-8", errors="replace")
+
+
+def check_report(path: str | Path) -> None:
+    """Raises `OutputError` if a report cannot be written there: before an evaluation of hours, not after it."""
+    path = Path(path)
+    if is_dir(path):
+        raise cannot_write(path, "it is a folder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise cannot_write(path, error.strerror or error) from error
 
 
 def render(page: Page) -> str:
