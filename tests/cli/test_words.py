@@ -26,7 +26,10 @@ def test_an_address_that_was_taken_for_a_path_keeps_its_slashes(address: str) ->
 def test_the_address_of_an_exported_file_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KNET_OFFLINE", "1")
     monkeypatch.chdir(ROOT)
-    for arguments in (["predict", "https://host/m.onnx", "docs/street.jpg"], ["bench", "https://host/m.onnx?download=1"]):
+    for arguments in (
+        ["predict", "https://host/m.onnx", "docs/street.jpg"],
+        ["bench", "https://host/m.onnx?download=1"],
+    ):
         assert main(arguments) == 1
     with pytest.raises(KNetError, match=r"'[0-9a-f]{8}-m\.onnx' is not in"):
         knet.load("https://host/m.onnx")

@@ -38,7 +38,7 @@ def test_every_option_of_a_run_is_in_the_reference(kind: Any, pages: dict[str, s
 
 def test_options_say_what_they_are(pages: dict[str, str]) -> None:
     assert "| `Pixels \\| None` | `None` | test-time size; null: the model's own |" in pages["options.md"]
-    assert "| `batch` | `int` | `32` | images an iteration, over all processes |" in pages["options.md"]
+    assert "| `batch` | `_Batch` | `32` | Images an iteration, over all processes;" in pages["options.md"]
     assert "| `weights` | `str \\| Path \\| None` | `None` | Start from these instead of" in pages["options.md"]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from knet.cli.options import add_json, add_verb
 from knet.cli.reports import report_text
+from knet.errors import counted
 
 _FORMS = ("yolo", "supervisely", "cvat-masks", "label-studio-brush", "coco", "labelme", "color-masks")
 
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(plain, indent=1, default=str))
         return 2 if errors else 0
     counts = ", ".join(f"{count} {split}" for split, count in made.images.items())
-    print(f"{made.form}: {sum(made.images.values())} images ({counts}), written as COCO {made.kind}")
+    print(f"{made.form}: {counted(sum(made.images.values()), 'image')} ({counts}), written as COCO {made.kind}")
     for line in made.remarks:
         print(line)
     for report in made.reports:

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from knet.errors import counted
+
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
@@ -71,7 +73,9 @@ class ImageRun:
         self.left = sum(1 for _ in self._journal.places())
         self.writing = {"plan": plan, "journal": self._journal}
         if args.resume and not args.json:
-            print(f"{self._journal.resumed} images were done before, {self.left} are left")
+            done, left = self._journal.resumed, self.left
+            were, are = "was" if done == 1 else "were", "is" if left == 1 else "are"
+            print(f"{counted(done, 'image')} {were} done before, {left} {are} left")
 
     def __enter__(self) -> ImageRun:
         return self
@@ -114,7 +118,7 @@ def tell_failures(failed: Sequence[str], listed: str) -> None:
     for sentence in shown:
         print(f"knet: {sentence}", file=sys.stderr)
     if len(failed) > len(shown):
-        print(f"knet: and {len(failed) - len(shown)} images more without a result{listed}", file=sys.stderr)
+        print(f"knet: and {counted(len(failed) - len(shown), 'image')} more without a result{listed}", file=sys.stderr)
 
 
 def result_options(args: argparse.Namespace, formats: Sequence[str]) -> dict[str, Any]:
