@@ -109,6 +109,16 @@ COUNTED: dict[str, tuple[str, Spoil, str]] = {
         text("train/labels/000.txt", lambda lines: f"{lines}1 10 10 30 10 30 30\n"),
         "left out: polygons that are not fractions of the image's size (1): 000.txt line 3",
     ),
+    "yolo, no test": (
+        "yolo",
+        text("data.yaml", lambda lines: f"{lines}test: ../test/images\n"),
+        "left out: splits whose folder is not there (1): test: ../test/images",
+    ),
+    "labelme, empty file": (
+        "labelme",
+        empty(LABELME),
+        "left out: JSON files that cannot be read or hold no shapes (1): 002.json",
+    ),
     "yolo, no text": (
         "yolo",
         lambda root: (root / "train/labels/000.txt").unlink(),

@@ -20,16 +20,16 @@ from knet.errors import DataError
 _FORM = "COCO instances"
 
 
-def find_coco(root: Path) -> list[Path]:
-    """The JSON files of an export that hold images and annotations."""
-    return [path for path in files_below(root, ".json") if _is_coco(path)]
+def find_coco(root: Path) -> Path | None:
+    """The first JSON file of an export that holds images and annotations."""
+    return next((path for path in files_below(root, ".json") if _is_coco(path)), None)
 
 
 def read_coco(reading: Reading) -> Export:
     """Reads all COCO JSONs of an export; classes of the same name are one."""
     pictures: list[Picture] = []
     classes: dict[str, Look] = {}
-    files = find_coco(reading.root)
+    files = [path for path in files_below(reading.root, ".json") if _is_coco(path)]
     for path in files:
         found, table = _read(reading, path, _split(path, reading.root) if len(files) > 1 else "")
         pictures += found

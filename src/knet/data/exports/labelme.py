@@ -20,24 +20,19 @@ from knet.errors import DataError
 _CIRCLE = 36  # corners
 
 
-def find_labelme(root: Path) -> list[Path]:
-    """The JSON files of an export that hold shapes."""
-    found = []
-    for path in files_below(root, ".json"):
-        try:
-            content = read_json(path)
-        except DataError:
-            continue
-        if isinstance(content, dict) and "shapes" in content and ("imagePath" in content or "imageData" in content):
-            found.append(path)
-    return found
+def find_labelme(root: Path) -> Path | None:
+    """The first JSON file of an export that holds shapes."""
+    return next((path for path in files_below(root, ".json") if _content(path)), None)
 
 
 def read_labelme(reading: Reading) -> Export:
     """Reads every JSON; shapes of one label and one group id are one object."""
     pictures, names = [], dict[str, Look]()
-    for path in find_labelme(reading.root):
-        content = read_json(path)
+    for path in files_below(reading.root, ".json"):
+        content = _content(path)
+        if content is None:
+            reading.remarks.left_out("JSON files that cannot be read or hold no shapes", path.name)
+            continue
         picture = _picture(content, path, reading)
         if picture is None:
             continue
@@ -57,6 +52,16 @@ def read_labelme(reading: Reading) -> Export:
                 picture.shapes.append(Shape(str(label), mask))
         pictures.append(picture)
     return Export("labelme", pictures, names)
+
+
+def _content(path: Path) -> dict[str, Any] | None:
+    """What a JSON of labelme holds; None for any other file."""
+    try:
+        content = read_json(path)
+    except DataError:
+        return None
+    held = isinstance(content, dict) and "shapes" in content and ("imagePath" in content or "imageData" in content)
+    return content if held else None
 
 
 def _picture(content: dict[str, Any], path: Path, reading: Reading) -> Picture | None:

@@ -42,12 +42,7 @@ def read_yolo(reading: Reading) -> Export:
     else:
         content: dict[str, Any] = parse_yaml(read_bounded(path, LARGEST_YAML))
         names = _names(content["names"], path)
-        splits = {}
-        for key, split in _SPLITS.items():
-            given = content.get(key)
-            for place in given if isinstance(given, list) else [given] if given else []:
-                splits.setdefault(split, []).append(_place(str(place), content.get("path"), path))
-        splits = splits or {"": [path.parent]}
+        splits = _splits(content, path, reading) or {"": [path.parent]}
     pictures = []
     for split, places in splits.items():
         for file in dict.fromkeys(file for place in places for file in _images(place, reading)):
@@ -58,6 +53,23 @@ def read_yolo(reading: Reading) -> Export:
     return Export("YOLO segmentation", pictures, {name: Look() for name in names.values()})
 
 
+def _splits(content: dict[str, Any], path: Path, reading: Reading) -> dict[str, list[Path]]:
+    """The folders and lists of images of each split that a data.yaml names."""
+    splits: dict[str, list[Path]] = {}
+    for key, split in _SPLITS.items():
+        given = content.get(key)
+        for place in given if isinstance(given, list) else [given] if given else []:
+            found = _place(str(place), content.get("path"), path)
+            if found is not None:
+                splits.setdefault(split, []).append(found)
+            elif split == "train":
+                what = f"{path} names '{place}', which is not in its folder"
+                raise DataError(f"{what}; correct it, or copy the images there.")
+            else:  # Roboflow names splits that it has no images of
+                reading.remarks.left_out("splits whose folder is not there", f"{key}: {place}")
+    return splits
+
+
 def _names(given: Any, path: Path) -> dict[int, str]:
     """The names of classes by number, from a list or a mapping."""
     rows = dict(enumerate(given)) if isinstance(given, list) else given
@@ -66,8 +78,8 @@ def _names(given: Any, path: Path) -> dict[int, str]:
     return {int(number): str(name) for number, name in rows.items()}
 
 
-def _place(given: str, base: Any, path: Path) -> Path:
-    """The folder or list that data.yaml means: as it says, or by the end of the path where it was written elsewhere."""
+def _place(given: str, base: Any, path: Path) -> Path | None:
+    """The folder or list that data.yaml means: as it says, or by the end of the path if it was written elsewhere."""
     parts = [part for part in PurePosixPath(given.replace("\\", "/")).parts if part not in ("/", "..", ".")]
     if base and isinstance(base, str):
         told = path.parent / base.replace("\\", "/") / Path(*parts)
@@ -76,7 +88,7 @@ def _place(given: str, base: Any, path: Path) -> Path:
     for start in range(len(parts)):
         if (path.parent / Path(*parts[start:])).exists():
             return path.parent / Path(*parts[start:])
-    raise DataError(f"{path} names '{given}', which is not in its folder; correct it, or copy the images there.")
+    return None
 
 
 def _images(place: Path, reading: Reading) -> Iterator[Path]:
