@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from knet.cli.drawing import drawing_options
+
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
@@ -65,6 +67,7 @@ class ImageRun:
         from knet.inference.results.journal import Journal
 
         options = result_options(args, formats) | {"submission": args.submission, "precision": segmenter.precision}
+        options |= drawing_options(args)
         self._journal = Journal(args.output, plan, options, args.shard, args.resume)
         self._args, self._plan, self._failed, self.listed = args, plan, failed, ""
         self._undone: dict[int, str] = {}

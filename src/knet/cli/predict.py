@@ -210,10 +210,8 @@ def run(args: argparse.Namespace) -> int:
     status = 2 if failed else 0
     if unfinished or stopping.signal == signal.SIGTERM:
         of = counted(done, "image") if not total else f"{done} of {counted(total, 'image')}"
-        where = (
-            f"; files of several images in {args.output}/ end there, and are named _unfinished" if unfinished else ""
-        )
-        where += "; with --resume it goes on" if alone and unfinished else ""
+        where = f"; files of several images in {args.output}/ end there, and are named _unfinished"
+        where = where + ("; with --resume it goes on" if alone else "") if unfinished else ""
         print(f"knet: stopped by {stopping.name} after {of}{where}.", file=sys.stderr)
     # Ctrl-C is how a camera is ended; else a caller must not take the run for a finished one.
     return 128 + stopping.signal if stopping.signal and (unfinished or stopping.signal != signal.SIGINT) else status
