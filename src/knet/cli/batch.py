@@ -52,7 +52,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Segments every image. Those that cannot be read are listed at the end; the others are done all the same."""
-    from knet.errors import ConfigError
+    from knet.errors import ConfigError, counted
 
     if find_spec("ray") is None:
         raise ConfigError("`knet batch` needs Ray, which is not installed: pip install 'knet[cluster]'.")
@@ -78,7 +78,9 @@ def run(args: argparse.Namespace) -> int:
     done, failed = run_batch(job, workers, options, args.resume)
     listed = list_failures(Path(args.output) / "failed_images.txt", source.plan, failed)
     tell_failures(list(failed.values()), listed)
-    print(f"{done} images, {', '.join(formats)} saved to {args.output}/ as {args.to}; {len(failed)} failed{listed}")
+    print(
+        f"{counted(done, 'image')}, {', '.join(formats)} saved to {args.output}/ as {args.to}; {len(failed)} failed{listed}"
+    )
     return 2 if failed else 0
 
 

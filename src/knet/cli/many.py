@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knet.cli.drawing import drawing_options
+from knet.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -74,7 +75,7 @@ class ImageRun:
         self.left = sum(1 for _ in self._journal.places())
         self.writing = {"plan": plan, "journal": self._journal}
         if args.resume and not args.json:
-            print(f"{self._journal.resumed} images were done before, {self.left} are left")
+            print(f"{counted(self._journal.resumed, 'image')} done before, {self.left} left")
 
     def __enter__(self) -> ImageRun:
         return self
@@ -97,6 +98,12 @@ class ImageRun:
         """Notes that an image of the plan has no result, and why."""
         self._undone[place] = str(error)
         self._failed.append(str(error))
+
+
+def unfinished_files(args: argparse.Namespace, resumable: bool) -> str:
+    """The end of a sentence about a run that was stopped."""
+    more = "; with --resume it goes on" if resumable else ""
+    return f"; files of several images in {args.output}/ end there, and are named _unfinished{more}"
 
 
 def list_failures(path: Path, plan: ImagePlan, failed: dict[int, str]) -> str:
