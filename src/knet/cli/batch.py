@@ -78,9 +78,8 @@ def run(args: argparse.Namespace) -> int:
     done, failed = run_batch(job, workers, options, args.resume)
     listed = list_failures(Path(args.output) / "failed_images.txt", source.plan, failed)
     tell_failures(list(failed.values()), listed)
-    print(
-        f"{counted(done, 'image')}, {', '.join(formats)} saved to {args.output}/ as {args.to}; {len(failed)} failed{listed}"
-    )
+    saved = f"{', '.join(formats)} saved to {args.output}/ as {args.to}"
+    print(f"{counted(done, 'image')}, {saved}; {len(failed)} failed{listed}")
     return 2 if failed else 0
 
 
