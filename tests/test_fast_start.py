@@ -53,7 +53,7 @@ def test_a_prediction_imports_no_more_than_it_needs(tmp_path: Path) -> None:
     options = ("--size", "64", "--formats", "json", "--output", tmp_path)
     status, modules, error = imported("predict", "rtknet-lite-street", DEMO / "city_1.jpg", *options)
     assert status == 0, error
-    assert modules <= {"torch", "numba", "pydantic"}
+    assert modules <= {"torch", "numba", "pydantic", "scipy.special"}
 
 
 def test_resizing_is_that_of_torchvision() -> None:

@@ -84,12 +84,12 @@ def test_a_killed_run_goes_on_where_it_was(run: Run, tiny_weights: Path, segment
     with journal.open("ab") as file:
         file.write(b'{"at": 3, "image": "photos/3.p')  # as a kill in the middle of a line leaves it
     status, out, err = run(*what, "--output", "out", "--resume")
-    assert (status, err) == (0, "") and "2 images were done before, 3 are left" in out
+    assert (status, err) == (0, "") and "2 images done before, 3 left" in out
     assert sorted(segmented) == ["10", "3", "3"]
     assert content("out") == content("whole")
     segmented.clear()
     status, out, _ = run(*what, "--output", "out", "--resume")
-    assert status == 0 and "5 images were done before, 0 are left" in out and not segmented
+    assert status == 0 and "5 images done before, 0 left" in out and not segmented
     assert content("out") == content("whole")
 
 

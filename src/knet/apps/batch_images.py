@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -86,7 +87,7 @@ def image_bytes(source: Source, place: int, retries: int = 2) -> bytes | None:
                 return file.read()
         except Exception as error:  # each kind of store raises its own
             if not again:
-                raise DataError(f"Cannot read '{path}': {why_not(error)}.") from error
+                raise DataError(f"Cannot read '{path}': {_reason(error)}.") from error
             time.sleep(1)
     raise AssertionError  # not reached
 
@@ -105,16 +106,27 @@ def _tables_in(source: str) -> list[str]:
 
 def _listed(source: str, endings: Sequence[str]) -> list[str]:
     """What of a folder, a pattern or a file has one of the endings, in natural order."""
-    files, path = _filesystem(source)
     try:
-        found = files.glob(path) if "*" in path else files.ls(path, detail=False) if files.isdir(path) else [path]
-        found = [name for name in found if name.lower().endswith(tuple(endings)) and files.exists(name)]
+        if _ADDRESS.match(source):
+            files, path = _filesystem(source)
+            found = files.glob(path) if "*" in path else files.ls(path, detail=False) if files.isdir(path) else [path]
+            found = [files.unstrip_protocol(name) for name in found if files.exists(name)]
+        elif is_dir(source):
+            found = list(map(str, Path(source).iterdir()))
+        else:
+            found = glob.glob(source)  # noqa: PTH207  # pathlib's does not take absolute patterns
+    except ConfigError:
+        raise
     except Exception as error:  # each kind of store raises its own
-        raise DataError(f"Cannot read '{source}': {why_not(error)}.") from error
+        raise DataError(f"Cannot read '{source}': {_reason(error)}.") from error
+    found = [name for name in found if name.lower().endswith(tuple(endings))]
     if not found:
         raise DataError(f"There is no {' or '.join(endings)} in '{source}'; give the folder that holds them.")
-    found = [files.unstrip_protocol(name) if _ADDRESS.match(source) else name for name in found]
     return sorted(found, key=lambda name: natural_order(Path(name)))
+
+
+def _reason(error: Exception) -> str:
+    return "it is not there" if isinstance(error, FileNotFoundError) else why_not(error).rstrip(".")
 
 
 def _filesystem(path: str) -> tuple[Any, str]:
@@ -139,7 +151,7 @@ def _from_tables(paths: Sequence[str], column: str, names: str | None) -> Source
         try:
             table = _parquet(path)
         except Exception as error:  # pyarrow's errors have no common class
-            raise DataError(f"Cannot read '{path}' as Parquet: {why_not(error)}.") from error
+            raise DataError(f"Cannot read '{path}' as Parquet: {_reason(error)}.") from error
         for wanted in filter(None, (column, names)):
             if wanted not in table.schema_arrow.names:
                 there = ", ".join(table.schema_arrow.names)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from knet.cli.drawing import drawing_options
 from knet.errors import counted
 
 if TYPE_CHECKING:
@@ -67,15 +68,14 @@ class ImageRun:
         from knet.inference.results.journal import Journal
 
         options = result_options(args, formats) | {"submission": args.submission, "precision": segmenter.precision}
+        options |= drawing_options(args)
         self._journal = Journal(args.output, plan, options, args.shard, args.resume)
         self._args, self._plan, self._failed, self.listed = args, plan, failed, ""
         self._undone: dict[int, str] = {}
         self.left = sum(1 for _ in self._journal.places())
         self.writing = {"plan": plan, "journal": self._journal}
         if args.resume and not args.json:
-            done, left = self._journal.resumed, self.left
-            were, are = "was" if done == 1 else "were", "is" if left == 1 else "are"
-            print(f"{counted(done, 'image')} {were} done before, {left} {are} left")
+            print(f"{counted(self._journal.resumed, 'image')} done before, {self.left} left")
 
     def __enter__(self) -> ImageRun:
         return self
@@ -98,6 +98,12 @@ class ImageRun:
         """Notes that an image of the plan has no result, and why."""
         self._undone[place] = str(error)
         self._failed.append(str(error))
+
+
+def unfinished_files(args: argparse.Namespace, resumable: bool) -> str:
+    """The end of a sentence about a run that was stopped."""
+    more = "; with --resume it goes on" if resumable else ""
+    return f"; files of several images in {args.output}/ end there, and are named _unfinished{more}"
 
 
 def list_failures(path: Path, plan: ImagePlan, failed: dict[int, str]) -> str:

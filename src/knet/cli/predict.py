@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from knet.cli.drawing import add_drawing_options, drawing_options
 from knet.cli.json_rows import JsonDocument
-from knet.cli.many import ImageRun, add_many_options, image_plan, tell_failures, without_plan
+from knet.cli.many import ImageRun, add_many_options, image_plan, tell_failures, unfinished_files, without_plan
 from knet.cli.options import add_json, add_model_options, add_verb, model_options, precision_note, refuse_absent
 from knet.cli.stopping import Stopping
 from knet.compiled import working_seconds
@@ -173,10 +173,9 @@ def run(args: argparse.Namespace) -> int:
         frames = read_ahead(frames_of)
         write = stack.enter_context(WriteBehind(writer.write))
         stack.callback(frames.close)
-        total = None if cameras or span != Span() else count_images(files)
+        total = alone.left if alone else None if cameras or span != Span() else count_images(files)
         if alone:
             files.clear()  # of 100,000 images, ten times what the plan takes
-            total = alone.left
         shown = tqdm(stopping.frames(frames), total=total, desc=segmenter.name, unit="image", disable=None)
         if clips:
             found = _of_clips(segmenter, shown, failed, writer, stopping, chosen)
@@ -208,10 +207,7 @@ def run(args: argparse.Namespace) -> int:
     status = 2 if failed else 0
     if unfinished or stopping.signal == signal.SIGTERM:
         of = counted(done, "image") if not total else f"{done} of {counted(total, 'image')}"
-        where = (
-            f"; files of several images in {args.output}/ end there, and are named _unfinished" if unfinished else ""
-        )
-        where += "; with --resume it goes on" if alone and unfinished else ""
+        where = unfinished_files(args, resumable=alone is not None) if unfinished else ""
         print(f"knet: stopped by {stopping.name} after {of}{where}.", file=sys.stderr)
     # Ctrl-C is how a camera is ended; else a caller must not take the run for a finished one.
     return 128 + stopping.signal if stopping.signal and (unfinished or stopping.signal != signal.SIGINT) else status
