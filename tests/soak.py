@@ -1,7 +1,7 @@
 """A long night in minutes: the same work over and over, and whether memory, files and threads stay as they are.
 
-`make soak` runs all of it; `python -m soak --parts frames --frames 500`, in `tests/`, a part. Each part has a process of
-its own. What counts is the second half against the second quarter: until then libraries warm up.
+`make soak` runs all of it; `python -m soak --parts frames --frames 500`, in `tests/`, a part. Each part has a process
+of its own. What counts is the second half against the second quarter: until then libraries warm up.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def sizes(count: int, folder: Path) -> Iterator[int]:
     import knet
     from tiny_models import tiny_file
 
-    rng = Random(0)  # noqa: S311
+    rng = Random(0)
     segmenter = knet.load(tiny_file("panoptic", folder), device="cpu", size="image")
     for number in range(count):
         segmenter(np.full((rng.randrange(33, 200), rng.randrange(33, 200), 3), number % 256, np.uint8))

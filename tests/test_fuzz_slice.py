@@ -11,7 +11,6 @@ import pytest
 from fuzz import oracle, worker
 from knet.errors import DataError
 
-
 SLOW = {"cards": 6, "commands": 10, "calls": 20, "annotations": 15}
 
 

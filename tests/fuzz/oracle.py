@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,3 @@ def no_parts(folder: Path) -> None:
     left = [str(path) for path in folder.rglob(".*.part-*")]
     if left:
         raise BrokenError(f"left {left}")
-
-
-def any_refused(calls: Sequence[Callable[[], Any]]) -> bool:
-    """Whether one of the calls was refused; all are made."""
-    return any([refused(call) for call in calls])

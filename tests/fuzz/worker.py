@@ -110,7 +110,7 @@ def _work(kind: str, seed: int, numbers: range, pipe: Connection, folder: str) -
     before, limited = _left_over(), False
     for number in numbers:
         pipe.send(("at", number))
-        rng = Random(f"{seed}/{kind}/{number}")  # noqa: S311
+        rng = Random(f"{seed}/{kind}/{number}")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
         try:
