@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 from PIL import Image
 
 from knet.cli.main import main
+from knet.data.categories import load_table
 from knet.data.files.masks import read_mask
 from knet.data.readers.mots import read_mots
-from knet.errors import DataError
-from knet.evaluation import cityscapes_instance_ap
+from knet.errors import ConfigError, DataError
+from knet.evaluation import cityscapes_instance_ap, mean_iou
 from knet.evaluation.video_frames import frame_key
 
 
@@ -43,3 +45,19 @@ def test_numbers_of_5000_digits_are_no_traceback(tmp_path: Path, capsys: pytest.
     assert frame_key(endless) == endless and frame_key("0002") == 2
     assert main(["eval", "--metric", "vpq", "--truth", "a", "--predictions", "b", "--windows", endless]) == 2
     assert "--windows takes numbers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [2**24, 2**53 + 1])
+def test_a_class_table_with_an_enormous_pixel_value_is_refused(tmp_path: Path, value: int) -> None:
+    rows = [{"id": 1, "name": "a", "thing": False}, {"id": 2, "name": "b", "thing": False}]
+    for table in (
+        {"categories": [rows[0], rows[1] | {"id": value}]},
+        {"categories": [rows[0], rows[1] | {"label_value": value}]},
+        {"categories": rows, "void_id": [255, value]},
+    ):
+        path = tmp_path / "table.json"
+        path.write_text(json.dumps(table))
+        with pytest.raises(ConfigError, match=f"has the pixel value {value}; they go up to 16777215"):
+            load_table(path)
+    with pytest.raises(DataError, match="give each its own, 0 to 16777215"):
+        mean_iou(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8), classes={0: "a", value: "b"})
