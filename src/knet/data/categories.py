@@ -189,10 +189,8 @@ def _to_table(content: object, where: str) -> CategoryTable:
     void_values = void if isinstance(void, list) else [] if void is None else [void]
     if not all(_is_whole(value) for value in void_values):
         raise ConfigError(f"The class table {where} has void_id = {shown(void)}; give a pixel value, a list, or null.")
-    if max(*values, *void_values, 0) > LARGEST_VALUE:  # tables are made that go up to it
-        raise ConfigError(
-            f"The class table {where} has the pixel value {shown(max(*values, *void_values, 0))}; they go up to {LARGEST_VALUE}."
-        )
+    if (most := max(*values, *void_values, 0)) > LARGEST_VALUE:  # tables are made that go up to it
+        raise ConfigError(f"The class table {where} has the pixel value {shown(most)}; they go up to {LARGEST_VALUE}.")
     both = sorted(set(void_values) & set(values))
     if both:
         name = categories[values.index(both[0])].name
