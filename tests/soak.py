@@ -1,7 +1,7 @@
 """A long night in minutes: the same work over and over, and whether memory, files and threads stay as they are.
 
-`make soak` runs all of it; `python -m soak --parts frames --frames 500`, in `tests/`, a part. Each part has a process of
-its own. What counts is the second half against the second quarter: until then libraries warm up.
+`make soak` runs all of it; `python -m soak --parts frames --frames 500`, in `tests/`, a part. Each part has a process
+of its own. What counts is the second half against the second quarter: until then libraries warm up.
 """
 
 from __future__ import annotations
@@ -111,12 +111,10 @@ def evaluations(count: int, folder: Path) -> Iterator[int]:
     import knet
     from knet.runs.evaluate import evaluate
     from runs.tiny_run import write_config
-    from tiny_models import tiny_file
 
-    config = knet.read_config(write_config(folder))
-    segmenter = knet.load(tiny_file("panoptic", folder), device="cpu")
-    table = folder / "classes.json"
-    del table
+    config = knet.read_config(write_config(folder, iterations=1))
+    knet.train(config)
+    segmenter = knet.load(next((folder / "run").glob("*.safetensors")), device="cpu")
     for number in range(count):
         evaluate(segmenter, config.data)
         yield number

@@ -11,12 +11,15 @@ import pytest
 from fuzz import oracle, worker
 from knet.errors import DataError
 
+SLOW = {"cards": 6, "commands": 10, "calls": 20, "annotations": 15}
 
+
+@pytest.mark.filterwarnings("ignore")  # of Pillow, about damage
 @pytest.mark.parametrize("kind", worker.KINDS)
 def test_hostile_cases_are_refused_in_a_sentence(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     case = importlib.import_module(f"fuzz.{kind}").prepare(tmp_path)
-    said = [case(Random(f"slice/{kind}/{number}")) for number in range(40)]
+    said = [case(Random(f"slice/{kind}/{number}")) for number in range(SLOW.get(kind, 40))]
     assert any(said)
 
 
@@ -36,7 +39,8 @@ def test_the_oracle_lets_nothing_else_through(tmp_path: Path) -> None:
         oracle.no_parts(tmp_path)
 
 
-def test_a_crash_and_a_fault_are_counted_and_the_next_case_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_and_a_fault_are_counted_and_the_next_case_runs() -> None:
     tally = worker.run("for_the_watch", 0, range(4))
     assert (tally.worked, tally.refused, tally.broken) == (1, 1, 2)
-    assert sorted(tally.faults) == ["ValueError at for_the_watch.py:22 case", "died of SIGABRT"]
+    assert [what.split()[0] for what in sorted(tally.faults)] == ["ValueError", "died"]
+    assert [cases[0][0] for _, cases in sorted(tally.faults.items())] == [2, 1]

@@ -1,6 +1,8 @@
 """JSON and YAML of others: whatever stands in them is a value or one short sentence."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -145,3 +147,15 @@ def test_any_yaml_is_a_value_or_one_error(text: str) -> None:
         repr(parse_yaml(text))
     except ParseError as error:
         assert str(error)
+
+
+def test_a_small_file_takes_little_memory(tmp_path: Path) -> None:
+    (tmp_path / "small.json").write_text("[1]")
+    code = (
+        "import resource, sys; from pathlib import Path; from knet.data.files.io import read_json\n"
+        "size = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize() + 2**28\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (size, size))\n"
+        "assert read_json(Path(sys.argv[1])) == [1]"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "small.json"], capture_output=True, check=False)
+    assert not done.returncode, done.stderr

@@ -1,7 +1,9 @@
 """The one place that parses JSON and YAML of others: bounded in size, depth and aliases, with one kind of error."""
 
 import json
+import os
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +36,11 @@ class ParseError(ValueError):
 
 def read_bounded(path: Path, most: int) -> bytes:
     """The content of a file. Raises `OSError`, and `ParseError` if it has more than `most` bytes."""
-    most = most if path.is_file() else min(most, _LARGEST_STREAM)
     with path.open("rb") as file:
-        data = file.read(most + 1)
+        status = os.fstat(file.fileno())
+        # Python takes the memory for as many bytes as are asked for, however few there are.
+        most = most if stat.S_ISREG(status.st_mode) else min(most, _LARGEST_STREAM)
+        data = file.read(min(most, status.st_size or _LARGEST_STREAM) + 1)
     if len(data) > most:
         raise ParseError(f"it has more than {most:,} bytes")
     return data

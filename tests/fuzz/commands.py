@@ -20,7 +20,7 @@ from knet.cli.main import build_parser
 from tiny_models import ARGUMENTS, tiny_file
 
 # Programs that serve, take minutes, or ask other computers.
-_LEFT_OUT = frozenset({"demo", "download", "bench", "batch", "export", "serve"})
+_LEFT_OUT = frozenset({"synth", "demo", "download", "bench", "batch", "export", "serve"})
 _SLOW = frozenset({"--compile", "--workers", "--threads", "--serve", "--completion", "--tta"})
 _DEEP = (("predict",), ("eval",), ("train",), ("data", "label"))
 _WORDS = (

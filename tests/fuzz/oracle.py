@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from knet.errors import KNetError
 
 _LONGEST = 2200  # characters of a line
 _LINES = 400  # weights that do not fit name every tensor
+_MEMORY = re.compile("too little memory|fit into memory")  # a file of a few KB asks for none to speak of
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # what moves a terminal's cursor
 
 
@@ -56,6 +57,8 @@ def look_at(text: str) -> None:
         raise BrokenError(text[-2000:])
     if len(lines) > _LINES or max(map(len, lines)) > _LONGEST:
         raise BrokenError(f"a message of {len(lines)} lines, {max(map(len, lines))} characters: {text[:300]}")
+    if _MEMORY.search(text):
+        raise BrokenError(text[:500])
     if _CONTROL.search(text):
         raise BrokenError(f"control characters in {text[:300]!r}")
 
@@ -65,8 +68,3 @@ def no_parts(folder: Path) -> None:
     left = [str(path) for path in folder.rglob(".*.part-*")]
     if left:
         raise BrokenError(f"left {left}")
-
-
-def any_refused(calls: Sequence[Callable[[], Any]]) -> bool:
-    """Whether one of the calls was refused; all are made."""
-    return any([refused(call) for call in calls])

@@ -79,6 +79,7 @@ def prepare(folder: Path) -> Callable[[Random], bool]:
         path.write_bytes(mutated_bytes(rng, data) if rng.random() < 0.8 else data[: rng.randrange(len(data))])
         shows_video(path)
         calls = (lambda: probe_video(path), lambda: [None for _ in islice(read_video(path), _MOST)])
-        return all([refused(call) for call in calls])
+        said = [refused(call) for call in calls]
+        return all(said)
 
     return case

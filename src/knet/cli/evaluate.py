@@ -218,7 +218,7 @@ def _tracks_in(truth: Path, folder: Path) -> Path:
 
 def _windows(text: str | None) -> list[int] | None:
     parts = [] if text is None else text.split(",")
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+    if not all(part.strip().isdecimal() and len(part) < 10 and int(part) > 0 for part in parts):
         raise ConfigError(f"--windows takes numbers of frames from 1 on, such as 1,2,4,6, not {shown(text)}.")
     return [int(part) for part in parts] or None
 

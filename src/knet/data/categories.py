@@ -54,6 +54,10 @@ class CategoryTable:
     image_size: tuple[int, int] | None = None
 
 
+LARGEST_VALUE = 2**24 - 1
+"""The largest pixel value that a class can have: what the three channels of a PNG hold."""
+
+
 def category_tables() -> list[str]:
     """Names of the class tables that come with the package."""
     return sorted(entry.name.removesuffix(".json") for entry in _folder().iterdir() if entry.name.endswith(".json"))
@@ -185,6 +189,8 @@ def _to_table(content: object, where: str) -> CategoryTable:
     void_values = void if isinstance(void, list) else [] if void is None else [void]
     if not all(_is_whole(value) for value in void_values):
         raise ConfigError(f"The class table {where} has void_id = {shown(void)}; give a pixel value, a list, or null.")
+    if (most := max(*values, *void_values, 0)) > LARGEST_VALUE:  # tables are made that go up to it
+        raise ConfigError(f"The class table {where} has the pixel value {shown(most)}; they go up to {LARGEST_VALUE}.")
     both = sorted(set(void_values) & set(values))
     if both:
         name = categories[values.index(both[0])].name

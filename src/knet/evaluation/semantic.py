@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from knet.data.categories import load_table
+from knet.data.categories import LARGEST_VALUE, load_table
 from knet.data.cityscapes_labels import CITYSCAPES_EVALUATED, CITYSCAPES_LABELS, CITYSCAPES_NAMES
 from knet.errors import DataError, require, shown
 from knet.evaluation.details import Details, unknown_table
@@ -304,8 +304,10 @@ def _table(classes: Mapping[int, str] | Sequence[Category] | Sequence[str]) -> d
         require(Category | str, "a name or a knet.Category", **{"classes": row})
         require(Integral, "a pixel value", **{"classes": number})
         value, name = (row.id, row.name) if isinstance(row, Category) else (number, row)
-        if value in table or value < 0:
-            raise DataError(f"The class {shown(name)} has the pixel value {value}; give each its own, from 0 on.")
+        if value in table or not 0 <= value <= LARGEST_VALUE:
+            raise DataError(
+                f"The class {shown(name)} has the pixel value {shown(value)}; give each its own, 0 to {LARGEST_VALUE}."
+            )
         table[value] = name
     return table
 

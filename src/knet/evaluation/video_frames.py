@@ -63,4 +63,4 @@ def pair_frames(truth: FoundFrames, predictions: FoundFrames, origin: str) -> li
 
 def frame_key(name: object) -> int | str:
     """A frame's or a sequence's name as it is compared: "0002" and "2" are the same."""
-    return int(str(name)) if str(name).isdecimal() else str(name)
+    return int(str(name)) if str(name).isdecimal() and len(str(name)) < 20 else str(name)

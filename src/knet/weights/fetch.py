@@ -183,7 +183,7 @@ class _Part:
                 self.path.unlink(missing_ok=True)
             self.tag.write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
             length = answer.headers.get("Content-Length")
-            total = known + int(length) if length and length.isdigit() else None
+            total = known + int(length) if length and length.isdigit() and len(length) < 20 else None
             with self.path.open("ab" if known else "wb") as file, self._bar(known, total) as bar:
                 while block := answer.read(_BLOCK):
                     file.write(block)

@@ -11,6 +11,7 @@ import numpy as np
 from faster_coco_eval import mask_api_new_cpp as runs
 from faster_coco_eval.core import mask as masks
 
+from knet.data.files.pictures import MAX_PIXELS
 from knet.errors import DataError
 
 Rle = dict[str, Any]
@@ -59,6 +60,9 @@ def read_mask(segmentation: object, size: tuple[int, int], where: str) -> Rle:
         DataError: no such form, RLE of another size or with a wrong sum of runs, or corners that are no numbers or lie
             absurdly far out.
     """
+    if size[0] * size[1] > MAX_PIXELS:  # before memory is taken for it
+        most = f"at most {MAX_PIXELS // 10**6} million are read"
+        raise DataError(f"{where}: its image has {size[0]}x{size[1]} (height x width) pixels; {most}.")
     if isinstance(segmentation, np.ndarray):
         if segmentation.shape != size or segmentation.dtype.kind not in "biu":
             told = f"{segmentation.shape} {segmentation.dtype}"

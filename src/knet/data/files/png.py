@@ -55,7 +55,7 @@ def read_png_ids(path: Path) -> np.ndarray | None:
 
 
 def exif_after_pixels(file: IO[bytes]) -> bool:
-    """Whether an open PNG has EXIF data behind its pixels, where some programs add it; only heads of chunks are read."""
+    """Whether an open PNG has EXIF data behind its pixels, as some programs write it; reads heads of chunks alone."""
     place, behind = len(_SIGNATURE), False
     while True:
         file.seek(place)

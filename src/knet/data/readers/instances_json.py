@@ -14,6 +14,7 @@ from knet.data.class_order import labels_of_ids
 from knet.data.files.io import read_json
 from knet.data.files.masks import mask_area, read_mask
 from knet.data.files.numbers import flag, id_key, whole
+from knet.data.files.pictures import MAX_PIXELS
 from knet.data.readers.find_images import ImageFinder
 from knet.data.readers.panoptic_json import Fault
 from knet.data.readers.reader import unknown_category
@@ -92,8 +93,8 @@ class InstancesJson:
         known: Any = row if isinstance(row, dict) else {}
         id_, name = same(known.get("id")), known.get("file_name")
         height, width = whole(known.get("height")) or 0, whole(known.get("width")) or 0
-        if id_ is None or not isinstance(name, str) or height < 1 or width < 1:
-            what = f"{self.path}: an image needs id, file_name, height and width, not {str(row)[:80]}."
+        if id_ is None or not isinstance(name, str) or height < 1 or width < 1 or height * width > MAX_PIXELS:
+            what = f"{self.path}: an image needs id, file_name, height and width (of pixels), not {str(row)[:80]}."
             yield Fault("row", [f"images: {str(row)[:60]}"], what)
         elif id_ in entries:
             what = f"{self.path} lists the image id {shown(row['id'])} twice; ids must be unique."

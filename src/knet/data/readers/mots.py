@@ -107,7 +107,7 @@ def read_mots(path: Path) -> list[MotsLine]:
         if not parts:
             continue
         where = f"{path}, line {number}"
-        if len(parts) != 6 or not all(part.isdecimal() for part in parts[:5]):
+        if len(parts) != 6 or not all(part.isdecimal() and len(part) < 10 for part in parts[:5]):
             raise DataError(f"{where} is {row!r:.60}; it must be: frame object class height width rle.")
         frame, object_, category, height, width = map(int, parts[:5])
         if not 0 <= object_ < NUMBERS:

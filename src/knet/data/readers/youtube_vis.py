@@ -17,6 +17,7 @@ from knet.data.class_order import labels_of_ids
 from knet.data.files.io import name_some, read_json
 from knet.data.files.masks import Rle, mask_area, mask_box, read_mask, run_lengths
 from knet.data.files.numbers import flag, whole
+from knet.data.files.pictures import MAX_PIXELS
 from knet.data.readers.clips import NUMBERS, ClipReader, FrameFiles, last_number
 from knet.data.readers.coco_instances import stack_layers
 from knet.data.readers.find_images import ImageFinder, plain_name
@@ -129,7 +130,7 @@ class YoutubeVis(ClipReader):
             files = known.get("file_names")
             id_, height, width = (whole(known.get(key)) or 0 for key in ("id", "height", "width"))
             named = isinstance(files, list) and files and all(isinstance(name, str) for name in files)
-            if not named or min(id_, height, width) < 1:
+            if not named or min(id_, height, width) < 1 or height * width > MAX_PIXELS:
                 raise DataError(f"{self.json}: a video needs id, file_names, height and width, not {str(row)[:80]}.")
             if id_ in videos:
                 raise DataError(f"{self.json} lists the video {id_} twice; ids must be unique.")

@@ -81,7 +81,7 @@ class Camera:
 
 def camera(source: Any) -> Camera | None:
     """The camera that a source stands for, see `Camera`; None for all others, such as a file whose name is a number."""
-    if isinstance(source, int) and not isinstance(source, bool) and source >= 0:
+    if isinstance(source, int) and not isinstance(source, bool) and 0 <= source < 2**31:
         return Camera(str(source))
     if not isinstance(source, str | os.PathLike):
         return None
