@@ -1,6 +1,6 @@
 """Whether the tests would notice: changes the package in one small place at a time and runs the tests of that file.
 
-    python tests/mutants/mutants.py [FILE ...] [--count 40] [--seed 0] [--only TEXT] [--list]
+    python tests/mutants/mutants.py [FILE ...] [--count 40] [--seed 0] [--only REGEX] [--list]
 
 FILE is one of `TESTS` below, all of them by default. A mutant that the tests pass with survives, and gets a test, or a
 line in equivalent.txt with the reason why none can tell it from the original. All mutants of a file run in children of
@@ -13,6 +13,7 @@ import ast
 import copy
 import os
 import random
+import re
 import resource
 import signal
 import sys
@@ -180,7 +181,7 @@ def judge(file: str, count: int, seed: int, only: str, show: bool) -> tuple[int,
     """Runs a sample of a file's mutants. -> how many, and how many of them survived without a reason"""
     path = PACKAGE / file
     lines, reasons = path.read_text().splitlines(), known_reasons()
-    every = [m for m in mutants(path) if only in f"{m[0]}: {lines[m[0] - 1].strip()} | {m[1]}"]
+    every = [m for m in mutants(path) if re.search(only, f"{m[0]}: {lines[m[0] - 1].strip()} | {m[1]}")]
     chosen = sorted(random.Random(seed).sample(range(len(every)), min(count, len(every))))
     tests = [str(ROOT / "tests" / test) for test in TESTS[file].split()]
     name = "knet." + file.removesuffix(".py").replace("/", ".")
@@ -215,7 +216,7 @@ def main() -> int:
     parser.add_argument("files", nargs="*", default=[*TESTS], metavar="FILE", help=", ".join(TESTS))
     parser.add_argument("--count", type=int, default=40, help="mutants a file (default 40)")
     parser.add_argument("--seed", type=int, default=0, help="which ones")
-    parser.add_argument("--only", default="", help="those with this in 'LINE: TEXT | CHANGE'")
+    parser.add_argument("--only", default="", help="those with this regular expression in 'LINE: TEXT | CHANGE'")
     parser.add_argument("--list", action="store_true", help="show them, run nothing")
     args = parser.parse_args()
     sys.path[:0] = [str(ROOT / "src")]
