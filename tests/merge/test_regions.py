@@ -40,8 +40,20 @@ def test_an_image_without_things_or_masks() -> None:
     assert number_segments(as_regions(empty, THINGS, 1), THINGS)[0].tolist() == [[0, 0], [0, 0]]
 
 
+def test_a_small_part_goes_to_the_object_it_touches() -> None:
+    found = as_regions(merged([[0, 0, 1, 2, 2], [0, 0, -1, 2, 2]], [1, 1, 1]), THINGS, 2)
+    assert number_segments(found, THINGS)[0].tolist() == [[1, 1, 1, 2, 2], [1, 1, 0, 2, 2]]
+
+
+def test_small_parts_that_touch_are_an_object_together() -> None:
+    found = as_regions(merged([[0, 1, -1, 2], [-1, 1, -1, -1]], [1, 1, 1]), THINGS, 3)
+    id_map, _, kernel_of = number_segments(found, THINGS)
+    assert id_map.tolist() == [[1, 1, 0, 0], [0, 1, 0, 0]]
+    assert kernel_of == {1: 11}  # which has most of it
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5))
-def test_regions_are_those_of_the_masks(seed: int, smallest: int) -> None:
+def test_regions_stay_covered_and_large_parts_stay_apart(seed: int, smallest: int) -> None:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, 4)
     owner = rng.integers(-1, 4, (7, 9))
@@ -50,13 +62,17 @@ def test_regions_are_those_of_the_masks(seed: int, smallest: int) -> None:
     class_of = np.append(labels, -1)[owner]
     assert (np.append(kinds, -1)[new][new >= 0] == class_of[new >= 0]).all()
     assert (new[class_of == 0] == owner[class_of == 0]).all()
-    objects = set[int]()
+    assert found.areas.tolist() == np.bincount(new[new >= 0], minlength=len(kinds)).tolist()
+    for label in (1, 2):
+        regions, count = ndimage.label(class_of == label, np.ones((3, 3)))
+        for region in range(1, count + 1):
+            inside = new[regions == region]
+            assert (inside == -1).all() == (inside.size < smallest) == (inside == -1).any()
+    objects = list[int]()
     for mask in np.flatnonzero(labels):
         parts, count = ndimage.label(owner == mask, np.ones((3, 3)))
-        for part in range(1, count + 1):
-            inside = np.unique(new[parts == part])
-            assert len(inside) == 1
-            assert (inside[0] == -1) == ((parts == part).sum() < smallest)
-            assert inside[0] == -1 or found.areas[inside[0]] == (parts == part).sum()
-            assert inside[0] not in objects
-            objects |= {int(inside[0])} - {-1}
+        large = [parts == part for part in range(1, count + 1) if (parts == part).sum() >= smallest]
+        for part in large:
+            assert len(np.unique(new[part])) == 1
+            objects.append(int(new[part][0]))
+    assert len(objects) == len(set(objects))

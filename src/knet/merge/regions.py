@@ -11,27 +11,23 @@ _CORNERS_TOUCH = np.ones((3, 3), bool)
 
 
 def as_regions(merged: MergedMasks, things: Tensor, smallest: int) -> MergedMasks:
-    """Makes each connected region of a thing's mask an object of its own. MergedMasks, (K,) bool -> MergedMasks
+    """Makes each connected part of a thing's mask an object of its own. MergedMasks, (K,) bool -> MergedMasks
 
     A kernel that learned from class maps, in which two cars that touch are one, may paint several cars that do not
-    touch. Regions of different masks stay apart even where they touch: some of the data has true objects. Regions of
-    fewer than `smallest` pixels become void. Stuff stays as it is and comes first. `benchmarks/regions.py` compares
-    this with other rules.
+    touch. Parts of different masks stay apart even where they touch, since some of the data has true objects. But a
+    part of fewer than `smallest` pixels is no object: it goes to the nearest one in its connected region of the class,
+    and a region without any is one object, or void if it is too small itself. Stuff stays as it is and comes first.
+    `benchmarks/regions.py` compares this with other rules.
     """
     owner, labels = merged.owner.cpu().numpy(), merged.labels.cpu()
     is_thing = things.cpu()[labels].numpy()
-    new = owner.copy()
+    new = np.where(np.append(is_thing, True)[owner], -1, owner)  # the last entry serves -1, void
     sources = list(range(len(labels)))
-    for mask, box in enumerate(ndimage.find_objects(owner + 1, max_label=len(labels))):
-        if not is_thing[mask] or box is None:
-            continue
-        parts, count = ndimage.label(owner[box] == mask, _CORNERS_TOUCH)
-        kept = np.bincount(parts.ravel(), minlength=count + 1) >= smallest
-        kept[0] = False
-        numbers = np.full(count + 1, -1, new.dtype)
-        numbers[kept] = len(sources) + np.arange(kept.sum())
-        new[box][parts > 0] = numbers[parts[parts > 0]]
-        sources += [mask] * int(kept.sum())
+    for label in np.unique(labels.numpy()[is_thing]):
+        of_class = np.append(is_thing & (labels.numpy() == label), False)[owner]
+        regions, _ = ndimage.label(of_class, _CORNERS_TOUCH)
+        for number, box in enumerate(ndimage.find_objects(regions), 1):
+            _divide(new[box], owner[box], regions[box] == number, smallest, sources)
     taken = torch.tensor(sources, dtype=torch.int64, device=merged.labels.device)
     areas = np.bincount(new[new >= 0], minlength=len(sources))
     return MergedMasks(
@@ -41,3 +37,24 @@ def as_regions(merged: MergedMasks, things: Tensor, smallest: int) -> MergedMask
         merged.scores[taken],
         merged.kernels[taken.to(merged.kernels.device)],
     )
+
+
+def _divide(new: np.ndarray, owner: np.ndarray, region: np.ndarray, smallest: int, sources: list[int]) -> None:
+    """Numbers the objects of a connected region of a class in `new`, and adds the mask of each to `sources`."""
+    if np.count_nonzero(region) < smallest:
+        return
+    first = len(sources)
+    masks, areas = np.unique(owner[region], return_counts=True)
+    for mask in masks:
+        parts, count = ndimage.label(region & (owner == mask), _CORNERS_TOUCH)
+        for part in np.flatnonzero(np.bincount(parts.ravel(), minlength=count + 1)[1:] >= smallest) + 1:
+            new[parts == part] = len(sources)
+            sources.append(int(mask))
+    if len(sources) == first:
+        new[region] = first
+        sources.append(int(masks[areas.argmax()]))
+        return
+    rest = region & (new < first)
+    if rest.any():
+        nearest = ndimage.distance_transform_edt(~region | rest, return_distances=False, return_indices=True)
+        new[rest] = new[tuple(nearest)][rest]
