@@ -199,9 +199,9 @@ def _add_shapes(picture: Picture, colors: Colors, path: Path, objects: Path | No
     except DataError as fault:
         remarks.left_out("masks that cannot be read", str(fault).rstrip("."))
         return False
-    for what in (values, numbers):
-        if what is not None and what.shape != picture.size:
-            remarks.left_out("masks of another size than their image", f"{path.name} {size_text(what.shape)}")
+    for drawn in (values, numbers):
+        if drawn is not None and drawn.shape != picture.size:
+            remarks.left_out("masks of another size than their image", f"{path.name} {size_text(drawn.shape)}")
             return False
     present = values_in(values).tolist()
     if is_blue_first(present, list(colors)):
