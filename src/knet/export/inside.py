@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torchvision  # noqa: F401  # torch.ops.torchvision
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode

@@ -78,6 +78,8 @@ def _count(net: nn.Module, divisor: int, size: tuple[int, int]) -> int:
     def deformable(x: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
         return conv_flop_count(x, weight, out_shape)
 
+    import torchvision  # noqa: F401  # slow to import; torch.ops.torchvision
+
     unknown = {torch.ops.torchvision.deform_conv2d: deformable}  # to torch's counter
     with FlopCounterMode(display=False, custom_mapping=unknown) as counted, torch.inference_mode():
         net(image)
