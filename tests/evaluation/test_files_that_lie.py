@@ -12,9 +12,11 @@ from PIL import Image
 from knet.cli.main import main
 from knet.data.categories import load_table
 from knet.data.files.masks import read_mask
+from knet.data.make.mapillary import read_config
 from knet.data.readers.mots import read_mots
 from knet.errors import ConfigError, DataError
 from knet.evaluation import cityscapes_instance_ap, mean_iou
+from knet.evaluation.panoptic_files import under_ids_of_truth
 from knet.evaluation.video_frames import frame_key
 
 
@@ -61,3 +63,16 @@ def test_a_class_table_with_an_enormous_pixel_value_is_refused(tmp_path: Path, v
             load_table(path)
     with pytest.raises(DataError, match="give each its own, 0 to 16777215"):
         mean_iou(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8), classes={0: "a", value: "b"})
+
+
+def test_a_list_of_images_that_is_none_is_left_alone() -> None:
+    truth = {"annotations": [{"image_id": 1}], "images": [{"id": 1, "file_name": "a.png"}]}
+    for images in (5, 1.5, True, "x", {"a": 1}, [3], None):
+        assert under_ids_of_truth(truth, {"images": images}, {}) == {}
+
+
+def test_an_infinite_colour_of_a_mapillary_config_is_one_sentence(tmp_path: Path) -> None:
+    row = {"name": "a", "readable": "a", "evaluate": True, "instances": False, "color": [float("inf"), 0, 0]}
+    (tmp_path / "config.json").write_text(json.dumps({"labels": [row]}))
+    with pytest.raises(DataError, match="row 1 of 'labels' must have"):
+        read_config(tmp_path / "config.json")

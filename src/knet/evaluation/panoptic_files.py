@@ -109,7 +109,8 @@ def under_ids_of_truth(
 def _file_names(content: Mapping[str, Any]) -> dict[Any, str]:
     """The name of each image's file, without folder and ending, by its id; nothing unless each has one of its own."""
     rows = content.get("images")
-    rows = [row for row in rows if isinstance(row, Mapping) and isinstance(row.get("id"), int | str)] if rows else []
+    rows = rows if isinstance(rows, list) else []
+    rows = [row for row in rows if isinstance(row, Mapping) and isinstance(row.get("id"), int | str)]
     names = {image_key(row.get("id")): _CITYSCAPES.sub("", Path(str(row.get("file_name"))).stem) for row in rows}
     return names if len(set(names.values())) == len(rows) else {}
 

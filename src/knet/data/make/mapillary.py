@@ -44,7 +44,7 @@ def read_config(path: str | Path) -> list[VistasLabel]:
             red, green, blue = (int(part) for part in row["color"])
             long_name, name = str(row["name"]), str(row["readable"])
             thing, evaluate = bool(row["instances"]), bool(row["evaluate"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):  # the last of what is infinite
             raise DataError(
                 f"{path}: row {index + 1} of 'labels' must have name, readable, evaluate, instances and color, "
                 f"but is {str(row)[:80]}; copy the file again."
