@@ -55,7 +55,7 @@ class Inside(TorchFunctionMode):
         self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        rule = _RULES.get(func)
+        rule = _RULES.get(func) or _RULES.get(getattr(func, "__name__", ""))
         if rule is not None:
             return rule(self, func, *args, **kwargs)
         result = func(*args, **kwargs)
@@ -340,7 +340,7 @@ def _tensors(args: Any) -> list[Tensor]:
 
 _RULES: dict[Any, Callable[..., Tensor]] = {
     torch.conv2d: Inside._convolution,
-    torch.ops.torchvision.deform_conv2d: Inside._deformable,
+    "deform_conv2d": Inside._deformable,  # by its name, as torchvision may not be imported
     F.pad: Inside._pad,
     F.max_pool2d: Inside._pool,
     F.avg_pool2d: Inside._pool,
