@@ -24,7 +24,8 @@ _OF_README = re.compile(r"\]\(docs/([^)]+)\)")
 
 def home() -> str:
     """The README, as the first page."""
-    return _OF_README.sub(r"](\1)", (ROOT / "README.md").read_text("utf-8")).replace("(tutorial.ipynb)", "(tutorial.md)")
+    text = _OF_README.sub(r"](\1)", (ROOT / "README.md").read_text("utf-8"))
+    return text.replace("(tutorial.ipynb)", "(tutorial.md)")
 
 
 def tutorial() -> str:
