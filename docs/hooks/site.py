@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "src"))
 
-_OUTSIDE = r"\.\./|configs|benchmarks|examples|src|LICENSE|CONTRIB"  # how links to what is no page begin
+_OUTSIDE = r"\.\./|configs|benchmarks|examples|src|[A-Z]{4}"  # how links to what is no page begin
 _ELSEWHERE = re.compile(rf"\[([^\]]+)\]\(((?:{_OUTSIDE})[^)]*)\)")
 _OF_README = re.compile(r"\]\(docs/([^)]+)\)")
 
