@@ -80,7 +80,7 @@ def open_model(
     compatible: bool = False,
 ) -> tuple[Segmenter, bool]:
     """A model as `load` opens it, and whether its weights are random: those of names that come without any."""
-    model = in_folder(model)
+    model = str(in_folder(model))
     named = not is_address(model) and Path(model).suffix.lower() not in (*ENDINGS, ".safetensors", ".pth", ".pt")
     if weights is not None or not named or entry(model).bundled is not None:
         return load(model, weights, device, precision, merge, compile, compatible), False
