@@ -52,4 +52,4 @@ def test_the_distributions_are_whole_and_the_wheel_predicts(tmp_path: Path) -> N
     done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert str(site) in done.stdout and "1 image" in done.stdout
-    assert (tmp_path / "results" / "highway_1_overlay.png").is_file()
+    assert list((tmp_path / "results").glob("highway_1_overlay.*"))
