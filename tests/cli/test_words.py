@@ -64,6 +64,6 @@ def test_the_models_of_the_readme_are_those_that_the_command_prints(capsys: pyte
     assert main(["models"]) == 0
     printed = capsys.readouterr().out.splitlines()
     for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
-        shown = [line for line in document.read_text().splitlines() if re.match(r"[\w-]+ +\w+ +[\d.]+ M +[\d.]+ +\d+x", line)]
+        shown = re.findall(r"^[\w-]+ +\w+ +[\d.]+ M +[\d.]+ +\d+x.*", document.read_text(), re.MULTILINE)
         assert not [line for line in shown if line not in printed], document
         assert shown or document.name != "README.md"
