@@ -31,7 +31,7 @@ def main(chromium: str = "/usr/bin/chromium") -> None:
         full = folder / "full"
         predict = [*KNET, "predict", MODEL, str(photos), "--output", str(full), "--formats", "panoptic"]
         subprocess.run(predict, check=True)  # noqa: S603
-        data = [f"data.val.images={photos}", f"data.val.json={full}/panoptic.json", f"data.val.masks={full}/panoptic"]
+        data = [f"data.val.images={photos}", f"data.val.json={full}/panoptic.json", f"data.val.masks={full}"]
         report = folder / "report.html"
         subprocess.run([*KNET, "eval", MODEL, *data, "--size", "140", "--report", str(report)], check=True)  # noqa: S603
         shot = folder / "report.png"
