@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +64,7 @@ class Validation:
     best: bool = False
 
 
-class Callback(Protocol):
+class Callback:
     """What is told how a run goes, in the first process alone. Derive from it and write the methods that you need.
 
     An exception in one of them ends the run with a sentence that names it, after the state was saved.
