@@ -62,12 +62,10 @@ def replace_fields(merged: MergedMasks, owner: Tensor, areas: Tensor) -> MergedM
 RULES: dict[str, tuple[Callable[..., MergedMasks], int]] = {
     "masks as they are": (as_regions, 0),
     "masks without pieces below 150 pixels": (whole, 150),
-    "parts of masks, of 50 pixels or more": (as_regions, 50),
-    "of 100": (as_regions, 100),
-    "of 150 (what knet does)": (as_regions, 150),
-    "of 200": (as_regions, 200),
-    "of 300": (as_regions, 300),
-    "regions of a class, of 150 or more": (of_classes, 150),
+    "parts of masks, small ones joined (knet)": (as_regions, 150),
+    "the same, of 80 pixels or more": (as_regions, 80),
+    "the same, of 300": (as_regions, 300),
+    "regions of a class": (of_classes, 150),
 }
 
 
