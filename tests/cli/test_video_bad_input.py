@@ -126,7 +126,7 @@ def test_a_video_that_changes_its_size(run: Run, tiny_weights: Path, tmp_path: P
 def test_a_video_of_one_frame(run: Run, tiny_weights: Path, tmp_path: Path) -> None:
     video = film(tmp_path / "one.mp4", 1)
     status, out, err = run("predict", tiny_weights, video, "--track", "--formats", "video,tracks,step,mots")
-    assert (status, err) == (0, "") and "1 images" in out
+    assert (status, err) == (0, "") and "1 image, " in out
     assert pictures(Path("results/one_overlay.mp4")) == 1
     assert len(Path("results/tracks.jsonl").read_text().splitlines()) == 1
 

@@ -304,5 +304,6 @@ def test_pixels_are_category_ids_only_in_what_predict_wrote(tmp_path: Path) -> N
     truth, names = paths["truth.png"], {0: "road", 1: "car"}
     for name in ("other.png", "image_semantic.png"):
         assert mean_iou(truth, paths[name], classes=names, ids=[7, 9])["miou"] == 1
-    assert mean_iou(truth, paths["image_semantic.png"], classes=names)["miou"] == 0
+    with pytest.raises(DataError, match=r"the ids 7, 9, which the class table lacks"):
+        mean_iou(truth, paths["image_semantic.png"], classes=names)
     assert mean_iou(truth, ids[values], classes=names, ids=[7, 9])["miou"] == 0  # an array has no name

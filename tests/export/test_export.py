@@ -183,7 +183,7 @@ def test_swin_of_a_fixed_size(tmp_path: Path) -> None:
 class Part(torch.nn.Module):
     """Stands for a graph of a whole network that takes images of any size."""
 
-    batch, divisor, clips, linked, merging = 1, 1, False, False, None
+    batch, divisor, clips, linked, merging, seen = 1, 1, False, False, None, False
     inputs = Graph.inputs
 
     def __init__(self, net: Any, windows: bool):

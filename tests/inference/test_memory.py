@@ -59,7 +59,7 @@ def test_an_image_that_does_not_fit_is_named(task: str, tmp_path: Path) -> None:
 def test_the_command_line_says_it_without_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, photo = tiny_file("panoptic", tmp_path), tmp_path / "street.png"
     Image.fromarray(IMAGE).save(photo)
-    assert main(["predict", str(path), str(photo), "--output", str(tmp_path / "out")]) == 1
+    assert main(["predict", str(path), str(photo), "--output", str(tmp_path / "out")]) == 2
     assert "too little memory for the image 'street'" in capsys.readouterr().err
 
 

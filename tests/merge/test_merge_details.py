@@ -3,11 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from knet.merge.panoptic import MergedMasks, merge_panoptic, number_segments
-from knet.merge.regions import as_regions
 from knet.merge.sorted import enlarge, instances, panoptic_classes
 from knet.preprocess import ImageSizes
 
@@ -87,51 +84,3 @@ def test_grids_are_enlarged_by_what_is_asked_for() -> None:
     assert enlarge(torch.zeros(3, 4, 5), 4).shape == (3, 16, 20)
     assert enlarge(torch.zeros(0, 4, 5), 4).shape == (0, 16, 20)
     assert enlarge(torch.zeros(1, 4, 5, dtype=torch.bfloat16)).dtype == torch.float32
-
-
-def plain_regions(owner: np.ndarray, labels: list[int], things: list[bool], smallest: int) -> set[tuple[object, ...]]:
-    """(class, kernel's mask, pixels) of each segment, by a search from pixel to pixel."""
-    found, seen = set[tuple[object, ...]](), np.zeros(owner.shape, bool)
-    for start in np.argwhere(owner >= 0).tolist():
-        label = labels[owner[tuple(start)]]
-        if seen[tuple(start)] or not things[label]:
-            continue
-        region, edge = {tuple(start)}, [tuple(start)]
-        while edge:
-            y, x = edge.pop()
-            for near in [(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]:
-                inside = 0 <= near[0] < owner.shape[0] and 0 <= near[1] < owner.shape[1]
-                if inside and near not in region and owner[near] >= 0 and labels[owner[near]] == label:
-                    region.add(near)
-                    edge.append(near)
-        for place in region:
-            seen[place] = True
-        counts = np.bincount([owner[place] for place in region], minlength=len(labels))
-        if len(region) >= smallest:
-            found.add((label, int(counts.argmax()), tuple(sorted(region))))
-    return found
-
-
-@given(seed=st.integers(0, 10_000), smallest=st.integers(0, 4))
-@settings(max_examples=40)
-def test_regions_are_those_of_a_search_from_pixel_to_pixel(seed: int, smallest: int) -> None:
-    rng = np.random.default_rng(seed)
-    owner = rng.integers(-1, 6, (6, 7)).astype(np.int32)
-    labels, things = rng.integers(0, 3, 6).tolist(), [True, True, False]
-    areas = torch.from_numpy(np.bincount(owner[owner >= 0], minlength=6))
-    merged = MergedMasks(
-        torch.from_numpy(owner.copy()), areas, torch.tensor(labels), torch.rand(6), torch.arange(6) + 9
-    )
-    regions = as_regions(merged, torch.tensor(things), smallest)
-    new, ours = regions.owner.numpy(), set[tuple[object, ...]]()
-    for place in np.unique(new[new >= 0]).tolist():
-        pixels = tuple(map(tuple, np.argwhere(new == place).tolist()))
-        label, source = int(regions.labels[place]), int(regions.kernels[place]) - 9
-        assert regions.areas[place] == len(pixels) and regions.scores[place] == merged.scores[source]
-        if things[label]:
-            ours.add((label, source, pixels))
-        else:
-            assert pixels == tuple(map(tuple, np.argwhere(owner == place).tolist()))
-    assert ours == plain_regions(owner, labels, things, smallest)
-    stuff = np.isin(owner, [mask for mask in range(6) if not things[labels[mask]]])
-    assert (new[stuff] == owner[stuff]).all()

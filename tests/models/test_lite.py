@@ -26,8 +26,7 @@ def test_constant_padding_is_what_timm_computes() -> None:
     for size in ((64, 96), (32, 160)):
         images = torch.randn(2, 3, *size)
         with torch.no_grad():
-            expected = [theirs(images)[pick] for pick in ours.picks]
-            for map_, other in zip(ours(images), expected, strict=True):
+            for map_, other in zip(ours(images), theirs(images)[-4:], strict=True):
                 torch.testing.assert_close(map_, other, rtol=0, atol=0)
 
 

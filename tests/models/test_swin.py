@@ -79,7 +79,11 @@ def test_any_size_works_and_every_parameter_learns(size: tuple[int, int]) -> Non
 
 
 def test_drop_path_grows_linearly_over_all_blocks() -> None:
-    rates = [block.drop_path.p for stage in tiny(drop_path=0.3, depths=(1, 2, 3, 1)).stages for block in stage.blocks]
+    rates = [
+        block.drop_path.probability
+        for stage in tiny(drop_path=0.3, depths=(1, 2, 3, 1)).stages
+        for block in stage.blocks
+    ]
     assert rates == pytest.approx([0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3])
 
 

@@ -198,7 +198,7 @@ def test_what_decides_the_batch(
 
 
 def test_an_image_needs_memory_in_proportion_to_its_pixels(config: RunConfig) -> None:
-    small, large = (knet.read_config(config, augment__crop=crop) for crop in ([64, 96], [128, 192]))
+    small, large = (knet.read_config(config, augment__crop=crop) for crop in ([256, 384], [512, 768]))
     card = loop.run_card(small, knet.load("rtknet-lite-street").categories[:2])
     needs = [batch_size.bytes_for_image(one, card) for one in (small, large)]
     assert needs[1] == pytest.approx(4 * needs[0], rel=0.1)

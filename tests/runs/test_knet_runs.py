@@ -218,6 +218,7 @@ def test_a_panoptic_image_of_crowds_alone_is_void_to_the_losses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "check_learnable", lambda *_: "")  # which refuses a set of such images alone
+    monkeypatch.setattr(loop, "require_segments", lambda *_: None)
     path = write_config(tmp_path, "panoptic")
     file = tmp_path / "data" / "panoptic.json"
     content = json.loads(file.read_text())

@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
 
     from knet.inference.load import load  # which imports torch: the sources are known to be there by now
     from knet.inference.pipeline import WriteBehind, read_ahead
-    from knet.inference.results.predictions import PredictionWriter
+    from knet.inference.results.predictions import PredictionWriter, check_all_formats
     from knet.inference.results.submissions import OF_CLIPS, submission_names
     from knet.inference.sources.streams import open_stream
 
@@ -144,6 +144,7 @@ def run(args: argparse.Namespace) -> int:
     chosen = _chosen(args, segmenter)
     tracking = _tracking(args, segmenter)
     formats = _chosen_formats(args, files)
+    check_all_formats(formats, segmenter.categories, args.track)
     if plan is None or args.track or "video" in formats:
         without_plan(args)
         plan = None

@@ -4,7 +4,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from importlib import resources
 from itertools import islice
@@ -112,7 +112,8 @@ def export(
         with tempfile.TemporaryDirectory() as folder:
             proto = quantize_onnx(proto, batches, Path(folder), symmetric=format == "tensorrt")
         write_card(proto, card)
-    path.with_name(f"{path.name}.report.json").unlink(missing_ok=True)  # of an older file
+    with suppress(NotADirectoryError):  # which writing tells
+        path.with_name(f"{path.name}.report.json").unlink(missing_ok=True)  # of an older file
     if format == "openvino":
         openvino.save_openvino(openvino.to_openvino(proto), card, path, precision == "fp16")
     else:

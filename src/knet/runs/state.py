@@ -34,10 +34,10 @@ class Progress:
     iteration: int = 0  # how many are done
     validated: int = 0  # the iteration after which the last validation took place
     best: float = -1.0  # the best PQ (mask AP, mIoU) so far, -1 before the first validation
-    stale: int = 0  # validations since then
     bad_images: dict[str, str] = field(default_factory=dict)  # those that could not be read: name -> what is wrong
     bad_losses: list[int] = field(default_factory=list)  # iterations whose loss was not finite
     made_for: dict[str, Any] = field(default_factory=dict)  # model, classes and data set, see `made_for`
+    stale: int = 0  # validations since the best
 
 
 class MovingAverage:

@@ -111,15 +111,15 @@ def test_frames_are_padded_to_a_fixed_size(tmp_path: Path, image: np.ndarray) ->
     assert segment_clip(fixed, [image] * 2) == segment_clip(free, [image] * 2)  # its masks know no surroundings
     small = knet.load(hand_made_clip(tmp_path / "small.onnx", size=[32, 64]))
     with pytest.raises(ConfigError, match=r"takes images of 32x64 pixels .* is 64x96 .* smaller --size.*--dynamic"):
-        segment_clip(small, [image])
-    assert segment_clip(small, [image], size=32)
+        segment_clip(small, [image], size="image")
+    assert segment_clip(small, [image])  # shrunk to fit
 
 
 def test_what_does_not_fit_into_a_fixed_size_says_what_to_do(tmp_path: Path, image: np.ndarray) -> None:
     path = hand_made(tmp_path / "model.onnx", size=[32, 64])
     with pytest.raises(ConfigError, match=r"takes images of 32x64 pixels .* is 64x96 .* smaller --size.*--dynamic"):
-        knet.load(path)(image)
-    assert knet.load(path, size=32)(image).segments
+        knet.load(path, size="image")(image)
+    assert knet.load(path)(image).segments  # shrunk to fit
 
 
 def test_a_file_computes_in_its_own_precision(tmp_path: Path) -> None:

@@ -29,6 +29,14 @@ def put_together(journal: Journal, writers: Sequence[Writer]) -> None:
                 writer.add_rows(*row)
 
 
+def check_all_formats(
+    formats: Sequence[str], categories: Sequence[Category], track: bool
+) -> tuple[list[str], Sequence[str]]:
+    """Formats of tracks, and the others. Raises `ConfigError` for one that is unknown or cannot hold the classes."""
+    of_tracks = [name for name in dict.fromkeys(formats) if track and name in TRACK_FORMATS]
+    return of_tracks, check_formats([name for name in formats if name not in of_tracks], categories)
+
+
 class PredictionWriter(ExitStack):
     """Writes the frames of `open_stream` and their results in every format asked for. A context manager.
 
@@ -65,8 +73,7 @@ class PredictionWriter(ExitStack):
     ):
         super().__init__()
         self._track = track
-        of_tracks = [name for name in dict.fromkeys(formats) if track and name in TRACK_FORMATS]
-        others = check_formats([name for name in formats if name not in of_tracks], categories)
+        of_tracks, others = check_all_formats(formats, categories, track)
         self._results = self.enter_context(ResultWriter(folder, others, categories, drawing))
         self._tracks: TrackWriter | None = None
         self._images: SubmissionWriter | None = None
