@@ -63,8 +63,7 @@ RULES: dict[str, tuple[Callable[..., MergedMasks], int]] = {
     "masks as they are": (as_regions, 0),
     "masks without pieces below 150 pixels": (whole, 150),
     "parts of masks, small ones joined (knet)": (as_regions, 150),
-    "the same, of 80 pixels or more": (as_regions, 80),
-    "the same, of 300": (as_regions, 300),
+    "the same, of 50": (as_regions, 50),
     "regions of a class": (of_classes, 150),
 }
 
