@@ -9,7 +9,15 @@ import pytest
 import soak
 
 
-@pytest.mark.parametrize(("part", "count"), [("frames", 12), ("evaluations", 8), ("sizes", 12), ("loads", 4)])
+@pytest.mark.parametrize(
+    ("part", "count"),
+    [
+        pytest.param("frames", 12, marks=pytest.mark.large),
+        ("evaluations", 8),
+        pytest.param("sizes", 12, marks=pytest.mark.large),
+        ("loads", 4),
+    ],
+)
 def test_files_and_threads_stay_as_they_are(part: str, count: int, tmp_path: Path) -> None:
     grown, states = soak.soak(part, count)
     assert len(states) == count

@@ -178,7 +178,7 @@ def test_the_page_offers_the_bundled_model_first_then_what_was_fetched_then_own_
         (["a.safetensors"], "MODEL is for the page that is served"),
         (["--serve", "--output", "x"], "--output is for the page that is written"),
         (["--serve", "--port", "99999"], "the port 99999"),
-        (["--serve", "--host", "no.such.host.invalid"], "Cannot listen on 'no.such.host.invalid'"),
+        (["--serve", "--host", "192.0.2.1"], "Cannot listen on '192.0.2.1'"),
         (["--serve", "--port", "0", "none.safetensors"], "none.safetensors"),
     ],
 )

@@ -141,6 +141,7 @@ def test_mistakes_are_told_in_one_sentence(run: Run, quick: Path, options: list[
     assert "Traceback" not in err
 
 
+@pytest.mark.large
 def test_a_batch_and_an_opset_of_choice(run: Run, quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other programs give the file as many images as it takes; knet itself runs it as any other."""
     monkeypatch.setattr(write, "to_onnx", to_onnx)

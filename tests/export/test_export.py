@@ -194,6 +194,7 @@ class Part(torch.nn.Module):
         return {f"map{number}": found for number, found in enumerate(self.net(images))}
 
 
+@pytest.mark.large
 def test_windows_are_filled_up_at_any_size() -> None:
     """Two scales of Swin; the whole of it is compared above."""
     torch.manual_seed(0)

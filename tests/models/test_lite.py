@@ -72,6 +72,7 @@ def test_weights_in_the_order_of_the_first_code(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, classifier.state_dict()[key]) for key, tensor in ours.items())
 
 
+@pytest.mark.large
 def test_an_export_for_any_size(tmp_path: Path) -> None:
     torch.manual_seed(0)
     arguments: dict[str, Any] = {"backbone": "timm/tf_efficientnet_lite0", "kernels": 8, "stages": 1, "channels": 16}

@@ -7,6 +7,7 @@ edge, and random weights magnify that from stage to stage; two orders end up sev
 
 import functools
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -85,10 +86,17 @@ def in_processes(
     return torch.load(output)
 
 
+def both_ways(checkpoint: str) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    return run(checkpoint, STEPS)[0], plain_losses(checkpoint)
+
+
 def test_twenty_steps_are_those_of_a_plain_loop(checkpoint: str) -> None:
-    ours, _ = run(checkpoint, STEPS)
+    # In a new process: after hundreds of other tests torch rounded once otherwise between the two, and edges of masks
+    # magnify that.
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        ours, theirs = pool.apply(both_ways, (checkpoint,))
     assert len(ours) == STEPS and abs(ours[-1]["loss_seg"] / ours[0]["loss_seg"] - 1) > 0.01
-    assert worst(ours, plain_losses(checkpoint)) < 1e-5
+    assert worst(ours, theirs) < 1e-5
 
 
 @pytest.fixture(scope="module")
