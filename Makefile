@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The environment's own pip is not needed, so this works where Python comes without ensurepip.
 INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-all check format fuzz soak kills mutants audit docs
+.PHONY: demo test test-all test-heavy check format fuzz soak kills mutants audit docs
 
 demo: $(VENV)/.core
 	$(BIN)/knet demo --output demo-results
@@ -16,6 +16,10 @@ test: $(VENV)/.dev
 # The large networks as well: some gigabytes of memory, and the whole set of recorded numbers (KNET_GOLDENS=folder).
 test-all: test
 	$(BIN)/python -m pytest -n 2 -m large
+
+# What takes longest and continuous integration leaves out: a cluster, the packages, exports of large networks, a GPU's day.
+test-heavy: $(VENV)/.dev
+	$(BIN)/python -m pytest -m heavy
 
 # Hostile files and options, the same for the same SEED; KINDS of them by name. See docs/reliability.md.
 SEED ?= 0

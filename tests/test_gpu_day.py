@@ -19,7 +19,7 @@ def day(report: Path, *options: str) -> tuple[subprocess.CompletedProcess[str], 
     return done, json.loads(report.read_text()) if report.is_file() else {}
 
 
-@pytest.mark.large
+@pytest.mark.heavy
 def test_every_part_comes_to_its_end_without_a_gpu(tmp_path: Path) -> None:
     models = "rtknet-lite-street,rt-video-knet-lite-kitti-step"
     done, report = day(tmp_path / "report.json", "--models", models, "--budget", "3000")
@@ -34,7 +34,7 @@ def test_every_part_comes_to_its_end_without_a_gpu(tmp_path: Path) -> None:
     assert all(f"{part} " in done.stdout for part in parts)
 
 
-@pytest.mark.large
+@pytest.mark.heavy
 def test_a_part_that_fails_is_told_and_costs_the_others_nothing(tmp_path: Path) -> None:
     done, report = day(tmp_path / "report.json", "--only", "models,merges", "--models", "no-such-model")
     parts = report["parts"]

@@ -24,7 +24,7 @@ def tracked() -> list[str]:
     return [name for name in found.split("\0") if name and not (ROOT / name).is_symlink() and (ROOT / name).is_file()]
 
 
-@pytest.mark.large
+@pytest.mark.heavy
 def test_the_distributions_are_whole_and_the_wheel_predicts(tmp_path: Path) -> None:
     files, copy, made = tracked(), tmp_path / "copy", tmp_path / "dist"
     made.mkdir()

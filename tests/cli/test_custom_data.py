@@ -110,7 +110,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     return runner(capsys)
 
 
-@pytest.mark.parametrize("exports", [False, pytest.param(True, marks=pytest.mark.large)], ids=["", "with export"])
+@pytest.mark.parametrize("exports", [False, pytest.param(True, marks=pytest.mark.heavy)], ids=["", "with export"])
 def test_the_commands_of_the_page_lead_from_exports_and_masks_to_pictures(run: Run, exports: bool) -> None:
     Path("configs").symlink_to(ROOT / "configs")
     verbs = []

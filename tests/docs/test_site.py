@@ -65,7 +65,7 @@ def test_the_notebook_runs_and_is_kept_without_its_outputs(path: Path, capsys: p
     assert len(names["tracks"]) >= 2
 
 
-@pytest.mark.large
+@pytest.mark.heavy
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_notebook_runs_in_jupyter(path: Path) -> None:
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
@@ -82,7 +82,7 @@ def test_commands_for_those_who_come_from_elsewhere_are_ours() -> None:
         build_parser().parse_args(shlex.split(command.replace("NAME", "rtknet-cityscapes")))
 
 
-@pytest.mark.large
+@pytest.mark.heavy
 def test_the_site_builds_without_a_warning_and_asks_no_other_host(tmp_path: Path) -> None:
     pytest.importorskip("material")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]

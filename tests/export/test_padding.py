@@ -36,7 +36,7 @@ QUICK = ("light", "panoptic")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.large) for name in NETWORKS]
+    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.heavy) for name in NETWORKS]
 )
 def test_a_smaller_image_in_a_fixed_size_is_what_it_is_alone(name: str) -> None:
     torch.manual_seed(0)
@@ -81,7 +81,7 @@ def test_a_network_that_cannot_be_followed_is_found() -> None:
     assert not hides_padding(Whole(), (128, 160))
 
 
-@pytest.mark.large
+@pytest.mark.heavy
 @pytest.mark.parametrize("form", ["onnx", "openvino"])
 def test_the_bundled_model_in_a_file_of_another_shape(form: Any, tmp_path: Path) -> None:
     target = tmp_path / ("model.onnx" if form == "onnx" else "model.xml")
@@ -124,7 +124,7 @@ def test_an_upright_image_fits_into_a_file_of_landscapes(tmp_path: Path) -> None
     assert (sizes.resized, tuple(inputs.shape[2:])) == ((64, 32), (64, 32))
 
 
-@pytest.mark.large
+@pytest.mark.heavy
 def test_a_filled_file_refuses_what_does_not_fill_it(tmp_path: Path) -> None:
     target = tmp_path / "model.onnx"
     picture = tmp_path / "wide.png"
