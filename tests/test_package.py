@@ -19,6 +19,7 @@ BUILD = "import sys; from setuptools import build_meta as b; b.build_sdist(sys.a
 def tracked() -> list[str]:
     """All files of the repository; links to folders are in no distribution."""
     if not (ROOT / ".git").exists() or not shutil.which("git"):
+        # An unpacked source distribution has no list of tracked files to compare with.
         pytest.skip("needs the repository and git, to know its files")
     found = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode()
     return [name for name in found.split("\0") if name and not (ROOT / name).is_symlink() and (ROOT / name).is_file()]

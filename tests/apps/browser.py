@@ -18,6 +18,7 @@ def chromium() -> Iterator[Any]:
     sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install 'knet[dev]')")
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
+        # A browser is no Python package, so pip cannot bring it.
         pytest.skip("there is no Chromium on this system (apt install chromium)")
     with sync.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])  # for root

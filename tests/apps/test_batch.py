@@ -131,6 +131,7 @@ def test_mistakes_are_told_before_anything_is_started(
 
 
 @pytest.mark.heavy
+# Ray has no wheels for the newest Pythons at first.
 @pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
 def test_two_workers_of_which_one_is_killed(photos: Path, tiny_weights: Path) -> None:
     import psutil

@@ -307,6 +307,7 @@ def test_people_can_use_the_page(tmp_path: Path) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
     if not CHROMIUM.exists():
+        # A browser is no Python package, so pip cannot bring it.
         pytest.skip(f"needs Chromium at {CHROMIUM}")
     page_file = full(tmp_path / "report.html")
     with playwright.sync_playwright() as engine:
