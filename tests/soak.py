@@ -82,7 +82,7 @@ def iterations(count: int, folder: Path) -> Iterator[int]:
     config = write_config(
         folder, iterations=count, log_every=every, save_every=max(count // 8, 1), validate_every=max(count // 4, 1)
     )
-    told, last = Queue[int | None](), [-1]
+    told, last = Queue[int | None](), -every
 
     class Told(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -100,8 +100,8 @@ def iterations(count: int, folder: Path) -> Iterator[int]:
     thread = Thread(target=train)
     thread.start()
     while told.get() is not None:
-        last[0] += every
-        yield last[0]
+        last += every
+        yield last
     thread.join()
     assert (folder / "run" / "last.safetensors").is_file() or list((folder / "run").glob("*.safetensors"))
 

@@ -9,11 +9,16 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BUILD = "import sys; from setuptools import build_meta as b; b.build_sdist(sys.argv[1]); b.build_wheel(sys.argv[1])"
+# setuptools changes sys.argv.
+BUILD = "import sys; from setuptools import build_meta as b; to = sys.argv[1]; b.build_sdist(to); b.build_wheel(to)"
+    "import sys; from setuptools import build_meta as b; made = sys.argv[1]; b.build_sdist(made); b.build_wheel(made)"
+)
 
 
 def tracked() -> list[str]:
@@ -26,7 +31,7 @@ def tracked() -> list[str]:
 
 
 @pytest.mark.heavy
-def test_the_distributions_are_whole_and_the_wheel_predicts(tmp_path: Path) -> None:
+def test_the_distributions_are_whole_and_the_wheel_works(tmp_path: Path) -> None:
     files, copy, made = tracked(), tmp_path / "copy", tmp_path / "dist"
     made.mkdir()
     for name in files:
@@ -48,9 +53,27 @@ def test_the_distributions_are_whole_and_the_wheel_predicts(tmp_path: Path) -> N
     (site / "needed.pth").write_text(f"{needed}\n")
     code = "import sys, knet; from knet.cli.main import main; print(knet.__file__); sys.exit(main(sys.argv[1:]))"
     street = str(site / "knet" / "assets" / "demo" / "highway_1.jpg")
-    command = [str(tmp_path / "venv" / "bin" / "python"), "-c", code, "predict", "rtknet-lite-street", street]
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert str(site) in done.stdout and "1 image" in done.stdout
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PYTHONUNBUFFERED": "1"}
+    knet = [str(tmp_path / "venv" / "bin" / "python"), "-c", code]
+    place: Any = {"cwd": tmp_path, "env": clean}
+
+    def run(*words: str) -> str:
+        done = subprocess.run([*knet, *words], **place, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    said = run("predict", "rtknet-lite-street", street, "--formats", "overlay,panoptic")
+    assert str(site) in said and "1 image" in said
     assert list((tmp_path / "results").glob("highway_1_overlay.*"))
+    panoptic = str(tmp_path / "results" / "panoptic.json")
+    run("eval", "--metric", "pq", "--truth", panoptic, "--predictions", panoptic, "--report", "report.html")
+    assert "100.0" in (tmp_path / "report.html").read_text()
+
+    pytest.importorskip("gradio")
+    server = subprocess.Popen([*knet, "demo", "--serve"], **place, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    said = server.stdout.readline() + server.stdout.readline()  # where knet lies, and where the page is
+    with urlopen(said.split("The page is at ")[1].split()[0]) as answer:
+        assert b"gradio" in answer.read()
+    server.terminate()
+    assert server.wait() == 143
