@@ -1,14 +1,13 @@
 """A long night in minutes: the same work over and over, and whether memory, files and threads stay as they are.
 
 `make soak` runs all of it; `python -m soak --parts frames --frames 500`, in `tests/`, a part. Each part has a process
-of its own. What counts is the second half against the second quarter: until then libraries warm up.
+of its own. What counts is the last quarter against the second: until then libraries warm up.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import logging
 import multiprocessing
 import os
 import sys
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 COUNTS = {"frames": 10_000, "iterations": 5_000, "evaluations": 1_000, "sizes": 500, "loads": 30}
 _SAMPLES = 40  # of each part
@@ -41,14 +41,14 @@ def state() -> State:
 
 
 def growth(states: list[State]) -> State:
-    """By how much the means of the second half exceed those of the second quarter, memory; the most of the others."""
+    """By how much the last quarter exceeds the second, means of memory; the least of the others: files come and go."""
     quarter = max(len(states) // 4, 1)
-    before, after = states[quarter : 2 * quarter], states[2 * quarter :]
-    memory = sum(s.memory for s in after[-quarter:]) / quarter - sum(s.memory for s in before) / quarter
-    most = [
-        max(getattr(s, kind) for s in after) - max(getattr(s, kind) for s in before) for kind in ("files", "threads")
+    before, after = states[quarter : 2 * quarter], states[-quarter:]
+    memory = (sum(s.memory for s in after) - sum(s.memory for s in before)) / quarter
+    least = [
+        min(getattr(s, kind) for s in after) - min(getattr(s, kind) for s in before) for kind in ("files", "threads")
     ]
-    return State(memory, *most)
+    return State(memory, *least)
 
 
 def frames(count: int, folder: Path) -> Iterator[int]:
@@ -82,26 +82,22 @@ def iterations(count: int, folder: Path) -> Iterator[int]:
     config = write_config(
         folder, iterations=count, log_every=every, save_every=max(count // 8, 1), validate_every=max(count // 4, 1)
     )
-    told, last = Queue[int | None](), -every
+    told = Queue[int | None]()
 
-    class Told(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            told.put(1)
-
-    logging.getLogger("knet").addHandler(Told())
-    logging.getLogger("knet").setLevel(logging.INFO)
+    class Told(knet.Callback):
+        def on_iteration(self, step: Any) -> None:
+            told.put(step.iteration - 1)
 
     def train() -> None:
         try:
-            knet.train(config)
+            knet.train(config, callbacks=[Told()])
         finally:
             told.put(None)
 
     thread = Thread(target=train)
     thread.start()
-    while told.get() is not None:
-        last += every
-        yield last
+    while (number := told.get()) is not None:
+        yield number
     thread.join()
     assert (folder / "run" / "last.safetensors").is_file() or list((folder / "run").glob("*.safetensors"))
 

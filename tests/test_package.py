@@ -17,8 +17,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # setuptools changes sys.argv.
 BUILD = "import sys; from setuptools import build_meta as b; to = sys.argv[1]; b.build_sdist(to); b.build_wheel(to)"
-    "import sys; from setuptools import build_meta as b; made = sys.argv[1]; b.build_sdist(made); b.build_wheel(made)"
-)
 
 
 def tracked() -> list[str]:

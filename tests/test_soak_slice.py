@@ -13,6 +13,7 @@ import soak
     ("part", "count"),
     [
         pytest.param("frames", 12, marks=pytest.mark.large),
+        pytest.param("iterations", 40, marks=pytest.mark.large),
         ("evaluations", 8),
         pytest.param("sizes", 12, marks=pytest.mark.large),
         ("loads", 4),

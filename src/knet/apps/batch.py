@@ -194,6 +194,8 @@ def _ray(workers: Workers) -> Iterator[Any]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "include_dashboard": False}
     if workers.address is None:
         quiet |= {"num_cpus": max(round(workers.count * workers.cpus + 0.5), 1), "object_store_memory": _OBJECTS}
+        # Ray takes the machine's own address for 127.0.0.1, and then listens to everybody.
+        ray._private.services.get_node_ip_address = lambda *_: "127.0.0.1"
         quiet |= {"_node_ip_address": "127.0.0.1"} | ({} if workers.gpus else {"num_gpus": 0})
     else:
         quiet.pop("include_dashboard")  # that of the cluster is its own matter
