@@ -50,6 +50,7 @@ def test_several_looks_are_averaged_as_probabilities() -> None:
     assert torch.allclose(probabilities, plain.amax(dim=0), atol=1e-6)
 
 
+@pytest.mark.usefixtures("_few_values_at_once")
 def test_on_a_tie_the_lower_label_wins() -> None:
     same = ViewLogits(torch.zeros(5, 2, 2), (2, 2), (2, 2))
     assert best_classes([same])[0].unique().tolist() == [0]
@@ -61,6 +62,7 @@ def test_a_mirror_look_of_a_network_that_knows_no_left_and_right_says_the_same()
     plain, mirrored = look(
         lambda x: torch.einsum("kc,bchw->bkhw", weight, x), rand(1, 3, 6, 8, seed=1), (12, 16), flip=True
     )
+    assert plain.resized == mirrored.resized == (6, 8)
     for ours, theirs in zip(plain.parts(), mirrored.parts(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-5)
 

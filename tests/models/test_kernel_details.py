@@ -107,8 +107,9 @@ def test_only_sums_need_exact_layers() -> None:
         assert (stage.link.interaction.expand in found) == exact
 
 
-def test_the_link_in_front_of_the_stages() -> None:
-    link, kernels, previous = PriorLink(16, 32), rand(1, 4, 16), rand(1, 6, 16, seed=1)
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_link_in_front_of_the_stages(exact: bool) -> None:
+    link, kernels, previous = PriorLink(16, 32, exact), rand(1, 4, 16), rand(1, 6, 16, seed=1)
     assert torch.equal(link(kernels, previous), kernels)  # its gate is closed
     expected = kernels + opened(link).gate * link.interaction(kernels, previous)
     assert torch.equal(link(kernels, previous), expected) and not torch.equal(expected, kernels)

@@ -96,8 +96,20 @@ def test_kernels_decide_between_neighbours_and_find_again() -> None:
     jump = [[(5, 10, 0)], [(5, 22, 0)]]
     assert follow(jump, [a[None], 3 * a[None]]) == [[1], [1]]
     assert follow(jump, [a[None], b[None]]) == [[1], [2]]
-    far = [[(5, 10, 0)], [(5, 90, 0)]]
-    assert follow(far, [a[None], a[None]]) == [[1], [2]]
+    for x, found in ((24, 1), (27, 2), (90, 2)):  # not further than one and a half times its size
+        assert follow([[(5, 10, 0)], [(5, x, 0)]], [a[None], a[None]]) == [[1], [found]]
+
+
+@pytest.mark.parametrize(
+    ("x", "appearance", "found"), [(13, BY_KERNELS, 1), (12, BY_EMBEDDINGS, 1), (14, BY_EMBEDDINGS, 2)]
+)
+def test_how_much_descriptors_weigh_against_overlap(x: float, appearance: Appearance, found: int) -> None:
+    a, b = np.eye(2)
+    alike = b if appearance is BY_KERNELS else 0.61 * a + math.sqrt(1 - 0.61**2) * b
+    # It lies more on the first of two, and looks like the second.
+    assert follow([[(5, 10, 0), (5, 20, 0)], [(5, x, 0)]], [np.stack([a, alike]), alike[None]], appearance)[1] == [
+        found
+    ]
 
 
 def test_embeddings_forbid_what_overlaps_and_find_again_anywhere() -> None:

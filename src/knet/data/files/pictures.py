@@ -1,8 +1,9 @@
 """Decodes pictures of any mode and depth, the same for training, evaluation and prediction. -> (H,W,3) uint8 RGB"""
 
+import io
 import threading
 from contextlib import suppress
-from typing import IO
+from typing import IO, Any, cast
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -21,12 +22,25 @@ MAX_PIXELS = 400_000_000
 _pillow_limit = threading.Lock()
 
 
+class _Within:
+    """A file of which no more is asked than it holds: Python reserves all that a damaged head asks for, gigabytes."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file, self._size = file, file.seek(0, io.SEEK_END)
+
+    def read(self, count: int = -1) -> bytes:
+        return self._file.read(min(count, self._size))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 def open_picture(file: IO[bytes]) -> Image.Image:
     """Opens a picture of any size; its pixels are not decoded yet. UnidentifiedImageError for other formats."""
     with _pillow_limit:  # Pillow's global limit would refuse large photos; the lock guards it among our threads
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            picture = Image.open(file)
+            picture = Image.open(cast(IO[bytes], _Within(file)))
         finally:
             Image.MAX_IMAGE_PIXELS = before
     if picture.format not in _FORMATS:
