@@ -188,6 +188,21 @@ def test_refuses_maps_that_contradict(maps: tuple, message: str) -> None:
     assert not quality.tables
 
 
+def test_more_segments_than_numbers_are_refused() -> None:
+    ids, quality = np.arange(256).reshape(16, 16), TrackingQuality(TABLE)
+    for frame in range(256):
+        first = 256 * frame + 1  # 0 is void
+        segments = [{"id": first + number, "category_id": TABLE[0].id} for number in range(256)]
+        if frame == 255:  # one less: its last pixel is void
+            most = np.where(ids == 255, 0, ids + first)
+            quality.update_segments("a", most, segments[:-1], most, segments[:-1])
+            with pytest.raises(DataError, match="more than 65536 segments"):
+                quality.update_segments("a", ids + first, segments, ids + first, segments)
+        else:
+            quality.update_segments("a", ids + first, segments, ids + first, segments)
+    assert quality.result()["sequences"]["a"]["frames"] == 256
+
+
 def test_refuses_what_cannot_be_added_up() -> None:
     quality = TrackingQuality(TABLE)
     for other in (TrackingQuality(TABLE, "video-knet"), TrackingQuality(TABLE[:3])):

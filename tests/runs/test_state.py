@@ -52,6 +52,12 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
 
 
+def test_a_run_that_begins_has_done_nothing() -> None:
+    assert Progress() == Progress(
+        iteration=0, validated=0, best=-1.0, bad_images={}, bad_losses=[], made_for={}, stale=0
+    )
+
+
 def test_a_run_goes_on_from_its_state_as_if_nothing_had_happened(tmp_path: Path) -> None:
     whole, path = Run(3), tmp_path / "state.pt"
     whole.scaler.scale(torch.ones(1))

@@ -49,7 +49,7 @@ class MovingAverage:
     def __init__(self, net: nn.Module, decay: float):
         self._decay = decay
         self._net = net
-        self.values = {k: v.detach().clone() for k, v in net.state_dict().items() if v.is_floating_point()}
+        self.values = {k: v.clone() for k, v in net.state_dict().items() if v.is_floating_point()}
 
     @torch.no_grad()
     def update(self, iteration: int) -> None:
@@ -60,7 +60,7 @@ class MovingAverage:
     def restore(self, weights: dict[str, Any]) -> None:
         """Replaces the average, and the network's weights, by whole weights (see `whole_weights`)."""
         set_model_state_dict(self._net, weights, options=_WHOLE)
-        self.values = {k: v.detach().clone() for k, v in self._net.state_dict().items() if v.is_floating_point()}
+        self.values = {k: v.clone() for k, v in self._net.state_dict().items() if v.is_floating_point()}
 
 
 def whole_weights(net: nn.Module, average: MovingAverage | None = None) -> dict[str, Tensor]:
@@ -132,7 +132,10 @@ def read_state(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can fail in any way
         raise CheckpointError(f"The run state '{path}' is damaged; start the run again without --resume.") from error
-    if not isinstance(state, dict) or not {"net", "optimizer", "scaler", "progress", "config"} <= state.keys():
+    if (
+        not isinstance(state, dict)
+        or not {"net", "average", "optimizer", "scaler", "progress", "config"} <= state.keys()
+    ):
         raise CheckpointError(f"'{path}' was not written by this `knet train`; give the folder of one of its runs.")
     return state
 

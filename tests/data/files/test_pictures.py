@@ -23,9 +23,9 @@ class Watched(io.BytesIO):
 @pytest.mark.parametrize("form", ["JPEG2000", "PNG", "BMP", "TIFF", "WEBP", "GIF", "ICO", "TGA", "PPM"])
 def test_a_whole_picture_opens(form: str) -> None:
     buffer = Watched()
-    Image.new("RGB", (32, 16), (200, 10, 30)).save(buffer, form)
-    assert open_picture(buffer).size == (32, 16)
-    assert decode_picture(buffer, "It").shape == (16, 32, 3)
+    Image.new("RGB", (16, 16), (200, 10, 30)).save(buffer, form)
+    assert open_picture(buffer).size == (16, 16)
+    assert decode_picture(buffer, "It").shape == (16, 16, 3)
 
 
 def test_a_head_that_asks_for_gigabytes_reserves_none() -> None:
