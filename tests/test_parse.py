@@ -93,6 +93,12 @@ def test_no_json_of_others_ends_in_more_than_a_sentence(content: bytes, tmp_path
         assert len(str(error.value)) < 1000
 
 
+@pytest.mark.parametrize("read", [load_config, load_table, lambda path: read_json(Path(path))])
+def test_a_name_that_no_file_can_have(read: Callable[[str], Any]) -> None:
+    with pytest.raises(KNetError):
+        read("a\0b.yaml")
+
+
 def test_files_have_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(knet.parse, "_LARGEST_STREAM", 1000)
     long = tmp_path / "long.yaml"

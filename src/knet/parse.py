@@ -1,5 +1,6 @@
 """The one place that parses JSON and YAML of others: bounded in size, depth and aliases, with one kind of error."""
 
+import errno
 import json
 import os
 import re
@@ -36,6 +37,8 @@ class ParseError(ValueError):
 
 def read_bounded(path: Path, most: int) -> bytes:
     """The content of a file. Raises `OSError`, and `ParseError` if it has more than `most` bytes."""
+    if "\0" in str(path):  # Python has another error for it than for all else that is no name
+        raise OSError(errno.EINVAL, "its name holds a character that no name can have", str(path))
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         # Python takes the memory for as many bytes as are asked for, however few there are.

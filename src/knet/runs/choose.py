@@ -33,9 +33,8 @@ from knet.weights.load import read_checkpoint
 
 WEIGHTS = "rtknet-lite-street"
 MODELS = {"panoptic": "rtknet-lite-street", "instances": "rtknet-lite-coco-instance"}
-# Learning rates for a batch of 8. The second is a quarter of what made the bundled model worse on streets that it knew
-# (benchmarks/README.md, ten images); it was not measured itself.
-_NEW_CLASSES, _KNOWN_CLASSES, _FROM_NOTHING = 3e-4, 5e-5, 6e-4
+# Learning rates for a batch of 8. The second is the best of three (benchmarks/README.md, ten images).
+_NEW_CLASSES, _KNOWN_CLASSES, _FROM_NOTHING = 3e-4, 1e-4, 6e-4
 _SCALES = (0.75, 0.8125, 0.875, 0.9375, 1.0, 1.125, 1.25, 1.375, 1.5)
 _EPOCHS, _FEWEST, _MOST = 60, 200, 20_000
 _SMALL_OBJECT = 24  # pixels of an object's edge that the network should see
