@@ -33,3 +33,14 @@ from knet.models.zoo import create
 def test_a_wrong_argument_is_named(model: str, arguments: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(arguments))):
         create(model, **arguments)
+
+
+def test_a_network_that_no_memory_holds_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*size: int, **options: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 154614104100 bytes.")
+
+    monkeypatch.setattr("torch.empty", none_left)
+    with pytest.raises(
+        ConfigError, match=r"too little memory for the model 'knet-r50-coco-panoptic' with {'channels'.*154614"
+    ):
+        create("knet-r50-coco-panoptic", channels=65535)

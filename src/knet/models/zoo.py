@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from knet.errors import ConfigError, did_you_mean, no_such_model, require, shown
+from knet.errors import ConfigError, did_you_mean, enough_memory, no_such_model, require, shown
 from knet.models.arguments import check_arguments, known_arguments
 from knet.models.clip import ClipKNet
 from knet.models.image import KNet
@@ -313,7 +313,8 @@ def create(name: str, **arguments: Any) -> Network:
     row = entry(name)
     try:
         check_arguments(row.build, arguments)
-        return row.build(**{**row.arguments, **arguments})
+        with enough_memory(f"the model '{name}' with {shown(arguments)}", "take smaller arguments", ConfigError):
+            return row.build(**{**row.arguments, **arguments})
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         if fault["type"] == "extra_forbidden":
