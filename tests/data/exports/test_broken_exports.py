@@ -211,9 +211,46 @@ COUNTED: dict[str, tuple[str, Spoil, str]] = {
     ),
 }
 
+COUNTED |= {
+    "coco, image that it does not name": (
+        "cvat_coco",
+        image("images/default/new.jpg", (64, 48)),
+        "left out: images that the export does not name (1): images/default/new.jpg",
+    ),
+    "labelme, image without JSON": (
+        "labelme",
+        image("photos/new.jpg", (64, 48)),
+        "left out: images that the export does not name (1): photos/new.jpg",
+    ),
+    "supervisely, image without JSON": (
+        "supervisely",
+        image("ds 0/img/new.jpg", (64, 48)),
+        "left out: images that the export does not name (1): ds 0/img/new.jpg",
+    ),
+    "yolo, text without image": (
+        "yolo",
+        lambda root: (root / "train/images/001.jpg").unlink(),
+        "left out: texts of labels without an image (1): 001.txt",
+    ),
+    "coco, turned by EXIF": (
+        "cvat_coco",
+        image("images/default/001.jpg", (48, 64)),
+        "001.jpg 48x64, not 64x48 (EXIF turns it: save it upright, and label that)",
+    ),
+    "labelme, not to be labelled": (
+        "labelme",
+        rows_of(LABELME, lambda rows: rows[0].update(label="__ignore__"), "shapes"),
+        "left out: masks of background and the like, which are void (1): __ignore__ in",
+    ),
+}
+
 # What makes an export useless, and the sentence.
 REFUSED: dict[str, tuple[str, Spoil, str]] = {
-    "coco, empty file": ("cvat_coco", empty(COCO), "is no export of a form that is known (it holds 6 .jpg, 1 .json)"),
+    "coco, empty file": (
+        "cvat_coco",
+        empty(COCO),
+        "(it holds 6 .jpg, 1 .json; annotations/instances_default.json cannot be read: EOF",
+    ),
     "coco, no categories": (
         "cvat_coco",
         lambda root: change(root / COCO, lambda content: content.update(categories=None)),
@@ -248,6 +285,26 @@ REFUSED: dict[str, tuple[str, Spoil, str]] = {
         "cvat_masks",
         lambda root: (root / "JPEGImages").rename(root / "elsewhere"),
         "has masks but no JPEGImages; export with 'Save images'",
+    ),
+    "yolo, tab in YAML": (
+        "yolo",
+        text("data.yaml", lambda lines: lines.replace(": ", ":\t")),
+        "data.yaml cannot be read: while scanning",
+    ),
+    "supervisely, only the JSON": (
+        "supervisely",
+        lambda root: (root / "ds 0/img").rename(root / "elsewhere"),
+        "has annotations (ann) but no images (img); export the project with its images",
+    ),
+    "colour masks as JPEG": (
+        "color_masks",
+        lambda root: [path.rename(path.with_suffix(".jpg")) for path in (root / "masks").iterdir()],
+        "for the masks in masks these are JPEGs, which change colours: export PNGs",
+    ),
+    "colour masks without a table": (
+        "color_masks",
+        lambda root: (root / "class_dict.csv").unlink(),
+        "there is no table of colours, such as class_dict.csv with lines 'car,255,0,0'",
     ),
     "cvat masks, empty table": ("cvat_masks", empty("labelmap.txt"), "names no colours"),
 }

@@ -5,12 +5,13 @@ beside them, with the images.
 """
 
 import re
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from knet.data.exports.export import Export, Look, Picture, Reading, Shape, files_below
-from knet.data.files.io import IMAGE_ENDINGS, read_gray, read_json
+from knet.data.exports.finder import path_in_address
+from knet.data.files.io import read_gray, read_json
 from knet.data.files.masks import pack_mask
 from knet.data.files.numbers import whole
 from knet.data.readers.reader import size_text
@@ -26,10 +27,12 @@ def find_brush(root: Path) -> list[Path]:
 
 def read_brush(reading: Reading) -> Export:
     """Reads the strokes of each task's latest annotation; each is an object."""
-    tasks = _tasks(reading.root)
+    tasks, known = _tasks(reading.root)
     strokes: dict[int, dict[int, list[tuple[str, Path]]]] = {}
     for path in find_brush(reading.root):
         task, annotation, _, _, label, _ = _NAME.fullmatch(path.name).groups()  # type: ignore[union-attr]
+        end = path.stem.rpartition("-")[0]
+        label = max((name for name in known if end.endswith(f"-{name}")), key=len, default=label)
         strokes.setdefault(int(task), {}).setdefault(int(annotation), []).append((label, path))
     if not tasks:
         raise DataError(
@@ -64,9 +67,12 @@ def _add_stroke(picture: Picture, label: str, path: Path, reading: Reading) -> N
         picture.shapes.append(Shape(label, pack_mask(mask)))
 
 
-def _tasks(root: Path) -> dict[int, str]:
-    """The image of each task, from the project's JSON, in full or "min"."""
-    found: dict[int, str] = {}
+def _tasks(root: Path) -> tuple[dict[int, str], set[str]]:
+    """The image of each task, from the project's JSON, in full or "min", and the labels that it names.
+
+    Who labelled, and with what, may have a dash in the PNG's name, so that it alone does not tell the label.
+    """
+    found, labels = dict[int, str](), set[str]()
     for path in files_below(root, ".json"):
         try:
             content = read_json(path)
@@ -76,17 +82,17 @@ def _tasks(root: Path) -> dict[int, str]:
             id_ = whole(row.get("id")) if isinstance(row, dict) else None
             data = row.get("data", row) if id_ is not None else {}
             texts = [value for value in data.values() if isinstance(value, str)] if isinstance(data, dict) else []
-            image = next((name for name in map(_image_path, texts) if name), None)
+            image = next((name for name in map(path_in_address, texts) if name), None)
             if id_ is not None and image is not None:
                 found.setdefault(id_, image)
-    return found
+            labels.update(_labels_in(row))
+    return found, labels
 
 
-def _image_path(text: str) -> str:
-    """The path in an address of an image, such as /data/local-files/?d=a/b.jpg; "" for any other text."""
-    try:
-        address = urlsplit(text)
-    except ValueError:
-        return ""
-    names: list[Any] = [*parse_qs(address.query).get("d", []), address.path]
-    return next((unquote(name) for name in names if PurePosixPath(name).suffix.lower() in IMAGE_ENDINGS), "")
+def _labels_in(content: Any) -> Iterator[str]:
+    """The labels of brushes anywhere in a task."""
+    inside = list(content.values()) if isinstance(content, dict) else content if isinstance(content, list) else []
+    if isinstance(content, dict) and isinstance(content.get("brushlabels"), list):
+        yield from (name for name in content["brushlabels"] if isinstance(name, str))
+    for one in inside:
+        yield from _labels_in(one)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from knet.data.check.findings import KINDS
-from knet.data.exports.export import Export, Look, Picture, Reading, Shape, files_below, has_images, split_named
+from knet.data.exports.export import Export, Look, Picture, Reading, Shape, files_below, split_named
 from knet.data.files.io import read_image_size, read_json
 from knet.data.files.numbers import flag, id_key, whole
 from knet.data.readers.instances_json import DROPPED, Entry, InstancesJson, Object
@@ -29,12 +29,14 @@ def read_coco(reading: Reading) -> Export:
     """Reads all COCO JSONs of an export; classes of the same name are one."""
     pictures: list[Picture] = []
     classes: dict[str, Look] = {}
-    files = [path for path in files_below(reading.root, ".json") if _is_coco(path)]
+    found_there = [path for path in files_below(reading.root, ".json") if _is_coco(path)]
+    files = [reading.given] if reading.given in found_there else found_there
     for path in files:
         found, table = _read(reading, path, _split(path, reading.root) if len(files) > 1 else "")
         pictures += found
         for name, look in table.items():
             classes.setdefault(name, look)
+    reading.say_unnamed()
     return Export(_FORM, pictures, classes)
 
 
@@ -43,7 +45,11 @@ def _is_coco(path: Path) -> bool:
         content = read_json(path)
     except DataError:
         return False
-    return isinstance(content, dict) and isinstance(content.get("images"), list) and "annotations" in content
+    return (
+        isinstance(content, dict)
+        and isinstance(content.get("images"), list)
+        and {"annotations", "categories"} <= content.keys()
+    )
 
 
 def _split(path: Path, root: Path) -> str:
@@ -54,7 +60,7 @@ def _split(path: Path, root: Path) -> str:
 
 def _read(reading: Reading, path: Path, split: str) -> tuple[list[Picture], dict[str, Look]]:
     content, remarks = read_json(path), reading.remarks
-    folder = path.parent if has_images(path.parent) else reading.root
+    folder = _folder(content["images"], path, reading)
     find = reading.finder(folder)
     if isinstance(content.get("annotations"), list):
         _one_row_a_class(content, path, reading)
@@ -77,6 +83,13 @@ def _read(reading: Reading, path: Path, split: str) -> tuple[list[Picture], dict
                 ]
                 pictures.append(picture)
     return pictures, _looks(document)
+
+
+def _folder(rows: list[Any], path: Path, reading: Reading) -> Path:
+    """The nearest folder, from that of the JSON up, in which one of its images is; else the export's."""
+    names = [row["file_name"] for row in rows if isinstance(row, dict) and isinstance(row.get("file_name"), str)]
+    above = [folder for folder in path.parents if folder.is_relative_to(reading.root)]
+    return next((folder for folder in above if any(map(reading.finder(folder).candidates, names))), reading.root)
 
 
 def _shape(thing: Object, document: InstancesJson, as_objects: bool, image: str, reading: Reading) -> Shape:

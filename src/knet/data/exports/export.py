@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
+from knet.data.exports.finder import ExportImages
 from knet.data.files.io import IMAGE_ENDINGS, list_images, name_some, read_image_size
 from knet.data.files.walk import walk
-from knet.data.readers.find_images import ImageFinder, plain_name
 from knet.data.readers.reader import size_text
 from knet.errors import DataError
 
@@ -85,33 +84,16 @@ class Export:
     classes: dict[str, Look]
 
 
-class ExportImages(ImageFinder):
-    """Finds images by whatever a tool calls them: paths of another machine count from their end."""
-
-    def __init__(self, folder: Path, json: Path):
-        super().__init__(folder, json)
-        self._by_name: dict[str, list[str]] = {}
-        for file in list_images(folder):
-            self._by_name.setdefault(PurePosixPath(file).name.casefold(), []).append(file)
-
-    def candidates(self, file_name: str) -> list[str]:
-        """Those whose path ends most like the given one."""
-        found = super().candidates(file_name)
-        if found:
-            return found
-        parts = PurePosixPath(plain_name(file_name)).parts
-        names = {parts[-1].casefold(), unquote(parts[-1]).casefold()} if parts else set()
-        files = [file for name in names for file in self._by_name.get(name, [])]
-        same = {file: _common_end(PurePosixPath(file).parts, parts) for file in files}
-        return sorted(file for file, count in same.items() if count == max(same.values()))
-
-
 class Reading:
-    """An export while it is read: its folder, a finder of its images, and the remarks."""
+    """An export while it is read: its folder, a finder of its images, and the remarks.
 
-    def __init__(self, root: Path, remarks: Remarks):
-        self.root, self.remarks = root, remarks
+    `given` is the file that the user named, if it was no folder.
+    """
+
+    def __init__(self, root: Path, remarks: Remarks, given: Path | None = None):
+        self.root, self.remarks, self.given = root, remarks, given
         self._finders: dict[Path, ExportImages] = {}
+        self._opened: set[Path] = set()
 
     def finder(self, folder: Path | None = None) -> ExportImages:
         """What finds images below a folder, the export's own if none is given."""
@@ -138,16 +120,28 @@ class Reading:
     def open(self, file: Path, told: tuple[int, int] | None = None, split: str = "") -> Picture | None:
         """The picture of a file; None, and a remark, if it cannot be read or has another size than it should."""
         name = file.relative_to(self.root).as_posix() if file.is_relative_to(self.root) else file.name
+        self._opened.add(file)
         try:
             size = read_image_size(file)
         except DataError as fault:
             self.remarks.left_out("images that cannot be read", str(fault).removeprefix("The image ").rstrip("."))
             return None
         if told is not None and told != size:
-            what = f"{name} {size_text(size)}, not {size_text(told)}"
+            turned = " (EXIF turns it: save it upright, and label that)" if told == size[::-1] else ""
+            what = f"{name} {size_text(size)}, not {size_text(told)}{turned}"
             self.remarks.left_out("images of another size than the export says", what)
             return None
         return Picture(file, name, size, split)
+
+    def say_unnamed(self) -> None:
+        """Remarks on images below the folder that nothing in the export is about."""
+        images = [self.root / name for name in list_images(self.root)]
+        if self.given is not None or len(images) <= len(self._opened):
+            return
+        opened = {file.resolve() for file in self._opened}
+        for file in images:
+            if file.resolve() not in opened:
+                self.remarks.left_out("images that the export does not name", file.relative_to(self.root).as_posix())
 
 
 def files_below(root: Path, *endings: str) -> list[Path]:
@@ -174,12 +168,3 @@ def split_named(word: str) -> str:
 
 def _entries(folder: Path) -> Iterator[Path]:
     return folder.iterdir() if folder.is_dir() else iter(())
-
-
-def _common_end(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    count = 0
-    for left, right in zip(reversed(one), reversed(other), strict=False):
-        if left.casefold() != right.casefold():
-            break
-        count += 1
-    return count

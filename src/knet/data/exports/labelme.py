@@ -18,6 +18,7 @@ from knet.data.files.pictures import decode_picture
 from knet.errors import DataError
 
 _CIRCLE = 36  # corners
+_LINES = ("point", "points", "line", "linestrip")
 
 
 def find_labelme(root: Path) -> Path | None:
@@ -51,6 +52,7 @@ def read_labelme(reading: Reading) -> Export:
             if mask is not None:
                 picture.shapes.append(Shape(str(label), mask))
         pictures.append(picture)
+    reading.say_unnamed()
     return Export("labelme", pictures, names)
 
 
@@ -103,7 +105,7 @@ def _mask_of(rows: list[Any], picture: Picture, path: Path, reading: Reading) ->
         elif kind in ("rectangle", "circle") and len(points) == 2:
             reading.remarks.note("rectangles and circles count as the object's mask", f"{row['label']} of {path.name}")
             polygons.append(_outline(kind, *points))
-        elif kind in ("polygon", "rectangle") and len(points) >= 3:
+        elif kind not in (*_LINES, "circle") and len(points) >= 3:  # other programs write "rotation" and more
             polygons.append([value for point in points for value in point])
         else:
             what = "shapes that cover no area (points, lines and polygons of two corners)"

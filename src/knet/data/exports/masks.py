@@ -1,22 +1,30 @@
 """Masks in colours: CVAT's "Segmentation mask", with labelmap.txt, and folders of RGB masks with a table of colours."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from knet.data.exports.export import Export, Look, Picture, Reading, Shape, files_below, has_images, split_of
+from knet.data.exports.color_table import Colors, read_colors
+from knet.data.exports.export import (
+    Export,
+    Look,
+    Picture,
+    Reading,
+    Shape,
+    files_below,
+    has_images,
+    split_named,
+    split_of,
+)
 from knet.data.files.channels import is_blue_first, pack_colors
-from knet.data.files.io import list_images, load_json, read_labels_or_colors, values_in, without_ending
+from knet.data.files.io import list_images, read_labels_or_colors, values_in, without_ending
 from knet.data.files.masks import pack_mask
 from knet.data.readers.reader import size_text
 from knet.errors import DataError
-from knet.parse import LARGEST_YAML, parse_yaml, read_bounded
-
-Colors = dict[int, str]
-"""The class of each colour, R * 65536 + G * 256 + B."""
+from knet.parse import LARGEST_YAML, read_bounded
 
 VOID = frozenset(
     [
@@ -30,12 +38,13 @@ VOID = frozenset(
         "__background__",
         "_background_",
         "none",
+        "__ignore__",
     ]
 )
 """Names of classes that mean that nobody labelled a pixel, unless the user lists them as stuff or things."""
 
-_TRIPLE = re.compile(r"(?<!\d)(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})(?!\d)")
-_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "segmentation", "segmentations", "gt", "semantic")
+_MASKS = re.compile(r"(?:(.+)[-_ ])?(?:masks?|labels?|annotations?|segmentations?|gt|semantic)", re.IGNORECASE)
+_IMAGES = ("images", "image", "img", "imgs", "JPEGImages", "rgb")
 _SUFFIX = re.compile(r"[-_. ](mask|masks|label|labels|seg|gt|l|color|colour)$", re.IGNORECASE)
 
 
@@ -54,21 +63,34 @@ def read_cvat_masks(reading: Reading) -> Export:
     if images == folder and not has_images(folder):
         raise DataError(f"{folder} has masks but no JPEGImages; export with 'Save images', or copy the images there.")
     objects = folder / "SegmentationObject"
-    pairs = _pairs(images, folder / "SegmentationClass", reading)
-    return _read(reading, "CVAT segmentation masks", read_colors(path), pairs, objects if objects.is_dir() else None)
+    masks = folder / "SegmentationClass"
+    pairs = [
+        (image, mask, objects / mask.relative_to(masks) if objects.is_dir() else None)
+        for image, mask in _pairs(images, masks, reading)
+    ]
+    export = _read(reading, "CVAT segmentation masks", read_colors(path), pairs)
+    splits = _image_sets(folder)
+    for picture in export.pictures:
+        name = without_ending((reading.root / picture.name).relative_to(images).as_posix())
+        picture.split = splits.get(name, picture.split)
+    return export
 
 
-def find_colors(root: Path) -> tuple[Path, Path] | None:
-    """A folder of masks and the file that says what their colours mean."""
-    folders = sorted({path.parent for path in files_below(root, ".png") if _is_masks(path.parent, root)})
-    if not folders:
-        return None
-    for path in files_below(root, ".csv", ".txt", ".json", ".yaml", ".yml"):
-        try:
-            if read_colors(path):
-                return path, folders[0]
-        except DataError:
-            continue
+def _image_sets(folder: Path) -> dict[str, str]:
+    """The split of each image, by its name without ending, as CVAT lists them in ImageSets/Segmentation/Train.txt."""
+    named = [(path, split) for path in files_below(folder / "ImageSets", ".txt") if (split := split_named(path.stem))]
+    lines = {path: read_bounded(path, LARGEST_YAML).decode("utf-8-sig", "replace").splitlines() for path, _ in named}
+    return {line.strip().strip('"'): split for path, split in named for line in lines[path]}
+
+
+def find_colors(root: Path) -> tuple[Path, list[Path]] | None:
+    """The file that says what colours mean, and the folders of masks."""
+    folders = {masks_above(path.parent, root) for path in files_below(root, ".png")} - {None}
+    tables = files_below(root, ".csv", ".txt", ".json", ".yaml", ".yml") if folders else []
+    for path in tables:
+        with suppress(DataError):
+            read_colors(path)
+            return path, sorted(folder for folder in folders if folder is not None)
     return None
 
 
@@ -77,84 +99,23 @@ def read_color_masks(reading: Reading) -> Export:
     found = find_colors(reading.root)
     assert found is not None
     pairs = []
-    folders = {path.parent for path in files_below(reading.root, ".png") if _is_masks(path.parent, reading.root)}
-    tops = {folder for folder in folders if not folders & set(folder.parents)}
-    for masks in sorted(tops):
-        images = next((masks.parent / name for name in ("images", "image", "img", "JPEGImages", "rgb")), masks.parent)
-        pairs += list(_pairs(images if images.is_dir() else masks.parent, masks, reading))
-    return _read(reading, "masks in colours", read_colors(found[0]), iter(pairs), None)
+    for masks in found[1]:
+        pairs += [(image, mask, None) for image, mask in _pairs(_images_of(masks, reading.root), masks, reading)]
+    return _read(reading, "masks in colours", read_colors(found[0]), pairs)
 
 
-def read_colors(path: Path) -> Colors:
-    """The class of each colour from lines (`name:r,g,b::`, `r g b name`, CSV), or from JSON or YAML.
-
-    Raises:
-        DataError: the file cannot be read, names no colours, or gives two classes the same.
-    """
-    try:
-        if path.suffix.lower() in (".csv", ".txt"):
-            text = read_bounded(path, LARGEST_YAML).decode("utf-8-sig", "replace")
-            rows = [row for line in text.splitlines() if not line.startswith("#") and (row := _of_line(line))]
-        else:
-            is_json = path.suffix.lower() == ".json"
-            content = load_json(path) if is_json else parse_yaml(read_bounded(path, LARGEST_YAML))
-            rows = list(_of_content(content))
-    except (OSError, ValueError) as fault:
-        raise DataError(f"The table of colours {path} cannot be read ({fault}).") from fault
-    colors: Colors = {}
-    for name, (red, green, blue) in rows:
-        other = colors.setdefault(red << 16 | green << 8 | blue, name)
-        if other != name:
-            raise DataError(f"{path} has the colour {red}, {green}, {blue} for '{other}' and for '{name}'.")
-    if not colors:
-        raise DataError(f"{path} names no colours; give lines such as 'car:255,0,0' or 'car,255,0,0'.")
-    return colors
+def masks_above(folder: Path, root: Path) -> Path | None:
+    """The folder of masks that a folder is, or is in: root/masks for root/masks/train."""
+    above = [folder, *folder.parents]
+    return next((one for one in above if one.is_relative_to(root) and one != root and _MASKS.fullmatch(one.name)), None)
 
 
-def _of_line(line: str) -> tuple[str, tuple[int, int, int]] | None:
-    found = _TRIPLE.search(line)
-    if found is None or any(int(part) > 255 for part in found.groups()):
-        return None
-    rest = re.split(r"[,:;\t]", f"{line[: found.start()]},{line[found.end() :]}")
-    names = [part.strip() for part in rest if part.strip() and not part.strip().isdigit()]
-    red, green, blue = map(int, found.groups())
-    return (names[0], (red, green, blue)) if names else None
-
-
-def _of_content(content: Any) -> Iterator[tuple[str, tuple[int, int, int]]]:
-    """Names and colours of {name: colour}, {colour: name}, or a list of rows with name and color."""
-    if isinstance(content, dict):
-        content = next((content[key] for key in ("categories", "classes", "labels") if key in content), content)
-    if isinstance(content, dict):
-        pairs = list(content.items())
-    elif isinstance(content, list):
-        rows = [row for row in content if isinstance(row, dict)]
-        pairs = [(row.get("name"), row.get("color", row.get("colour"))) for row in rows]
-    else:
-        pairs = []
-    for one, other in pairs:
-        for name, color in ((one, _color(other)), (other, _color(one))):
-            if isinstance(name, str) and color is not None:
-                yield name, color
-                break
-
-
-def _color(given: Any) -> tuple[int, int, int] | None:
-    if isinstance(given, str) and re.fullmatch(r"#[0-9a-fA-F]{6}", given):
-        return int(given[1:3], 16), int(given[3:5], 16), int(given[5:7], 16)
-    if isinstance(given, str) and (found := re.fullmatch(r"\D*(\d{1,3})\D+(\d{1,3})\D+(\d{1,3})\D*", given)):
-        given = [int(part) for part in found.groups()]
-    if (
-        isinstance(given, list)
-        and len(given) == 3
-        and all(isinstance(part, int) and 0 <= part <= 255 for part in given)
-    ):
-        return given[0], given[1], given[2]
-    return None
-
-
-def _is_masks(folder: Path, root: Path) -> bool:
-    return any(part.lower() in _FOLDERS for part in folder.relative_to(root).parts)
+def _images_of(masks: Path, root: Path) -> Path:
+    """The folder of the images of masks: train for train_labels, or one called images, beside them or above."""
+    found = _MASKS.fullmatch(masks.name)
+    beside = [masks.parent / found[1]] if found and found[1] else []
+    beside += [folder / name for folder in masks.parents if folder.is_relative_to(root) for name in _IMAGES]
+    return next((folder for folder in beside if folder.is_dir()), masks.parent)
 
 
 def _pairs(images: Path, masks: Path, reading: Reading) -> Iterator[tuple[Path, Path]]:
@@ -178,15 +139,14 @@ def _pairs(images: Path, masks: Path, reading: Reading) -> Iterator[tuple[Path, 
         reading.remarks.left_out("masks without an image", mask.name)
 
 
-def _read(
-    reading: Reading, form: str, colors: Colors, pairs: Iterator[tuple[Path, Path]], objects: Path | None
-) -> Export:
+def _read(reading: Reading, form: str, colors: Colors, pairs: Sequence[tuple[Path, Path, Path | None]]) -> Export:
+    """Reads images with their masks, and the pictures that number the objects, where there are any."""
     pictures = []
-    for image, mask in pairs:
+    for image, mask, objects in pairs:
         picture = reading.open(image, split=split_of(image.parent.relative_to(reading.root)))
         if picture is not None and _add_shapes(picture, colors, mask, objects, reading):
             pictures.append(picture)
-    looks = {name: Look(objects is not None or None, _unpack(color)) for color, name in colors.items()}
+    looks = {name: Look(any(row[2] for row in pairs) or None, _unpack(color)) for color, name in colors.items()}
     return Export(form, pictures, looks)
 
 
@@ -195,7 +155,7 @@ def _add_shapes(picture: Picture, colors: Colors, path: Path, objects: Path | No
     remarks = reading.remarks
     try:
         values = _packed(path)
-        numbers = None if objects is None else _packed(objects / path.name)
+        numbers = None if objects is None else _packed(objects)
     except DataError as fault:
         remarks.left_out("masks that cannot be read", str(fault).rstrip("."))
         return False

@@ -7,14 +7,16 @@ from typing import Any
 
 from knet.data.exports.brush import find_brush, read_brush
 from knet.data.exports.coco import find_coco, read_coco
-from knet.data.exports.export import Export, Reading, Remarks
+from knet.data.exports.export import Export, Reading, Remarks, files_below
 from knet.data.exports.labelme import find_labelme, read_labelme
-from knet.data.exports.masks import find_colors, find_labelmap, read_color_masks, read_cvat_masks
+from knet.data.exports.masks import find_colors, find_labelmap, masks_above, read_color_masks, read_cvat_masks
 from knet.data.exports.supervisely import find_supervisely, read_supervisely
 from knet.data.exports.yolo import find_yolo, read_yolo
+from knet.data.files.io import load_json
 from knet.data.files.walk import walk
 from knet.errors import ConfigError, DataError, shown
 from knet.files import exists, is_dir, is_file
+from knet.parse import LARGEST_YAML, parse_yaml, read_bounded
 
 FORMS: dict[str, tuple[Callable[[Path], Any], Callable[[Reading], Export]]] = {
     "yolo": (find_yolo, read_yolo),
@@ -51,12 +53,34 @@ def read_export(path: Path, remarks: Remarks, form: str | None = None) -> Export
         raise DataError(f"{path} is an archive; unpack it, and give the folder.")
     if not exists(path):
         raise DataError(f"{path} does not exist; give the folder that the tool exported.")
-    root = path if is_dir(path) else path.parent
+    given = None if is_dir(path) else path
+    root = path if given is None else _root_of(given)
     forms = FORMS if form is None else {form: FORMS[form]}
     for find, read in forms.values():
         if find(root):
-            return read(Reading(root, remarks))
+            return read(Reading(root, remarks, given))
     endings = Counter(Path(name).suffix.lower() or "no ending" for _, names in walk(root) for name in names)
     what = f"{path} is no export of {'a form that is known' if form is None else f'the form {form}'}"
     held = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(5)) or "no files"
-    raise DataError(f"{what} (it holds {held}); known are {_KNOWN}.")
+    raise DataError(f"{what} (it holds {held}{_fault(root)}); known are {_KNOWN}.")
+
+
+def _root_of(given: Path) -> Path:
+    """The folder of an export that a file is of: its own, or the one above annotations."""
+    return given.parent.parent if given.parent.name.lower() in ("annotations", "labels", "json") else given.parent
+
+
+def _fault(root: Path) -> str:
+    """What is wrong with the file that would say what the export is, or with its masks; "" if nothing is."""
+    for file in files_below(root, ".json", ".yaml", ".yml"):
+        try:
+            load_json(file) if file.suffix == ".json" else parse_yaml(read_bounded(file, LARGEST_YAML))
+        except (OSError, ValueError) as fault:
+            return f"; {file.relative_to(root)} cannot be read: {' '.join(str(fault).split())}"
+    masks = {masks_above(file.parent, root): file.suffix.lower() for file in files_below(root, ".jpg", ".jpeg", ".png")}
+    for folder, ending in masks.items():
+        if folder is not None:
+            table = "there is no table of colours, such as class_dict.csv with lines 'car,255,0,0'"
+            jpeg = "these are JPEGs, which change colours: export PNGs"
+            return f"; for the masks in {folder.relative_to(root)} {table if ending == '.png' else jpeg}"
+    return ""

@@ -15,6 +15,7 @@ from knet.data.files.masks import FARTHEST, pack_mask, read_mask, unpack_mask
 from knet.data.files.numbers import whole
 from knet.errors import DataError
 
+_BITMAPS = ("bitmap", "alpha_mask")
 _MOST = 2**28  # bytes of an unpacked mask
 _FAULTS = (
     *(KeyError, IndexError, TypeError, ValueError, AttributeError, OSError, SyntaxError),
@@ -54,12 +55,15 @@ def read_supervisely(reading: Reading) -> Export:
             if picture is not None:
                 _add_shapes(picture, content["objects"], classes, path, reading)
                 pictures.append(picture)
+    reading.say_unnamed()
     return Export("Supervisely", pictures, classes)
 
 
 def _folders(root: Path) -> list[Path]:
     """The data sets of a project: folders that hold ann and img."""
     found = {path.parent.parent for path in files_below(root, ".json") if path.parent.name == "ann"}
+    if found and not any((folder / "img").is_dir() for folder in found):
+        raise DataError(f"{root} has annotations (ann) but no images (img); export the project with its images.")
     return sorted(folder for folder in found if (folder / "img").is_dir())
 
 
@@ -71,11 +75,11 @@ def _add_shapes(picture: Picture, rows: list[Any], classes: dict[str, Look], pat
             reading.remarks.left_out("objects of a class that meta.json does not list", where)
             continue
         kind = row.get("geometryType", row.get("shape"))
-        if kind not in ("polygon", "bitmap", "rectangle"):
+        if kind not in ("polygon", "rectangle", *_BITMAPS):
             reading.remarks.left_out("objects that are no polygon, bitmap or rectangle", f"{where} ({str(kind)[:20]})")
             continue
         try:
-            mask = _bitmap(row["bitmap"], picture.size) if kind == "bitmap" else _polygon(row["points"], picture.size)
+            mask = _bitmap(row["bitmap"], picture.size) if kind in _BITMAPS else _polygon(row["points"], picture.size)
         except _FAULTS:
             reading.remarks.left_out("objects whose mask cannot be read", where)
             continue

@@ -20,20 +20,22 @@ _LARGEST_TEXT = 2**26
 
 def find_yolo(root: Path) -> Path | None:
     """The data.yaml, or another YAML file with names and a split, of an export; or its classes.txt beside labels."""
-    for path in files_below(root, ".yaml", ".yml"):
-        try:
-            content = parse_yaml(read_bounded(path, LARGEST_YAML))
-        except (OSError, ValueError):
-            continue
-        if isinstance(content, dict) and "names" in content and content.keys() & {*_SPLITS, "path", "nc"}:
-            return path
+    tables = (path for path in files_below(root, ".yaml", ".yml") if _is_yolo(path))
     listed = (path for path in files_below(root, "classes.txt") if (path.parent / "labels").is_dir())
-    return next(listed, None)
+    return next(tables, None) or next(listed, None)
+
+
+def _is_yolo(path: Path) -> bool:
+    try:
+        content = parse_yaml(read_bounded(path, LARGEST_YAML))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "names" in content and bool(content.keys() & {*_SPLITS, "path", "nc"})
 
 
 def read_yolo(reading: Reading) -> Export:
     """Reads the images that a data.yaml names, or all, with their polygons."""
-    path = find_yolo(reading.root)
+    path = reading.given if reading.given is not None and _is_yolo(reading.given) else find_yolo(reading.root)
     assert path is not None
     if path.suffix == ".txt":
         lines = _text(path).splitlines()
@@ -43,13 +45,17 @@ def read_yolo(reading: Reading) -> Export:
         content: dict[str, Any] = parse_yaml(read_bounded(path, LARGEST_YAML))
         names = _names(content["names"], path)
         splits = _splits(content, path, reading) or {"": [path.parent]}
-    pictures = []
+    pictures, used = [], set[Path]()
     for split, places in splits.items():
         for file in dict.fromkeys(file for place in places for file in _images(place, reading)):
             picture = reading.open(file, split=split)
             if picture is not None:
-                _add_shapes(picture, file, names, reading)
+                used.update(_add_shapes(picture, file, names, reading))
                 pictures.append(picture)
+    for text in sorted({text for folder in {text.parent for text in used} for text in folder.glob("*.txt")} - used):
+        if "labels" in text.relative_to(reading.root).parts:
+            reading.remarks.left_out("texts of labels without an image", text.name)
+    reading.say_unnamed()
     return Export("YOLO segmentation", pictures, {name: Look() for name in names.values()})
 
 
@@ -104,11 +110,13 @@ def _images(place: Path, reading: Reading) -> Iterator[Path]:
                 yield picture.file
 
 
-def _add_shapes(picture: Picture, file: Path, names: dict[int, str], reading: Reading) -> None:
+def _add_shapes(picture: Picture, file: Path, names: dict[int, str], reading: Reading) -> Iterator[Path]:
+    """Adds the objects of the text that belongs to an image, and tells which it is, if there is one."""
     text = next((path for path in _label_files(file) if path.is_file()), None)
     if text is None:
         reading.remarks.note("images without a text of labels have no object", picture.name)
         return
+    yield text
     height, width = picture.size
     for number, line in enumerate(_text(text).splitlines(), 1):
         words, where = line.split(), f"{text.name} line {number}"

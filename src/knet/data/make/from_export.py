@@ -29,7 +29,7 @@ from knet.data.files.masks import Rle, joint_area, mask_area, mask_box, pack_mas
 from knet.data.make.from_coco import Overlap, coco_to_panoptic
 from knet.data.make.from_labels import SMALLEST_COMPONENT, split_segments
 from knet.data.make.split import choose_validation
-from knet.errors import ConfigError, DataError, OutputError, did_you_mean
+from knet.errors import ConfigError, DataError, OutputError, counted, did_you_mean
 
 SPLITS = ("train", "val", "test")
 
@@ -202,7 +202,7 @@ def _used(classes: dict[str, Look], pictures: Sequence[Picture], remarks: Remark
     used = _labels(pictures)
     if not used:
         found = f": {'; '.join(lines)}" if (lines := remarks.lines()) else ""
-        raise DataError(f"The export has no object with a mask in {len(pictures)} images{found}.")
+        raise DataError(f"The export has no object with a mask in {counted(len(pictures), 'image')}{found}.")
     for name in classes.keys() - used:
         remarks.left_out("classes without an object", name)
     return {name: look for name, look in classes.items() if name in used}
@@ -223,7 +223,7 @@ def _splits(pictures: list[Picture], val: float | None, seed: int, remarks: Rema
         chosen = choose_validation([picture.name for picture in rest], shown, 0.2 if val is None else val, seed)
         if not any(shown[number] for number in chosen):
             chosen = set()
-            remarks.note("there is no validation data, as too few images have an object", f"{len(rest)} images")
+            remarks.note("there is no validation data, as too few images have an object", counted(len(rest), "image"))
         own["train"], own["val"] = ([p for n, p in enumerate(rest) if (n in chosen) is side] for side in (False, True))
     train, validation = _labels(own["train"]), _labels(own["val"])
     for name in sorted(train ^ validation) if own["val"] else ():
