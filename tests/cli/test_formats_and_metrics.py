@@ -18,7 +18,7 @@ from knet.errors import DataError
 from knet.evaluation import stq
 from knet.evaluation.written import JUDGED
 from knet.inference.results.encoding import rle_text
-from knet.inference.results.formats import FORMATS, TRACK_FORMATS
+from knet.inference.results.formats import FORMATS, PRELABELS, TRACK_FORMATS
 from knet.inference.results.predictions import PredictionWriter
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.sources.streams import Frame
@@ -109,7 +109,7 @@ def page_table() -> set[tuple[str, str]]:
 
 def test_the_page_has_what_the_code_has() -> None:
     assert page_table() == {(name, metric) for name, (_, metrics) in JUDGED.items() for metric in metrics}
-    assert set(JUDGED) == {*FORMATS, *TRACK_FORMATS, "youtube-vis"}
+    assert set(JUDGED) == {*FORMATS, *PRELABELS, *TRACK_FORMATS, "youtube-vis"}
 
 
 def test_every_format_and_every_metric(run: Run) -> None:

@@ -20,7 +20,7 @@ from knet.inference.results.predictions import PredictionWriter
 from knet.inference.segmenter import Segmenter
 from knet.inference.sources.plan import ImagePlan
 
-FORMATS = ("--formats", "json,panoptic")
+FORMATS = ("--formats", "json,panoptic,cvat,labelstudio")
 
 
 @pytest.fixture
@@ -189,4 +189,6 @@ def test_a_stopped_run_says_that_it_can_go_on(run: Run, tiny_weights: Path, monk
     assert status == 143 and "with --resume it goes on" in err and Path("out/panoptic_unfinished.json").exists()
     monkeypatch.setattr(PredictionWriter, "write", whole)
     assert run(tiny_weights, "photos", *FORMATS, "--output", "out", "--resume")[0] == 0
-    assert not Path("out/panoptic_unfinished.json").exists() and len(content("out")) == 2 * 5 + 1
+    assert (
+        not Path("out/panoptic_unfinished.json").exists() and len(content("out")) == 2 * 5 + 4
+    )  # and four about all images

@@ -25,7 +25,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("source", metavar="SOURCE", help=source)
     parser.add_argument("output", metavar="OUTPUT", help="folder for the results, which all workers can write to")
     parser.add_argument("--model", default="rtknet-lite-street", help="as in `knet predict` (default: %(default)s)")
-    formats = "any of overlay,panoptic,instances,semantic,json (default: json)"
+    formats = "any of overlay,panoptic,instances,semantic,json,polygons (default: json)"
     parser.add_argument("--formats", default="json", metavar="LIST", help=formats)
     to = "the files that `knet predict` writes, or Parquet tables with a column for each format (default: files)"
     parser.add_argument("--to", choices=["files", "parquet"], default="files", help=to)

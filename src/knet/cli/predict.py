@@ -58,7 +58,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--formats",
         metavar="LIST",
-        help="any of overlay,panoptic,instances,semantic,json,video, and with --track any of "
+        help="any of overlay,panoptic,instances,semantic,json,polygons,video,cvat,labelstudio, and with --track any of "
         "step,vipseg,cityscapes-vps,vipseg-json,cityscapes-vps-json,tracks,mots, separated by commas "
         "(default: video for videos, for cameras and with --track, otherwise overlay)",
     )
@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
 
     from knet.inference.load import load  # which imports torch: the sources are known to be there by now
     from knet.inference.pipeline import WriteBehind, read_ahead
-    from knet.inference.results.predictions import PredictionWriter, check_all_formats
+    from knet.inference.results.predictions import PredictionWriter, check_all_formats, refuse_prelabels
     from knet.inference.results.submissions import OF_CLIPS, submission_names
     from knet.inference.sources.streams import open_stream
 
@@ -145,6 +145,7 @@ def run(args: argparse.Namespace) -> int:
     tracking = _tracking(args, segmenter)
     formats = _chosen_formats(args, files)
     check_all_formats(formats, segmenter.categories, args.track)
+    refuse_prelabels(formats, plan)
     if plan is None or args.track or "video" in formats:
         without_plan(args)
         plan = None

@@ -45,6 +45,7 @@ def test_save_writes_each_format(tmp_path: Path) -> None:
         "street_instances.png",
         "street_semantic.png",
         "street_segments.json",
+        "street_polygons.json",
         "street_panoptic.json",
     ]
     assert names_in(out) == sorted(p.name for p in written)

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from knet.errors import ConfigError, did_you_mean, require, shown
 from knet.structures import Category
 
-FORMATS = ("overlay", "panoptic", "instances", "semantic", "json", "video")
+FORMATS = ("overlay", "panoptic", "instances", "semantic", "json", "polygons", "video")
+# Labels to correct in an annotation tool, see `prelabels`.
+PRELABELS = ("cvat", "labelstudio")
 # For tracked videos, see `track_writers`.
 TRACK_FORMATS = ("step", "vipseg", "cityscapes-vps", "vipseg-json", "cityscapes-vps-json", "tracks", "mots")
 
@@ -19,9 +21,11 @@ def check_formats(formats: Sequence[str], categories: Sequence[Category]) -> tup
             raise ConfigError(
                 f"The format '{name}' is for tracked videos: use `knet predict --track` or a TrackWriter."
             )
+        if isinstance(name, str) and name in PRELABELS:
+            raise ConfigError(f"The format '{name}' lists image files: use `knet predict` on images, without --track.")
         if not isinstance(name, str) or name not in FORMATS:
-            known = f"{', '.join(FORMATS)}, and of tracked videos {', '.join(TRACK_FORMATS)}"
-            hint = did_you_mean(name, FORMATS + TRACK_FORMATS)
+            known = f"{', '.join(FORMATS + PRELABELS)}, and of tracked videos {', '.join(TRACK_FORMATS)}"
+            hint = did_you_mean(name, FORMATS + PRELABELS + TRACK_FORMATS)
             raise ConfigError(f"Unknown format {shown(name)}; known are {known}{'; ' + hint if hint else '.'}")
     if "semantic" in formats and any(not 0 <= c.id < 65535 for c in categories):
         raise ConfigError("The format 'semantic' holds category ids from 0 to 65534; use 'panoptic' or 'json' instead.")

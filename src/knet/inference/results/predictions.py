@@ -4,11 +4,12 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 
-from knet.errors import OutputError
+from knet.errors import ConfigError, OutputError
 from knet.inference.results.files import Writer
 from knet.inference.results.film import still_video
-from knet.inference.results.formats import TRACK_FORMATS, check_formats
+from knet.inference.results.formats import PRELABELS, TRACK_FORMATS, check_formats
 from knet.inference.results.journal import Journal
+from knet.inference.results.prelabels import PrelabelWriter
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.results.style import Drawing
 from knet.inference.results.submissions import SubmissionWriter
@@ -32,9 +33,23 @@ def put_together(journal: Journal, writers: Sequence[Writer]) -> None:
 def check_all_formats(
     formats: Sequence[str], categories: Sequence[Category], track: bool
 ) -> tuple[list[str], Sequence[str]]:
-    """Formats of tracks, and the others. Raises `ConfigError` for one that is unknown or cannot hold the classes."""
-    of_tracks = [name for name in dict.fromkeys(formats) if track and name in TRACK_FORMATS]
-    return of_tracks, check_formats([name for name in formats if name not in of_tracks], categories)
+    """Formats of tracks, or of pre-labels, and the others.
+
+    Raises:
+        ConfigError: one is unknown, or cannot hold the classes.
+    """
+    kinds = TRACK_FORMATS if track else PRELABELS
+    special = [name for name in dict.fromkeys(formats) if name in kinds]
+    return special, check_formats([name for name in formats if name not in special], categories)
+
+
+def refuse_prelabels(formats: Sequence[str], plan: ImagePlan | None) -> None:
+    """Raises `ConfigError` for a format of pre-labels where not all sources are image files, that is without a plan."""
+    named = [name for name in formats if name in PRELABELS]
+    if named and plan is None:
+        raise ConfigError(
+            f"The format '{named[0]}' is about image files; leave out videos, cameras, --track, --every and --start."
+        )
 
 
 class PredictionWriter(ExitStack):
@@ -42,7 +57,7 @@ class PredictionWriter(ExitStack):
 
     Args:
         folder: gets the files, and is made if needed.
-        formats: any of `FORMATS` and, with `track`, of `TRACK_FORMATS`.
+        formats: any of `FORMATS`, with `track` of `TRACK_FORMATS`, and without it, for image files, of `PRELABELS`.
         categories: the class table of the model.
         track: whether objects are followed from frame to frame. The images of a folder then are a video; otherwise each
             may show another place, and all of them go into one video.
@@ -73,13 +88,16 @@ class PredictionWriter(ExitStack):
     ):
         super().__init__()
         self._track = track
-        of_tracks, others = check_all_formats(formats, categories, track)
+        special, others = check_all_formats(formats, categories, track)
         self._results = self.enter_context(ResultWriter(folder, others, categories, drawing))
         self._tracks: TrackWriter | None = None
         self._images: SubmissionWriter | None = None
         self._clips: YoutubeVisWriter | None = None
-        if of_tracks:
-            self._tracks = self.enter_context(TrackWriter(folder, of_tracks, categories))
+        self._labels: PrelabelWriter | None = None
+        if special and not track:
+            self._labels = self.enter_context(PrelabelWriter(folder, special, categories))
+        elif special:
+            self._tracks = self.enter_context(TrackWriter(folder, special, categories))
         if submission and clips is not None:
             self._clips = self.enter_context(YoutubeVisWriter(folder, categories, clips))
         elif submission:
@@ -101,6 +119,8 @@ class PredictionWriter(ExitStack):
             self._tracks.write(segmentation, frame)
         if self._images is not None:
             files += self._images.write(segmentation)
+        if self._labels is not None and item.path is not None:
+            files += self._labels.write(segmentation, item.path)
         if self._journal is not None:
             self._journal.add(frame.number, files, [writer.kept for writer in self._with_rows()])
 
@@ -108,13 +128,13 @@ class PredictionWriter(ExitStack):
         """Finishes all files as those of a run that was stopped: their names end in `_unfinished`. See `Writer`."""
         self._put_together(None)
         with ExitStack() as stack:
-            for writer in (self._results, self._tracks, self._images, self._clips):
+            for writer in (self._results, self._tracks, self._images, self._labels, self._clips):
                 if writer is not None:
                     stack.callback(writer.end_early)
 
     def _with_rows(self) -> list[Writer]:
         """The writers of documents about all images."""
-        return [writer for writer in (self._results, self._images) if writer is not None]
+        return [writer for writer in (self._results, self._images, self._labels) if writer is not None]
 
     def _put_together(self, kind: type[BaseException] | None, *details: object) -> None:
         """Makes the documents about all images from the journal, unless other processes still work on theirs."""

@@ -108,7 +108,8 @@ class Segmentation:
         Args:
             folder: gets the files, and is made if needed.
             formats: any of overlay (`<name>_overlay.jpg`), panoptic (`<name>_panoptic.png` and, in COCO's format,
-                `<name>_panoptic.json`), instances and semantic (PNG), and json (`<name>_segments.json`); see `writers`.
+                `<name>_panoptic.json`), instances and semantic (PNG), json (`<name>_segments.json`) and
+                polygons (`<name>_polygons.json`, as `to_coco(form="polygons")`); see `writers`.
             image: for the overlay, see `overlay`.
             name: what file names begin with; by default that of the result.
             drawing: of the overlay: alpha, names, scores, legend, contours; see `overlay`.
@@ -240,4 +241,7 @@ def write_files(
         elif kind == "json":
             text = json.dumps(segmentation.to_dict(), indent=1)
             written.append(write_bytes(folder / f"{name}_segments.json", text.encode()))
+        elif kind == "polygons":
+            text = json.dumps(segmentation.to_coco(form="polygons"))
+            written.append(write_bytes(folder / f"{name}_polygons.json", text.encode()))
     return written

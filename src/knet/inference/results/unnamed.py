@@ -8,7 +8,15 @@ from pathlib import Path
 
 from knet.files import exists
 
-_ENDINGS = ("overlay.jpg", "panoptic.png", "panoptic.json", "instances.png", "semantic.png", "segments.json")
+_ENDINGS = (
+    "overlay.jpg",
+    "panoptic.png",
+    "panoptic.json",
+    "instances.png",
+    "semantic.png",
+    "segments.json",
+    "polygons.json",
+)
 _last: dict[Path, int] = {}  # of each folder
 
 

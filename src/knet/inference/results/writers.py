@@ -8,6 +8,7 @@ File names begin with the image's and say what the file holds, so results may go
     instances   <name>_instances.png    Cityscapes instanceIds, 16 bit: things category id * 1000 + n, stuff category id
     semantic    <name>_semantic.png     category ids, 8 bit (16 bit where needed); with semantic_classes.json
     json        <name>_segments.json    the segments as plain data
+    polygons    <name>_polygons.json    the segments as COCO's annotations with polygons
     video       <video>_overlay.mp4     the overlays as H.264 at the video's frame rate
 
 Void is 0 in instances and semantic. If a class has the id 0 (KITTI-STEP, VIPSeg), void is the largest number that the
