@@ -134,6 +134,19 @@ def enough_memory(what: str, advice: str, error: type[KNetError] = PredictionErr
         raise error(f"There is too little memory for {what} ({asked}); {advice}.") from fault
 
 
+_ELSEWHERE = {  # what other programs call an option -> its name here, or one of several that there may be
+    **dict.fromkeys(("conf", "confidence", "threshold", "score_threshold", "min_score"), ("score",)),
+    **dict.fromkeys(("imgsz", "img_size", "image_size", "resolution"), ("size", "short_edge")),
+    **dict.fromkeys(("half", "fp16", "amp", "dtype"), ("precision",)),
+    **dict.fromkeys(("lr", "lr0", "learning_rate", "base_lr"), ("optimizer.learning_rate",)),
+    **dict.fromkeys(("epochs", "max_epochs", "max_steps", "max_iter"), ("iterations",)),
+    **dict.fromkeys(("project", "save_dir", "output_dir", "work_dir"), ("output",)),
+    **dict.fromkeys(("opacity", "transparency"), ("alpha",)),
+    **{"classes": ("only",), "iou": ("overlap",), "batch_size": ("batch",), "num_workers": ("workers",)},
+    **{"weight_decay": ("optimizer.weight_decay",), "show_conf": ("scores",), "show_labels": ("names",)},
+}
+
+
 def did_you_mean(
     name: object, known: Iterable[str], otherwise: str = "", cutoff: float = 0.6, shown: Callable[[str], object] = str
 ) -> str:
@@ -143,7 +156,9 @@ def did_you_mean(
         cutoff: how alike names have to be, from 0 to 1.
         shown: what the hint gives in place of the name, such as a path.
     """
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=cutoff)
+    names, there = list(known), _ELSEWHERE.get(str(name), ())
+    near = [one for one in there if one.partition(".")[0] in names]
+    near = near or difflib.get_close_matches(str(name), names, n=1, cutoff=cutoff)
     return f"did you mean '{shown(near[0])}'?" if near else otherwise
 
 

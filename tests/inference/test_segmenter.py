@@ -59,6 +59,16 @@ def test_every_kind_of_input_gives_the_same_result(segmenter: Segmenter, street:
     check(segmenter(buffer.getvalue()), (64, 96))
 
 
+def test_its_repr_is_a_line(segmenter: Segmenter) -> None:
+    assert repr(segmenter) == f"Segmenter('rtknet-slim-camvid', panoptic, 11 classes, cpu, {segmenter.precision})"
+
+
+@pytest.mark.parametrize(("device", "said"), [(None, "device cannot be None"), ("gpu", "torch knows no such device")])
+def test_devices_that_there_are_not(device: Any, said: str, tiny_weights: Path) -> None:
+    with pytest.raises(ConfigError, match=said):
+        knet.load(tiny_weights, device=device)
+
+
 def test_threads_may_share_a_segmenter(segmenter: Segmenter) -> None:
     images = [np.random.default_rng(seed).integers(0, 256, (40, 56 + seed, 3), np.uint8) for seed in range(12)]
     expected = [segmenter(image) for image in images]

@@ -21,6 +21,7 @@ from knet.errors import (
     PredictionError,
     StoppedError,
     TrainingError,
+    did_you_mean,
     memory_asked,
     readable,
 )
@@ -133,11 +134,27 @@ def _run(arguments: list[str] | None) -> int:
     if rest and hasattr(args, "overrides") and not any(word.startswith("-") for word in rest):
         args.overrides += rest
     elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{_hint(parser, rest, arguments)}")
     if getattr(args, "offline", False):
         os.environ["KNET_OFFLINE"] = "1"
     with lines_shown(getattr(args, "json", False)), sigterm_unwinds():
         return args.run(args)
+
+
+def _hint(parser: argparse.ArgumentParser, rest: list[str], arguments: list[str] | None) -> str:
+    """The nearest option of the verb, for the first word that is none."""
+    known, words = list[str](), sys.argv[1:] if arguments is None else arguments
+    waiting = [parser]
+    for one in waiting:
+        for action in one._actions:
+            known += [name.removeprefix("--") for name in action.option_strings]
+            if isinstance(action, argparse._SubParsersAction):
+                waiting += [action.choices[word] for word in words if word in action.choices][:1]
+    option = next((word for word in rest if word.startswith("--")), "").removeprefix("--").partition("=")[0]
+    hint = did_you_mean(option.replace("_", "-"), known, shown="--{}".format) or did_you_mean(
+        option, known, shown="--{}".format
+    )
+    return f"; {hint}" if option and hint else ""
 
 
 def _refused(error: OSError) -> int:

@@ -118,11 +118,12 @@ def _add_choosing_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Segments every source. What cannot be read or segmented is told at the end; the rest is done all the same."""
     from knet.inference.sources.cameras import camera
+    from knet.inference.sources.fetched import local_file
     from knet.inference.sources.paths import count_images, expand_sources
     from knet.inference.sources.span import Span
 
     refuse_absent(args.model, args.weights)
-    span = Span(args.every, args.start, args.end)
+    span, args.sources = Span(args.every, args.start, args.end), [local_file(source) for source in args.sources]
     files = expand_sources([source for source in args.sources if not camera(source)])
     cameras = any(camera(source) for source in args.sources)
     plan = image_plan(args, files, cameras or span != Span())

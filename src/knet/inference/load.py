@@ -313,6 +313,7 @@ def use_threads(threads: int | None) -> None:
 
 def choose_device(device: str) -> torch.device:
     """A device by name; "auto" is a GPU where there is one. ConfigError if it does not exist here."""
+    require(str | int | torch.device, "'auto', 'cpu', 'cuda', or 'cuda:1' and the like", device=device)
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -321,6 +322,7 @@ def choose_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError, TypeError, ImportError) as error:  # torch has no class of its own for it
         # The first sentence: what follows may be a list of all that torch was ever built for.
         reason = next(iter(str(error).splitlines()), type(error).__name__).split(". ")[0].rstrip(".")
+        reason = "torch knows no such device" if reason.startswith("Expected one of") else reason
         raise ConfigError(f"The device {shown(device)} cannot be used here ({reason}); try 'auto' or 'cpu'.") from error
     return chosen
 

@@ -31,6 +31,7 @@ from knet.inference.segments import (
     semantic_segments,
 )
 from knet.inference.settings import Options, Settings
+from knet.inference.sources.fetched import local_file
 from knet.inference.sources.images import Source, Sources, load_image
 from knet.inference.sources.paths import open_source
 from knet.inference.sources.span import Span
@@ -75,6 +76,9 @@ class Segmenter:
         self.mark: Callable[[str], object] = _unmarked
         self._things = torch.tensor([category.thing for category in self.categories])
 
+    def __repr__(self) -> str:
+        return f"Segmenter({self.name!r}, {self.task}, {len(self.categories)} classes, {self.device}, {self.precision})"
+
     @property
     def net(self) -> Network | None:
         """The network as a torch module, in evaluation mode; None for an exported model."""
@@ -113,8 +117,8 @@ class Segmenter:
         """Segments an image, or each of a list of images.
 
         Args:
-            source: a path, the bytes of an image file, a PIL image, a (H,W,3) uint8 RGB array, a (3,H,W) tensor (uint8,
-                or float 0..1), or a list of these.
+            source: a path, the address of an image (https://...), the bytes of an image file, a PIL image, a (H,W,3)
+                uint8 RGB array, a (3,H,W) tensor (uint8, or float 0..1), or a list of these.
             options: size, score, overlap, only, region, and of semantic models scales, flip, window, stride; see
                 `Options`.
 
@@ -129,6 +133,7 @@ class Segmenter:
         if isinstance(source, list | tuple):
             images: list[Source] = list(source)
             return [self(image, **options) for image in images]
+        source = local_file(source)
         name = Path(source).stem if isinstance(source, str | PathLike) else None
         image = load_image(source)
         return replace(self.segment(image, name, **options), image=image)

@@ -134,6 +134,16 @@ def fetch(url: str, sha256: str = "", target: Path | None = None) -> Path:
     return target
 
 
+def request_for(url: str) -> urllib.request.Request:
+    """The request for a file, with the password that an address may hold where servers look for it."""
+    place = urlsplit(url)
+    secret, _, host = place.netloc.rpartition("@")
+    request = urllib.request.Request(place._replace(netloc=host).geturl(), headers={"User-Agent": "knet"})  # noqa: S310
+    if secret:
+        request.add_header("Authorization", f"Basic {b64encode(unquote(secret).encode()).decode()}")
+    return request
+
+
 class _Part:
     """A file that is being fetched, which lies beside its target, with the server's tag of the version it is of."""
 
@@ -169,11 +179,7 @@ class _Part:
     def _continue(self) -> bool:
         """One connection; whether the file is complete."""
         asked, tag = self._size(), self.tag.read_text() if self.tag.is_file() else ""
-        place = urlsplit(self.url)
-        secret, _, host = place.netloc.rpartition("@")
-        request = urllib.request.Request(place._replace(netloc=host).geturl(), headers={"User-Agent": "knet"})  # noqa: S310
-        if secret:
-            request.add_header("Authorization", f"Basic {b64encode(unquote(secret).encode()).decode()}")
+        request = request_for(self.url)
         if asked and tag:
             request.add_header("Range", f"bytes={asked}-")
             request.add_header("If-Range", tag)

@@ -16,10 +16,11 @@ import pytest
 from fake_video import drive, filmed
 from PIL import Image
 
-from knet.errors import DataError, KNetError, without_secrets
-from knet.inference.sources import cameras
+from knet.errors import DataError, DownloadError, KNetError, without_secrets
+from knet.inference.sources import cameras, fetched
 from knet.inference.sources.cameras import camera
 from knet.inference.sources.content import shows_video
+from knet.inference.sources.paths import open_source
 from knet.inference.sources.streams import open_stream
 
 
@@ -73,7 +74,7 @@ def server(tmp_path: Path) -> Iterator[str]:
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def do_GET(self) -> None:
-            if self.path.partition("?")[0] != "/camera":
+            if self.path.partition("?")[0] not in ("/camera", "/camera/live.jpg"):
                 return super().do_GET()
             self.send_response(200)
             self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
@@ -119,6 +120,36 @@ def test_a_video_and_a_playlist_by_http(server: str, tmp_path: Path) -> None:
     assert len(list(open_stream(tmp_path / "list.m3u8"))) == 5
     with pytest.raises(DataError, match=r"cannot be opened \(Server returned 404 Not Found\)"):
         next(open_stream(f"http://{server}/nothing"))
+
+
+def test_an_image_by_http_is_fetched_each_time(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KNET_HOME", str(tmp_path / "home"))
+    for color in ((200, 0, 0), (0, 0, 200)):  # what a camera shows changes
+        Image.new("RGB", (64, 48), color).save(tmp_path / "my street.png")
+        for address in (f"http://{server}/my%20street.png", f"http://me:secret@{server}/my%20street.png?token=secret"):
+            (frame,) = open_stream(address)
+            (item,) = open_source([address])
+            for found in (frame.item, item):
+                assert found.name == "my street" and found.video is None and tuple(found.image[0, 0]) == color
+                assert "secret" not in str(found.path)
+    (tmp_path / "page.jpg").write_text("<html>")
+    with pytest.raises(DataError, match=r"page\.jpg' is not an image"):
+        next(open_stream(f"http://{server}/page.jpg"))
+    for gone in (f"http://{server}/none.jpg", "http://127.0.0.1:9/none.jpg"):
+        with pytest.raises(DownloadError, match="cannot be fetched"):
+            next(open_stream(gone))
+
+
+def test_jpegs_without_an_end_are_a_camera_whatever_their_address_ends_in(server: str) -> None:
+    assert len(list(open_stream(f"http://{server}/camera/live.jpg", lambda _: None))) == 6
+
+
+def test_an_address_on_the_hub_is_a_file_of_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    asked: list[str] = []
+    monkeypatch.setattr(fetched, "local", lambda place: [asked.append(place), tmp_path / "a.png"][1])
+    (frame,) = open_stream("hf:owner/repository/a.png")
+    assert frame.item.image.shape == (48, 64, 3) and asked == ["hf:owner/repository/a.png"]
 
 
 def test_a_named_pipe(tmp_path: Path) -> None:

@@ -159,8 +159,8 @@ def test_missing_files_name_the_nearest(tmp_path: Path) -> None:
         load_image(tmp_path / "zzzzzzzzzzz")
     with pytest.raises(DataError, match="nor its folder"):
         load_image(tmp_path / "no" / "street.jpg")
-    with pytest.raises(DataError, match="web address"):
-        load_image("https://example.org/street.jpg")
+    with pytest.raises(DataError, match="looks like a web address; pass it as text"):
+        load_image(Path("https://example.org/street.jpg"))
     with pytest.raises(DataError):
         load_image("name\0with zero")
     with pytest.raises(DataError):

@@ -102,7 +102,7 @@ def no_such_path(path: Path) -> str:
     """The error message for a path that does not exist, with the most similar name that does."""
     text = str(path)
     if re.match(r"^[a-z]{2,}:/", text):
-        return f"'{text}' looks like a web address, which is not fetched; download the file and pass its path."
+        return f"'{text}' looks like a web address; pass it as text, with an image's ending, or the path of a file."
     with suppress(OSError):
         names, otherwise = [p.name for p in path.parent.iterdir()], f"look in the folder '{path.parent.resolve()}'."
         hint = did_you_mean(path.name, names, otherwise, shown=path.parent.joinpath)

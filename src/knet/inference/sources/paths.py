@@ -14,6 +14,7 @@ from knet.data.files.walk import walk
 from knet.errors import DataError
 from knet.files import exists, from_home, is_dir, is_file
 from knet.inference.sources.content import opens_as_video, shows_video
+from knet.inference.sources.fetched import local_file
 from knet.inference.sources.images import load_image, no_such_path, why_not
 from knet.inference.sources.videos import VIDEO_SUFFIXES, Item, probe_video, read_video
 
@@ -139,7 +140,7 @@ def open_source(source: Any, on_error: Callable[[DataError], None] | None = None
     """
     members = list(source) if isinstance(source, list | tuple) else [source]
     plan: list[SourceFile | tuple[int, Any]] = []
-    for index, member in enumerate(members):
+    for index, member in enumerate(map(local_file, members)):
         plan += expand_sources([Path(member)]) if isinstance(member, str | os.PathLike) else [(index, member)]
     return _items(plan, on_error)
 

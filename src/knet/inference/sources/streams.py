@@ -19,6 +19,7 @@ from knet.data.readers.cityscapes_vps import frame_stem
 from knet.errors import DataError, shown
 from knet.inference.sources.cameras import Camera, camera, read_camera
 from knet.inference.sources.clock import Clock
+from knet.inference.sources.fetched import local_file
 from knet.inference.sources.images import load_image
 from knet.inference.sources.paths import SourceFile, expand_sources, image_name
 from knet.inference.sources.span import Span
@@ -95,7 +96,7 @@ def open_stream(
     members = list(source) if isinstance(source, list | tuple) else [source]
     plan: list[Camera | SourceFile | tuple[int, Any]] = []
     named = set[Path]()  # a file named twice counts once
-    for index, member in enumerate(members):
+    for index, member in enumerate(map(local_file, members)):
         device = camera(member)
         if device is not None:
             plan.append(device)

@@ -40,8 +40,8 @@ class VideoInfo:
 
     @property
     def name(self) -> str:
-        """The file's name without its ending."""
-        return self.path.stem
+        """The file's name without its ending; what ends a host, such as 10.0.0.7, is none."""
+        return self.path.stem if self.path.suffix.lower() in VIDEO_SUFFIXES else self.path.name
 
 
 @dataclass(frozen=True, slots=True)
