@@ -82,7 +82,7 @@ _Batch = Annotated[
     Annotated[int, Field(ge=1), Tag("number")] | Annotated[Literal["auto"], Tag("word")],
     Discriminator(lambda value: "word" if isinstance(value, str) and not value.isdecimal() else "number"),
 ]
-_TAGS = ("set", "list", "number", "word")
+_TAGS = ("set", "list", "number", "word", "str")
 
 
 class Data(_Options):
@@ -272,7 +272,9 @@ def validate_config(table: dict[str, Any], origin: str) -> RunConfig:
     try:
         return RunConfig.model_validate(table)
     except ValidationError as error:
-        raise ConfigError(" ".join(_explain(item, origin) for item in error.errors())) from error
+        said = [_explain(item, origin) for item in reversed(error.errors())]
+        first = {sentence.partition(": ")[0]: sentence for sentence in said}  # of an option's several kinds
+        raise ConfigError(" ".join(reversed(first.values()))) from error
 
 
 def dump_config(config: RunConfig) -> dict[str, Any]:
@@ -289,12 +291,14 @@ def _table_of(config: str | Path | RunConfig) -> tuple[dict[str, Any], str]:
     try:
         table = parse_yaml(read_bounded(path, LARGEST_YAML))
     except OSError as error:
-        what = f"Cannot read the config '{path}': {error.strerror}"
-        raise ConfigError(f"{what}; give the path of a YAML file.") from error
+        raise ConfigError(f"Cannot read the config '{path}': {error.strerror}; give a YAML file.") from error
     except ParseError as error:
         raise ConfigError(f"The config '{path}' is not valid YAML: {error}.") from error
     if not isinstance(table, dict):
         raise ConfigError(f"The config '{path}' is not a table of options; see configs/ for examples.")
+    if "model" not in table and ("names" in table or {"images", "annotations"} <= table.keys()):
+        made = f"make a data set of it with: knet data import {path} --output DIR, and give DIR"
+        raise ConfigError(f"'{path}' is of an annotation tool's export, and no config; {made}.")
     return table, str(path)
 
 
@@ -313,7 +317,9 @@ def _find(path: str | Path) -> Path:
         return published_config(Path(name).name.removesuffix(".yaml"))
     if Path(name).suffix or len(Path(name).parts) > 1 or is_file(name):
         return Path(name)
-    hint = did_you_mean(name, config_names(), f"give a YAML file, or one of: {', '.join(config_names())}.")
+    hint = did_you_mean(
+        name, config_names(), f"give a YAML file, a data set's folder, or one of: {', '.join(config_names())}."
+    )
     raise ConfigError(f"There is no config '{name}'; {hint}")
 
 
@@ -346,7 +352,7 @@ def _set(table: dict[str, Any], key: str, value: Any, option: str) -> None:
 
 
 def _explain(item: Any, origin: str) -> str:
-    path = [part for part in item["loc"] if part not in _TAGS]
+    path = [part for part in item["loc"] if part not in _TAGS and "[" not in str(part)]  # without names of kinds
     place = ".".join(str(part) for part in path)
     if item["type"] == "extra_forbidden":
         allowed = _options_at(path[:-1])

@@ -81,6 +81,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
     "nothing to check": ("check", r"Give a data set and its ROOT, or all of --images, --panoptic and --masks"),
     "half a set": ("check --images . --masks .", r"Give a data set and its ROOT"),
     "both": ("check cityscapes . --images .", r"Give a data set and its ROOT"),
+    "unknown set": ("check coco .", r"'coco' is no folder that `knet data import` made, and no data set that is known"),
     "root without a name": ("check cityscapes", r"Give a data set and its ROOT"),
     "table of a root": ("check cityscapes . --classes camvid", r"--classes is for --panoptic"),
     "unknown table": ("check --images . --panoptic a.json --masks . --classes camvit", r"Did you mean 'camvid'"),
@@ -101,9 +102,7 @@ def test_every_mistake_gets_one_sentence(run: Run, case: str, tmp_path: Path) ->
     assert re.search(message, err)
 
 
-@pytest.mark.parametrize(
-    "command", ["synth kitti out", "synth mapillary out --size big", "prepare coco .", "check coco ."]
-)
+@pytest.mark.parametrize("command", ["synth kitti out", "synth mapillary out --size big", "prepare coco ."])
 def test_usage(run: Run, command: str) -> None:
     status, _, err = run("data", *command.split())
     assert status == 2 and "usage:" in err

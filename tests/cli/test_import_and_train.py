@@ -166,3 +166,55 @@ def test_what_can_be_known_is_said_before_the_first_iteration(
     assert status == 2 and sentence in err, out + err
     assert "iteration" not in out.split("output=")[-1]
     assert not Path("runs/mine/last.safetensors").exists() and not Path("runs/mine/state.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("batch=0", "The option 'batch' in the config cannot be 0"),
+        ("batch=-3", "The option 'batch' in the config cannot be -3"),
+        ("arguments=3", "The option 'arguments' in the config cannot be 3"),
+        ("weights=5", "The option 'weights' in the config cannot be 5: input should be a valid string."),
+        ("epochs=100", "Unknown option 'epochs' in the config; did you mean 'iterations'?"),
+        ("imgsz=640", "Unknown option 'imgsz' in the config; did you mean 'short_edge'?"),
+    ],
+)
+def test_wrong_options_beside_those_that_are_chosen(run: Run, override: str, sentence: str) -> None:
+    imported(run)
+    status, _, err = run("train", "mine", override, "--print")
+    assert status == 2 and sentence in err and err.count("The option") + err.count("Unknown option") == 1
+
+
+def test_an_export_is_no_config(run: Run) -> None:
+    imported(run)
+    for path in ("own/data.yaml", "mine/train/instances.json"):
+        status, _, err = run("train", path)
+        assert status == 2 and f"make a data set of it with: knet data import {path} --output DIR" in err
+
+
+def test_the_folder_of_a_run_stands_for_its_weights_and_its_data(run: Run) -> None:
+    imported(run)
+    status, _, err = run("train", "mine", *TINY)
+    assert status == 0, err
+    weights = "runs/mine/best.safetensors"
+    status, expected, err = run("eval", "runs/mine/config.yaml", "--weights", weights)
+    assert status == 0, err
+    for target in ("runs/mine", weights, "runs/mine/config.yaml"):
+        assert run("eval", target)[:2] == (0, expected)
+    assert list(knet.evaluate("runs/mine")) == ["instance"]
+    status, _, err = run("eval", "runs/mine", "data.root=nowhere")
+    assert status == 2 and "nowhere/val/instances.json does not exist" in err
+    status, _, err = run("predict", "runs/mine", "mine/images/val", "--output", "results")
+    assert status == 0 and list(Path("results").glob("*_overlay.jpg")), err
+
+
+def test_what_was_imported_is_checked_by_its_folder(run: Run) -> None:
+    imported(run)
+    status, out, _ = run("data", "check", "mine")
+    assert status == 0 and "mine/train/instances.json: 4 images" in out and "mine/val/instances.json: 2 images" in out
+    next(Path("mine/images/train").iterdir()).unlink()
+    assert run("data", "check", "mine")[0] == 2
+    status, _, err = run("data", "check", "own")
+    assert status == 2 and "'own' is no folder that `knet data import` made" in err
+    status, _, err = run("data", "check", "citiscapes", "own")
+    assert status == 2 and "did you mean 'cityscapes'?" in err

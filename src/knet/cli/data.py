@@ -5,15 +5,19 @@ import json
 from dataclasses import asdict
 from importlib import resources
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
 
 from knet.cli import from_coco, import_data, label, show
 from knet.cli.options import add_verb
 from knet.cli.reports import report_text
-from knet.errors import ConfigError, counted, shown
+from knet.errors import ConfigError, counted, did_you_mean, shown
+from knet.files import is_file
 
 _LAYOUTS = ("cityscapes", "mapillary")
 _CLIP_LAYOUTS = ("step", "vipseg", "youtube-vis", "cityscapes-vps")
+_KINDS = ("instances", "panoptic")
+_KNOWN = (*_LAYOUTS, *_CLIP_LAYOUTS)
 _CHECKED = (
     "all of --images, --panoptic and --masks (COCO panoptic), of --images and --instances (COCO instances), of "
     "--images, --labels, --instances and --classes (clips of your own), or of --images and --mots"
@@ -69,12 +73,14 @@ def _add_check(jobs: Any) -> None:
         "check",
         "read a whole data set, and report what it holds and what is wrong; the exit status is 2 if it cannot be used",
         "knet data check cityscapes data/cityscapes\n"
+        "  knet data check data/mine\n"
         "  knet data check --images img --panoptic panoptic.json --masks panoptic\n"
         "  knet data check --images img --instances instances.json --model my.yaml\n"
         "  knet data check --images img/train --labels lab/train --instances ins/train --classes classes.json\n"
         "  knet data check --images training/image_02 --mots instances_txt",
     )
-    check.add_argument("dataset", nargs="?", choices=(*_LAYOUTS, *_CLIP_LAYOUTS), help="a data set that is known")
+    known = f"{', '.join(_KNOWN)}; or the folder that `knet data import` made, without ROOT"
+    check.add_argument("dataset", nargs="?", metavar="DATASET", help=known)
     check.add_argument("root", nargs="?", metavar="ROOT", help="its folder")
     check.add_argument("--splits", metavar="LIST", help="of ROOT, such as train,val (default: all that have labels)")
     _add_version(check)
@@ -200,7 +206,9 @@ def run_check(args: argparse.Namespace) -> int:
         kernels = kernels_of(args.model)
     kinds = ("images", "panoptic", "masks", "labels", "instances", "mots")
     given = {kind for kind in kinds if getattr(args, kind) is not None}
-    if args.dataset is not None and args.root is not None and not given:
+    if args.dataset is not None and args.dataset not in _KNOWN and not given and args.classes is None:
+        reports = _check_made(args.dataset, args.root, kernels)
+    elif args.dataset in _KNOWN and args.root is not None and not given:
         if args.classes is not None:
             raise ConfigError(f"--classes is for --panoptic; the classes of {args.dataset} are known.")
         splits = None if args.splits is None else _names(args.splits)
@@ -219,6 +227,19 @@ def run_check(args: argparse.Namespace) -> int:
     else:
         print("\n\n".join(report_text(report) for report in reports))
     return 2 if any(report.errors for report in reports) else 0
+
+
+def _check_made(folder: str, root: str | None, kernels: Any) -> list[Any]:
+    """The reports on the splits of a data set that an import made."""
+    from knet.data.make.from_export import SPLITS, check_split
+
+    there = [split for split in SPLITS for kind in _KINDS if is_file(Path(folder) / split / f"{kind}.json")]
+    if root is not None or not there:
+        hint = did_you_mean(folder, _KNOWN, f"known are {', '.join(_KNOWN)}, each with its ROOT.")
+        raise ConfigError(
+            f"'{folder}' is no folder that `knet data import` made, and no data set that is known; {hint}"
+        )
+    return [check_split(Path(folder), split, kernels) for split in there]
 
 
 def _check_files(args: argparse.Namespace, given: set[str], kernels: Any) -> Any:

@@ -229,6 +229,7 @@ def _of_model(args: argparse.Namespace) -> dict[str, Any]:
     from knet.inference.engines.open import exported_form
     from knet.inference.load import choose_device, load
     from knet.runs.evaluate import evaluate
+    from knet.weights.fetch import config_of_run
 
     if args.target is None:
         raise ConfigError(
@@ -239,6 +240,11 @@ def _of_model(args: argparse.Namespace) -> dict[str, Any]:
         config = load_config(args.target, args.overrides)
         model, data = config.model, config.data
         options |= {name: getattr(config, name) for name in ("score", "overlap", "merge") if options[name] is None}
+        own = Path(args.target).parent / "best.safetensors"
+        if options["weights"] is None and Path(args.target).name == "config.yaml" and is_file(own):
+            options["weights"] = str(own)
+    elif (of_run := config_of_run(args.target)) and not any(word.startswith("data.val") for word in args.overrides):
+        model, data = args.target, load_config(of_run, args.overrides).data
     else:
         if not any(word.startswith("data.val") for word in args.overrides):
             raise ConfigError(

@@ -125,13 +125,13 @@ def model_options(args: argparse.Namespace) -> dict[str, Any]:
 def refuse_absent(model: str, weights: str | None) -> None:
     """Raises for a model or a file of weights that does not exist, before torch is imported for it."""
     from knet.errors import no_such_model, no_weights_file
-    from knet.files import exists
+    from knet.files import exists, is_dir
 
     for file in filter(None, (model, weights)):
         is_file = Path(file).suffix.lower() in (".safetensors", ".pth", ".pt") and not re.match(r"[a-z]{2,}:", file)
         if is_file and not exists(file):
             raise no_weights_file(file)
-    if re.fullmatch(r"[a-z0-9-]+", model):
+    if re.fullmatch(r"[a-z0-9-]+", model) and not is_dir(model):
         table = json.loads((resources.files("knet") / "assets" / "models.json").read_text("utf-8"))
         names = [row["name"] for row in table]
         if model not in names:

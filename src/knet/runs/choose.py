@@ -144,7 +144,8 @@ def _choose_model(choice: Choice, kind: str, given: dict[str, Any], train: Reade
 
 def _choose_kernels(choice: Choice, root: Path, train: Reader, given: dict[str, Any]) -> None:
     has = kernels_of(str(choice.table["model"]))
-    if "kernels" in (given.get("arguments") or {}) or entry(str(choice.table["model"])).task == "semantic":
+    arguments = given.get("arguments")
+    if (isinstance(arguments, dict) and "kernels" in arguments) or entry(str(choice.table["model"])).task == "semantic":
         return
     segments: Any = train.segments  # type: ignore[attr-defined]  # as both kinds have
     most = max((has.needed(segments(index), train.categories) for index in range(len(train))), default=0)
@@ -186,7 +187,7 @@ def _choose_sizes(
 def _choose_batch(
     choice: Choice, images: int, crop: tuple[int, int], device: torch.device, given: dict[str, Any]
 ) -> int:
-    if isinstance(given.get("batch"), int):  # else it is auto, or refused with all options
+    if isinstance(given.get("batch"), int) and given["batch"] > 0:  # else it is auto, or refused with all options
         return given["batch"]
     if device.type == "cuda":
         memory = torch.cuda.mem_get_info(device)[0] / 2**30

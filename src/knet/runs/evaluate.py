@@ -40,6 +40,7 @@ from knet.runs.look_over import without
 from knet.runs.not_finite import NotFinite
 from knet.runs.report.page import Page, check_report, write_report
 from knet.runs.report.pictures import draw_pair
+from knet.weights.fetch import config_of_run
 
 _ONLY = {CocoInstances: "instance", YoutubeVis: "clip"}  # truth for models of one task alone
 
@@ -126,6 +127,9 @@ def _named(
         config = read_config(model, **overrides)
         options = {"score": config.score, "overlap": config.overlap, "merge": config.merge}
         return config.model, config.data, options
+    of_run = config_of_run(model) if data is None and isinstance(model, str | Path) else None
+    if of_run is not None and not any(name.startswith("data__val") for name in overrides):
+        return model, read_config(of_run, **overrides).data, {}
     if data is None:
         return model, data_config(**overrides), {}
     if isinstance(data, RunConfig | str | Path):

@@ -17,7 +17,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from knet.errors import ConfigError, DownloadError
-from knet.files import is_file, safe_name
+from knet.files import is_dir, is_file, safe_name
 from knet.weights.released import RELEASED, Released
 
 _logger = logging.getLogger("knet")
@@ -40,9 +40,16 @@ def is_address(place: str | Path) -> bool:
 
 
 def in_folder(place: str | Path) -> str | Path:
-    """The weights in a folder that `knet push` wrote; every other place unchanged."""
-    file = Path(place) / HUB_FILE
-    return file if not is_address(place) and is_file(file) else place
+    """The weights in a folder that `knet push` wrote, or the best ones of a run; every other place unchanged."""
+    files = (Path(place) / name for name in (HUB_FILE, "best.safetensors", "last.safetensors"))
+    return place if is_address(place) else next(filter(is_file, files), place)
+
+
+def config_of_run(model: str | Path) -> Path | None:
+    """The config of the run that a file of weights, or a folder of weights, is of; None if it is of none."""
+    folder = Path(model) if is_dir(model) else Path(model).parent
+    named = is_dir(model) or Path(model).suffix.lower() == ".safetensors"
+    return folder / "config.yaml" if named and is_file(folder / "config.yaml") else None
 
 
 def local(place: str | Path) -> Path:

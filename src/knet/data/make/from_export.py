@@ -29,6 +29,7 @@ from knet.data.files.masks import Rle, joint_area, mask_area, mask_box, pack_mas
 from knet.data.make.from_coco import Overlap, coco_to_panoptic
 from knet.data.make.from_labels import SMALLEST_COMPONENT, split_segments
 from knet.data.make.split import choose_validation
+from knet.data.readers.reader import Kernels
 from knet.errors import ConfigError, DataError, OutputError, counted, did_you_mean
 
 SPLITS = ("train", "val", "test")
@@ -116,12 +117,12 @@ def import_export(
     return made
 
 
-def check_split(root: Path, split: str) -> CheckReport:
-    """What `knet data check` finds in a split of a data set that an import made."""
+def check_split(root: Path, split: str, kernels: Kernels | None = None) -> CheckReport:
+    """What `knet data check` finds in a split of a data set that an import made; `kernels` are those of a model."""
     images, folder = root / "images" / split, root / split
     if (folder / "panoptic.json").is_file():
-        return check_panoptic(images, folder / "panoptic.json", folder / "panoptic")
-    return check_instances(images, folder / "instances.json")
+        return check_panoptic(images, folder / "panoptic.json", folder / "panoptic", None, kernels)
+    return check_instances(images, folder / "instances.json", None, kernels)
 
 
 def _refuse_existing(target: Path, overwrite: bool) -> None:
