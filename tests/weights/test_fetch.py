@@ -44,6 +44,11 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Location", "/weights.pth")
             self.end_headers()
             return
+        if self.path == "/page/weights.pth":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"\n<!doctype html><title>Sign in</title>")
+            return
         if self.path != "/weights.pth":
             self.send_error(404)
             return
@@ -135,6 +140,16 @@ def test_another_file_than_was_meant_is_not_kept(server: Server) -> None:
     with pytest.raises(DownloadError, match=f"SHA-256 begins with {SHA[:8]}, not 01234567"):
         fetch(address(server), "01234567")
     assert [name for name in kept() if not name.endswith(".lock")] == []
+
+
+def test_a_web_page_is_not_kept_as_weights(server: Server) -> None:
+    address = f"http://127.0.0.1:{server.server_port}/page/weights.pth"
+    for _ in range(2):
+        with pytest.raises(DownloadError, match="gave a web page and no weights"):
+            local(address)
+    assert server.requests == 2 and not [path for path in home().rglob("*.pth") if path.is_file()]
+    with pytest.raises(ConfigError, match="names no server"):
+        local("https://")
 
 
 def test_no_such_file_is_one_sentence_without_secrets(server: Server, capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,9 +115,12 @@ def fetch(url: str, sha256: str = "", target: Path | None = None) -> Path:
         target: where it goes; by default a name made of the address, in the cache folder.
 
     Raises:
+        ConfigError: the address names no server.
         DownloadError: no such file, no network, a broken transfer, or not the file that was meant.
     """
-    name = safe_name(Path(urlsplit(url).path).name)
+    if not urlsplit(url).hostname:
+        raise ConfigError(f"'{url}' names no server; give a whole address, such as https://example.org/weights.pth.")
+    name = safe_name(unquote(Path(urlsplit(url).path).name))
     target = target or home() / "weights" / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name}"
     if target.is_file():
         return target
@@ -204,9 +207,14 @@ class _Part:
         return total is None or self._size() >= total
 
     def verify(self, sha256: str) -> None:
-        """DownloadError, and nothing is kept, if the file's SHA-256 does not begin with these digits."""
+        """DownloadError, and nothing is kept, if the file's SHA-256 does not begin with these digits ("": any file)."""
         digest = hashlib.sha256()
         with self.path.open("rb") as file:
+            if not sha256 and file.read(64).lstrip().startswith(b"<"):  # as of a page that asks who you are
+                self.tag.unlink(missing_ok=True)
+                self.path.unlink()
+                raise DownloadError(f"{self._shown()} gave a web page and no weights; is it the file's own address?")
+            file.seek(0)
             while block := file.read(_BLOCK):
                 digest.update(block)
         self.tag.unlink(missing_ok=True)
