@@ -86,8 +86,8 @@ def shown(value: Any, most: int = 100) -> str:
 
 
 def counted(count: int, what: str) -> str:
-    """A number of things in words: "1 image", "2 images"."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+    """A number of things in words: "1 image", "2 images", "2 classes"."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}{'es' if what.endswith('s') else 's'}"
 
 
 def require(kind: type | UnionType, what: str, **values: object) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from knet.cli.options import add_verb
+from knet.errors import counted
 
 
 def add_parser(verbs: Any) -> None:
@@ -36,6 +37,6 @@ def run(args: argparse.Namespace) -> int:
     overrides = read_overrides(args.overrides)
     card = convert(args.source, args.target, args.model, args.half, args.classes, **overrides)
     size = Path(args.target).stat().st_size / 1e6
-    print(f"wrote {args.target} ({size:.1f} MB): {card.model}, {len(card.categories)} classes")
+    print(f"wrote {args.target} ({size:.1f} MB): {card.model}, {counted(len(card.categories), 'class')}")
     print(f"use it with: knet predict {args.target} IMAGE")
     return 0

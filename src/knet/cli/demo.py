@@ -9,7 +9,7 @@ from typing import Any
 
 from knet.cli.options import add_device, add_threads, add_verb
 from knet.cli.stopping import Terminated
-from knet.errors import ConfigError
+from knet.errors import ConfigError, counted
 
 MODEL = "rtknet-lite-street"
 NOTE = (
@@ -89,7 +89,7 @@ def _write(args: argparse.Namespace) -> int:
                     shutil.copyfile(str(item.path), temporary)
                 rows.append(Row(item.name, picture, overlay, result.segments, item.image.shape[:2]))
                 found = ", ".join(sorted({segment.name for segment in result.segments}))
-                print(f"{item.name}: {len(result.segments)} segments ({found})")
+                print(f"{item.name}: {counted(len(result.segments), 'segment')} ({found})")
         with ResultWriter(output, ["video"], segmenter.categories) as writer:
             state = VideoState()
             for number, item in enumerate(

@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from knet.cli.options import add_verb, add_weights
+from knet.errors import counted
 
 
 def add_parser(verbs: Any) -> None:
@@ -29,6 +30,6 @@ def run(args: argparse.Namespace) -> int:
     from knet.inference.push import push
 
     card, place = push(args.model, args.target, args.weights, args.licence)
-    print(f"wrote {place}: {card.model}, {len(card.categories)} classes")
+    print(f"wrote {place}: {card.model}, {counted(len(card.categories), 'class')}")
     print(f"use it with: knet predict {place} IMAGE")
     return 0

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from knet.errors import ConfigError, OutputError
+from knet.errors import ConfigError, OutputError, counted
 from knet.files import atomic_path
 from knet.inference.load import bundled_file, read_model
 from knet.models.zoo import ZOO, entry
@@ -71,7 +71,7 @@ def page(card: Card, licence: str) -> str:
         f"## Preprocessing\n\nImages are resized to {size}, colours normalised with the mean {_numbers(p.mean)} and "
         f"the standard deviation {_numbers(p.std)} of RGB in 0..255, and sides padded to multiples of {p.divisor}. "
         f"Thresholds: score {card.score}, overlap {card.overlap}.",
-        "\n".join([f"## {len(classes)} classes\n", "| id | name | |", "| --- | --- | --- |", *classes]),
+        "\n".join([f"## {counted(len(classes), 'class')}\n", "| id | name | |", "| --- | --- | --- |", *classes]),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from knet.data.categories import load_categories
-from knet.errors import ConfigError, KNetError, PredictionError, enough_memory
+from knet.errors import ConfigError, KNetError, PredictionError, counted, enough_memory
 from knet.inference.engines.engine import Engine
 from knet.inference.finite import require_finite, require_finite_numbers
 from knet.inference.identities import Tracking, VideoState, choose_tracker, identify, tracked_ids, void_as_lowest
@@ -77,7 +77,8 @@ class Segmenter:
         self._things = torch.tensor([category.thing for category in self.categories])
 
     def __repr__(self) -> str:
-        return f"Segmenter({self.name!r}, {self.task}, {len(self.categories)} classes, {self.device}, {self.precision})"
+        classes = counted(len(self.categories), "class")
+        return f"Segmenter({self.name!r}, {self.task}, {classes}, {self.device}, {self.precision})"
 
     @property
     def net(self) -> Network | None:
@@ -133,9 +134,9 @@ class Segmenter:
         if isinstance(source, list | tuple):
             images: list[Source] = list(source)
             return [self(image, **options) for image in images]
-        source = local_file(source)
-        name = Path(source).stem if isinstance(source, str | PathLike) else None
-        image = load_image(source)
+        file: Source = local_file(source)
+        name = Path(file).stem if isinstance(file, str | PathLike) else None
+        image = load_image(file)
         return replace(self.segment(image, name, **options), image=image)
 
     def stream(self, source: Any, **options: Unpack[Options]) -> Iterator[tuple[np.ndarray, Segmentation]]:

@@ -260,8 +260,9 @@ def introduction(config: RunConfig, card: Card, images: int, net: nn.Module, dev
     millions = sum(parameter.numel() for parameter in net.parameters()) / 1e6
     processes = f" in {world()} processes" if world() > 1 else ""
     return (
-        f"{config.model} with {millions:.1f} M parameters, {len(card.categories)} classes, {counted(images, 'image')}, "
-        f"batch {config.batch}, {config.iterations} iterations on {device.type} ({config.precision}){processes}"
+        f"{config.model} with {millions:.1f} M parameters, {counted(len(card.categories), 'class')}, "
+        f"{counted(images, 'image')}, batch {config.batch}, {config.iterations} iterations on {device.type} "
+        f"({config.precision}){processes}"
     )
 
 
