@@ -109,7 +109,9 @@ def _without(segments: Any, stuff: set[Any]) -> Any:
     return [
         row
         for row in segments
-        if not (isinstance(row, Mapping) and (whole(row.get("category_id")) in stuff or not flag(row.get("isthing", 1))))
+        if not (
+            isinstance(row, Mapping) and (whole(row.get("category_id")) in stuff or not flag(row.get("isthing", 1)))
+        )
     ]
 
 
