@@ -216,6 +216,18 @@ def test_ids_of_results_may_be_text_and_are_found_by_name_all_the_same(tmp_path:
             panoptic_quality(truth / "panoptic.json", found / "panoptic.json", **masks)
 
 
+def test_a_class_that_is_stuff_here_and_a_thing_there_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = make_data(tmp_path / "data") / "panoptic.json"
+    content = json.loads(path.read_text())
+    open_data(panoptic(tmp_path / "data"), panoptic(tmp_path / "data").val, CLASSES)
+    assert not caplog.text
+    content["categories"][1]["isthing"] = 0
+    path.write_text(json.dumps(content))
+    reader = open_data(panoptic(tmp_path / "data"), panoptic(tmp_path / "data").val, CLASSES)
+    assert reader.categories[1].thing
+    assert "panoptic.json takes 'car' for stuff, which the class table does not; the table counts" in caplog.text
+
+
 def test_results_with_numbers_of_their_own_for_images_and_videos(caplog: pytest.LogCaptureFixture) -> None:
     square = {"size": [4, 4], "counts": [0, 8, 8]}
     images = [{"id": n, "file_name": name, "height": 4, "width": 4} for n, name in ((1, "a/0.png"), (2, "b/0.png"))]
@@ -227,7 +239,7 @@ def test_results_with_numbers_of_their_own_for_images_and_videos(caplog: pytest.
     found: Any = {"images": swapped, "categories": theirs, "annotations": [{**row, "image_id": 2, "score": 0.5}]}
     assert mask_ap(truth, found)["all"]["ap"] == 1
     found["annotations"][0]["category_id"] = 9
-    with pytest.raises(DataError, match="something of the class 'a class of which .*; call the same classes alike"):
+    with pytest.raises(DataError, match=r"something of the class 'a class of which .*; call the same classes alike"):
         mask_ap(truth, found)
     found["images"][1]["file_name"] = "c/0.png"
     found["annotations"][0] |= {"image_id": found["images"][1]["id"], "category_id": 2}

@@ -8,7 +8,7 @@ from typing import Any
 
 from knet.class_names import only_on_one_side, same_names
 from knet.data.categories import CategoryTable
-from knet.data.files.numbers import whole
+from knet.data.files.numbers import flag, whole
 from knet.errors import DataError, shown
 from knet.structures import Category
 
@@ -40,7 +40,16 @@ def labels_of_ids(rows: object, categories: Sequence[Category], where: str, *, p
     if not any(isinstance(row.get("name"), str) for row in own):
         return {category.id: label for label, category in enumerate(categories)}
     classes = [(row["id"], str(row.get("name", row["id"]))) for row in own]
-    return _labels_by_name(classes, categories, where, partly)
+    labels = _labels_by_name(classes, categories, where, partly)
+    known = [(categories[labels[row["id"]]], flag(row.get("isthing"))) for row in own if row["id"] in labels]
+    other = [category.name for category, thing in known if thing not in (None, category.thing)]
+    if other:
+        _logger.warning(
+            f"{where} takes '{other[0]}'{f' and {len(other) - 1} more' if len(other) > 1 else ''} for "
+            f"{'stuff' if next(c for c, _ in known if c.name == other[0]).thing else 'things'}, which the class table "
+            "does not; the table counts."
+        )
+    return labels
 
 
 def _labels_by_name(

@@ -80,7 +80,7 @@ def read_mask(segmentation: object, size: tuple[int, int], where: str) -> Rle:
 
 
 def flat_polygons(given: list[Any]) -> list[Any]:
-    """Polygons as COCO has them, flat lists x, y, x, y, ..., from such whose corners are pairs, or from one such alone."""
+    """Polygons as COCO has them, x, y, x, y, ..., from polygons whose corners are pairs, or from one such alone."""
     given = [given] if len(given) > 2 and all(map(_is_corner, given)) else given
     return [
         [edge for corner in one for edge in corner] if isinstance(one, list) and all(map(_is_corner, one)) else one
@@ -98,7 +98,8 @@ def _draw(polygons: Sequence[Any], size: tuple[int, int], where: str) -> Rle:
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) % 2 or not all(map(_is_number, polygon)):
             raise DataError(
-                f"{where}: {_short(polygon)} is no polygon; give a list of polygons, each a flat list x, y, x, y, ... of numbers."
+                f"{where}: {_short(polygon)} is no polygon; give a list of polygons, each a flat list x, y, x, y, ... of "
+                "numbers."
             )
         far = next((value for value in polygon if not abs(value) <= FARTHEST), None)  # NaN is far, too
         if far is not None:

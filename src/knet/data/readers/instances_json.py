@@ -115,7 +115,8 @@ class InstancesJson:
         label = self.labels.get(-1 if (id_ := whole(category)) is None else id_)
         crowd = flag(row.get("iscrowd") or 0)
         if entry is None:
-            what = f"{where} is of the image {shown(row.get('image_id'))}, which the file does not list; add it or remove the annotation."
+            of = shown(row.get("image_id"))
+            what = f"{where} is of the image {of}, which the file does not list; add it, or remove the annotation."
             yield Fault("no image row", [f"{shown(row.get('image_id'))} of annotation {number}"], what)
         elif label is None:
             what = unknown_category(where, category, self.labels)

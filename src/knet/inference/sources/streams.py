@@ -99,7 +99,7 @@ def open_stream(
         if device is not None:
             plan.append(device)
         elif isinstance(member, str | os.PathLike):
-            files = expand_sources([Path(member)])
+            files = expand_sources([os.fspath(member)])
             plan += [file for file in files if file.path.absolute() not in named]
             named |= {file.path.absolute() for file in files}
         else:
