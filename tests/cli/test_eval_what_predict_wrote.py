@@ -119,7 +119,33 @@ def test_images_of_one_name_in_several_folders(run: Run, tmp_path: Path) -> None
         Image.fromarray(np.ones((20, 30), np.uint8)).save(tmp_path / "labels" / camera / "0.png")
     labels = ("--truth", tmp_path / "labels", "--classes", "camvid")
     status, _, err = run("eval", "--metric", "miou", *labels, "--predictions", out)
-    assert status == 2 and "2 images called 0" in err and "into one of the same name, such as cam1" in err
+    assert status == 2 and "as 2 images are called 0, put those of each folder into" in err
+
+
+@pytest.mark.parametrize(
+    ("form", "metric"), [("step", "stq"), ("step", "vpq"), ("vipseg", "stq"), ("vipseg-json", "vpq")]
+)
+def test_tracks_with_other_numbers_of_the_same_classes(run: Run, tmp_path: Path, form: str, metric: str) -> None:
+    swapped = (Category(7, "Floor", False, (9, 9, 9)), Category(3, "BOX", True, (200, 0, 0)))
+    for folder, table in (("truth", TABLE), ("out", swapped)):
+        with TrackWriter(tmp_path / folder, [form], table) as writer:
+            writer.write(scene("drive", 3, table), Frame(Item(IMAGE, "drive_000000"), "drive", 0, 0, first=True))
+    place = {"step": "panoptic", "vipseg": "vipseg", "vipseg-json": "vipseg_json/pred.json"}[form]
+    truth = tmp_path / "truth" / place
+    (truth / "val.txt" if form == "vipseg" else tmp_path / "other.txt").write_text("drive\n")
+    if form == "vipseg-json":
+        content = json.loads(truth.read_text())
+        truth.write_text(json.dumps({**content, "videos": [{"video_id": "drive"}]}))
+        (truth.parent / "pan_pred").rename(truth.parent / "panomasksRGB")
+    asked = ("--metric", metric, "--truth", truth, "--predictions", tmp_path / "out")
+    options = ("--protocol", "vipseg", *(("--windows", "1") if metric == "vpq" else ()))
+    assert figures(run, *asked, *options)[metric]["all"][metric] == 1
+    if form == "step":
+        rows = json.loads((tmp_path / "out/semantic_classes.json").read_text())["categories"]
+        rows[1]["name"] = "crate"
+        (tmp_path / "out/semantic_classes.json").write_text(json.dumps({"categories": rows}))
+        status, _, err = run("eval", *asked, *options)
+        assert status == 2 and "something of the class 'crate' (3), which the truth lacks" in err
 
 
 def test_tracks_of_both_forms_of_vpq_in_one_folder(run: Run, tmp_path: Path) -> None:

@@ -58,8 +58,8 @@ def pair_files(
             found = same if same or names[key(path)] > 1 else found
         if not found and names[key(path)] > 1:
             raise DataError(
-                f"{truth} has {names[key(path)]} images called {key(path)}, in folders that {predictions} lacks; put "
-                f"the predictions of each folder into one of the same name, such as {path.relative_to(truth).parent}."
+                f"{predictions} holds no prediction for {path}; as {names[key(path)]} images are called {key(path)}, "
+                f"put those of each folder into one of the same name, such as {path.relative_to(truth).parent}."
             )
         if len(found) != 1:
             count, sought = f"{len(found)} predictions" if found else "no prediction", f"{pattern} of {key(path)}"

@@ -98,8 +98,8 @@ def _draw(polygons: Sequence[Any], size: tuple[int, int], where: str) -> Rle:
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) % 2 or not all(map(_is_number, polygon)):
             raise DataError(
-                f"{where}: {_short(polygon)} is no polygon; give a list of polygons, each a flat list x, y, x, y, ... of "
-                "numbers."
+                f"{where}: {_short(polygon)} is no polygon; give a list of polygons, each a flat list x, y, x, y, ... "
+                "of numbers."
             )
         far = next((value for value in polygon if not abs(value) <= FARTHEST), None)  # NaN is far, too
         if far is not None:

@@ -33,14 +33,17 @@ def numbered_sequences(paths: Sequence[Path], folder: str) -> Iterator[tuple[str
     if lone or any(len(parts) < 3 for parts in split.values()):
         yield folder, [(path, index) for index, path in enumerate(names)]
         return
+    found = list[tuple[str, str, list[tuple[Path, int]]]]()
     for form in forms:
-        members = {path: parts for path, parts in split.items() if tuple(parts[::2]) == form}
-        yield from _of_one_form(members, folder, several=len(forms) > 1)
+        found += _of_one_form({path: parts for path, parts in split.items() if tuple(parts[::2]) == form})
+    starts = Counter(start for start, _, _ in found)
+    for start, behind, frames in found:
+        name = start if start and starts[start] == 1 else f"{start} {behind}".strip()
+        yield (name if len(found) > 1 else "") or folder, frames
 
 
-def _of_one_form(
-    members: dict[Path, list[str]], folder: str, several: bool
-) -> Iterator[tuple[str, list[tuple[Path, int]]]]:
+def _of_one_form(members: dict[Path, list[str]]) -> Iterator[tuple[str, str, list[tuple[Path, int]]]]:
+    """The sequences of names with the same texts between their numbers: texts around the frame's number, and images."""
     columns = list(zip(*members.values(), strict=True))
     varying = [i for i, column in enumerate(columns) if i % 2 and len(set(column)) > 1]
     cameras = [i for i in varying if _CAMERA.search(columns[i - 1][0])]
@@ -58,9 +61,6 @@ def _of_one_form(
     groups: dict[tuple[str, ...], list[tuple[Path, int]]] = {}
     for path, parts in members.items():
         groups.setdefault(others(parts, place), []).append((path, int(parts[place])))
-    behind = columns[place + 1 :: 2] if several else []
+    behind = "".join(column[0] for column in columns[place + 1 :: 2]).strip(" _-.")
     for start, frames in groups.items():
-        texts = ["".join(start), "".join(column[0] for column in behind)]
-        text = " ".join(text.strip(" _-.") for text in texts).strip() if several or len(groups) > 1 else ""
-        name = re.sub(r"([ _.-])[ _.-]+", r"\1", text)  # where the frame's number stood
-        yield name or folder, frames
+        yield re.sub(r"([ _.-])[ _.-]+", r"\1", "".join(start).strip(" _-.")), behind, frames
