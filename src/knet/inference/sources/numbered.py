@@ -33,13 +33,13 @@ def numbered_sequences(paths: Sequence[Path], folder: str) -> Iterator[tuple[str
     if lone or any(len(parts) < 3 for parts in split.values()):
         yield folder, [(path, index) for index, path in enumerate(names)]
         return
-    found = list[tuple[str, str, list[tuple[Path, int]]]]()
+    sequences = list[tuple[str, str, list[tuple[Path, int]]]]()
     for form in forms:
-        found += _of_one_form({path: parts for path, parts in split.items() if tuple(parts[::2]) == form})
-    starts = Counter(start for start, _, _ in found)
-    for start, behind, frames in found:
+        sequences += _of_one_form({path: parts for path, parts in split.items() if tuple(parts[::2]) == form})
+    starts = Counter(start for start, _, _ in sequences)
+    for start, behind, frames in sequences:
         name = start if start and starts[start] == 1 else f"{start} {behind}".strip()
-        yield (name if len(found) > 1 else "") or folder, frames
+        yield (name if len(sequences) > 1 else "") or folder, frames
 
 
 def _of_one_form(members: dict[Path, list[str]]) -> Iterator[tuple[str, str, list[tuple[Path, int]]]]:
