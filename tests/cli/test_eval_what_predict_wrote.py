@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from PIL import Image
 from knet.data.categories import load_table
 from knet.data.files.masks import pack_mask
 from knet.inference.results.encoding import rle_text
+from knet.inference.results.predictions import PredictionWriter
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.results.track_writers import TrackWriter
 from knet.inference.results.writers import ResultWriter
+from knet.inference.sources.paths import expand_sources
+from knet.inference.sources.plan import plan_images
 from knet.inference.sources.streams import Frame
 from knet.inference.sources.videos import Item
 from knet.structures import Category, Segment
@@ -89,6 +93,73 @@ def test_images_are_paired_by_name_where_the_ids_of_the_truth_are_its_own(run: R
     for predictions in ("results", "results/panoptic.json"):
         found = figures(run, "--metric", "pq", "--truth", truth, "--predictions", tmp_path / predictions)
         assert found["panoptic"]["all"]["pq"] == 1
+
+
+def test_images_of_one_name_in_several_folders(run: Run, tmp_path: Path) -> None:
+    for camera in ("cam1", "cam2"):
+        (tmp_path / "img" / camera).mkdir(parents=True)
+        Image.fromarray(IMAGE).save(tmp_path / "img" / camera / "0.jpg")
+    Image.fromarray(IMAGE).save(tmp_path / "img/cam2/1.jpg")
+    plan = plan_images(expand_sources([tmp_path / "img/cam1", tmp_path / "img/cam2"]))
+    out = tmp_path / "results"
+    with PredictionWriter(out, ["panoptic", "semantic"], TABLE, plan=plan) as writer:
+        for place, left in enumerate((3, 12, 18)):
+            writer.write(scene("0", left), plan.frame(place))
+    rows = json.loads((out / "panoptic.json").read_text())["images"]
+    assert [row["file_name"] for row in rows] == ["cam1/0.jpg", "cam2/0.jpg", "cam2/1.jpg"]
+    # The truth has other numbers: 0 and 1 are not the images that results call so.
+    truth = panoptic_truth(tmp_path / "truth", {0: ("cam2/1.png", 18), 1: ("cam2/0.png", 12), 2: ("val/cam1/0.png", 3)})
+    found = figures(run, "--metric", "pq", "--truth", truth, "--predictions", out)
+    assert found["panoptic"]["all"]["pq"] == 1
+    truth = panoptic_truth(tmp_path / "truth", {0: ("cam2/1.png", 18), 1: ("cam2/0.png", 12), 2: ("cam3/0.png", 3)})
+    status, _, err = run("eval", "--metric", "pq", "--truth", truth, "--predictions", out)
+    assert status == 2 and "no prediction for image_id 2" in err
+    for camera in ("cam1", "cam2"):
+        (tmp_path / "labels" / camera).mkdir(parents=True)
+        Image.fromarray(np.ones((20, 30), np.uint8)).save(tmp_path / "labels" / camera / "0.png")
+    labels = ("--truth", tmp_path / "labels", "--classes", "camvid")
+    status, _, err = run("eval", "--metric", "miou", *labels, "--predictions", out)
+    assert status == 2 and "as 2 images are called 0, put those of each folder into" in err
+
+
+@pytest.mark.parametrize(
+    ("form", "metric"), [("step", "stq"), ("step", "vpq"), ("vipseg", "stq"), ("vipseg-json", "vpq")]
+)
+def test_tracks_with_other_numbers_of_the_same_classes(run: Run, tmp_path: Path, form: str, metric: str) -> None:
+    swapped = (Category(7, "Floor", False, (9, 9, 9)), Category(3, "BOX", True, (200, 0, 0)))
+    for folder, table in (("truth", TABLE), ("out", swapped)):
+        with TrackWriter(tmp_path / folder, [form], table) as writer:
+            writer.write(scene("drive", 3, table), Frame(Item(IMAGE, "drive_000000"), "drive", 0, 0, first=True))
+    place = {"step": "panoptic", "vipseg": "vipseg", "vipseg-json": "vipseg_json/pred.json"}[form]
+    truth = tmp_path / "truth" / place
+    (truth / "val.txt" if form == "vipseg" else tmp_path / "other.txt").write_text("drive\n")
+    if form == "vipseg-json":
+        content = json.loads(truth.read_text())
+        truth.write_text(json.dumps({**content, "videos": [{"video_id": "drive"}]}))
+        (truth.parent / "pan_pred").rename(truth.parent / "panomasksRGB")
+    asked = ("--metric", metric, "--truth", truth, "--predictions", tmp_path / "out")
+    options = ("--protocol", "vipseg", *(("--windows", "1") if metric == "vpq" else ()))
+    assert figures(run, *asked, *options)[metric]["all"][metric] == 1
+    if form == "step":
+        rows = json.loads((tmp_path / "out/semantic_classes.json").read_text())["categories"]
+        rows[1]["name"] = "crate"
+        (tmp_path / "out/semantic_classes.json").write_text(json.dumps({"categories": rows}))
+        status, _, err = run("eval", *asked, *options)
+        assert status == 2 and "something of the class 'crate' (3), which the truth lacks" in err
+
+
+def test_tracks_of_both_forms_of_vpq_in_one_folder(run: Run, tmp_path: Path) -> None:
+    with TrackWriter(tmp_path / "out", ["vipseg-json", "cityscapes-vps-json"], TABLE) as writer:
+        writer.write(scene("drive", 3), Frame(Item(IMAGE, "drive_000000"), "drive", 0, 0, first=True))
+    kinds = [{"id": c.id, "name": c.name, "isthing": int(c.thing)} for c in TABLE]
+    for form, more in (("vipseg", {"videos": [{"video_id": "drive"}]}), ("cityscapes_vps", {})):
+        content = json.loads((tmp_path / "out" / f"{form}_json/pred.json").read_text())
+        masks = tmp_path / form / ("panomasksRGB" if more else "panoptic_video")
+        shutil.copytree(tmp_path / "out" / f"{form}_json/pan_pred", masks)
+        truth = masks.parent / "truth.json"
+        truth.write_text(json.dumps({**content, **more, "categories": kinds}))
+        asked = ("--truth", truth, "--predictions", tmp_path / "out", "--protocol", "vipseg")
+        assert figures(run, "--metric", "stq", *asked)["stq"]["all"]["stq"] == 1
 
 
 def test_the_folders_of_masks_are_options(run: Run, tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def test_all_forms_of_a_tracked_video(run: Run, tiny_weights: Path, tmp_path: Pa
         "drive_overlay.mp4",
         "mots",
         "panoptic",
+        "semantic_classes.json",
         "tracks.jsonl",
     ]
 

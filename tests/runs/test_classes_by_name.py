@@ -19,7 +19,7 @@ from knet.data.readers.label_folder import LabelFolder
 from knet.data.readers.open import open_data
 from knet.data.readers.youtube_vis import YoutubeVis
 from knet.errors import DataError
-from knet.evaluation import mask_ap, panoptic_quality, vpq
+from knet.evaluation import mask_ap, panoptic_quality, vpq, ytvis_ap
 from knet.runs.train import train
 from knet.structures import Category
 
@@ -193,6 +193,66 @@ def test_detections_in_a_file_with_a_class_table_of_its_own() -> None:
     other = [{"id": 2, "name": "dog"}, {"id": 1, "name": "CAT"}]
     found: Any = {"categories": other, "annotations": [{**row, "category_id": 1, "score": 0.5}]}
     assert mask_ap(truth, found)["all"]["ap"] == 1
+
+
+def test_ids_of_results_may_be_text_and_are_found_by_name_all_the_same(tmp_path: Path) -> None:
+    truth, found = make_data(tmp_path / "truth"), make_data(tmp_path / "found")
+    rename(found / "panoptic.json", SWAPPED)
+    content = json.loads((found / "panoptic.json").read_text())
+    for annotation in content["annotations"]:
+        for number, segment in enumerate(annotation["segments_info"]):
+            segment["category_id"] = (str, float)[number](segment["category_id"])
+    (found / "panoptic.json").write_text(json.dumps(content))
+    masks = {"truth_masks": truth / "masks", "prediction_masks": found / "masks"}
+    assert panoptic_quality(truth / "panoptic.json", found / "panoptic.json", **masks)["all"]["pq"] == 1
+    for categories, message in (
+        ({"1": "car", "2": "road"}, "must be a list of rows with id and name"),
+        (["car", "road"], "must be a list of rows with id and name"),
+        ([{"id": 1, "name": "car"}] * 2, "has two classes with the id 1"),
+        ([{"id": 1, "name": "car"}], "uses the category .*, which its own list of classes lacks"),
+    ):
+        (found / "panoptic.json").write_text(json.dumps({**content, "categories": categories}))
+        with pytest.raises(DataError, match=message):
+            panoptic_quality(truth / "panoptic.json", found / "panoptic.json", **masks)
+
+
+def test_a_class_that_is_stuff_here_and_a_thing_there_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = make_data(tmp_path / "data") / "panoptic.json"
+    content = json.loads(path.read_text())
+    open_data(panoptic(tmp_path / "data"), panoptic(tmp_path / "data").val, CLASSES)
+    assert not caplog.text
+    content["categories"][1]["isthing"] = 0
+    path.write_text(json.dumps(content))
+    reader = open_data(panoptic(tmp_path / "data"), panoptic(tmp_path / "data").val, CLASSES)
+    assert reader.categories[1].thing
+    assert "panoptic.json takes 'car' for stuff, which the class table does not; the table counts" in caplog.text
+
+
+def test_results_with_numbers_of_their_own_for_images_and_videos(caplog: pytest.LogCaptureFixture) -> None:
+    square = {"size": [4, 4], "counts": [0, 8, 8]}
+    images = [{"id": n, "file_name": name, "height": 4, "width": 4} for n, name in ((1, "a/0.png"), (2, "b/0.png"))]
+    row = {"id": 1, "image_id": 1, "category_id": 2, "segmentation": square, "area": 8}
+    classes = [{"id": 2, "name": "cat"}]
+    truth: Any = {"images": images, "categories": classes, "annotations": [row]}
+    swapped = [{**image, "id": 3 - int(str(image["id"]))} for image in images]
+    theirs = [*classes, {"id": 9, "name": "a class of which nothing is found"}]
+    found: Any = {"images": swapped, "categories": theirs, "annotations": [{**row, "image_id": 2, "score": 0.5}]}
+    assert mask_ap(truth, found)["all"]["ap"] == 1
+    found["annotations"][0]["category_id"] = 9
+    with pytest.raises(DataError, match=r"something of the class 'a class of which .*; call the same classes alike"):
+        mask_ap(truth, found)
+    found["images"][1]["file_name"] = "c/0.png"
+    found["annotations"][0] |= {"image_id": found["images"][1]["id"], "category_id": 2}
+    with pytest.raises(DataError, match=r"a detection of the image 'c/0.png', which the truth does not list"):
+        mask_ap(truth, found)
+    videos = [
+        {"id": n, "file_names": [f"{v}/0.png"], "height": 4, "width": 4, "length": 1} for n, v in ((1, "x"), (2, "y"))
+    ]
+    track = {"id": 1, "video_id": 1, "category_id": 2, "segmentations": [square]}
+    clips: Any = {"videos": videos, "categories": classes, "annotations": [track]}
+    turned = [{**video, "id": 3 - int(str(video["id"]))} for video in videos]
+    tracks: Any = {"videos": turned, "categories": classes, "annotations": [{**track, "video_id": 2, "score": 0.5}]}
+    assert ytvis_ap(clips, tracks)["all"]["ap"] == 1
 
 
 def test_classes_that_only_one_side_has_are_taken_where_the_set_says_so(tmp_path: Path) -> None:

@@ -76,6 +76,21 @@ def test_more_segments_than_kernels_are_said_before_training(
     assert "warning: images have more segments than kernels (4): 2 in 0 (1 kernels)" in capsys.readouterr().out
 
 
+def test_label_pngs_of_other_classes_than_a_published_table_has(tmp_path: Path) -> None:
+    """Pixels of 1 to 3 fit any table, so own classes would train as walls, buildings and skies without a word."""
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+        for number in range(3):
+            Image.new("L", (8, 6), number + 1).save(tmp_path / kind / f"{number}.png")
+    said = check_learnable(LabelFolder(tmp_path / "images", tmp_path / "labels", "ade20k"), Kernels(sys.maxsize))
+    assert said.startswith("only 3 of the 150 classes occur in the 3 images that were looked at (wall, building, sky)")
+    rows = [{"id": n, "name": f"class {n}", "thing": False} for n in range(1, 5)]
+    (tmp_path / "own.json").write_text(json.dumps({"categories": rows}))
+    assert (
+        check_learnable(LabelFolder(tmp_path / "images", tmp_path / "labels", tmp_path / "own.json"), Kernels()) == ""
+    )
+
+
 def test_sets_of_a_mixture_count_in_its_classes(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     table = load_config(config)

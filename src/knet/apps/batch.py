@@ -111,7 +111,14 @@ class Worker:
             result = self._segmenter.segment(item.image, item.name, **job.calling)
         except (DataError, PredictionError) as error:
             return {"place": place, "error": str(error)}
-        files = writer.write(result, item.image, path=item.path, seconds=item.seconds, name=plan.name(place))
+        files = writer.write(
+            result,
+            item.image,
+            path=item.path,
+            seconds=item.seconds,
+            name=plan.name(place),
+            file_name=plan.file_name(place),
+        )
         return {"place": place, "files": [file.name for file in files], "rows": [writer.kept]}
 
     def _cells(self, row: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -208,12 +208,15 @@ def _of_videos(args: argparse.Namespace) -> dict[str, Any]:
 
 def _tracks_in(truth: Path, folder: Path) -> Path:
     """Of a folder that `knet predict` wrote the part in the form of the truth, if it is there; else the folder."""
+    from knet.data.files.io import read_json
+
     if is_file(truth):
-        parts = ["vipseg_json/pred.json", "cityscapes_vps_json/pred.json"]
+        content = read_json(truth)
+        nested = isinstance(content, dict) and "videos" in content
+        parts = [f"{'vipseg' if nested else 'cityscapes_vps'}_json/pred.json"]
     else:
         parts = ["vipseg/panomasks" if is_dir(truth / "panomasks") else "panoptic"]
-    there = [folder / part for part in parts if exists(folder / part)]
-    return there[0] if len(there) == 1 else folder
+    return next((folder / part for part in parts if exists(folder / part)), folder)
 
 
 def _windows(text: str | None) -> list[int] | None:

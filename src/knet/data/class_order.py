@@ -1,13 +1,15 @@
 """The classes of a file in the order of another class table: by their names, since every tool numbers them anew."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from knet.class_names import only_on_one_side, same_names
 from knet.data.categories import CategoryTable
-from knet.data.files.numbers import whole
-from knet.errors import DataError
+from knet.data.files.numbers import flag, whole
+from knet.errors import DataError, shown
 from knet.structures import Category
 
 _logger = logging.getLogger("knet")
@@ -29,13 +31,25 @@ def labels_of_ids(rows: object, categories: Sequence[Category], where: str, *, p
 
     Raises:
         OtherClassesError: the names are not the same, unless `partly` is enough; or two classes of the file are one.
+        DataError: there is something else than a list of classes, or two of them have one id.
     """
-    own = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    if rows and not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
+        raise DataError(f"{where} has 'categories' of {shown(rows)}; they must be a list of rows with id and name.")
+    own: list[dict[str, Any]] = rows if isinstance(rows, list) else []
     own = [row | {"id": id_} for row in own if (id_ := whole(row.get("id"))) is not None]
     if not any(isinstance(row.get("name"), str) for row in own):
         return {category.id: label for label, category in enumerate(categories)}
     classes = [(row["id"], str(row.get("name", row["id"]))) for row in own]
-    return _labels_by_name(classes, categories, where, partly)
+    labels = _labels_by_name(classes, categories, where, partly)
+    known = [(categories[labels[row["id"]]], flag(row.get("isthing"))) for row in own if row["id"] in labels]
+    other = [category.name for category, thing in known if thing not in (None, category.thing)]
+    if other:
+        _logger.warning(
+            f"{where} takes '{other[0]}'{f' and {len(other) - 1} more' if len(other) > 1 else ''} for "
+            f"{'stuff' if next(c for c, _ in known if c.name == other[0]).thing else 'things'}, which the class table "
+            "does not; the table counts."
+        )
+    return labels
 
 
 def _labels_by_name(
@@ -43,6 +57,9 @@ def _labels_by_name(
 ) -> dict[int, int]:
     """The label in `categories` of the id of each of a file's classes (id, name); see `labels_of_ids`."""
     names, wanted = [name for _, name in own], [category.name for category in categories]
+    repeated = next((id_ for id_, count in Counter(id_ for id_, _ in own).items() if count > 1), None)
+    if repeated is not None:
+        raise DataError(f"{where} has two classes with the id {repeated}; give each class a name and an id of its own.")
     found = zip(own, same_names(names, wanted), strict=True)
     labels = {id_: label for (id_, _), label in found if label is not None}
     if len(set(labels.values())) < len(labels):

@@ -17,10 +17,11 @@ from faster_coco_eval import COCO, COCOeval_faster
 from tqdm import tqdm
 
 from knet.data.categories import things_from_rows
-from knet.data.class_order import labels_of_ids
 from knet.data.files.io import read_json
 from knet.data.files.numbers import flag, id_key, whole
 from knet.errors import DataError, shown
+from knet.evaluation.same_classes import ids_of_truth
+from knet.evaluation.same_files import file_of, same_files
 from knet.structures import Category
 
 Rows = list[dict[str, Any]]
@@ -91,13 +92,33 @@ class Format:
 
         true = rows(content["annotations"], origin, scored=False)
         origin, results = _opened(predictions, "predictions")
-        if (
-            isinstance(results, Mapping) and "categories" in results
-        ):  # in the form of a truth, with classes that may be numbered otherwise
-            results = _renumbered(results, table, origin)
+        if isinstance(results, Mapping) and "categories" in results:  # in the form of a truth, with numbers of its own
+            results = self._as_in_truth(content, table, results, origin)
         if not isinstance(results, list | tuple):
             raise DataError(f"{origin} must hold a list of {self.prediction}s; give results in {self.name}'s format.")
         return true, rows(results, origin, scored=True), list(sizes.values()), names
+
+    def _as_in_truth(
+        self, truth: Mapping[str, Any], table: Sequence[Category], results: Mapping[str, Any], origin: str
+    ) -> Any:
+        """The rows of results that list their own classes and wholes, with the ids that these have in the truth."""
+        rows, key, listed = results.get("annotations"), f"{self.whole}_id", f"{self.whole}s"
+        if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
+            return rows
+        of_truth = ids_of_truth(results.get("categories"), table, origin)
+        rows = [{**row, "category_id": of_truth(row.get("category_id"))} for row in rows]
+        names = _names_of_files(results.get(listed))
+        same = id_key(names)
+        id_of = {same(own): id_ for id_, own in same_files(_names_of_files(truth[listed]), names).items()}
+        if not id_of:
+            return rows
+        strange = next((row.get(key) for row in rows if same(row.get(key)) not in id_of), None)
+        if strange is not None:
+            called = names.get(same(strange), strange)
+            raise DataError(
+                f"{origin} has a {self.prediction} of the {self.whole} {shown(called)}, which the truth does not list."
+            )
+        return [{**row, key: id_of[same(row[key])]} for row in rows]
 
     def faults(self, truth: Any, read_masks: ReadMasks) -> dict[Any, str]:
         """What is wrong with the annotations of a sound file, by the id of their image or video: the first of each."""
@@ -203,13 +224,11 @@ def average_precision(
     return {"all": figures(slice(None)), "classes": classes}
 
 
-def _renumbered(content: Mapping[str, Any], table: Sequence[Category], origin: str) -> Any:
-    """The `annotations` of a file with a list of classes, with the category ids of the classes of the same names."""
-    ids = {id_: table[label].id for id_, label in labels_of_ids(content.get("categories"), table, origin).items()}
-    rows = content.get("annotations")
-    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
-        return rows
-    return [{**row, "category_id": ids.get(row.get("category_id"))} for row in rows]
+def _names_of_files(rows: Any) -> dict[Any, str]:
+    """The names of the files of images or videos by their ids, as far as rows tell them."""
+    rows = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+    ids = [(row.get("id"), file_of(row)) for row in rows]
+    return {id_: name for id_, name in ids if name is not None and isinstance(id_, int | float | str)}
 
 
 def _opened(source: Any, what: str) -> tuple[str, Any]:

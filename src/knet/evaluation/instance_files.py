@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from knet.class_names import only_on_one_side
 from knet.data.categories import things_from_rows
-from knet.data.class_order import labels_of_ids
 from knet.data.files.ahead import map_ahead
 from knet.data.files.io import name_some, read_ids, read_json
 from knet.data.files.masks import pack_mask
+from knet.data.files.numbers import flag, whole
 from knet.errors import DataError
 from knet.evaluation.panoptic_files import (
     image_key,
@@ -21,6 +20,7 @@ from knet.evaluation.panoptic_files import (
     refuse_blue_first,
     under_ids_of_truth,
 )
+from knet.evaluation.same_classes import ids_of_truth
 from knet.files import is_dir, is_file, safe_name
 from knet.structures import Category
 
@@ -60,9 +60,10 @@ def found_in_folder(truth: Path, folder: Path) -> list[dict[str, Any]]:
             raise DataError(f"{folder} holds no {path.name} for {name}; write it with: knet predict --formats json")
         rows += _objects(path, image["id"])
     # No file lists the classes, but each segment names its own.
-    names = {row["category_id"]: row["name"] for row in rows if type(row["category_id"]) is int}
-    id_of = _ids_of_truth(names, table, str(folder))
-    return [{**row, "category_id": id_of.get(row["category_id"], row["category_id"])} for row in rows]
+    names = {whole(row["category_id"]): row["name"] for row in rows}
+    listed = [{"id": id_, "name": name} for id_, name in names.items() if isinstance(name, str)]
+    of_truth = ids_of_truth(listed, table, str(folder))
+    return [{**row, "category_id": of_truth(row["category_id"])} for row in rows]
 
 
 def found_in_panoptic(truth: Path, predictions: Path) -> list[dict[str, Any]]:
@@ -70,7 +71,7 @@ def found_in_panoptic(truth: Path, predictions: Path) -> list[dict[str, Any]]:
     content, table = _read_truth(truth)
     document = read_document(predictions)
     listed = document.get("categories") or []
-    stuff = {row.get("id") for row in listed if isinstance(row, Mapping) and not row.get("isthing", True)}
+    stuff = {whole(row.get("id")) for row in listed if isinstance(row, Mapping) and not flag(row.get("isthing", 1))}
     things = [{**row, "segments_info": _without(row.get("segments_info"), stuff)} for row in document["annotations"]]
     found = read_annotations({**document, "annotations": things}, predictions, None, table)
     images = {"images": content["images"], "annotations": [{"image_id": row["id"]} for row in content["images"]]}
@@ -101,21 +102,6 @@ def _read_truth(truth: Path) -> tuple[dict[str, Any], tuple[Category, ...]]:
     return content, things_from_rows(content.get("categories"), str(truth))
 
 
-def _ids_of_truth(names: Mapping[Any, str | None], table: tuple[Category, ...], where: str) -> dict[int, int]:
-    """The truth's id of each class of the results, {id: name}."""
-    rows = [{"id": id_, "name": name} for id_, name in names.items() if name is not None]
-    labels = labels_of_ids(rows, table, where, partly=True)
-    lacking = [row["name"] for row in rows if row["id"] not in labels]
-    if lacking:
-        known = [category.name for category in table]
-        difference = only_on_one_side([str(row["name"]) for row in rows], "it", known, "the truth")
-        raise DataError(
-            f"{where} has objects of the class '{lacking[0]}', which the truth lacks: {difference}; call the same "
-            "classes alike."
-        )
-    return {id_: table[label].id for id_, label in labels.items()}
-
-
 def _without(segments: Any, stuff: set[Any]) -> Any:
     """The segments that are things."""
     if not isinstance(segments, list):
@@ -123,7 +109,9 @@ def _without(segments: Any, stuff: set[Any]) -> Any:
     return [
         row
         for row in segments
-        if not (isinstance(row, Mapping) and (row.get("category_id") in stuff or not row.get("isthing", True)))
+        if not (
+            isinstance(row, Mapping) and (whole(row.get("category_id")) in stuff or not flag(row.get("isthing", 1)))
+        )
     ]
 
 

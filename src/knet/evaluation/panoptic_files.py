@@ -5,21 +5,21 @@ of images, predictions need no class table, and masks of images that are not eva
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from knet.class_names import only_on_one_side
-from knet.data.class_order import labels_of_ids
 from knet.data.files.ahead import map_ahead
 from knet.data.files.channels import BLUE_FIRST, is_blue_first
 from knet.data.files.io import name_some, read_ids, read_json, values_in
 from knet.data.files.numbers import whole
 from knet.data.readers.find_images import plain_name
 from knet.errors import DataError
+from knet.evaluation.same_classes import ids_of_truth
+from knet.evaluation.same_files import file_of, same_files
 from knet.structures import Category, Segment, SegmentInfo
 
 SegmentLike = Mapping[str, Any] | SegmentInfo | Segment
@@ -30,8 +30,6 @@ Labelled = tuple[np.ndarray, Sequence[SegmentLike]]
 
 Annotation = tuple[Path, list[Any]]
 """Where an image's mask lies, and its segments."""
-
-_CITYSCAPES = re.compile("(_gtFine)?_leftImg8bit$")  # its own truth calls images by another name than they have
 
 ID_LIMIT = 1 << 24  # an RGB mask holds three bytes
 
@@ -52,7 +50,12 @@ def read_annotations(
     A document with a list of classes has numbers of its own for them: they are found by name.
     The masks lie in `folder`; None takes the first of the usual folders beside the document that holds a mask.
     """
-    renumbered = _renumbering(content, categories, path)
+    of_truth = ids_of_truth(content.get("categories"), categories, str(path))
+
+    def renumbered(segment: Any) -> Any:
+        known = isinstance(segment, Mapping) and "category_id" in segment
+        return {**segment, "category_id": of_truth(segment["category_id"])} if known else segment
+
     rows: dict[Any, tuple[str, list[Any]]] = {}
     for row in content["annotations"]:
         try:
@@ -69,28 +72,6 @@ def read_annotations(
     return {image: (masks / plain_name(name), segments) for image, (name, segments) in rows.items()}
 
 
-def _renumbering(content: Mapping[str, Any], categories: Sequence[Category], path: Path) -> Callable[[Any], Any]:
-    """What gives the row of a segment the category id that the class table has for its class."""
-    listed = content.get("categories")
-    labels = labels_of_ids(listed, categories, str(path), partly=True)
-    named = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
-    names = {row["id"]: str(row.get("name")) for row in named if type(row.get("id")) is int}
-    difference = only_on_one_side(list(names.values()), "it", [category.name for category in categories], "the truth")
-
-    def renumbered(segment: Any) -> Any:
-        own = segment.get("category_id") if isinstance(segment, Mapping) else None
-        if type(own) is not int:
-            return segment
-        if own in names and own not in labels:
-            raise DataError(
-                f"{path} has a segment of the class '{names[own]}' ({own}), which the truth lacks: {difference}; call "
-                "the same classes alike."
-            )
-        return {**segment, "category_id": categories[labels[own]].id} if own in labels else segment
-
-    return renumbered
-
-
 def under_ids_of_truth(
     truth: Mapping[str, Any], predictions: Mapping[str, Any], found: dict[Any, Annotation]
 ) -> dict[Any, Annotation]:
@@ -100,19 +81,16 @@ def under_ids_of_truth(
     """
     annotated = {image_key(row["image_id"]) for row in truth["annotations"]}
     names = {key: name for key, name in _file_names(truth).items() if key in annotated}
-    theirs = {name: key for key, name in _file_names(predictions).items()}
-    if len(names) < len(annotated) or not all(theirs.get(name) in found for name in names.values()):
-        return found
-    return {key: found[theirs[name]] for key, name in names.items()}
+    pairs = same_files(names, _file_names(predictions)) if len(names) == len(annotated) else {}
+    return {key: found[own] for key, own in pairs.items() if own in found} if pairs else found
 
 
 def _file_names(content: Mapping[str, Any]) -> dict[Any, str]:
-    """The name of each image's file, without folder and ending, by its id; nothing unless each has one of its own."""
+    """The name of each image's file, as far as rows tell them, by its id."""
     rows = content.get("images")
     rows = rows if isinstance(rows, list) else []
-    rows = [row for row in rows if isinstance(row, Mapping) and isinstance(row.get("id"), int | str)]
-    names = {image_key(row.get("id")): _CITYSCAPES.sub("", Path(str(row.get("file_name"))).stem) for row in rows}
-    return names if len(set(names.values())) == len(rows) else {}
+    rows = [row for row in rows if isinstance(row, Mapping) and isinstance(row.get("id"), int | float | str)]
+    return {image_key(row["id"]): name for row in rows if (name := file_of(row)) is not None}
 
 
 def image_key(image: Any) -> Any:

@@ -56,6 +56,11 @@ def pair_files(
         if len(found) > 1 or names[key(path)] > 1:  # the same name in several folders: the same place is meant
             same = [item for item in found if item.relative_to(predictions).parent == path.relative_to(truth).parent]
             found = same if same or names[key(path)] > 1 else found
+        if not found and names[key(path)] > 1:
+            raise DataError(
+                f"{predictions} holds no prediction for {path}; as {names[key(path)]} images are called {key(path)}, "
+                f"put those of each folder into one of the same name, such as {path.relative_to(truth).parent}."
+            )
         if len(found) != 1:
             count, sought = f"{len(found)} predictions" if found else "no prediction", f"{pattern} of {key(path)}"
             raise DataError(f"{predictions} holds {count} for {path} (looked for {sought}); one is needed.")

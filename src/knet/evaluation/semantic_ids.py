@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from knet.class_names import only_on_one_side
-from knet.data.categories import SEMANTIC_CLASSES, load_categories, rows_for_json
+from knet.data.categories import SEMANTIC_CLASSES, load_categories
 from knet.data.class_order import labels_of_ids
 from knet.data.files.io import name_some
 from knet.errors import DataError
@@ -56,7 +56,9 @@ class CategoryIds:
             file, own = folder / SEMANTIC_CLASSES, list[Category]()
             if is_file(file):
                 own = list(load_categories(file))
-            labels = labels_of_ids(rows_for_json(own), self._rows, str(file), partly=True)
+            labels = labels_of_ids(
+                [{"id": row.id, "name": row.name} for row in own], self._rows, str(file), partly=True
+            )
             value_of = {id_: self._values[label] for id_, label in labels.items()}
             self._known[folder] = value_of, {row.id: row.name for row in own}
         return self._known[folder]

@@ -14,16 +14,18 @@ JSON files with masks beside them are read by `video_json`.
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from knet.data.categories import load_categories
+from knet.data.categories import SEMANTIC_CLASSES, load_categories, rows_for_json
 from knet.data.files.ahead import map_ahead
-from knet.data.files.io import read_ids, read_labels, read_labels_or_colors
+from knet.data.files.io import read_ids, read_labels, read_labels_or_colors, values_in
 from knet.data.readers.kitti_step import STEP_ENCODING
 from knet.data.readers.vipseg import read_video_list
 from knet.errors import DataError
 from knet.evaluation.panoptic_files import Labelled, refuse_blue_first
+from knet.evaluation.same_classes import ids_of_truth
 from knet.evaluation.video_frames import FoundFrame, FoundFrames, VideoFrame, Videos, frame_key, pair_frames
 from knet.evaluation.video_json import find_listed
 from knet.evaluation.video_labels import NUMBER_BITS, VOID, pack_labels
@@ -41,7 +43,8 @@ def open_videos(
     """Finds and pairs the frames of two folders of PNGs, or of two JSON files.
 
     In place of the predictions' JSON file, the folder of a `pred.json` will do. The `classes` of the pixels are found
-    by category id; None takes the table kitti_step or vipseg, or the JSON file's own.
+    by category id, beside a class table (`semantic_classes.json`, which `knet predict` writes) by name; None takes the
+    truth's own table if it has one, else kitti_step or vipseg.
     """
     true, predicted = Path(truth), Path(predictions)
     for path in (true, predicted):
@@ -53,19 +56,41 @@ def open_videos(
     else:
         form = "panomasks" if (true / "panomasks").is_dir() else "step"
         if classes is None:
-            classes = load_categories("vipseg" if form == "panomasks" else "kitti_step")
+            classes = load_categories(_own_table(true) or ("vipseg" if form == "panomasks" else "kitti_step"))
         found = _scan(predicted)
         by_place = any(len(frame.paths) == 2 for frame in found.values())
         of_truth = _scan_vipseg(true, by_place) if form == "panomasks" else _scan(true)
     pairs = pair_frames(of_truth, found, str(predicted))
     read = _read_listed if listed else _reader(classes, form == "panomasks")
+    tables = [None if listed else _own_table(folder) for folder in (true, predicted)]
+    of_sides = [_renumbering(table, classes) if table else None for table in tables]
 
     def frames() -> Iterator[VideoFrame]:
         contents = map_ahead(read, [side for pair in pairs for side in pair])
         for frame, _ in pairs:
-            yield frame.sequence, frame.name, next(contents), next(contents)
+            sides = [of_side(next(contents)) if of_side else next(contents) for of_side in of_sides]
+            yield frame.sequence, frame.name, sides[0], sides[1]
 
     return Videos(form, listed, classes, len(pairs), frames)
+
+
+def _own_table(folder: Path) -> Path | None:
+    """The class table that `knet predict` wrote to the folder, or to one above it."""
+    places = [folder, *folder.absolute().parents[:2]]
+    return next((place / SEMANTIC_CLASSES for place in places if is_file(place / SEMANTIC_CLASSES)), None)
+
+
+def _renumbering(table: Path, classes: Sequence[Category]) -> Callable[[Any], np.ndarray]:
+    """What gives (H,W) labels the class ids of the truth, by the names in the class table of the predictions."""
+    of_truth = ids_of_truth(rows_for_json(load_categories(table)), classes, str(table))
+
+    def renumbered(labels: np.ndarray) -> np.ndarray:
+        ids, of_id = labels >> NUMBER_BITS, np.arange(VOID + 1)
+        for own in set(values_in(ids).tolist()) - {VOID}:
+            of_id[own] = of_truth(own)
+        return of_id[ids].astype(np.int32) << NUMBER_BITS | labels & ((1 << NUMBER_BITS) - 1)
+
+    return renumbered
 
 
 def _scan(folder: Path) -> FoundFrames:

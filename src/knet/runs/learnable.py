@@ -1,10 +1,12 @@
 """Whether a model can learn from a data set: known before a training begins, instead of after days."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from knet.config import RunConfig, is_config, read_config
+from knet.data.files.io import name_some
 from knet.data.readers.reader import Kernels, Reader
 from knet.errors import DataError
 from knet.files import is_file
@@ -37,7 +39,7 @@ def _kernels(name: str, arguments: dict[str, Any], stuff_kernels: bool | None = 
 
 
 def check_learnable(dataset: Reader, kernels: Kernels) -> str:
-    """A line about images with more segments than kernels, "" without such.
+    """A line about images with more segments than kernels, or data of few of the classes; "" without such.
 
     Data sets that know their segments without opening a picture are looked over whole, others at some images.
 
@@ -51,13 +53,33 @@ def check_learnable(dataset: Reader, kernels: Kernels) -> str:
     if not any(map(_teaches, found.values())):
         require_segments(dataset, "training")
     needed = {index: kernels.needed(segments or (), dataset.categories) for index, segments in found.items()}
+    lines = [_too_many(dataset, kernels, needed), _few_classes(dataset, [rows or () for rows in found.values()])]
+    return "; ".join(filter(None, lines))
+
+
+def _too_many(dataset: Reader, kernels: Kernels, needed: dict[int, int]) -> str:
+    """What is said of the kernels, by the number that each image needs."""
     most = max(needed, key=needed.__getitem__)
     if needed[most] <= kernels.count:
         return ""
     many = sum(number > kernels.count for number in needed.values())
     return (
-        f"{many} of {len(found)} images have more segments than the model has kernels ({kernels.count}), up to "
+        f"{many} of {len(needed)} images have more segments than the model has kernels ({kernels.count}), up to "
         f"{needed[most]} ({dataset.name(most)}); the rest is never learned: give arguments.kernels={needed[most]}"
+    )
+
+
+def _few_classes(dataset: Reader, segments: Iterable[Iterable[SegmentInfo]]) -> str:
+    """What is said where most classes do not occur: pixels do not tell which class table they are of."""
+    rows = list(segments)
+    seen = {segment.label for image in rows for segment in image}
+    names = [category.name for label, category in enumerate(dataset.categories) if label in seen]
+    count = len(dataset.categories)
+    if 2 * len(names) >= count:
+        return ""
+    return (
+        f"only {len(names)} of the {count} classes occur in the {len(rows)} images that were looked at "
+        f"({name_some(names)}); is this the class table of the data (data.categories)?"
     )
 
 

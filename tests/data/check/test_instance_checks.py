@@ -56,6 +56,13 @@ def test_findings(tmp_path: Path, case: str) -> None:
     assert report.errors == sum(KINDS[kind][0] for kind in kinds)
 
 
+def test_an_image_in_two_rows(tmp_path: Path) -> None:
+    images, path = write(tmp_path, {}, images=2)
+    path.write_text(path.read_text().replace('"1.png"', '"0.png"'))
+    kinds = {finding.kind: finding.line for finding in check_instances(images, path).findings}
+    assert "0.png; keep one row of each" in kinds["same file twice"]
+
+
 def test_counts_and_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images, path = write(tmp_path, {}, {"segmentation": [[20, 20, 40, 20, 40, 30, 20, 30]]}, images=2)
     (images / "1.png").rename(images / "2.png")

@@ -51,6 +51,10 @@ def test_an_archive_is_no_json(tmp_path: Path) -> None:
     for name, what in (("a.zip", "it is a zip file"), ("a.json.gz", "it is a gzip file")):
         with pytest.raises(DataError, match=f"{what}: unpack it"):
             read_json(tmp_path / name)
+    for content, what in ((b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"), (b" \n", "empty")):
+        (tmp_path / "b.json").write_bytes(content)
+        with pytest.raises(DataError, match=f"it is {what}"):
+            read_json(tmp_path / "b.json")
     (tmp_path / "a.zip").rename(tmp_path / "a.json")
     with pytest.raises(ConfigError, match="it is a zip file: unpack it"):
         load_categories(tmp_path / "a.json")

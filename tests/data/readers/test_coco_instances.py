@@ -161,6 +161,44 @@ def test_objects_without_extent_are_left_out_and_counted(
 
 
 @pytest.mark.parametrize(
+    "form",
+    [
+        [[10, 10], [30, 10], [30, 30], [10, 30]],  # corners as pairs
+        [[[10, 10], [30, 10], [30, 30], [10, 30]]],
+        [
+            {
+                "size": [HEIGHT, WIDTH],
+                "counts": official.encode(np.asfortranarray(np.pad(np.ones((20, 20), np.uint8), ((10, 10), (10, 30)))))[
+                    "counts"
+                ].decode(),
+            }
+        ],
+        {"size": [HEIGHT, WIDTH], "counts": [410.0, *[20.0, 20.0] * 19, "20", 1210.0]},
+    ],
+)
+def test_masks_as_other_tools_write_them(tmp_path: Path, form: Any, caplog: pytest.LogCaptureFixture) -> None:
+    square = TinyInstances(tmp_path, {"segmentation": form}).open(training=True).read(0).id_map[0]
+    assert square[10:30, 10:30].all() and square.sum() == 400
+    assert not caplog.text
+
+
+def test_a_file_in_two_rows_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tiny = TinyInstances(tmp_path, {"segmentation": SQUARE}, {"segmentation": BESIDE, "image_id": 8})
+    tiny.open()
+    assert not caplog.text
+    tiny.images[1]["file_name"] = "./7.png"
+    tiny.open()
+    assert "lists ./7.png in several rows, each of which counts as an image with its own objects alone" in caplog.text
+
+
+def test_accents_may_be_written_apart_from_their_letters(tmp_path: Path) -> None:
+    tiny = TinyInstances(tmp_path, {"segmentation": SQUARE})
+    (tmp_path / "images/7.png").rename(tmp_path / "images/cafe\u0301.png")  # as macOS has it
+    tiny.images[0]["file_name"] = "caf\u00e9.png"
+    assert tiny.open().read(0).segments == [SegmentInfo(1, 0)]
+
+
+@pytest.mark.parametrize(
     "row",
     [
         {"area": 0},
@@ -239,7 +277,8 @@ def test_refuses_at_once(tmp_path: Path, row: dict[str, Any], message: str) -> N
         ({"size": [HEIGHT, WIDTH], "counts": "hello"}, r"the counts of the RLE are damaged"),
         ({"size": [HEIGHT, WIDTH], "counts": "é\ud800"}, r"the counts of the RLE are damaged"),
         ([[1, 2, 3, 4, 5]], r"annotation 1: \[1, 2, 3, 4, 5\] is no polygon"),
-        ([1, 2, 3, 4, 5, 6], r"annotation 1: 1 is no polygon"),
+        ([1, 2, 3, 4, 5, 6], r"annotation 1: 1 is no polygon; give a list of polygons, each a flat list"),
+        ({"size": [HEIGHT, WIDTH], "counts": "b'T3b1'"}, r"bytes as Python shows them; write counts.decode\(\)"),
         ([[0, 0, 1e9, 0, 5, 5]], r"a corner at 1000000000.0, far outside the image"),
         ("text", r"the segmentation is 'text'"),
     ],

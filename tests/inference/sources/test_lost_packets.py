@@ -57,6 +57,20 @@ def test_a_hole_in_a_file_is_told_by_the_times_that_lack(tmp_path: Path, caplog:
     assert f"{80 - len(frames)} frames at" in caplog.text and f"the other {len(frames)} were" in caplog.text
 
 
+def test_a_hole_that_the_file_does_not_tell_of_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A reader of Matroska leaves out a damaged cluster without a word."""
+    with av.open(str(tmp_path / "drive.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for number in [*range(20), *range(45, 60)]:
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 4 * number, np.uint8), format="rgb24")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert len(list(open_stream(tmp_path / "drive.mp4"))) == 35
+    assert "drive.mp4': no frame comes between 0.76 s and 1.80 s; the video was stopped there, or" in caplog.text
+
+
 def test_an_end_that_is_all_broken_is_an_end(tmp_path: Path) -> None:
     path = noise(tmp_path / "drive.mp4", set(range(20, 40)))
     told: list[DataError] = []

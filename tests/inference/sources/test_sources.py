@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from knet.data.files.io import read_image
 from knet.errors import DataError
 from knet.inference import sources
 from knet.inference.sources.images import load_image
 from knet.inference.sources.paths import expand_sources, natural_order, open_source
+from knet.inference.sources.streams import open_stream
 
 
 def saved(path: Path, image: np.ndarray | None = None, **options: Any) -> Path:
@@ -165,6 +167,52 @@ def test_missing_files_name_the_nearest(tmp_path: Path) -> None:
         load_image("name\0with zero")
     with pytest.raises(DataError):
         load_image("n" * 5000)
+
+
+KINDS = {
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n": r"a pointer of Git LFS, .*git lfs pull",
+    b"<!DOCTYPE html><title>Sign in</title>": r"a web page, .*download the file that it leads to",
+    b"PK\x03\x04": r"a zip file, .*unpack it",
+    b"\x00\x00\x00\x18ftypheic\x00\x00": r"a HEIC photo, .*convert it",
+    b"II*\x00\x08\x00\x00\x00\x00\x00": r"a TIFF with channels or a depth that are not read here, .*8 or 16 bits",
+}
+
+
+@pytest.mark.parametrize("start", KINDS)
+def test_what_lies_under_the_name_of_an_image_is_named(tmp_path: Path, start: bytes) -> None:
+    path = tmp_path / "scan.tif"
+    path.write_bytes(start)
+    for read in (load_image, read_image):
+        with pytest.raises(DataError, match=KINDS[start]):
+            read(path)
+    with pytest.raises(DataError, match=KINDS[start]):
+        load_image(start)
+
+
+def test_an_image_with_values_that_are_no_numbers_says_so(tmp_path: Path) -> None:
+    values = np.full((4, 5), 0.5, np.float32)
+    values[1, 2] = np.nan
+    Image.fromarray(values).save(tmp_path / "depth.tif")
+    with pytest.raises(
+        DataError, match=r"depth.tif' has values from nan to nan; some are no numbers \(NaN\): replace these"
+    ):
+        load_image(tmp_path / "depth.tif")
+
+
+def test_an_empty_source_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    for opened in (expand_sources, open_source, open_stream):
+        with pytest.raises(DataError, match="A source is an empty text"):
+            list(opened([""]))
+    assert len(expand_sources(["."])) == 1
+
+
+def test_addresses_of_files_and_of_stores(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"is the address of a file; give its path alone, '/data/a.png'"):
+        expand_sources(["FILE:///data/a.png"])
+    with pytest.raises(DataError, match="looks like a web address"):
+        expand_sources(["s3://bucket/a.png"])
 
 
 def test_what_is_no_image_is_said_so(tmp_path: Path) -> None:

@@ -72,6 +72,32 @@ def test_cameras_side_by_side_are_sequences_of_their_own(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    "names",
+    [
+        [f"{n / 20:g}" for n in range(25)],  # 0, 0.05, 0.1: without zeros at the end
+        [f"t={n / 4}s" for n in range(9)],
+        [
+            f"{h:02d}{m:02d}{s:02d}_{ms:03d}"
+            for h, m, s in ((23, 59, 58), (23, 59, 59), (0, 0, 0))
+            for ms in (0, 300, 600)
+        ],
+    ],
+)
+def test_times_without_zeros_or_colons_are_one_sequence(tmp_path: Path, names: list[str]) -> None:
+    names = names if names[0] != "0" else ["0.0", *names[1:]]
+    frames, _ = frames_of(tmp_path / "rgb", [name if "." in name or "_" in name else f"{name}.0" for name in names])
+    assert {frame.sequence for frame in frames} == {"rgb"}
+    times = [float(frame.item.seconds or 0) for frame in frames]
+    assert times == sorted(times) and len(frames) == len(names) and frames[-1].item.seconds is not None
+
+
+def test_a_score_at_the_end_of_a_name_is_no_time(tmp_path: Path) -> None:
+    names = [f"frame{n:04d}_0.{score}" for n, score in enumerate((91, 34, 56))]
+    frames, _ = frames_of(tmp_path / "kept", names)
+    assert [frame.item.name for frame in frames] == names
+
+
+@pytest.mark.parametrize(
     ("names", "numbers"),
     [
         ([f"{n:016d}" for n in (0, 1, 2)], [0, 1, 2]),  # counters with many zeros

@@ -125,6 +125,32 @@ def test_flat_folders_hold_several_videos(tmp_path: Path) -> None:
     assert [(f.sequence, f.number) for f in frames] == [("0001", 5), ("0001", 10), ("0002", 5), ("0002", 10)]
 
 
+@pytest.mark.parametrize(
+    ("left", "right", "sequences"),
+    [
+        ("frame-{:06d}-left.png", "frame-{:06d}-right.png", ("frame left", "frame right")),
+        ("{:06d}_L.png", "{:06d}_R.png", ("L", "R")),
+        ("{:04d}_cam0.png", "{:04d}_cam1.png", ("cam0", "cam1")),
+        ("drive_{:04d}_camera_2_raw.png", "drive_{:04d}_camera_3_raw.png", ("drive_camera_2", "drive_camera_3")),
+    ],
+)
+def test_two_cameras_in_one_folder_are_two_videos(
+    tmp_path: Path, left: str, right: str, sequences: tuple[str, str]
+) -> None:
+    names = [form.format(n) for n in range(12) for form in (left, right)]
+    frames, notes = numbered(tmp_path / "stereo", names)
+    assert [(f.sequence, f.number, f.time) for f in frames] == [(name, n, n) for name in sequences for n in range(12)]
+    assert not notes
+    frames, _ = numbered(tmp_path / "angles", [f"cam{n}.png" for n in range(3)])
+    assert {frame.sequence for frame in frames} == {"angles"}
+
+
+def test_a_hash_in_front_of_each_name_does_not_change_the_order(tmp_path: Path) -> None:
+    hashes = ("8a64c1b9", "37176e84", "aef9c00b")
+    frames, _ = numbered(tmp_path / "task", [f"{text}-frame_{n:04d}.png" for n, text in enumerate(hashes)])
+    assert [(f.sequence, f.number) for f in frames] == [("task", n) for n in range(3)]
+
+
 def test_names_without_numbers_are_one_video(tmp_path: Path) -> None:
     frames, notes = numbered(tmp_path / "holiday", ["beach.png", "IMG_7.png", "zoo.png"])
     assert [(f.sequence, f.number, f.time) for f in frames] == [("holiday", n, n) for n in range(3)]

@@ -47,9 +47,13 @@ def check_instances(
             continue
         for example in found.examples if isinstance(found, Fault) else [found.example]:
             tally.notes.add(found.kind, example)
+    read = set[str]()
     for entry in tqdm(entries, desc=f"checking {path.name}", unit="image", disable=None):
         _check_masks(entry, tally)
-        if entry.image is not None:
+        if entry.image in read:
+            tally.notes.add("same file twice", entry.file_name)
+        elif entry.image is not None:
+            read.add(entry.image)
             _check_image(folder / entry.image, entry, tally)
     for name, file in find.elsewhere.items():
         tally.notes.add("image elsewhere", f"{name} as {file}")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from knet.data.files.kinds import UNPACK, kind_of
 from knet.data.files.pictures import IMAGE_SUFFIXES, decode_picture, open_picture, refuse_size
 from knet.data.files.png import exif_after_pixels, read_png_ids, read_png_rgb
 from knet.data.files.walk import walk
@@ -18,8 +19,6 @@ from knet.parse import LARGEST_JSON, parse_json, read_bounded
 
 IMAGE_ENDINGS = frozenset(IMAGE_SUFFIXES)
 
-_PACKED = {b"PK": "a zip file", b"\x1f\x8b": "a gzip file", b"BZh": "a bzip2 file", b"7z\xbc\xaf": "a 7z archive"}
-_PACKED |= {b"\xfd7zXZ": "an xz file", b"Rar!": "a rar archive"}
 _MODES = {"L": "a grey picture", "P": "a picture with a palette", "1": "a picture of two colours"}
 _MODES |= {"LA": "a grey picture with alpha", "I;16": "a 16-bit grey picture", "CMYK": "a picture in CMYK"}
 _EXIF_ORIENTATION = 274
@@ -129,9 +128,11 @@ def read_json(path: Path) -> Any:
 def load_json(path: Path) -> Any:
     """`read_json` for callers with words of their own: raises `OSError` and `ValueError`."""
     data = read_bounded(path, LARGEST_JSON)
-    packed = next((kind for start, kind in _PACKED.items() if data.startswith(start)), None)
-    if packed is not None:
-        raise ValueError(f"it is {packed}: unpack it and give the JSON that it holds")
+    if not data.strip():
+        raise ValueError("it is empty")
+    if kind := kind_of(data):
+        holding = " and give the JSON that it holds" if kind.advice == UNPACK else ""
+        raise ValueError(f"it is {kind.name}: {kind.advice}{holding}")
     return parse_json(data)
 
 

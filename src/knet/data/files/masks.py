@@ -11,6 +11,7 @@ import numpy as np
 from faster_coco_eval import mask_api_new_cpp as runs
 from faster_coco_eval.core import mask as masks
 
+from knet.data.files.numbers import whole
 from knet.data.files.pictures import MAX_PIXELS
 from knet.errors import DataError
 
@@ -54,7 +55,8 @@ def read_mask(segmentation: object, size: tuple[int, int], where: str) -> Rle:
     """Packs a mask that comes in any of COCO's forms or as an (H,W) array of bool or integers.
 
     A polygon of fewer than three corners covers no pixel, nor does a list without polygons; what lies outside the image
-    is cut off. `size` is (height, width) of the image; `where` begins the sentences of errors.
+    is cut off. Polygons may be written as in `flat_polygons`, and RLE may be alone in a list. `size` is (height, width)
+    of the image; `where` begins the sentences of errors.
 
     Raises:
         DataError: no such form, RLE of another size or with a wrong sum of runs, or corners that are no numbers or lie
@@ -68,11 +70,26 @@ def read_mask(segmentation: object, size: tuple[int, int], where: str) -> Rle:
             told = f"{segmentation.shape} {segmentation.dtype}"
             raise DataError(f"{where}: the mask must be a {size} array of bool or whole numbers, not {told}.")
         return pack_mask(segmentation)
+    if isinstance(segmentation, list) and len(segmentation) == 1 and isinstance(segmentation[0], dict):
+        segmentation = segmentation[0]
     if isinstance(segmentation, list):
-        return _draw(segmentation, size, where)
+        return _draw(flat_polygons(segmentation), size, where)
     if isinstance(segmentation, dict):
         return _packed(segmentation, size, where)
     raise DataError(f"{where}: the segmentation is {_short(segmentation)}; give polygons or RLE (size and counts).")
+
+
+def flat_polygons(given: list[Any]) -> list[Any]:
+    """Polygons as COCO has them, x, y, x, y, ..., from polygons whose corners are pairs, or from one such alone."""
+    given = [given] if len(given) > 2 and all(map(_is_corner, given)) else given
+    return [
+        [edge for corner in one for edge in corner] if isinstance(one, list) and all(map(_is_corner, one)) else one
+        for one in given
+    ]
+
+
+def _is_corner(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
 
 
 def _draw(polygons: Sequence[Any], size: tuple[int, int], where: str) -> Rle:
@@ -80,7 +97,10 @@ def _draw(polygons: Sequence[Any], size: tuple[int, int], where: str) -> Rle:
     drawn: list[list[float]] = []
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) % 2 or not all(map(_is_number, polygon)):
-            raise DataError(f"{where}: {_short(polygon)} is no polygon; give a flat list x, y, x, y, ... of numbers.")
+            raise DataError(
+                f"{where}: {_short(polygon)} is no polygon; give a list of polygons, each a flat list x, y, x, y, ... "
+                "of numbers."
+            )
         far = next((value for value in polygon if not abs(value) <= FARTHEST), None)  # NaN is far, too
         if far is not None:
             raise DataError(f"{where}: a polygon has a corner at {_short(far)}, far outside the image; give pixels.")
@@ -98,10 +118,16 @@ def _packed(segmentation: dict[str, Any], size: tuple[int, int], where: str) -> 
         told = f"{_short(given)}, but its image [{size[0]}, {size[1]}] (height, width)"
         raise DataError(f"{where}: the RLE has the size {told}; write masks at the size of the image.")
     height, width = size
+    if isinstance(counts, list):
+        counts = [n if isinstance(n, int) or whole(n) is None else whole(n) for n in counts]  # 4.0 and "4" are 4
     if isinstance(counts, list) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts):
         total = sum(counts)
         if total == height * width:
             return masks.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    elif isinstance(counts, str) and counts[:2] in ("b'", 'b"'):
+        raise DataError(
+            f"{where}: the counts of the RLE are {_short(counts)}, bytes as Python shows them; write counts.decode()."
+        )
     elif isinstance(counts, str | bytes):
         rle: Rle = {
             "size": [height, width],

@@ -8,6 +8,7 @@ from typing import IO, Any, cast
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from knet.data.files.kinds import LOOKED_AT, Kind, kind_of
 from knet.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif")
@@ -67,11 +68,18 @@ def decode_picture(source: IO[bytes] | Image.Image, what: str) -> np.ndarray:
     except DataError:
         raise
     except UnidentifiedImageError as error:
+        if kind := None if isinstance(source, Image.Image) else _kind(source):
+            raise DataError(f"{what} is {kind.name}, no image that can be read; {kind.advice}.") from error
         raise DataError(f"{what} is not an image in a known format ({' '.join(IMAGE_SUFFIXES)}).") from error
     except MemoryError as error:
         raise DataError(f"{what} does not fit into memory; make it smaller.") from error
     except Exception as error:  # Pillow's readers raise errors of many types on damaged files
         raise DataError(f"{what} is damaged or cut off ({error}); copy or download it again.") from error
+
+
+def _kind(file: IO[bytes]) -> Kind | None:
+    file.seek(0)
+    return kind_of(file.read(LOOKED_AT))
 
 
 def refuse_size(picture: Image.Image, what: str) -> None:
@@ -103,6 +111,7 @@ def rgb_from_array(values: np.ndarray, what: str, shape: tuple[int, ...]) -> np.
         low, high = float(values.min()), float(values.max())
         if not (low >= -1e-3 and high <= 1 + 1e-3):  # written so that NaN is refused, too
             hint = "floating-point images go from 0 to 1 (divide by 255, undo any normalisation)"
+            hint = "some are no numbers (NaN): replace these, such as by 0" if np.isnan(low) else hint
             raise DataError(f"{subject} has values from {low:.4g} to {high:.4g}; {hint}.")
         values = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
     elif values.dtype != np.uint8:

@@ -3,8 +3,8 @@
     1305031452.791720.png, left_1403636579_763555584.png      seconds since 1970 and their fraction
     1403636579763555584.png, ...__1532402927612460.jpg        milli-, micro- or nanoseconds since 1970
     2023-05-01_12-30-15.123.png, IMG_20230501_123015.jpg      date and clock time
-    12-30-15.123.png                                          clock time
-    12.345.png                                                seconds since the start
+    12-30-15.123.png, 123015_123.png                          clock time
+    12.345.png, 12.5.png                                      seconds since the start
 
 Zero-padded counters are none of these, nor is a fraction that only counts.
 """
@@ -23,7 +23,8 @@ _MOMENT = re.compile(rf"(?<!\d)({_DATE}[-_T .]{{0,2}}{_CLOCK}){_FRACTION}(?!\d)"
 _EPOCH = re.compile(r"(?<!\d)([1-9]\d{12,18})(?!\d)")
 _SECONDS = re.compile(r"(?<!\d)([1-4]\d{9})(?:([-_.,])(\d{1,9}))?(?!\d)")
 _OF_DAY = re.compile(r"(?<!\d)((?:[01]\d|2[0-3])([-:h_.])[0-5]\d[-:m_.][0-5]\d)(?:s?([-_.,])(\d{1,9}))?(?!\d)")
-_SINCE_START = re.compile(r"(?<!\d)(\d{1,9})([.])(\d{2,9})(?!\d)")
+_COMPACT = re.compile(r"(?<!\d)((?:[01]\d|2[0-3])[0-5]\d[0-5]\d)([-_.,])(\d{3}|\d{6})(?!\d)")
+_SINCE_START = re.compile(r"(?<!\d)(\d{1,9})([.])(\d{1,9})(?!\d)")
 _DAY = 86400.0
 
 
@@ -41,7 +42,7 @@ def read_stamps(stems: Sequence[str]) -> list[list[Stamped]] | None:
 
     They are one sequence, unless what stands around the time, as `cam0_` and `cam1_`, divides them into several.
     """
-    for read in (_moments, _epochs, _seconds, _times_of_day, _since_start):
+    for read in (_moments, _epochs, _seconds, _times_of_day, _compact_times_of_day, _since_start):
         found = read(stems)
         if found is None or len({stamped.seconds for stamped in found}) < min(2, len(found)):
             continue
@@ -49,8 +50,11 @@ def read_stamps(stems: Sequence[str]) -> list[list[Stamped]] | None:
         for stamped in found:
             groups.setdefault(stamped.around, []).append(stamped)
         if min(map(len, groups.values())) == 1:  # what stands around it counts the images
+            if read is _since_start and len(groups) > 1:  # and the number may be a score
+                continue
             groups = {("", ""): found}
-        return [_in_order(group, read is _times_of_day) for group in groups.values()]
+        of_day = read in (_times_of_day, _compact_times_of_day)
+        return [_in_order(group, of_day) for group in groups.values()]
     return None
 
 
@@ -152,6 +156,21 @@ def _times_of_day(stems: Sequence[str]) -> list[Stamped] | None:
     return _with_fractions(matches, [3600.0 * h + 60 * m + s for h, m, s in clocks], (3, 4))
 
 
+def _compact_times_of_day(stems: Sequence[str]) -> list[Stamped] | None:
+    """123015_123; names such as 000002_000017 (video and frame) have no such hours, nor fractions up to a second."""
+    matches = _matches(_COMPACT, stems)
+    if matches is None:
+        return None
+    whole = [3600.0 * int(m[1][:2]) + 60 * int(m[1][2:4]) + int(m[1][4:]) for m in matches]
+    if max(whole) < 3600 or max(int(m[3]) / 10 ** len(m[3]) for m in matches) < 0.5:
+        return None
+    return _with_fractions(matches, whole, (2, 3), decimal=False)
+
+
 def _since_start(stems: Sequence[str]) -> list[Stamped] | None:
     matches = _matches(_SINCE_START, stems)
-    return _with_fractions(matches, [float(match[1]) for match in matches or ()], (2, 3), decimal=False)
+    found = _with_fractions(matches, [float(match[1]) for match in matches or ()], (2, 3), decimal=False)
+    times = sorted(stamped.seconds for stamped in found or ())
+    steps = {round(after - before, 6) for before, after in pairwise(times)}
+    tenths = all(len(match[3]) == 1 for match in matches or ())  # 1.1 and 1.2 may be a chapter's
+    return None if tenths and len(steps) > 1 else found

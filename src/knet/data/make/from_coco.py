@@ -85,13 +85,15 @@ def coco_to_panoptic(
     categories = _with_stuff(document, stuff)
     entries: list[Entry] = []
     left_out = dict.fromkeys(DROPPED, 0)
-    for found in document.walk(ImageFinder(Path(images), Path(json))):
+    find = ImageFinder(Path(images), Path(json))
+    for found in document.walk(find):
         if isinstance(found, Fault):
             raise DataError(found.sentence)
         if isinstance(found, Entry):
             entries.append(found)
         elif found.kind in left_out:
             left_out[found.kind] += 1
+    find.say_oddities()
     if not any(entry.objects for entry in entries):
         raise DataError(f"{json} has no object with a mask; panoptic data needs polygons or RLE, boxes are not enough.")
     names = {category.id: category.name for category in categories}

@@ -79,7 +79,7 @@ class CocoInstances:
         if not self._entries:
             raise DataError(f"{self.json} has no images; give another file.")
         if find is not None:
-            find.say_elsewhere()
+            find.say_oddities()
         whys = [f"{count} {DROPPED[kind]}" for kind, count in dropped.items()]
         self.left_out = f"objects are left out: {', '.join(whys)}" if whys else ""
         if self.left_out:

@@ -54,7 +54,7 @@ class CocoPanoptic:
                 raise DataError(found.sentence)
             self._entries.append(replace(found, rows=[]))
         if find is not None:
-            find.say_elsewhere()
+            find.say_oddities()
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -29,10 +30,12 @@ class ImageFinder:
         self._by_path: dict[str, list[str]] = {}
         self._by_stem: dict[str, list[str]] = {}
         for name in sorted(self._names):
-            self._by_path.setdefault(without_ending(name), []).append(name)
-            self._by_stem.setdefault(PurePosixPath(without_ending(name)).name, []).append(name)
+            path = _composed(without_ending(name))
+            self._by_path.setdefault(path, []).append(name)
+            self._by_stem.setdefault(PurePosixPath(path).name, []).append(name)
         self._named: dict[str, str] = {}  # file -> the name under which it was found
         self.elsewhere: dict[str, str] = {}  # name -> file
+        self._twice = dict[str, None]()  # names that were looked for again
 
     def candidates(self, file_name: str) -> list[str]:
         """The paths relative to the folder that a file_name may mean: one, if all is well."""
@@ -66,6 +69,8 @@ class ImageFinder:
             why = f"{name_some(others)} is in another folder" if others else "is this the right folder?"
             end = "; correct the names in the JSON." if others else ""
             raise DataError(f"The image {self._folder / file_name} ({self._json}) does not exist; {why}{end}")
+        if found[0] in self._named:
+            self._twice[file_name] = None
         other = self._named.setdefault(found[0], file_name)
         if plain_name(other) != plain_name(file_name):
             raise DataError(
@@ -77,8 +82,13 @@ class ImageFinder:
             self.elsewhere[file_name] = found[0]
         return found[0]
 
-    def say_elsewhere(self) -> None:
-        """Logs which names were found in other folders than they say."""
+    def say_oddities(self) -> None:
+        """Logs which names were found in other folders than they say, and which stand in several rows."""
+        if self._twice:
+            _logger.warning(
+                f"{self._json} lists {name_some(self._twice)} in several rows, each of which counts as an image with "
+                "its own objects alone; give each file one row."
+            )
         if self.elsewhere:
             some = name_some(f"{name} as {file}" for name, file in self.elsewhere.items())
             _logger.info(f"{self._json}: {len(self.elsewhere)} images were found in other folders: {some}.")
@@ -94,8 +104,13 @@ def _without_endings(name: str) -> list[str]:
 
     Names such as "1305031452.791720" have dots and no ending.
     """
-    ending = PurePosixPath(name).suffix[1:]
+    ending, name = PurePosixPath(name).suffix[1:], _composed(name)
     return [name, without_ending(name)] if ending and not ending.isdecimal() else [name]
+
+
+def _composed(name: str) -> str:
+    """The name with each accented letter as one character; some systems write files with letter and accent apart."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def _below(folders: list[str], files: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from knet.data.categories import things_from_rows
 from knet.data.class_order import labels_of_ids
 from knet.data.files.io import read_json
-from knet.data.files.masks import mask_area, read_mask
+from knet.data.files.masks import flat_polygons, mask_area, read_mask
 from knet.data.files.numbers import flag, id_key, whole
 from knet.data.files.pictures import MAX_PIXELS
 from knet.data.readers.find_images import ImageFinder
@@ -115,7 +115,8 @@ class InstancesJson:
         label = self.labels.get(-1 if (id_ := whole(category)) is None else id_)
         crowd = flag(row.get("iscrowd") or 0)
         if entry is None:
-            what = f"{where} is of the image {shown(row.get('image_id'))}, which the file does not list."
+            of = shown(row.get("image_id"))
+            what = f"{where} is of the image {of}, which the file does not list; add it, or remove the annotation."
             yield Fault("no image row", [f"{shown(row.get('image_id'))} of annotation {number}"], what)
         elif label is None:
             what = unknown_category(where, category, self.labels)
@@ -139,6 +140,7 @@ class InstancesJson:
 def _oddity(row: dict[str, Any], size: tuple[int, int], where: str) -> str | None:
     """The kind of oddity of an annotation. The mask decides; it is drawn only where other fields raise a doubt."""
     given = row.get("segmentation")
+    given = flat_polygons(given) if isinstance(given, list) else given
     if not given or (isinstance(given, list) and all(isinstance(one, list) and len(one) in (0, 2, 4) for one in given)):
         return "no mask"
     if _in_fractions(given):

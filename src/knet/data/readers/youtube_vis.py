@@ -121,7 +121,7 @@ class YoutubeVis(ClipReader):
                     video.files[place] = find(name)
         if absent:
             raise DataError(f"{images} has no image {name_some(absent)}, which {self.json} lists.")
-        find.say_elsewhere()
+        find.say_oddities()
 
     def _read_videos(self, rows: list[Any]) -> dict[int, _Video]:
         videos: dict[int, _Video] = {}

@@ -111,9 +111,10 @@ class PredictionWriter(ExitStack):
         """Writes the result of a frame; DataError if it does not fit a format or the submission."""
         item = frame.item
         video = still_video(frame.sequence, item.image) if self._track and item.video is None else item.video
-        name = None if self._plan is None else self._plan.name(frame.number)
+        plan, place = self._plan, frame.number
+        names = {"name": plan.name(place), "file_name": plan.file_name(place)} if plan is not None else {}
         files = self._results.write(
-            segmentation, item.image, path=item.path, video=video, seconds=item.seconds, name=name
+            segmentation, item.image, path=item.path, video=video, seconds=item.seconds, **names
         )
         if self._tracks is not None:
             self._tracks.write(segmentation, frame)

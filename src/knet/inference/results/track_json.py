@@ -1,32 +1,35 @@
 """Tracked videos as the official evaluators of VPQ read predictions: a JSON file, and PNGs whose colours are ids."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from knet.data.categories import rows_for_json
 from knet.data.files.io import areas_in
 from knet.data.readers.cityscapes_vps import frame_stem
 from knet.inference.results.draw import map_ids
 from knet.inference.results.files import JsonRows, write_image
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.sources.streams import Frame
+from knet.structures import Category
 
 
 class VideoJson(JsonRows):
     """`pred.json` and `pan_pred` of VIPSeg (nested) or Cityscapes-VPS, for a server's zip or for `knet eval`.
 
     A segment's id is R + 256 G + 65536 B of its pixels. A track has the same id in all frames of its video, and so has
-    all stuff of a class; things of a class without a track are one segment. Sources: VIPSeg-Dataset/VIPSeg-Dataset,
-    mcahny/vps.
+    all stuff of a class; things of a class without a track are one segment. `categories` are the classes, so that
+    `knet eval` finds the truth's by name. Sources: VIPSeg-Dataset/VIPSeg-Dataset, mcahny/vps.
 
     If `nested`, annotations lie below their video, PNGs in a folder for each, and a frame's id is its image's name.
     Else all are in one list, and a frame's id, which is also the name of its PNG, begins with the video's name.
     """
 
-    def __init__(self, folder: Path, *, nested: bool):
-        super().__init__(folder / "pred.json", b'{"annotations": [')
+    def __init__(self, folder: Path, categories: Sequence[Category], *, nested: bool):
+        rows = json.dumps(rows_for_json(categories))
+        super().__init__(folder / "pred.json", f'{{"categories": {rows},\n"annotations": ['.encode())
         self._nested = nested
         self._video = ""
         self._ids: dict[tuple[int, int], int] = {}  # (category id, track or 0) -> id in the video's masks

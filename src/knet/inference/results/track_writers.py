@@ -11,6 +11,8 @@
 The formats vipseg-json and cityscapes-vps-json make vipseg_json/ and cityscapes_vps_json/ with a pred.json and the PNGs
 of pan_pred/, which the official evaluators of VPQ read; see `VideoJson`.
 
+Beside the folders of step and vipseg, semantic_classes.json names the classes.
+
 <frame> is the number in the file's name or, in a video, the position, with six digits. In step, tracks and mots an
 object has the number of its track. vipseg and cityscapes-vps have few numbers, so there objects are counted within
 their class and video. A thing without a track is a region of its class whose objects are not separated; mots omits it.
@@ -24,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from knet.data.categories import load_categories
+from knet.data.categories import SEMANTIC_CLASSES, load_categories, rows_for_json
 from knet.data.files.masks import pack_mask
 from knet.data.readers.cityscapes_vps import VPS_OBJECTS, write_vps_png
 from knet.data.readers.kitti_step import VOID, write_step_png
@@ -34,7 +36,7 @@ from knet.errors import ConfigError, DataError
 from knet.files import safe_name
 from knet.inference.results.draw import map_ids
 from knet.inference.results.encoding import rle_text
-from knet.inference.results.files import GrowingFile, LiveFile, Writer
+from knet.inference.results.files import GrowingFile, LiveFile, Writer, write_bytes
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.results.track_json import VideoJson
 from knet.inference.sources.streams import Frame
@@ -44,7 +46,12 @@ _logger = logging.getLogger("knet")
 _LARGEST_OBJECT = 65535
 _OTHER_NAMES = {"pedestrian": "person"}
 _NESTED = {"vipseg-json": True, "cityscapes-vps-json": False}
-_IDS = {"step": (0, 0, 254), "vipseg": (0, 0, 123), "cityscapes-vps": (0, 1, 64)}  # of stuff from, of things from, to
+_PIXELS = {"step", "vipseg"}  # formats whose pixels hold category ids, and that are judged
+_IDS = {
+    "step": (0, 0, 254),
+    "vipseg": (0, 2, 123),
+    "cityscapes-vps": (0, 1, 64),
+}  # of stuff from, of things from, to; VIPSeg's pixel 200 is void
 
 
 def check_track_formats(formats: Sequence[str], categories: Sequence[Category]) -> None:
@@ -108,6 +115,9 @@ class TrackWriter(Writer):
         name, n = safe_name(sequence), 1
         while (candidate := name if n == 1 else f"{name}_{n}").casefold() in self._videos:
             n += 1
+        if not self._videos and _PIXELS.intersection(self.formats):  # `knet eval` finds the truth's classes by name
+            table = {"categories": rows_for_json(self.categories)}
+            write_bytes(self.folder / SEMANTIC_CLASSES, json.dumps(table, indent=1).encode())
         self._video, self._counted = candidate, {}
         self._videos.add(candidate.casefold())
         if "mots" in self.formats:
@@ -120,7 +130,9 @@ class TrackWriter(Writer):
         return self._file("mots", lambda: GrowingFile(self.folder / "mots" / f"{self._video}.txt"))
 
     def _predictions(self, name: str) -> VideoJson:
-        return self._file(name, lambda: VideoJson(self.folder / name.replace("-", "_"), nested=_NESTED[name]))
+        return self._file(
+            name, lambda: VideoJson(self.folder / name.replace("-", "_"), self.categories, nested=_NESTED[name])
+        )
 
     def _write_step(self, segmentation: Segmentation, number: int) -> None:
         ids = [s.id for s in segmentation.segments]

@@ -99,12 +99,14 @@ class ResultWriter(Writer):
         video: VideoInfo | None = None,
         seconds: float | None = None,
         name: str | None = None,
+        file_name: str | None = None,
     ) -> list[Path]:
         """Writes one result, and returns the files that are finished by now: not `panoptic.json`, and no videos.
 
         Args:
             image: what the result was made from, anything that `load_image` takes.
             path: the image's file, whose name `panoptic.json` gives.
+            file_name: what `panoptic.json` gives instead, such as a path below a folder.
             name: what file names begin with; by default that of the result, with a number if it was there before.
             video: the video that the image is a frame of. Each video becomes one film; images without a video become
                 one together (`images_overlay.mp4`, 10 frames a second, each fitted into the size of the first).
@@ -124,7 +126,7 @@ class ResultWriter(Writer):
             written.append(write_bytes(self.folder / SEMANTIC_CLASSES, json.dumps(table, indent=1).encode()))
             self._classes_written = True
         if "panoptic" in self.formats:
-            image_file, png_file = path.name if path else name, f"{name}_panoptic.png"
+            image_file, png_file = file_name or (path.name if path else name), f"{name}_panoptic.png"
             self._note_rows(*panoptic_entries(segmentation, name, image_file, png_file))
         if "video" in self.formats and picture is not None:
             self._film_of(video).add(picture, seconds if video else None)

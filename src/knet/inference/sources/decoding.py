@@ -23,6 +23,7 @@ _DELAY = 64  # packets after which a frame that has not come will not come
 _REGULAR = 5  # frames at equal distances, after which a larger one is a gap
 _GAPS = 1000  # missing frames that are counted at most
 _SAME = 0.005  # seconds by which two times of one frame may differ
+_HOLE = 0.5  # seconds without a frame, in a video of a regular rate, that are told
 _NAMED = 5  # places of lost frames that are named
 
 
@@ -136,6 +137,13 @@ class _Losses:
             where = f" at {named}{' and later' if count > _NAMED else ''}" if places else ""
             why = f" ({self.reason})" if self.reason else ""
             _logger.warning(f"{self.what}: {_frames(count)}{where} could not be decoded{why}; the other {done} were.")
+        elif timeline.holes and not self.live:
+            begin, end = timeline.holes[0]
+            more = f", and {len(timeline.holes) - 1} more such holes" if len(timeline.holes) > 1 else ""
+            _logger.warning(
+                f"{self.what}: no frame comes between {begin:.2f} s and {end:.2f} s{more}; the video was stopped "
+                "there, or that part of the file is damaged."
+            )
         if self.damaged and done:
             _logger.warning(f"{self.what}: {_frames(self.damaged)} of {done} came out damaged and went on so.")
 
@@ -156,6 +164,7 @@ class _Timeline:
         self._step = 1 / float(stream.guessed_rate or stream.average_rate or 25)
         self._known = stream.start_time is not None and not live
         self.zero = float(stream.start_time * stream.time_base) if self._known else 0.0
+        self.holes = list[tuple[float, float]]()  # of half a second or more between two frames
         self.gaps = list[float]()  # times at which a frame is missing, as far as frames came regularly
         self._steps = deque[float](maxlen=_REGULAR)
         self._stamp: float | None = None
@@ -177,6 +186,8 @@ class _Timeline:
     def _look_for_gap(self, step: float) -> None:
         usual = median(self._steps) if len(self._steps) == _REGULAR else 0.0
         if usual and max(self._steps) < 1.3 * usual and len(self.gaps) < _GAPS:
+            if step > max(_HOLE, 5 * usual):
+                self.holes.append((self._seconds, self._seconds + step))
             self.gaps += [self._seconds + n * usual for n in range(1, min(round(step / usual), _GAPS))]
         self._steps.append(step)
 

@@ -101,7 +101,9 @@ def why_not(error: Exception) -> str:
 def no_such_path(path: Path) -> str:
     """The error message for a path that does not exist, with the most similar name that does."""
     text = str(path)
-    if re.match(r"^[a-z]{2,}:/", text):
+    if (address := re.match(r"^file:/{1,3}", text, re.IGNORECASE)) is not None:
+        return f"'{text}' is the address of a file; give its path alone, '/{text[address.end() :]}'."
+    if re.match(r"^[a-z][a-z0-9+.-]+:/", text, re.IGNORECASE):
         return f"'{text}' looks like a web address; pass it as text, with an image's ending, or the path of a file."
     with suppress(OSError):
         names, otherwise = [p.name for p in path.parent.iterdir()], f"look in the folder '{path.parent.resolve()}'."

@@ -48,6 +48,8 @@ def expand_sources(sources: Iterable[str | Path]) -> list[SourceFile]:
     """
     found: dict[Path, SourceFile] = {}
     for source in sources:
+        if isinstance(source, str) and not source.strip():
+            raise DataError("A source is an empty text; give a path (an unset variable of a shell is empty).")
         for path in _expand(from_home(source)):
             found.setdefault(path.absolute(), SourceFile(path, _is_video(path, named=path == from_home(source))))
     return list(found.values())
@@ -141,7 +143,7 @@ def open_source(source: Any, on_error: Callable[[DataError], None] | None = None
     members = list(source) if isinstance(source, list | tuple) else [source]
     plan: list[SourceFile | tuple[int, Any]] = []
     for index, member in enumerate(map(local_file, members)):
-        plan += expand_sources([Path(member)]) if isinstance(member, str | os.PathLike) else [(index, member)]
+        plan += expand_sources([os.fspath(member)]) if isinstance(member, str | os.PathLike) else [(index, member)]
     return _items(plan, on_error)
 
 

@@ -32,6 +32,9 @@ class ImagePlan:
 
     def __init__(self, paths: Sequence[str], seconds: Sequence[float] = ()):
         self.paths, self._seconds = list(paths), seconds
+        folders = {os.path.dirname(path) for path in self.paths}  # noqa: PTH120
+        several = [Path(folder).absolute() for folder in folders] if len(folders) > 1 else []
+        self._root = Path(os.path.commonpath(several)) if several else None
         self._numbered: dict[int, str] = {}
         unique = UniqueNames()
         for place, path in enumerate(self.paths):
@@ -45,6 +48,11 @@ class ImagePlan:
     def name(self, place: int) -> str:
         """What the names of an image's results begin with."""
         return self._numbered.get(place) or safe_name(image_name(Path(self.paths[place])))
+
+    def file_name(self, place: int) -> str:
+        """The image's file below the folder that all images lie in: with folders where that is more than one folder."""
+        path = Path(self.paths[place])
+        return path.name if self._root is None else path.absolute().relative_to(self._root).as_posix()
 
     def stamp(self, place: int) -> Stamp | None:
         """Size and time of an image's file, by which one can see that it was changed; None of one that is not there."""

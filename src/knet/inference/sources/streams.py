@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -15,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from knet.data.files.stamps import Stamped, frames_passed, read_stamps, usual_step
-from knet.data.readers.cityscapes_vps import frame_stem
 from knet.errors import DataError, shown
 from knet.inference.sources.cameras import Camera, camera, read_camera
 from knet.inference.sources.clock import Clock
 from knet.inference.sources.fetched import local_file
 from knet.inference.sources.images import load_image
+from knet.inference.sources.numbered import numbered_sequences
 from knet.inference.sources.paths import SourceFile, expand_sources, image_name
 from knet.inference.sources.span import Span
 from knet.inference.sources.videos import Item, read_video
@@ -101,7 +100,7 @@ def open_stream(
         if device is not None:
             plan.append(device)
         elif isinstance(member, str | os.PathLike):
-            files = expand_sources([Path(member)])
+            files = expand_sources([os.fspath(member)])
             plan += [file for file in files if file.path.absolute() not in named]
             named |= {file.path.absolute() for file in files}
         else:
@@ -238,7 +237,7 @@ def _sequences(paths: list[Path]) -> Iterator[tuple[str, list[_Image]]]:
             name = " ".join(part.strip(" _-.") for part in group[0].around).strip() if len(stamped) > 1 else ""
             yield name or folder, _timed([paths[s.place] for s in group], group)
         return
-    for name, members in _numbered(paths, folder):
+    for name, members in numbered_sequences(paths, folder):
         times, step = frame_times([number for _, number in members])
         # Where numbers do not grow, images are counted.
         yield (
@@ -257,29 +256,6 @@ def _timed(paths: list[Path], stamps: list[Stamped]) -> list[_Image]:
     if times is None:
         return [_Image(path, index, index) for index, path in enumerate(paths)]
     return [_Image(path, i, time, at) for i, (path, time, at) in enumerate(zip(paths, times, seconds, strict=True))]
-
-
-def _numbered(paths: list[Path], folder: str) -> Iterator[tuple[str, list[tuple[Path, int]]]]:
-    """The sequences among a folder's images: a name, and each image with the number in its name."""
-    # In each video of Cityscapes-VPS one frame has another ending than the others.
-    split = [re.split(r"(\d+)", frame_stem(path.name)) for path in paths]
-    patterns = Counter(tuple(parts[::2]) for parts in split)
-    plain = [(path, index) for index, path in enumerate(paths)]
-    lone = len(paths) > 1 and min(patterns.values()) == 1
-    if lone or any(len(parts) < 3 for parts in split):
-        yield folder, plain  # an image without a number, or without neighbours of the same form
-        return
-    for _, group in groupby(zip(paths, split, strict=True), key=lambda pair: pair[1][::2]):
-        members = list(group)
-        columns = list(zip(*(parts for _, parts in members), strict=True))
-        varying = [i for i, column in enumerate(columns) if i % 2 and len(set(column)) > 1]
-        # Frames are counted by the first digits which, together with those before, differ in any two files.
-        unique = (i for i in varying if len({tuple(parts[: i + 1]) for _, parts in members}) == len(members))
-        place = next(unique, len(columns) - 2)
-        for start, part in groupby(members, key=lambda pair: pair[1][:place]):
-            several = len(patterns) > 1 or any(i < place for i in varying)
-            name = "".join(start).strip(" _-.") if several else ""
-            yield name or folder, [(path, int(parts[place])) for path, parts in part]
 
 
 def frame_times(numbers: Sequence[int]) -> tuple[list[int], int | None]:
