@@ -133,7 +133,7 @@ def test_an_image_by_http_is_fetched_each_time(server: str, tmp_path: Path, monk
                 assert found.name == "my street" and found.video is None and tuple(found.image[0, 0]) == color
                 assert "secret" not in str(found.path)
     (tmp_path / "page.jpg").write_text("<html>")
-    with pytest.raises(DataError, match=r"page\.jpg' is not an image"):
+    with pytest.raises(DataError, match=r"page\.jpg' is a web page, no image"):
         next(open_stream(f"http://{server}/page.jpg"))
     for gone in (f"http://{server}/none.jpg", "http://127.0.0.1:9/none.jpg"):
         with pytest.raises(DownloadError, match="cannot be fetched"):
