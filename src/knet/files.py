@@ -1,8 +1,10 @@
 """Writes files that are complete or not there at all."""
 
+import errno
 import fcntl
 import os
 import re
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -101,6 +103,24 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def open_own(path: Path, flags: int) -> int:
+    """A descriptor of a file that is used under its own name while it grows, made if `flags` say so.
+
+    Others may know such a name before the file is there: what is no plain file is neither followed nor waited for.
+
+    Raises:
+        OSError: it cannot be opened, or is a link, a folder, a device or a pipe.
+    """
+    odd = OSError(errno.EINVAL, "it is a link, a folder, a device or a pipe, where a file is meant", str(path))
+    if path.is_symlink():
+        raise odd
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise odd
+    return descriptor
 
 
 def is_file(path: str | Path) -> bool:

@@ -37,20 +37,20 @@ def read_labelme(reading: Reading) -> Export:
         picture = _picture(content, path, reading)
         if picture is None:
             continue
-        groups: dict[Any, list[Any]] = {}
+        groups: dict[tuple[str, int | str], list[Any]] = {}
         rows = content["shapes"] if isinstance(content["shapes"], list) else []
         for number, row in enumerate(rows):
             if not isinstance(row, dict) or not str(row.get("label") or "").strip():
                 reading.remarks.left_out("shapes without a label", f"shape {number + 1} of {path.name}")
                 continue
-            group = row.get("group_id")
-            key = (row["label"], number if group is None else f"group {group}")
+            group, label = row.get("group_id"), str(row["label"])
+            key = (label, number if group is None else f"group {group}")
             groups.setdefault(key, []).append(row)
         for (label, _), members in groups.items():
-            names.setdefault(str(label), Look())
+            names.setdefault(label, Look())
             mask = _mask_of(members, picture, path, reading)
             if mask is not None:
-                picture.shapes.append(Shape(str(label), mask))
+                picture.shapes.append(Shape(label, mask))
         pictures.append(picture)
     reading.say_unnamed()
     return Export("labelme", pictures, names)
