@@ -63,7 +63,11 @@ class TrainingError(KNetError):
 
 
 class StoppedError(KNetError):
-    """A run that was asked to stop (SIGTERM) and saved its state. The command line exits with status 143."""
+    """A run that a signal asked to stop and that saved its state. The command line exits with 128 + the signal."""
+
+    def __init__(self, sentence: object = "", signal: int = 15):
+        super().__init__(sentence)
+        self.signal = signal
 
 
 _brief = reprlib.Repr()

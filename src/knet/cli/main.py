@@ -4,7 +4,6 @@ import argparse
 import errno
 import logging
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +12,7 @@ from typing import Any, NoReturn
 
 from knet import __version__
 from knet.cli import batch, bench, config, convert, data, demo, download, evaluate, export, models, predict, push, train
-from knet.cli.stopping import Terminated, sigterm_unwinds
+from knet.cli.stopping import Terminated, signals_unwind
 from knet.errors import (
     DownloadError,
     KNetError,
@@ -103,22 +102,22 @@ def main(arguments: list[str] | None = None) -> int:
         finally:
             _flush()  # here, where a failure can still be told
     except StoppedError as error:  # not 0: a scheduler must not take the run for a finished one
-        print(f"knet: {error}", file=sys.stderr)
-        return 128 + signal.SIGTERM
+        _say(error)
+        return 128 + error.signal
     except KNetError as error:
-        print(f"knet: {error}", file=sys.stderr)
+        _say(error)
         return 1 if isinstance(error, _FAILURES) else 2
     except (MemoryError, RuntimeError) as error:
         asked = memory_asked(error)
         if asked is None:
             raise
-        print(f"knet: there is too little memory ({asked}); take smaller images or less at once.", file=sys.stderr)
+        _say(f"there is too little memory ({asked}); take smaller images or less at once.")
         return 1
-    except Terminated:
-        print("knet: stopped by SIGTERM", file=sys.stderr)
-        return 128 + signal.SIGTERM
+    except Terminated as stop:
+        _say(f"stopped by {stop.signal.name}")
+        return 128 + stop.signal
     except KeyboardInterrupt:
-        print("knet: interrupted", file=sys.stderr)
+        _say("interrupted")
         return 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         _forget_output()
@@ -137,7 +136,7 @@ def _run(arguments: list[str] | None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}{_hint(parser, rest, arguments)}")
     if getattr(args, "offline", False):
         os.environ["KNET_OFFLINE"] = "1"
-    with lines_shown(getattr(args, "json", False)), sigterm_unwinds():
+    with lines_shown(getattr(args, "json", False)), signals_unwind():
         return args.run(args)
 
 
@@ -162,11 +161,18 @@ def _refused(error: OSError) -> int:
     reason, broken = error.strerror or error, error.errno in _DISK
     if error.filename is None and broken:  # what is opened has a name, and files of ours have an `OutputError`
         _forget_output()
-        print(f"knet: standard output cannot be written: {reason}; free space or send it elsewhere.", file=sys.stderr)
+        _say(f"standard output cannot be written: {reason}; free space or send it elsewhere.")
     else:
         what = "a file" if error.filename is None else f"'{error.filename}'"
-        print(f"knet: the system refuses {what}: {reason}; give another path, or mend that.", file=sys.stderr)
+        _say(f"the system refuses {what}: {reason}; give another path, or mend that.")
     return 1 if broken else 2
+
+
+def _say(sentence: object) -> None:
+    """Tells why the work ended, unless standard error is closed, full, or a terminal that is gone."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(f"knet: {sentence}", file=sys.stderr)
 
 
 def _flush() -> None:
