@@ -35,8 +35,8 @@ _VERBS = (predict, train, evaluate, export, bench, convert, models, config, down
 class _Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: Any = None) -> None:
         """Prints help; argparse itself says nothing of it where that cannot be written."""
-        if message and (file := file or sys.stderr) is not None:  # it may be closed
-            file.write(message)
+        if message:
+            (file or sys.stderr).write(message)
 
     def error(self, message: str) -> NoReturn:
         super().error(readable(message))
@@ -72,8 +72,11 @@ class _Lines(logging.Handler):
 
         warning = record.levelno >= logging.WARNING
         file = sys.stderr if warning or self.everything_to_errors else sys.stdout
-        tqdm.write(f"knet: {record.getMessage()}" if warning else record.getMessage(), file=file)
-        file.flush()
+        try:
+            tqdm.write(f"knet: {record.getMessage()}" if warning else record.getMessage(), file=file)
+            file.flush()
+        except BrokenPipeError:  # nobody reads on; what is being done goes on
+            _forget_output()
 
 
 @contextmanager
@@ -96,11 +99,12 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit status: 0 done, 1 a failure, 2 bad usage or input, 128 + signal when stopped.
     """
+    _open_streams()
     try:
         try:
             return _run(arguments)
         finally:
-            _flush()  # here, where a failure can still be told
+            sys.stdout.flush()  # here, where a failure can still be told
     except StoppedError as error:  # not 0: a scheduler must not take the run for a finished one
         _say(error)
         return 128 + error.signal
@@ -169,15 +173,19 @@ def _refused(error: OSError) -> int:
 
 
 def _say(sentence: object) -> None:
-    """Tells why the work ended, unless standard error is closed, full, or a terminal that is gone."""
-    if sys.stderr is not None:
-        with suppress(OSError):
-            print(f"knet: {sentence}", file=sys.stderr)
+    """Tells why the work ended, unless standard error is full, or a terminal that is gone."""
+    with suppress(OSError):
+        print(readable(f"knet: {sentence}"), file=sys.stderr)
 
 
-def _flush() -> None:
-    if sys.stdout is not None:  # it may be closed
-        sys.stdout.flush()
+def _open_streams() -> None:
+    """Gives standard streams that are closed nothing to read and nowhere to write.
+
+    Else the next files that are opened get their numbers, and libraries in C write their remarks into these.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def _forget_output() -> None:

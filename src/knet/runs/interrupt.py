@@ -1,4 +1,4 @@
-"""SIGTERM, with which a scheduler takes a machine back, and SIGHUP, when a terminal is closed: the run saves and ends."""
+"""SIGTERM, by which a scheduler takes a machine back, and SIGHUP, when a terminal is closed: a run saves and ends."""
 
 import signal
 import threading

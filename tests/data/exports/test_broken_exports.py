@@ -343,6 +343,29 @@ def test_what_is_useless_gets_one_sentence_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["own"]
 
 
+LISTS: dict[str, tuple[str, Spoil]] = {
+    "coco, a class name": ("cvat_coco", rows_of(COCO, lambda rows: rows[0].update(name=["box"]), "categories")),
+    "coco, two of them": (
+        "cvat_coco",
+        rows_of(COCO, lambda rows: [row.pop("id") and row.update(name=["box"]) for row in rows], "categories"),
+    ),
+    "labelme, a label": ("labelme", rows_of(LABELME, lambda rows: rows[0].update(label=["box"]), "shapes")),
+    "labelme, a group": ("labelme", rows_of(LABELME, lambda rows: rows[0].update(group_id={"a": [1]}), "shapes")),
+    "labelme, a long path": ("labelme", lambda root: change(root / LABELME, lambda c: c | {"imagePath": "x" * 300})),
+    "yolo, a long path": ("yolo", text("data.yaml", lambda old: old.replace("../valid", "v" * 10_000))),
+    "yolo, a long base": ("yolo", text("data.yaml", lambda old: f"path: {'p' * 300}\n{old}")),
+}
+
+
+@pytest.mark.parametrize("case", LISTS)
+def test_what_nobody_expects_in_a_place_is_left_out_or_one_sentence(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    form, spoil = LISTS[case]
+    status, _, said = import_spoilt(form, spoil, tmp_path, capsys)
+    assert status in (0, 2) and len(said) < 1000 and "the system refuses" not in said
+
+
 def test_a_json_with_a_mark_in_utf16_and_without_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def rewrite(root: Path) -> None:
         change(root / COCO, lambda content: [row.pop("height") for row in content["images"]] and None)

@@ -16,6 +16,7 @@ from knet.data.files.masks import pack_mask
 from knet.data.files.numbers import whole
 from knet.data.files.pictures import decode_picture
 from knet.errors import DataError
+from knet.files import is_file
 
 _CIRCLE = 36  # corners
 _LINES = ("point", "points", "line", "linestrip")
@@ -74,7 +75,7 @@ def _picture(content: dict[str, Any], path: Path, reading: Reading) -> Picture |
     told = (height, width) if height and width else None
     split = split_of(path.parent.relative_to(reading.root))
     beside = path.parent / name.replace("\\", "/")
-    if beside.is_file() and beside.resolve().is_relative_to(reading.root.resolve()):
+    if is_file(beside) and beside.resolve().is_relative_to(reading.root.resolve()):
         return reading.open(beside.resolve(), told, split)
     data = content.get("imageData")
     if reading.finder().candidates(name) or not isinstance(data, str):
