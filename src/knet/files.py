@@ -154,7 +154,7 @@ def open_own(path: Path, flags: int) -> int:
         OSError: it cannot be opened, or is a link, a folder, a device or a pipe.
     """
     odd = OSError(errno.EINVAL, "it is a link, a folder, a device or a pipe, where a file is meant", str(path))
-    if path.is_symlink():
+    if path.is_symlink() or (exists(path) and not is_file(path)):
         raise odd
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
