@@ -154,8 +154,8 @@ def test_what_is_no_state_of_this_run_is_refused(tmp_path: Path) -> None:
         {"optimizer": {"param_groups": None}},
         {"scaler": 5},
     ],
-    ids=str,
 )
+@pytest.mark.filterwarnings("ignore")  # of PyTorch's about sparse tensors
 def test_a_state_of_which_a_part_is_another_is_refused_in_a_sentence(wrong: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
     Run(1).save(path, Progress(1, made_for=MADE_FOR))

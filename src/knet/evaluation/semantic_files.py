@@ -22,7 +22,7 @@ def pair_maps(
     truth: LabelMap | Sequence[LabelMap], predictions: LabelMap | Sequence[LabelMap], cityscapes: bool
 ) -> list[tuple[str, LabelMap, LabelMap]]:
     """The name, the truth and the prediction of each image."""
-    if isinstance(truth, str | PathLike) and isinstance(predictions, str | PathLike) and is_dir(truth):
+    if isinstance(truth, str | PathLike) and isinstance(predictions, str | PathLike) and is_dir(Path(truth)):
         pattern, parts = ("*_labelIds.png", 3) if cityscapes else ("*.png", None)
         pairs = pair_files(
             Path(truth), pattern, Path(predictions), "*.png", lambda path: "_".join(path.stem.split("_")[:parts])

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from knet.data.exports.export import Export, Look, Picture, Reading, Shape, files_below, split_of
 from knet.data.files.io import read_json
 from knet.data.files.masks import pack_mask
 from knet.data.files.numbers import whole
-from knet.data.files.pictures import decode_picture
+from knet.data.files.pictures import decode_picture, open_picture
 from knet.errors import DataError
 from knet.files import is_file
 
@@ -140,20 +139,12 @@ def _outline(kind: str, one: tuple[float, float], other: tuple[float, float]) ->
 def _mask(data: Any, points: list[tuple[float, float]], size: tuple[int, int]) -> np.ndarray | None:
     """A mask that a JSON holds as a PNG of its box. -> (H,W) bool"""
     try:
-        with Image.open(io.BytesIO(base64.b64decode(data))) as file:
+        with open_picture(io.BytesIO(base64.b64decode(data))) as file:
             if file.width * file.height > size[0] * size[1] + size[0] + size[1] + 1:
                 return None
             inside = np.asarray(file.convert("L")) > 0
         left, top = (max(round(value), 0) for value in points[0])
-    except (
-        TypeError,
-        ValueError,
-        IndexError,
-        OSError,
-        SyntaxError,
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-    ):
+    except (TypeError, ValueError, IndexError, OSError, SyntaxError):
         return None
     whole_mask = np.zeros(size, bool)
     place = whole_mask[top : top + inside.shape[0], left : left + inside.shape[1]]
