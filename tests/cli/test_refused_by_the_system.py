@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from command_line import Run, runner
 from PIL import Image
 
 import knet
+from knet.cli.main import lines_shown
 from knet.cli.stopping import Stopping, signals_unwind
 from knet.errors import CheckpointError, DataError
 from knet.weights import load as weights
@@ -155,3 +157,24 @@ def test_standard_error_that_cannot_be_written_changes_no_exit_status(where: str
     command = f"'{sys.executable}' -m knet.cli.main config nothing {where}"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_files_do_not_take_the_numbers_of_closed_streams(tmp_path: Path) -> None:
+    """Else libraries in C write their remarks into them, and every `print` is a traceback."""
+    code = (
+        "import os, sys; from knet.cli.main import _open_streams; _open_streams()\n"
+        "file = open(sys.argv[1], 'w'); os.write(2, b'noise'); print('a'); print('b', file=sys.stderr)\n"
+        "assert sys.stdin.read() == '' and file.fileno() > 2; file.write('mine')"
+    )
+    command = f"'{sys.executable}' -c \"$CODE\" '{tmp_path / 'a.txt'}' <&- >&- 2>&-"
+    assert subprocess.run(command, shell=True, check=False, env=os.environ | {"CODE": code}).returncode == 0
+    assert (tmp_path / "a.txt").read_text() == "mine"
+
+
+def test_work_goes_on_when_nobody_reads_its_lines_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as file, lines_shown(json=False):
+        monkeypatch.setattr(sys, "stdout", file)
+        for _ in range(2):
+            logging.getLogger("knet").info("iteration 1")
