@@ -10,11 +10,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from knet import files
+from knet.data.make.panoptic_writer import PanopticWriter, SegmentRow
+from knet.data.synthetic.layouts import whole_folder
 from knet.errors import OutputError
-from knet.files import atomic_path
+from knet.files import atomic_path, hidden_folder
 
 
 def test_a_device_or_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
@@ -86,6 +90,57 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
         for writer in writers:
             writer.kill()
             writer.wait()
+
+
+def test_what_is_left_of_a_folder_is_removed_unless_its_writer_lives(tmp_path: Path) -> None:
+    files._looked_over.clear()
+    long_ago = time.time() - 60
+    dead, precious = tmp_path / ".set.part-abcdefgh", tmp_path / "precious"
+    for folder in (dead / "masks", precious):
+        folder.mkdir(parents=True)
+        (folder / "0.png").write_bytes(b"half")
+    (tmp_path / ".set.part-link").symlink_to(precious)
+    os.utime(dead, (long_ago, long_ago))
+    with hidden_folder(tmp_path / "set") as living:
+        assert not dead.exists() and (precious / "0.png").exists()
+        (living / "0.png").write_bytes(b"half")
+        os.utime(living, (long_ago, long_ago))
+        files._looked_over.clear()
+        with hidden_folder(tmp_path / "set") as other:
+            assert living != other and (living / "0.png").exists()
+            assert living.stat().st_mode == precious.stat().st_mode
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".set.part-link", "precious"]
+
+
+def test_writers_of_one_data_set_never_mix(tmp_path: Path) -> None:
+    """The second begins while the first is at work, as processes do that are given the same output."""
+
+    def write(writer: PanopticWriter, numbers: range, value: int) -> None:
+        for number in numbers:
+            row = {"id": number, "file_name": f"{number}.jpg"}
+            writer.add(row, f"{number}.png", np.full((2, 3), value), [SegmentRow(value, 1)])
+
+    json = tmp_path / "panoptic.json"
+    first, second = (PanopticWriter(json, tmp_path / "panoptic") for _ in range(2))
+    with first:
+        write(first, range(3), 5)
+        with second:
+            write(second, range(2), 7)
+            write(first, range(3, 5), 5)
+            first.finish([{"id": 1, "name": "road"}])
+    masks = sorted((tmp_path / "panoptic").iterdir())
+    assert [np.asarray(Image.open(path))[0, 0, 0] for path in masks] == [5] * 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["panoptic", "panoptic.json"]
+
+
+def test_the_usual_folder_of_a_hidden_one_may_be_a_planted_link(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    for name in (".set.partial", ".set.part-"):
+        (tmp_path / name).symlink_to(precious)
+    with whole_folder(tmp_path / "set") as folder:
+        (folder / "a.txt").write_text("new")
+    assert (tmp_path / "set" / "a.txt").read_text() == "new" and not list(precious.iterdir())
 
 
 def test_the_file_has_the_usual_permissions(tmp_path: Path) -> None:

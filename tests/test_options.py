@@ -1,6 +1,7 @@
 """Options that cannot be meant: each is one sentence before any work, from a config, the command line or Python."""
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from PIL import Image
 import knet
 from knet.cli.main import main
 from knet.config import read_config
-from knet.errors import ConfigError, DataError
+from knet.errors import ConfigError, DataError, shown
+from knet.inference.identities import choose_tracker
 from knet.inference.load import choose_device
 from knet.inference.segmenter import Segmenter
 from knet.preprocess import network_size
@@ -21,6 +23,9 @@ from tiny_models import tiny_file
 
 HUGE = 10**30
 NAN, INFINITE = float("nan"), float("inf")
+DEEP: list[Any] = []
+for _ in range(2000):
+    DEEP = [DEEP]
 OF_CONFIGS = [
     *[(f"losses__{name}", value) for name in ("mask", "dice", "classes", "track") for value in (-1, NAN, INFINITE)],
     *[(name, value) for name in ("short_edge", "max_edge") for value in (0, -1, HUGE, "x", NAN)],
@@ -67,17 +72,25 @@ OF_CALLS: list[dict[str, Any]] = [
     *[{"scales": scales} for scales in ((), (0,), (NAN,), (INFINITE,), "ab", 5, [1.0] * 1000, (200_000,))],
     *[{"only": only} for only in (5, [5], ["no such class"])],
     *[{"region": region} for region in (5, (0, 0, HUGE, HUGE), (0.0, 0.0, 1.0, 1.0), (1, 2, 3))],
+    *[{name: scalar} for name in ("only", "scales") for scalar in (np.array(1.0), torch.tensor(1.0), DEEP)],
     {"flip": "yes"},
     {"window": (1, 1)},
     {"window": 32, "stride": 1},
 ]
 
 
-@pytest.mark.parametrize("options", OF_CALLS, ids=str)
+@pytest.mark.parametrize("options", OF_CALLS, ids=shown)
 def test_a_call_refuses_what_cannot_be_meant(options: dict[str, Any], semantic: Segmenter) -> None:
     image = np.zeros((160, 320, 3), np.uint8)
     with pytest.raises(ConfigError):
         semantic(image, size="image", **options) if "size" not in options else semantic(image, **options)
+
+
+def test_a_threshold_may_be_any_real_number(semantic: Segmenter) -> None:
+    image = np.zeros((16, 24, 3), np.uint8)
+    for half in (Fraction(1, 2), np.float16(0.5), 0.5):
+        semantic(image, size=32, score=half, scales=[half])
+    assert not semantic(image, size=32, only=[]).segments
 
 
 def test_large_images_keep_their_size() -> None:
@@ -122,6 +135,10 @@ def test_an_unknown_keyword_has_a_nearest_one(semantic: Segmenter) -> None:
         lambda: knet.export("rtknet-lite-street", batch="x"),
         lambda: choose_device("meta"),
         lambda: choose_device([]),
+        lambda: choose_device(np.array(["cpu", "cpu"])),
+        lambda: choose_device(HUGE),
+        lambda: choose_tracker(np.array(["overlap", "overlap"]), "overlap", False, "m"),
+        lambda: choose_tracker(DEEP, "overlap", False, "m"),
     ],
 )
 def test_a_wrong_type_is_an_error_of_one_sentence(call: Callable[[], object]) -> None:

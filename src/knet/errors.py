@@ -9,6 +9,7 @@ import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from os import PathLike
 from types import UnionType
 from typing import Any
 
@@ -63,7 +64,11 @@ class TrainingError(KNetError):
 
 
 class StoppedError(KNetError):
-    """A run that was asked to stop (SIGTERM) and saved its state. The command line exits with status 143."""
+    """A run that a signal asked to stop and that saved its state. The command line exits with 128 + the signal."""
+
+    def __init__(self, sentence: object = "", signal: int = 15):
+        super().__init__(sentence)
+        self.signal = signal
 
 
 _brief = reprlib.Repr()
@@ -156,9 +161,10 @@ def did_you_mean(
         cutoff: how alike names have to be, from 0 to 1.
         shown: what the hint gives in place of the name, such as a path.
     """
-    names, there = list(known), _ELSEWHERE.get(str(name), ())
+    text = str(name) if isinstance(name, str | int | PathLike) else ""  # of other things it may have no end
+    names, there = list(known), _ELSEWHERE.get(text, ())
     near = [one for one in there if one.partition(".")[0] in names]
-    near = near or difflib.get_close_matches(str(name), names, n=1, cutoff=cutoff)
+    near = near or difflib.get_close_matches(text, names, n=1, cutoff=cutoff)
     return f"did you mean '{shown(near[0])}'?" if near else otherwise
 
 

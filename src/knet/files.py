@@ -1,8 +1,11 @@
-"""Writes files that are complete or not there at all."""
+"""Writes files and folders that are complete or not there at all."""
 
+import errno
 import fcntl
 import os
 import re
+import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -40,8 +43,7 @@ def atomic_path(path: str | Path, durable: bool = False) -> Iterator[Path]:
             raise cannot_write(path, "it is a device or a pipe")
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_dead_parts(path.parent)
-        start = path.stem.encode()[:100].decode(errors="ignore")
-        lock, name = tempfile.mkstemp(path.suffix, f".{start}{_PART}", path.parent)
+        lock, name = tempfile.mkstemp(path.suffix, hidden_start(path), path.parent)
         temporary = Path(name)
         _lock(lock)
         os.fchmod(lock, 0o666 & ~_UMASK)
@@ -61,8 +63,47 @@ def atomic_path(path: str | Path, durable: bool = False) -> Iterator[Path]:
             os.close(lock)
 
 
+@contextmanager
+def hidden_folder(beside: Path) -> Iterator[Path]:
+    """A temporary folder for what will be at `beside` or be part of it; what is left of it is removed at the end.
+
+    As with the files of `atomic_path`, nobody can foresee its name, and it is locked while its writer lives.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    _remove_dead_parts(beside.parent)
+    folder = Path(tempfile.mkdtemp("", hidden_start(beside), beside.parent))
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(lock)
+        folder.chmod(0o777 & ~_UMASK)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def hidden_start(path: Path) -> str:
+    """How the names of temporary files and folders for a path begin."""
+    return f".{path.stem.encode()[:100].decode(errors='ignore')}{_PART}"
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Waits for other threads and processes that are here; on file systems without locks it does not."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _remove_dead_parts(folder: Path) -> None:
-    """Removes temporary files that no living process holds, once a process for each folder."""
+    """Removes temporary files and folders that no living process holds, once a process for each folder."""
     with suppress(OSError):
         status = folder.stat()
         if (status.st_dev, status.st_ino) in _looked_over:
@@ -76,11 +117,12 @@ def _remove_dead_parts(folder: Path) -> None:
 
 def _remove_if_dead(part: str) -> None:
     with suppress(OSError):
-        descriptor = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        folder = is_dir(part)
+        descriptor = os.open(part, (os.O_RDONLY if folder else os.O_RDWR) | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             # A clock that was set back makes what was left a thing of the future: that is not fresh either.
             if _lock(descriptor) and abs(time.time() - os.fstat(descriptor).st_mtime) > _FRESH:
-                Path(part).unlink()
+                shutil.rmtree(part) if folder else Path(part).unlink()
         finally:
             os.close(descriptor)
 
@@ -101,6 +143,24 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def open_own(path: Path, flags: int) -> int:
+    """A descriptor of a file that is used under its own name while it grows, made if `flags` say so.
+
+    Others may know such a name before the file is there: what is no plain file is neither followed nor waited for.
+
+    Raises:
+        OSError: it cannot be opened, or is a link, a folder, a device or a pipe.
+    """
+    odd = OSError(errno.EINVAL, "it is a link, a folder, a device or a pipe, where a file is meant", str(path))
+    if path.is_symlink() or (exists(path) and not is_file(path)):
+        raise odd
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise odd
+    return descriptor
 
 
 def is_file(path: str | Path) -> bool:

@@ -62,7 +62,9 @@ def after(frames: int, act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Segmenter, "segment_next", step)
 
 
-@pytest.mark.parametrize(("number", "name", "status"), [("SIGTERM", "SIGTERM", 143), ("SIGINT", "Ctrl-C", 130)])
+@pytest.mark.parametrize(
+    ("number", "name", "status"), [("SIGTERM", "SIGTERM", 143), ("SIGINT", "Ctrl-C", 130), ("SIGHUP", "SIGHUP", 129)]
+)
 def test_a_signal_finishes_the_frame_and_the_files(
     run: Run, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str, name: str, status: int
 ) -> None:

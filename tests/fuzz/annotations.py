@@ -11,7 +11,8 @@ from random import Random
 import numpy as np
 from PIL import Image
 
-from fuzz.mutate import mutated_bytes, mutated_json, mutated_png
+from drawn_exports import EXPORTS, scenes
+from fuzz.mutate import mutated_bytes, mutated_json, mutated_png, mutated_yaml
 from fuzz.oracle import command, no_parts
 from knet.data.categories import load_categories, rows_for_json
 from knet.data.files.masks import pack_mask
@@ -155,6 +156,16 @@ def _clips(layout: str) -> Callable[[Path], list[Words]]:
     return make
 
 
+def _export(form: str) -> Callable[[Path], list[Words]]:
+    """What an annotation tool writes, to be imported."""
+
+    def make(root: Path) -> list[Words]:
+        EXPORTS[form](root / "export", scenes(3, _SIZE))
+        return [("data", "import", root / "export", "--output", root / "out", "--overwrite")]
+
+    return make
+
+
 def _tables(root: Path) -> list[Words]:
     """A class table in YAML and what is measured with it."""
     table = {
@@ -177,8 +188,9 @@ _MAKERS = {
     "tables": _tables,
     **{layout: _prepared(layout) for layout in ("cityscapes", "mapillary")},
     **{layout: _clips(layout) for layout in ("step", "vipseg", "youtube-vis", "cityscapes-vps")},
+    **{form: _export(form) for form in EXPORTS},
 }
-_MUTATED = {".json": mutated_json, ".png": mutated_png}
+_MUTATED = {".json": mutated_json, ".png": mutated_png, ".yaml": mutated_yaml}
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:

@@ -12,6 +12,8 @@ from contextlib import suppress
 from random import Random
 from typing import Any
 
+import yaml
+
 NUMBERS = (
     *(0, 1, -1, 2, 3, 7, 255, 256, 65535, 65536, 2**31 - 1, 2**31, -(2**31), 2**32, 2**53 + 1, 2**63, -(2**63), 10**30),
     *(0.5, -0.5, 1.0, 1e-9, 1e-320, 1e308, -1e308, math.nan, math.inf, -math.inf, -0.0),
@@ -132,6 +134,14 @@ def mutated_json(rng: Random, data: bytes) -> bytes:
         return mutated_bytes(rng, data)
     text = json.dumps(mutated_tree(rng, json.loads(data)))
     return text.encode("utf-16") if rng.random() < 0.02 else text.encode()
+
+
+def mutated_yaml(rng: Random, data: bytes) -> bytes:
+    """A YAML file with another tree, or with other bytes."""
+    with suppress(RecursionError):  # too deep to be written
+        if rng.random() < 0.85:
+            return yaml.safe_dump(mutated_tree(rng, yaml.safe_load(data))).encode(errors="surrogatepass")
+    return mutated_bytes(rng, data)
 
 
 def mutated_bytes(rng: Random, data: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +29,7 @@ from knet.runs.callbacks import (
     Validation,
     WeightsAndBiases,
 )
+from knet.runs.callbacks.rows import _Rows
 from knet.runs.report.plots import group_losses, plot_run, read_columns, smoothed
 
 PICTURE = np.full((8, 12, 3), (200, 30, 30), np.uint8)
@@ -142,6 +144,17 @@ def test_iterations_between_the_rows_are_not_written(tmp_path: Path) -> None:
             record.log("train", iteration, {"loss": 0.5}, due=iteration % 3 == 0)
     assert [row["iteration"] for row in rows(tmp_path / "train.csv")] == ["3", "6"]
     assert [event.step for event in events(tmp_path).Scalars("train/loss")] == [3, 6]
+
+
+@pytest.mark.parametrize("kind", ["nowhere", "pipe"])
+def test_a_planted_csv_is_neither_followed_nor_waited_for(kind: str, tmp_path: Path) -> None:
+    if kind == "pipe":
+        os.mkfifo(tmp_path / "train.csv")
+    else:
+        (tmp_path / "train.csv").symlink_to(tmp_path / "new")
+    with pytest.raises(OutputError, match="it is a link, a folder, a device or a pipe"):
+        _Rows(tmp_path / "train.csv", 0).append({"iteration": 1, "loss": 0.5})
+    assert not (tmp_path / "new").exists()
 
 
 def test_pictures(tmp_path: Path) -> None:

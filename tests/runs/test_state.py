@@ -139,3 +139,35 @@ def test_what_is_no_state_of_this_run_is_refused(tmp_path: Path) -> None:
         torch.save(other, path)
         with pytest.raises(CheckpointError, match="was not written by this `knet train`"):
             read_state(path)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *[{"progress": part} for part in (None, [], 5, {"a": 1}, {1: 2}, {"iteration": -1}, {"iteration": "x"})],
+        *[{"progress": {name: wrong}} for name in ("best", "bad_images", "made_for", "stale") for wrong in ("x", None)],
+        *[{part: wrong} for part in ("net", "optimizer") for wrong in (None, [], {}, 5, {"a": 1}, {1: torch.ones(2)})],
+        *[{"net": {"0.weight": wrong}} for wrong in (torch.ones(2), torch.full((4, 3), torch.nan), None, "x")],
+        {"net": {"0.weight": torch.ones(4, 3, device="meta")}},
+        {"net": {"0.weight": torch.ones(4, 3).to_sparse()}},
+        {"optimizer": {"state": {"0.weight": {"exp_avg": torch.ones(7)}}}},
+        {"optimizer": {"param_groups": None}},
+        {"scaler": 5},
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # of PyTorch's about sparse tensors
+def test_a_state_of_which_a_part_is_another_is_refused_in_a_sentence(wrong: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    Run(1).save(path, Progress(1, made_for=MADE_FOR))
+    state = torch.load(path, weights_only=True)
+    ((name, part),) = wrong.items()
+    inner = isinstance(part, dict) and part and part.keys() <= state[name].keys()
+    if inner and "state" in part:
+        part["state"] = state[name]["state"] | {
+            key: state[name]["state"][key] | row for key, row in part["state"].items()
+        }
+    state[name] = state[name] | part if inner else part
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match=r"state\.pt") as error:
+        Run().load(path)
+    assert "\n" not in str(error.value)

@@ -203,6 +203,26 @@ def test_garbage_and_things_that_are_no_state_dict(tmp_path: Path) -> None:
             load(MODEL, weights=path)
 
 
+@pytest.mark.filterwarnings("ignore")  # of PyTorch's about nested tensors
+def test_tables_of_other_keys_or_values_are_no_state_dict(tmp_path: Path) -> None:
+    nested = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
+    one = torch.zeros(1)
+    for number, state in enumerate([{1: one}, {b"a": one}, {("a", 1): one}, {"a": nested}]):
+        torch.save(state, tmp_path / f"{number}.pth")
+        with pytest.raises(CheckpointError, match="holds no state dict"):
+            load(MODEL, weights=tmp_path / f"{number}.pth")
+    torch.save({"\ud800": one}, tmp_path / "half.pth")
+    with pytest.raises(CheckpointError, match="They fit none"):
+        load(MODEL, weights=tmp_path / "half.pth")
+
+
+def test_a_message_does_not_list_tensors_without_end(tmp_path: Path) -> None:
+    torch.save({f"x{n}": torch.zeros(1) for n in range(5000)}, tmp_path / "many.pth")
+    with pytest.raises(CheckpointError, match="unexpected: and 3,000 more") as error:
+        load(MODEL, weights=tmp_path / "many.pth")
+    assert str(error.value).count("\n") < 3000
+
+
 def test_missing_files_and_missing_names(tmp_path: Path, official: Path) -> None:
     with pytest.raises(CheckpointError, match="There is no weights file"):
         load(MODEL, weights=tmp_path / "nowhere.pth")

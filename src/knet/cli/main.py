@@ -4,7 +4,6 @@ import argparse
 import errno
 import logging
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +12,7 @@ from typing import Any, NoReturn
 
 from knet import __version__
 from knet.cli import batch, bench, config, convert, data, demo, download, evaluate, export, models, predict, push, train
-from knet.cli.stopping import Terminated, sigterm_unwinds
+from knet.cli.stopping import Terminated, signals_unwind
 from knet.errors import (
     DownloadError,
     KNetError,
@@ -36,8 +35,8 @@ _VERBS = (predict, train, evaluate, export, bench, convert, models, config, down
 class _Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: Any = None) -> None:
         """Prints help; argparse itself says nothing of it where that cannot be written."""
-        if message and (file := file or sys.stderr) is not None:  # it may be closed
-            file.write(message)
+        if message:
+            (file or sys.stderr).write(message)
 
     def error(self, message: str) -> NoReturn:
         super().error(readable(message))
@@ -73,8 +72,11 @@ class _Lines(logging.Handler):
 
         warning = record.levelno >= logging.WARNING
         file = sys.stderr if warning or self.everything_to_errors else sys.stdout
-        tqdm.write(f"knet: {record.getMessage()}" if warning else record.getMessage(), file=file)
-        file.flush()
+        try:
+            tqdm.write(f"knet: {record.getMessage()}" if warning else record.getMessage(), file=file)
+            file.flush()
+        except BrokenPipeError:  # nobody reads on; what is being done goes on
+            _forget_output()
 
 
 @contextmanager
@@ -97,28 +99,29 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit status: 0 done, 1 a failure, 2 bad usage or input, 128 + signal when stopped.
     """
+    _open_streams()
     try:
         try:
             return _run(arguments)
         finally:
-            _flush()  # here, where a failure can still be told
+            sys.stdout.flush()  # here, where a failure can still be told
     except StoppedError as error:  # not 0: a scheduler must not take the run for a finished one
-        print(f"knet: {error}", file=sys.stderr)
-        return 128 + signal.SIGTERM
+        _say(error)
+        return 128 + error.signal
     except KNetError as error:
-        print(f"knet: {error}", file=sys.stderr)
+        _say(error)
         return 1 if isinstance(error, _FAILURES) else 2
     except (MemoryError, RuntimeError) as error:
         asked = memory_asked(error)
         if asked is None:
             raise
-        print(f"knet: there is too little memory ({asked}); take smaller images or less at once.", file=sys.stderr)
+        _say(f"there is too little memory ({asked}); take smaller images or less at once.")
         return 1
-    except Terminated:
-        print("knet: stopped by SIGTERM", file=sys.stderr)
-        return 128 + signal.SIGTERM
+    except Terminated as stop:
+        _say(f"stopped by {stop.signal.name}")
+        return 128 + stop.signal
     except KeyboardInterrupt:
-        print("knet: interrupted", file=sys.stderr)
+        _say("interrupted")
         return 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         _forget_output()
@@ -137,7 +140,7 @@ def _run(arguments: list[str] | None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}{_hint(parser, rest, arguments)}")
     if getattr(args, "offline", False):
         os.environ["KNET_OFFLINE"] = "1"
-    with lines_shown(getattr(args, "json", False)), sigterm_unwinds():
+    with lines_shown(getattr(args, "json", False)), signals_unwind():
         return args.run(args)
 
 
@@ -162,16 +165,27 @@ def _refused(error: OSError) -> int:
     reason, broken = error.strerror or error, error.errno in _DISK
     if error.filename is None and broken:  # what is opened has a name, and files of ours have an `OutputError`
         _forget_output()
-        print(f"knet: standard output cannot be written: {reason}; free space or send it elsewhere.", file=sys.stderr)
+        _say(f"standard output cannot be written: {reason}; free space or send it elsewhere.")
     else:
         what = "a file" if error.filename is None else f"'{error.filename}'"
-        print(f"knet: the system refuses {what}: {reason}; give another path, or mend that.", file=sys.stderr)
+        _say(f"the system refuses {what}: {reason}; give another path, or mend that.")
     return 1 if broken else 2
 
 
-def _flush() -> None:
-    if sys.stdout is not None:  # it may be closed
-        sys.stdout.flush()
+def _say(sentence: object) -> None:
+    """Tells why the work ended, unless standard error is full, or a terminal that is gone."""
+    with suppress(OSError):
+        print(readable(f"knet: {sentence}"), file=sys.stderr)
+
+
+def _open_streams() -> None:
+    """Gives standard streams that are closed nothing to read and nowhere to write.
+
+    Else the next files that are opened get their numbers, and libraries in C write their remarks into these.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def _forget_output() -> None:

@@ -208,7 +208,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.json:
         print(f"{_summary(args, segmenter, formats, done, seconds)}; {len(failed)} failed{listed}")
     status = 2 if failed else 0
-    if unfinished or stopping.signal == signal.SIGTERM:
+    if unfinished or stopping.signal not in (None, signal.SIGINT):
         of = counted(done, "image") if not total else f"{done} of {counted(total, 'image')}"
         where = unfinished_files(args, resumable=alone is not None) if unfinished else ""
         print(f"knet: stopped by {stopping.name} after {of}{where}.", file=sys.stderr)

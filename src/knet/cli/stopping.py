@@ -1,44 +1,48 @@
-"""Ctrl-C and SIGTERM while frames are predicted: the frame in hand is finished, and then the files."""
+"""Ctrl-C, SIGTERM and SIGHUP while frames are predicted: the frame in hand is finished, and then the files."""
 
 from __future__ import annotations
 
 import signal
 import threading
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Self, TypeVar
+
+from knet.runs.interrupt import ENDS, handled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 T = TypeVar("T")
-_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+_NAMES = {signal.SIGINT: "Ctrl-C", **{number: number.name for number in ENDS}}
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which else would end the process with half-written files left behind."""
+    """SIGTERM or SIGHUP, which else would end the process with half-written files left behind."""
+
+    def __init__(self, number: int = signal.SIGTERM):
+        super().__init__()
+        self.signal = signal.Signals(number)
 
 
 @contextmanager
-def sigterm_unwinds() -> Iterator[None]:
-    """While this lasts, SIGTERM raises `Terminated`, so that what is open is closed. In the main thread alone."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def signals_unwind() -> Iterator[None]:
+    """While this lasts, SIGTERM and SIGHUP raise `Terminated`, so that what is open is closed."""
+    hung_up = False
 
     def raise_it(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+        nonlocal hung_up
+        if number != signal.SIGHUP or not hung_up:  # which both a terminal and its shell send
+            hung_up = number == signal.SIGHUP
+            raise Terminated(number)
 
-    before = signal.signal(signal.SIGTERM, raise_it)
-    try:
+    with handled(ENDS, raise_it):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class Stopping:
-    """Catches both signals while the context lasts; the first lets `frames` end, the second stops at once.
+    """Catches the signals while the context lasts; the first lets `frames` end, the second stops at once.
 
     Attributes:
         signal: the first that came, None as long as none has.
@@ -49,7 +53,7 @@ class Stopping:
         self.signal: int | None = None
         self.event = threading.Event()
         self.at_once = False
-        self._waiting = False
+        self._waiting, self._stack = False, ExitStack()
 
     @property
     def name(self) -> str:
@@ -57,14 +61,11 @@ class Stopping:
         return _NAMES[signal.Signals(self.signal or signal.SIGINT)]
 
     def __enter__(self) -> Self:
-        self._before = {}
-        if threading.current_thread() is threading.main_thread():  # no other may have handlers
-            self._before = {number: signal.signal(number, self._note) for number in _NAMES}
+        self._stack.enter_context(handled(_NAMES, self._note))
         return self
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._stack.close()
 
     def frames(self, frames: Iterable[T]) -> Generator[T, None, None]:
         """The frames until a signal comes; waiting for the next one ends then, too."""
@@ -91,7 +92,9 @@ class Stopping:
         self.event.set()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == self.signal == signal.SIGHUP:  # which both a terminal and its shell send
+            return
         self.at_once = self.signal is not None
         self.ask(number)
         if self.at_once or self._waiting:
-            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)

@@ -10,6 +10,7 @@ import numpy as np
 from knet.data.files.io import read_labels
 from knet.errors import DataError, shown
 from knet.evaluation.maps import check_map
+from knet.files import is_dir
 
 LabelMap = np.ndarray | str | PathLike[str]
 """A label map: an integer array (H,W), or the path of the single-channel PNG that holds it."""
@@ -21,7 +22,7 @@ def pair_maps(
     truth: LabelMap | Sequence[LabelMap], predictions: LabelMap | Sequence[LabelMap], cityscapes: bool
 ) -> list[tuple[str, LabelMap, LabelMap]]:
     """The name, the truth and the prediction of each image."""
-    if isinstance(truth, str | PathLike) and isinstance(predictions, str | PathLike) and Path(truth).is_dir():
+    if isinstance(truth, str | PathLike) and isinstance(predictions, str | PathLike) and is_dir(Path(truth)):
         pattern, parts = ("*_labelIds.png", 3) if cityscapes else ("*.png", None)
         pairs = pair_files(
             Path(truth), pattern, Path(predictions), "*.png", lambda path: "_".join(path.stem.split("_")[:parts])

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knet.errors import ConfigError
-from knet.files import atomic_path
+from knet.files import alone_in, atomic_path
 from knet.inference.engines.exported import need
+from knet.inference.results.files import make_folder
 from knet.weights.card import METADATA_KEY, Card
 
 if TYPE_CHECKING:
@@ -34,8 +35,12 @@ def save_openvino(model: openvino.Model, card: Card, path: Path, half: bool = Fa
     from openvino import save_model
 
     model.set_rt_info(card.text(), [METADATA_KEY])
-    # The weights are in place first, so that an .xml file is never without them.
-    with atomic_path(path) as graph, atomic_path(path.with_suffix(".bin")) as weights:
+    # The weights are in place first, so that an .xml file is never without them, nor beside those of another writer.
+    with (
+        alone_in(make_folder(path.parent)),
+        atomic_path(path) as graph,
+        atomic_path(path.with_suffix(".bin")) as weights,
+    ):
         beside = graph.with_suffix(".bin")  # where OpenVINO puts them
         try:
             save_model(model, graph, compress_to_fp16=half)

@@ -47,10 +47,8 @@ def choose_tracker(
     chosen: object = tracker
     if tracker is None:
         chosen = own if embeds else "overlap"
-    if chosen == "embeddings":
-        chosen = EmbeddingSettings()
-    elif chosen == "overlap":
-        chosen = OverlapSettings()
+    if isinstance(chosen, str) and chosen in ("embeddings", "overlap"):
+        chosen = EmbeddingSettings() if chosen == "embeddings" else OverlapSettings()
     if not isinstance(chosen, TrackerSettings):
         known = "it is 'embeddings' or 'overlap', or settings of knet.track."
         hint = did_you_mean(tracker, get_args(Tracker), known)

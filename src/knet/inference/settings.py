@@ -77,16 +77,19 @@ class Settings:
         for name in given.keys() & {"score", "overlap"}:
             if not _real(given[name]) or not 0 <= given[name] <= 1:
                 raise ConfigError(f"The {name} threshold {shown(given[name])} is not between 0 and 1.")
+            given[name] = float(given[name])  # tensors are compared with no fractions of Python's
         for name in given.keys() & {"window", "stride"}:
             given[name] = _pair(name, given[name])
         if "scales" in given:
-            scales = given["scales"] = tuple(given["scales"]) if isinstance(given["scales"], Iterable) else ()
+            scales = _members(given["scales"]) or ()
             if not 0 < len(scales) <= 100 or not all(_real(scale) and 0 < scale < 100 for scale in scales):
                 raise ConfigError(f"The scales {shown(options['scales'])} must be numbers above 0, such as (0.5, 1.0).")
+            given["scales"] = tuple(map(float, scales))
         require(bool, "True or False", flip=given.get("flip", False))
         if "only" in given:
-            listed = given["only"] if isinstance(given["only"], Iterable) else (given["only"],)
-            given["only"] = (listed,) if isinstance(listed, str) else tuple(listed)
+            only = given["only"]
+            listed = None if isinstance(only, str) else _members(only)
+            given["only"] = (only,) if listed is None else listed
             for name in given["only"]:
                 require(str, "names of classes", only=name)
         if "region" in given:
@@ -127,6 +130,14 @@ def refuse_unknown(options: Mapping[str, Any], others: Iterable[str] = ()) -> No
         if name not in known:
             hint = did_you_mean(name, known, f"there are: {', '.join(known)}.")
             raise ConfigError(f"There is no option {shown(name)}; {hint}")
+
+
+def _members(value: Any) -> tuple[Any, ...] | None:
+    """Of a list or the like; None of other things, such as an array without axes, which says it had some."""
+    try:
+        return tuple(value)
+    except TypeError:
+        return None
 
 
 def _real(value: Any) -> bool:

@@ -21,8 +21,9 @@ from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from knet.distributed import rank
-from knet.errors import CheckpointError
+from knet.errors import CheckpointError, KNetError, memory_asked
 from knet.files import atomic_path, cannot_write, is_file
+from knet.weights.load import require_finite_weights
 
 _WHOLE = StateDictOptions(full_state_dict=True)
 
@@ -109,19 +110,57 @@ def load_state(
     A run that had no moving average starts one from its weights.
     """
     state = read_state(path)
-    progress = Progress(**state["progress"])
+    progress = _progress(state["progress"], path)
     for what, value in made_for.items():
         if progress.made_for.get(what) != value:
             raise CheckpointError(
                 f"The run state '{path}' is of another {what} ({_short(progress.made_for.get(what))}) than the config "
                 f"({_short(value)}); resume with the config of that run, or start a new one in another output folder."
             )
-    if average is not None:
-        average.restore(state["average"] or state["net"])
-    set_model_state_dict(net, state["net"], options=_WHOLE)
-    set_optimizer_state_dict(net, optimizer, state["optimizer"], options=_WHOLE)
-    scaler.load_state_dict(state["scaler"])
+    try:
+        weights = state.get("average") or state["net"]
+        for part in (state["net"], weights):
+            require_finite_weights(part, str(path))
+        if average is not None:
+            average.restore(weights)
+        set_model_state_dict(net, state["net"], options=_WHOLE)
+        set_optimizer_state_dict(net, optimizer, state["optimizer"], options=_WHOLE)
+        _compare_shapes(optimizer)
+        scaler.load_state_dict(state["scaler"])
+    except KNetError:
+        raise
+    except Exception as error:  # what torch raises for parts that are none or fit no network has no common class
+        if memory_asked(error):
+            raise
+        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".:")
+        raise CheckpointError(
+            f"The run state '{path}' does not fit this run ({reason}); resume with the config that wrote it, "
+            "or start a new run in another output folder."
+        ) from error
     return progress
+
+
+def _progress(table: Any, path: Path) -> Progress:
+    """How far a run had come, as its state has it. Fields that it lacks are newer than it."""
+    start = vars(Progress())
+    sound = isinstance(table, dict) and table.keys() <= start.keys()
+    for name, value in table.items() if sound else ():
+        number = isinstance(start[name], int | float)
+        kind = int | float if name == "best" else type(start[name])
+        sound &= isinstance(value, kind) and not isinstance(value, bool) and not (number and not value >= -1)
+    if not sound or table.get("iteration", 0) < 0:
+        raise CheckpointError(f"The run state '{path}' is damaged; start the run again without --resume.")
+    return Progress(**table)
+
+
+def _compare_shapes(optimizer: torch.optim.Optimizer) -> None:
+    """Raises `ValueError` if what is known of a weight, such as the mean of its gradients, has another shape."""
+    for weight, known in optimizer.state.items():
+        for name, value in known.items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != weight.shape:
+                raise ValueError(
+                    f"{name} of the optimizer has the shape {tuple(value.shape)}, not {tuple(weight.shape)}"
+                )
 
 
 def read_state(path: Path) -> dict[str, Any]:

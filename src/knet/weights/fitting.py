@@ -44,7 +44,7 @@ def outline(shapes: Mapping[str, torch.Size]) -> list[str]:
     """Two short texts that tell whether tensors have the same names, however many stages there are, and shapes."""
     names = sorted({re.sub(r"(?<=stages\.)\d+", "N", key) for key in shapes})
     rows = sorted(f"{key} {tuple(shape)}" for key, shape in shapes.items())
-    return [hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16] for lines in (names, rows)]
+    return [hashlib.sha256("\n".join(lines).encode(errors="replace")).hexdigest()[:16] for lines in (names, rows)]
 
 
 def shapes_of(name: str, **arguments: Any) -> dict[str, torch.Size]:

@@ -26,6 +26,8 @@ _OFFICIAL: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
     "decode_head.kernel_update_head.0.": openmmlab_semantic.translate_semantic,
 }
 
+_MOST = 2000  # tensors of a list; the largest network here has some 1,100
+
 
 @dataclass(slots=True)
 class Checkpoint:
@@ -90,12 +92,16 @@ def _read_pickle(path: Path) -> Checkpoint:
             f"The weights file '{path}' is not a whole PyTorch file ({reason}); download or copy it again."
         ) from error
     state = content.get("state_dict", content.get("model", content)) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not state or not all(_is_named_tensor(*item) for item in state.items()):
         raise CheckpointError(
             f"The weights file '{path}' holds no state dict (a table of tensors, alone or under 'model' or "
             "'state_dict'); give the file that the training program saved."
         )
     return Checkpoint(state, classes=_class_names(content.get("meta")))
+
+
+def _is_named_tensor(key: object, value: object) -> bool:
+    return isinstance(key, str) and isinstance(value, Tensor) and not value.is_nested
 
 
 def _class_names(meta: Any) -> tuple[str, ...]:
@@ -122,7 +128,7 @@ def load_strict(
         advice: gives the sentence that says what to do; asked for only if they do not fit.
 
     Raises:
-        CheckpointError: lists every missing, unexpected and wrongly shaped tensor, or names one that is not finite.
+        CheckpointError: lists the missing, unexpected and wrongly shaped tensors, or names one that is not finite.
     """
     expected = net.state_dict()
     missing = sorted(expected.keys() - state.keys())
@@ -138,7 +144,8 @@ def load_strict(
             f"{len(unexpected)} unexpected, {len(shapes)} of another shape. {advice()}"
         ]
         for title, names in (("missing", missing), ("unexpected", unexpected), ("shape", shapes)):
-            lines += [f"  {title}: {name}" for name in names]
+            lines += [f"  {title}: {name}" for name in names[:_MOST]]
+            lines += [f"  {title}: and {len(names) - _MOST:,} more"] if len(names) > _MOST else []
         raise CheckpointError("\n".join(lines))
     if not any(tensor.is_meta for tensor in expected.values()):
         require_finite_weights(state, origin)

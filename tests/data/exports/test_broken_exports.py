@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from drawn_exports import EXPORTS, scenes
 from knet.cli.main import main
@@ -341,6 +344,60 @@ def test_what_is_useless_gets_one_sentence_and_leaves_nothing(
     assert (status, out) == (2, "")
     assert sentence in said
     assert [path.name for path in tmp_path.iterdir()] == ["own"]
+
+
+LISTS: dict[str, tuple[str, Spoil]] = {
+    "coco, a class name": ("cvat_coco", rows_of(COCO, lambda rows: rows[0].update(name=["box"]), "categories")),
+    "coco, two of them": (
+        "cvat_coco",
+        rows_of(COCO, lambda rows: [row.pop("id") and row.update(name=["box"]) for row in rows], "categories"),
+    ),
+    "labelme, a label": ("labelme", rows_of(LABELME, lambda rows: rows[0].update(label=["box"]), "shapes")),
+    "labelme, a group": ("labelme", rows_of(LABELME, lambda rows: rows[0].update(group_id={"a": [1]}), "shapes")),
+    "labelme, a long path": ("labelme", lambda root: change(root / LABELME, lambda c: c | {"imagePath": "x" * 300})),
+    "yolo, a long path": ("yolo", text("data.yaml", lambda old: old.replace("../valid", "v" * 10_000))),
+    "yolo, a long base": ("yolo", text("data.yaml", lambda old: f"path: {'p' * 300}\n{old}")),
+}
+
+
+@pytest.mark.parametrize("case", LISTS)
+def test_what_nobody_expects_in_a_place_is_left_out_or_one_sentence(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    form, spoil = LISTS[case]
+    status, _, said = import_spoilt(form, spoil, tmp_path, capsys)
+    assert status in (0, 2) and len(said) < 1000 and "the system refuses" not in said
+
+
+def _eps() -> bytes:
+    picture = io.BytesIO()
+    Image.new("L", (8, 8), 255).save(picture, "EPS")
+    return picture.getvalue()
+
+
+def _mask_is_eps(rows: list[dict[str, Any]]) -> None:
+    rows[0].update(shape_type="mask", points=[[1, 1], [8, 8]], mask=base64.b64encode(_eps()).decode())
+
+
+def _bitmap_is_eps(rows: list[dict[str, Any]]) -> None:
+    data = base64.b64encode(zlib.compress(_eps())).decode()
+    rows[0].update(geometryType="bitmap", bitmap={"data": data, "origin": [1, 1]})
+
+
+@pytest.mark.parametrize(
+    ("form", "spoil"),
+    [
+        ("labelme", rows_of(LABELME, _mask_is_eps, "shapes")),
+        ("supervisely", rows_of(ANN, _bitmap_is_eps, "objects")),
+    ],
+)
+def test_a_mask_for_which_pillow_would_start_another_program_is_left_out(
+    form: str, spoil: Spoil, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *given, **more: started.append(given))
+    status, out, _ = import_spoilt(form, spoil, tmp_path, capsys)
+    assert (status, started) == (0, []) and "cannot be read (1)" in out
 
 
 def test_a_json_with_a_mark_in_utf16_and_without_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

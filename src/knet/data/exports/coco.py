@@ -117,13 +117,13 @@ def _one_row_a_class(content: dict[str, Any], path: Path, reading: Reading) -> N
     kept: dict[Any, dict[str, Any]] = {}
     other_id: dict[Any, Any] = {}
     for row in rows:
-        id_, name = same(row.get("id")), row.get("name") or str(row.get("id"))
+        id_, name = same(row.get("id")), str(row.get("name") or row.get("id"))
         if not used[id_] and row.get("supercategory") == "none" and len(rows) > 1:
             reading.remarks.left_out(
                 "placeholder classes that no object is of", f"{name} of {path.relative_to(reading.root)}"
             )
         elif name in kept:
-            other_id[id_] = kept[name]["id"]
+            other_id[id_] = kept[name].get("id")
             reading.remarks.note("classes with several rows are one", f"{name} of {path.name}")
         else:
             kept[name] = row

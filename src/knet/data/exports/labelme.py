@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from knet.data.exports.export import Export, Look, Picture, Reading, Shape, files_below, split_of
 from knet.data.files.io import read_json
 from knet.data.files.masks import pack_mask
 from knet.data.files.numbers import whole
-from knet.data.files.pictures import decode_picture
+from knet.data.files.pictures import decode_picture, open_picture
 from knet.errors import DataError
+from knet.files import is_file
 
 _CIRCLE = 36  # corners
 _LINES = ("point", "points", "line", "linestrip")
@@ -37,20 +37,20 @@ def read_labelme(reading: Reading) -> Export:
         picture = _picture(content, path, reading)
         if picture is None:
             continue
-        groups: dict[Any, list[Any]] = {}
+        groups: dict[tuple[str, int | str], list[Any]] = {}
         rows = content["shapes"] if isinstance(content["shapes"], list) else []
         for number, row in enumerate(rows):
             if not isinstance(row, dict) or not str(row.get("label") or "").strip():
                 reading.remarks.left_out("shapes without a label", f"shape {number + 1} of {path.name}")
                 continue
-            group = row.get("group_id")
-            key = (row["label"], number if group is None else f"group {group}")
+            group, label = row.get("group_id"), str(row["label"])
+            key = (label, number if group is None else f"group {group}")
             groups.setdefault(key, []).append(row)
         for (label, _), members in groups.items():
-            names.setdefault(str(label), Look())
+            names.setdefault(label, Look())
             mask = _mask_of(members, picture, path, reading)
             if mask is not None:
-                picture.shapes.append(Shape(str(label), mask))
+                picture.shapes.append(Shape(label, mask))
         pictures.append(picture)
     reading.say_unnamed()
     return Export("labelme", pictures, names)
@@ -74,7 +74,7 @@ def _picture(content: dict[str, Any], path: Path, reading: Reading) -> Picture |
     told = (height, width) if height and width else None
     split = split_of(path.parent.relative_to(reading.root))
     beside = path.parent / name.replace("\\", "/")
-    if beside.is_file() and beside.resolve().is_relative_to(reading.root.resolve()):
+    if is_file(beside) and beside.resolve().is_relative_to(reading.root.resolve()):
         return reading.open(beside.resolve(), told, split)
     data = content.get("imageData")
     if reading.finder().candidates(name) or not isinstance(data, str):
@@ -139,20 +139,12 @@ def _outline(kind: str, one: tuple[float, float], other: tuple[float, float]) ->
 def _mask(data: Any, points: list[tuple[float, float]], size: tuple[int, int]) -> np.ndarray | None:
     """A mask that a JSON holds as a PNG of its box. -> (H,W) bool"""
     try:
-        with Image.open(io.BytesIO(base64.b64decode(data))) as file:
+        with open_picture(io.BytesIO(base64.b64decode(data))) as file:
             if file.width * file.height > size[0] * size[1] + size[0] + size[1] + 1:
                 return None
             inside = np.asarray(file.convert("L")) > 0
         left, top = (max(round(value), 0) for value in points[0])
-    except (
-        TypeError,
-        ValueError,
-        IndexError,
-        OSError,
-        SyntaxError,
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-    ):
+    except (TypeError, ValueError, IndexError, OSError, SyntaxError):
         return None
     whole_mask = np.zeros(size, bool)
     place = whole_mask[top : top + inside.shape[0], left : left + inside.shape[1]]

@@ -13,13 +13,14 @@ from knet.data.exports.export import Export, Look, Picture, Reading, Shape, file
 from knet.data.files.io import read_json
 from knet.data.files.masks import FARTHEST, pack_mask, read_mask, unpack_mask
 from knet.data.files.numbers import whole
+from knet.data.files.pictures import open_picture
 from knet.errors import DataError
 
 _BITMAPS = ("bitmap", "alpha_mask")
 _MOST = 2**28  # bytes of an unpacked mask
 _FAULTS = (
     *(KeyError, IndexError, TypeError, ValueError, AttributeError, OSError, SyntaxError),
-    *(zlib.error, Image.DecompressionBombError, DataError),
+    *(zlib.error, DataError),
 )
 
 
@@ -114,7 +115,7 @@ def _corners(ring: Any) -> list[tuple[float, float]]:
 def _bitmap(bitmap: dict[str, Any], size: tuple[int, int]) -> Any:
     """A packed PNG of the object's box, whose alpha or grey is the mask, as RLE."""
     data = zlib.decompressobj().decompress(base64.b64decode(bitmap["data"]), _MOST)
-    with Image.open(io.BytesIO(data)) as file:
+    with open_picture(io.BytesIO(data)) as file:
         if file.width > size[1] or file.height > size[0]:
             raise ValueError("larger than the image")
         inside = np.asarray(file.getchannel("A") if "A" in file.getbands() else file.convert("L")) > 0

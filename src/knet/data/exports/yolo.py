@@ -12,6 +12,7 @@ from knet.data.exports.export import Export, Look, Picture, Reading, Shape, file
 from knet.data.files.io import IMAGE_ENDINGS, list_images
 from knet.data.files.numbers import whole
 from knet.errors import DataError, shown
+from knet.files import exists
 from knet.parse import LARGEST_YAML, parse_yaml, read_bounded
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
@@ -89,10 +90,10 @@ def _place(given: str, base: Any, path: Path) -> Path | None:
     parts = [part for part in PurePosixPath(given.replace("\\", "/")).parts if part not in ("/", "..", ".")]
     if base and isinstance(base, str):
         told = path.parent / base.replace("\\", "/") / Path(*parts)
-        if told.exists():
+        if exists(told):
             return told
     for start in range(len(parts)):
-        if (path.parent / Path(*parts[start:])).exists():
+        if exists(path.parent / Path(*parts[start:])):
             return path.parent / Path(*parts[start:])
     return None
 

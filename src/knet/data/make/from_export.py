@@ -31,6 +31,7 @@ from knet.data.make.from_labels import SMALLEST_COMPONENT, split_segments
 from knet.data.make.split import choose_validation
 from knet.data.readers.reader import Kernels
 from knet.errors import ConfigError, DataError, OutputError, counted, did_you_mean
+from knet.files import hidden_folder
 
 SPLITS = ("train", "val", "test")
 
@@ -94,23 +95,20 @@ def import_export(
     pictures = _settled(export.pictures, classes, remarks)
     classes = _used(classes, pictures, remarks)
     splits = _splits(pictures, val, seed, remarks)
-    partial = target.parent / f".{target.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
     kind = "instances" if all(look.thing for look in classes.values()) else "panoptic"
     try:
-        for split, members in splits.items():
-            shared = _write(partial, split, members, classes)
-            if kind == "panoptic":
-                _to_panoptic(partial, split, overlap, remarks)
-            elif shared:
-                remarks.note("objects overlap, which COCO instances keeps", f"{shared} pixels in {split}")
-        if target.exists():
-            shutil.rmtree(target)
-        partial.replace(target)
+        with hidden_folder(target) as partial:
+            for split, members in splits.items():
+                shared = _write(partial, split, members, classes)
+                if kind == "panoptic":
+                    _to_panoptic(partial, split, overlap, remarks)
+                elif shared:
+                    remarks.note("objects overlap, which COCO instances keeps", f"{shared} pixels in {split}")
+            if target.exists():
+                shutil.rmtree(target)
+            partial.replace(target)
     except OSError as fault:
         raise OutputError(f"{target} cannot be written ({fault}); choose another output.") from fault
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     counts = {split: len(members) for split, members in splits.items()}
     made = Imported(export.form, target, kind, counts, remarks.lines())
     made.reports = [check_split(target, split) for split in splits]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import json as jsonlib
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from knet.errors import DataError, OutputError
+from knet.files import hidden_folder, hidden_start
 
 
 class SegmentRow(NamedTuple):
@@ -36,19 +39,20 @@ class PanopticWriter:
 
     def __init__(self, json: str | Path, masks: str | Path, overwrite: bool = False):
         self.json, self.masks = Path(json), Path(masks)
-        self._partial = self.masks.parent / f".{self.masks.name}.partial"
         existing = [path for path in (self.json, self.masks) if path.exists()]
         # A run that was killed in `finish` has put the PNGs in place, and not the JSON, which still lies where it was.
-        killed = not self.json.exists() and (self._partial / "panoptic.json").exists()
+        hidden = self.masks.parent.glob(f"{glob.escape(hidden_start(self.masks))}*/panoptic.json")
+        killed = not self.json.exists() and any(hidden)
         if existing and not overwrite and not killed:
             raise DataError(f"{existing[0]} exists already; remove it, allow overwriting or choose another output.")
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
+        self._stack = ExitStack()
 
     def __enter__(self) -> PanopticWriter:
         try:
-            shutil.rmtree(self._partial, ignore_errors=True)
-            (self._partial / "masks").mkdir(parents=True)
+            self._partial = self._stack.enter_context(hidden_folder(self.masks))
+            (self._partial / "masks").mkdir()
             if self.json.parent != self.masks:  # Mapillary's JSON lies among its PNGs: the folder comes with them
                 self.json.parent.mkdir(parents=True, exist_ok=True)
         except OSError as fault:
@@ -56,7 +60,7 @@ class PanopticWriter:
         return self
 
     def __exit__(self, *fault: object) -> None:
-        shutil.rmtree(self._partial, ignore_errors=True)
+        self._stack.close()
 
     def add(self, image: dict[str, Any], mask: str, id_map: np.ndarray, segments: Sequence[SegmentRow]) -> None:
         """Adds an image. Areas, boxes (x, y, width, height) and the image's size come from the id map.

@@ -294,7 +294,9 @@ def loaders_needed() -> Iterator[None]:
 def _leave_signals_to_the_run(worker: int) -> None:
     """Lets the run decide when its loader processes stop, though Ctrl-C and schedulers signal every process of a job.
 
-    After SIGTERM, a loader process goes on for as long as the run may need it to finish.
+    After SIGTERM or SIGHUP, a loader process goes on for as long as the run may need it to finish.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as by nohup
+            signal.signal(number, lambda number, frame: signal.alarm(_GRACE))

@@ -1,7 +1,6 @@
 """Writes synthetic street scenes with the files and folders that the downloads of real data sets have."""
 
 import json as jsonlib
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from tqdm import tqdm
 from knet.data.categories import package_table
 from knet.data.synthetic.street import StreetScene, draw_street
 from knet.errors import ConfigError, DataError, shown
-from knet.files import cannot_write
+from knet.files import cannot_write, hidden_folder
 
 _CITIES = {"train": ("knetburg", "maskstadt"), "val": ("kernelhausen",), "test": ("teststadt",)}
 _FRAME = 19  # the labelled frame of each snippet of 30, as in Cityscapes
@@ -87,18 +86,14 @@ def whole_folder(output: str | Path) -> Iterator[Path]:
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise DataError(f"{output} exists already; remove it or choose another folder for the synthetic data.")
-    partial = output.with_name(f".{output.name}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        yield partial
-        if output.is_dir():
-            output.rmdir()  # it is empty
-        partial.rename(output)
+        with hidden_folder(output) as partial:
+            yield partial
+            if output.is_dir():
+                output.rmdir()  # it is empty
+            partial.rename(output)
     except OSError as fault:
         raise cannot_write(output, fault.strerror or fault) from fault
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write_cityscapes(root: Path, split: str, index: int, scene: StreetScene) -> None:

@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from knet.errors import ConfigError, shown
-from knet.files import exists
+from knet.files import exists, open_own
 from knet.inference.results.files import Appended, make_folder, refused
 from knet.inference.sources.plan import ImagePlan
+from knet.parse import ParseError, parse_json
 
 _NOWHERE = -1
 _BLOCK = 1 << 16  # bytes that are read at once
+_LONGEST = 1 << 28  # bytes of a line; thousands of objects have some megabytes
 
 
 class Journal:
@@ -111,7 +113,7 @@ class Journal:
             for place in range(len(self._plan)):
                 for file, offsets in parts:
                     if offsets[place] != _NOWHERE:
-                        yield json.loads(next(_texts(file, offsets[place])))["rows"]
+                        yield next(_lines_of(file, offsets[place]))[0]["rows"]
                         break
 
     def _append(self, line: dict[str, Any]) -> None:
@@ -124,8 +126,7 @@ class Journal:
     def _open(self) -> FileIO:
         """The file, locked. Runs that share a folder without being told to resume have one without a name."""
         try:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-            file = self._stack.enter_context(FileIO(descriptor, "r+"))
+            file = self._stack.enter_context(FileIO(open_own(self.path, os.O_RDWR | os.O_CREAT), "r+"))
             if not _locked(file):
                 return file
             if self._asked:
@@ -156,7 +157,8 @@ class Journal:
         return True
 
     def _compare(self, head: dict[str, Any]) -> None:
-        before, now = head.get("options", {}), self._head["options"]
+        before, now = head.get("options"), self._head["options"]
+        before = before if isinstance(before, dict) else {}
         for name in sorted({*before, *now}):
             if before.get(name) != now.get(name):
                 raise ConfigError(
@@ -172,7 +174,7 @@ class Journal:
     def _other(self, number: int, stack: ExitStack) -> tuple[FileIO, array[int]] | None:
         """The file of another process and where in it images stand; None if it has not come to its end."""
         try:
-            file = stack.enter_context(self._path(number).open("rb", buffering=0))
+            file = stack.enter_context(FileIO(open_own(self._path(number), os.O_RDONLY), "r"))
         except OSError:
             return None
         lines = _lines_of(file)
@@ -196,21 +198,32 @@ class _Finder:
         self._plan, self._places = plan, dict[str, int]()
 
     def __call__(self, line: dict[str, Any]) -> int | None:
-        place, image = line.get("at", _NOWHERE), line.get("image")
+        if not _tells_of_an_image(line):
+            return None
+        place, image = line["at"], line["image"]
         if 0 <= place < len(self._plan) and self._plan.paths[place] == image:
-            return place
-        if image is not None and not self._places:  # other images have come in between
+            return cast(int, place)
+        if not self._places:  # other images have come in between
             self._places = {path: place for place, path in enumerate(self._plan.paths)}
-        return self._places.get(image) if image is not None else None
+        return self._places.get(image)
 
 
-def _lines_of(file: FileIO) -> Iterator[tuple[dict[str, Any], int]]:
+def _tells_of_an_image(line: dict[str, Any]) -> bool:
+    """Whether a line is one that `Journal.add` may have written."""
+    kinds = {"at": int, "image": str, "name": str, "stamp": list | None, "files": list, "rows": list}
+    return (
+        kinds.keys() <= line.keys()
+        and all(isinstance(line[key], kind) for key, kind in kinds.items())
+        and all(isinstance(file, str) for file in line["files"])
+    )
+
+
+def _lines_of(file: FileIO, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
     """The lines of a journal, each with the place in the file where it ends, as far as they are whole."""
-    offset = 0
-    for text in _texts(file, 0):
+    for text in _texts(file, offset):
         try:
-            line = json.loads(text)
-        except ValueError:
+            line = parse_json(text)
+        except ParseError:
             return
         if not isinstance(line, dict) or not text.endswith(b"\n"):
             return
@@ -220,13 +233,16 @@ def _lines_of(file: FileIO) -> Iterator[tuple[dict[str, Any], int]]:
 
 def _texts(file: FileIO, offset: int) -> Iterator[bytes]:
     """The lines from a place in a file on, wherever it is written at the moment; the last may lack its end."""
-    rest = b""
-    while block := os.pread(file.fileno(), _BLOCK, offset):
+    rest = bytearray()
+    while len(rest) <= _LONGEST and (block := os.pread(file.fileno(), _BLOCK, offset)):
         offset += len(block)
-        *whole, rest = (rest + block).split(b"\n")
-        yield from (text + b"\n" for text in whole)
+        *whole, end = block.split(b"\n")
+        for text in whole:
+            yield bytes(rest) + text + b"\n"
+            rest.clear()
+        rest += end
     if rest:
-        yield rest
+        yield bytes(rest)
 
 
 def _locked(file: FileIO) -> bool:

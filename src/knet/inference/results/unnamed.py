@@ -1,12 +1,10 @@
 """File names for results of images that have none, such as arrays and bytes: none replaces another's."""
 
-import fcntl
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from knet.files import exists
+from knet.files import alone_in, exists
 
 _ENDINGS = (
     "overlay.jpg",
@@ -30,7 +28,7 @@ def own_name(name: str, folder: Path, given: dict[Path, int]) -> Iterator[str]:
         given: the numbers that a result has in folders, to which a new one is added; saved again, it keeps its name.
     """
     folder = folder.resolve()
-    with _alone_in(folder):
+    with alone_in(folder):
         if folder not in given:
             number = _last.get(folder, 0) + 1
             while any(exists(folder / f"{_called(name, number)}_{ending}") for ending in _ENDINGS):
@@ -41,15 +39,3 @@ def own_name(name: str, folder: Path, given: dict[Path, int]) -> Iterator[str]:
 
 def _called(name: str, number: int) -> str:
     return name if number == 1 else f"{name}_{number}"
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Waits for others that are here; on file systems without locks it does not."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from knet.files import atomic_path, cannot_write
+from knet.files import atomic_path, cannot_write, open_own
 from knet.runs.callbacks.callback import Callback, RunStart, Step, Validation
 
 
@@ -52,7 +52,8 @@ class _Rows:
             self._rewrite([*self._columns, *new], earlier)
         self._last = iteration
         try:
-            with self._path.open("a", newline="", encoding="utf-8") as file:
+            descriptor = open_own(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            with os.fdopen(descriptor, "a", newline="", encoding="utf-8") as file:
                 if not self._columns:
                     self._columns = new
                     csv.writer(file).writerow(new)
