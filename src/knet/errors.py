@@ -102,6 +102,14 @@ def require(kind: type | UnionType, what: str, **values: object) -> None:
             raise ConfigError(f"The option {name} cannot be {shown(value)}; give {what}.")
 
 
+def members(value: Any) -> tuple[Any, ...] | None:
+    """What is in a list or the like; None of other things, such as an array without axes, which says it had some."""
+    try:
+        return tuple(value)
+    except TypeError:
+        return None
+
+
 def readable(text: str) -> str:
     """A message without secrets, whose lines, whatever they quote, have an end and leave the terminal alone."""
     return "\n".join(map(_readable_line, text.split("\n")))

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from knet.errors import DataError
+from knet.errors import DataError, KNetError
 from knet.evaluation import ConfusionMatrix, mean_iou
 from knet.structures import Category
 
@@ -94,6 +95,17 @@ def test_nothing_labelled_gives_none() -> None:
     result = mean_iou(np.full((2, 2), 255, np.uint8), np.zeros((2, 2), np.uint8), classes=["a"])
     assert (result["miou"], result["pixel_accuracy"], result["classes"][0]["iou"]) == (None, None, None)
     json.dumps(result, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("protocol", np.array([])), ("classes", np.array(0.5)), ("predictions", np.float64(0.5)), ("classes", 3)],
+)
+def test_options_that_are_arrays_or_numbers(option: str, value: Any) -> None:
+    maps = [np.zeros((2, 2), np.uint8)]
+    options: dict[str, Any] = {"truth": maps, "predictions": maps, "classes": ["a"], "protocol": "mean", option: value}
+    with pytest.raises(KNetError):
+        mean_iou(**options)
 
 
 def test_class_tables_mean_the_same() -> None:

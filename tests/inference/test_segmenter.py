@@ -21,6 +21,7 @@ from knet.inference.segments import nearest
 from knet.models.network import Network
 from knet.preprocess import normalize_and_pad
 from knet.structures import Output, Preprocessing
+from tiny_models import tiny_file
 
 
 @pytest.fixture(scope="module")
@@ -193,3 +194,9 @@ def test_images_without_a_name_do_not_replace_each_other(segmenter: Segmenter, s
     assert segmenter(array).save(tmp_path, ["json"], name="image") == [tmp_path / "image_segments.json"]
     for _ in range(2):  # a file's name is its own
         assert segmenter(street).save(tmp_path, ["json"]) == [tmp_path / "street_segments.json"]
+
+
+def test_a_network_that_sees_a_single_number_says_so(tmp_path: Path) -> None:
+    segmenter = knet.load(tiny_file("instance", tmp_path), device="cpu")
+    with pytest.raises(ConfigError, match=r"sees too little of the image 'image' of 9x9 pixels; take a larger size"):
+        segmenter(np.zeros((9, 9, 3), np.uint8), size=7)

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from knet.data.categories import LARGEST_VALUE, load_table
 from knet.data.cityscapes_labels import CITYSCAPES_EVALUATED, CITYSCAPES_LABELS, CITYSCAPES_NAMES
-from knet.errors import DataError, require, shown
+from knet.errors import ConfigError, DataError, members, require, shown
 from knet.evaluation.details import Details, unknown_table
 from knet.evaluation.maps import check_map, check_size
 from knet.evaluation.means import mean
@@ -100,8 +100,8 @@ class ConfusionMatrix:
         """The matrix over groups of classes; classes in no group become void, in the truth and in the predictions."""
         into = np.zeros((self.counts.shape[1], len(groups) + 1), np.int64)
         into[:, -1] = 1
-        for index, members in enumerate(groups):
-            into[list(members), index], into[list(members), -1] = 1, 0
+        for index, group in enumerate(groups):
+            into[list(group), index], into[list(group), -1] = 1, 0
         grouped = ConfusionMatrix(len(groups))
         grouped.counts = into[:-1, :-1].T @ self.counts @ into
         return grouped
@@ -198,7 +198,7 @@ def mean_iou(
     Raises:
         DataError: a file is missing or damaged, sizes differ, a label is unknown, or an option is not the protocol's.
     """
-    if protocol not in PROTOCOLS:
+    if not isinstance(protocol, str) or protocol not in PROTOCOLS:
         raise DataError(f"There is no protocol {shown(protocol)} for mean IoU; use {', '.join(PROTOCOLS)}.")
     cityscapes = protocol == "cityscapes"
     if protocol == "ade20k" and classes is None:
@@ -297,8 +297,10 @@ def _members(category: str) -> list[int]:
 
 def _table(classes: Mapping[int, str] | Sequence[Category] | Sequence[str]) -> dict[int, str]:
     rows: Iterable[tuple[int, Category | str]]
-    require(Mapping | Iterable, "names of classes, or a table of pixel values and names", classes=classes)
-    rows = classes.items() if isinstance(classes, Mapping) else enumerate(classes)
+    listed = classes if isinstance(classes, Mapping) else members(classes)
+    if listed is None:
+        raise ConfigError(f"The classes cannot be {shown(classes)}; give names, or a table of pixel values and names.")
+    rows = listed.items() if isinstance(listed, Mapping) else enumerate(listed)
     table: dict[int, str] = {}
     for number, row in rows:
         require(Category | str, "a name or a knet.Category", **{"classes": row})

@@ -1,14 +1,14 @@
 """Label maps as the metrics read them: arrays, or files of truth and predictions that are paired by name."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
 from knet.data.files.io import read_labels
-from knet.errors import DataError, shown
+from knet.errors import DataError, members, shown
 from knet.evaluation.maps import check_map
 from knet.files import is_dir
 
@@ -89,10 +89,10 @@ def instance_maps(truth: Sequence[LabelMap], given: LabelMap | Sequence[LabelMap
 
 def _listed(maps: LabelMap | Sequence[LabelMap]) -> list[LabelMap]:
     kinds = np.ndarray | str | PathLike
-    found = [maps] if isinstance(maps, kinds) else list(maps) if isinstance(maps, Iterable) else [None]
-    if not all(isinstance(one, kinds) for one in found):
+    found = (maps,) if isinstance(maps, kinds) else members(maps)
+    if found is None or not all(isinstance(one, kinds) for one in found):
         raise DataError(f"{shown(maps)} is no label map; give arrays (H,W) or paths of PNGs, one or a list.")
-    return found
+    return list(found)
 
 
 def read_map(source: LabelMap, name: str) -> np.ndarray:

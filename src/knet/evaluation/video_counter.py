@@ -32,7 +32,7 @@ class FrameCounter(ABC):
     protocols: ClassVar[Collection[str]]
 
     def __init__(self, categories: Sequence[Category] | None, protocol: str) -> None:
-        if protocol not in self.protocols:
+        if not isinstance(protocol, str) or protocol not in self.protocols:
             raise DataError(
                 f"There is no protocol {shown(protocol)} for {self.metric}; use {', '.join(self.protocols)}."
             )

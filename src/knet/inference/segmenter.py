@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from os import PathLike
@@ -155,7 +155,7 @@ class Segmenter:
             return replace(self.segment(image, "image", **options), numbers={})
         settings = self._settings(options)
         part = cropped(image, settings.region)
-        with _enough_memory(image, name):
+        with _told_of(image, name):
             if self.task == "semantic":
                 segments = semantic_segments(self.views(part, settings, name), settings.score)
             else:
@@ -261,7 +261,7 @@ class Segmenter:
         """
         settings, tracking = self._tracking(tracker, classes, options, linked)
         part = cropped(image, settings.region)
-        with _enough_memory(image, name):
+        with _told_of(image, name):
             prediction = self._look(part, name, settings, state.kernels if linked else None)
             segments = self._objects(prediction, settings)
             result = self._result(segments, name)
@@ -349,9 +349,17 @@ class Segmenter:
         return result
 
 
-def _enough_memory(image: np.ndarray, name: str) -> AbstractContextManager[None]:
+@contextmanager
+def _told_of(image: np.ndarray, name: str) -> Iterator[None]:
+    """Has what torch says of an image that is too large or too small raised as one sentence."""
     what = f"the image '{name}' of {image.shape[0]}x{image.shape[1]} pixels"
-    return enough_memory(what, "take a smaller size (--size)")
+    try:
+        with enough_memory(what, "take a smaller size (--size)"):
+            yield
+    except ValueError as error:  # group norms refuse to divide by the deviation of a single number
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(f"The network sees too little of {what}; take a larger size (--size).") from error
 
 
 def _unmarked(step: str) -> None:

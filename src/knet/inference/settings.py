@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, TypedDict
 
-from knet.errors import ConfigError, did_you_mean, require, shown
+from knet.errors import ConfigError, did_you_mean, members, require, shown
 from knet.models.zoo import Task
 from knet.preprocess import Size, size_of
 from knet.structures import Preprocessing
@@ -81,14 +81,14 @@ class Settings:
         for name in given.keys() & {"window", "stride"}:
             given[name] = _pair(name, given[name])
         if "scales" in given:
-            scales = _members(given["scales"]) or ()
+            scales = members(given["scales"]) or ()
             if not 0 < len(scales) <= 100 or not all(_real(scale) and 0 < scale < 100 for scale in scales):
                 raise ConfigError(f"The scales {shown(options['scales'])} must be numbers above 0, such as (0.5, 1.0).")
             given["scales"] = tuple(map(float, scales))
         require(bool, "True or False", flip=given.get("flip", False))
         if "only" in given:
             only = given["only"]
-            listed = None if isinstance(only, str) else _members(only)
+            listed = None if isinstance(only, str) else members(only)
             given["only"] = (only,) if listed is None else listed
             for name in given["only"]:
                 require(str, "names of classes", only=name)
@@ -130,14 +130,6 @@ def refuse_unknown(options: Mapping[str, Any], others: Iterable[str] = ()) -> No
         if name not in known:
             hint = did_you_mean(name, known, f"there are: {', '.join(known)}.")
             raise ConfigError(f"There is no option {shown(name)}; {hint}")
-
-
-def _members(value: Any) -> tuple[Any, ...] | None:
-    """Of a list or the like; None of other things, such as an array without axes, which says it had some."""
-    try:
-        return tuple(value)
-    except TypeError:
-        return None
 
 
 def _real(value: Any) -> bool:
