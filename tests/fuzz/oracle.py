@@ -14,7 +14,8 @@ from knet.errors import KNetError
 
 _LONGEST = 2200  # characters of a line
 _LINES = 400  # weights that do not fit name every tensor
-_MEMORY = re.compile("too little memory|fit into memory")  # a file of a few KB asks for none to speak of
+# A small file asks for none to speak of; a network of 65,535 channels does.
+_MEMORY = re.compile("too little memory(?! for the model)|fit into memory")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # what moves a terminal's cursor
 
 

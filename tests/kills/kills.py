@@ -22,6 +22,7 @@ import io
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -277,6 +278,8 @@ def content(path: Path) -> Any:
             return [{k: v for k, v in row.items() if k not in ("seconds", "waiting")} for row in csv.DictReader(file)]
     if path.name.endswith(".report.json"):
         return {k: v for k, v in json.loads(path.read_text()).items() if "seconds" not in k}
+    if path.suffix == ".html":
+        return re.sub(r"on \d{4}-\d\d-\d\d \d\d:\d\d", "", path.read_text(encoding="utf-8"))
     if path.name == "curves.png":
         return "a picture" if readable(path) else None
     return path.read_bytes()

@@ -111,3 +111,12 @@ def test_classes_of_one_kind_are_taken_from_the_file_itself(tmp_path: Path) -> N
     own_weights("knet-r50-coco-panoptic", tmp_path / "own.pth", {"CLASSES": OWN})
     with pytest.raises(knet.KNetError, match="--classes FILE"):  # which of them are things, it does not say
         knet.inference.load.convert(tmp_path / "own.pth", tmp_path / "o.safetensors", "knet-r50-coco-panoptic", **SMALL)
+
+
+@pytest.mark.parametrize("name", ["model", "half", "source", "categories"])
+def test_options_of_convert_are_no_arguments_of_a_network(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["convert", "a.pth", str(tmp_path / "b.safetensors"), "--model", "rtknet-camvid", f"{name}=1"]
+    assert main(words) == 2
+    assert f"'{name}' is no argument of a network" in capsys.readouterr().err

@@ -1,11 +1,12 @@
 """knet convert: official checkpoints to files that carry everything needed to use them."""
 
 import argparse
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from knet.cli.options import add_verb
-from knet.errors import counted
+from knet.errors import ConfigError, counted
 
 
 def add_parser(verbs: Any) -> None:
@@ -35,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
     from knet.inference.load import convert
 
     overrides = read_overrides(args.overrides)
+    for name in overrides.keys() & signature(convert).parameters.keys():
+        raise ConfigError(f"'{name}' is no argument of a network; give the options of `knet convert --help`.")
     card = convert(args.source, args.target, args.model, args.half, args.classes, **overrides)
     size = Path(args.target).stat().st_size / 1e6
     print(f"wrote {args.target} ({size:.1f} MB): {card.model}, {counted(len(card.categories), 'class')}")
