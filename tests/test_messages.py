@@ -1,8 +1,10 @@
 """Sentences of errors, whatever they quote: short, in a moment, and harmless to a terminal."""
 
+import logging
+
 import pytest
 
-from knet.cli.main import main
+from knet.cli.main import lines_shown, main
 from knet.errors import KNetError, did_you_mean, readable
 
 
@@ -23,6 +25,14 @@ def test_control_characters_are_written_out() -> None:
     assert (
         str(KNetError("the name 'a\x1b[2J\x07\u202eb'\nand more")) == r"the name 'a\x1b[2J\x07\u202eb'" + "\nand more"
     )
+
+
+def test_lines_that_the_package_says_are_harmless_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with lines_shown(json=False):
+        logging.getLogger("knet").warning("the class 'a\x1b[2J' counts as stuff")
+        logging.getLogger("knet").info("http://me:secret@camera")
+    said = capsys.readouterr()
+    assert "\x1b" not in said.err and r"'a\x1b[2J'" in said.err and "secret" not in said.out
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,8 @@ class _Lines(logging.Handler):
         warning = record.levelno >= logging.WARNING
         file = sys.stderr if warning or self.everything_to_errors else sys.stdout
         try:
-            tqdm.write(f"knet: {record.getMessage()}" if warning else record.getMessage(), file=file)
+            text = readable(record.getMessage())
+            tqdm.write(f"knet: {text}" if warning else text, file=file)
             file.flush()
         except BrokenPipeError:  # nobody reads on; what is being done goes on
             _forget_output()

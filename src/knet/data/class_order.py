@@ -23,11 +23,14 @@ class OtherClassesError(DataError):
         self.labels = labels
 
 
-def labels_of_ids(rows: object, categories: Sequence[Category], where: str, *, partly: bool = False) -> dict[int, int]:
+def labels_of_ids(
+    rows: object, categories: Sequence[Category], where: str, *, partly: bool = False, kinds: bool = True
+) -> dict[int, int]:
     """The label in `categories` of each category id that a JSON file uses, by its list of classes.
 
     A file without such a list, whose `rows` are None or have no names, uses the ids of `categories`. `where` names the
-    file in the error, and in the line that says that it numbers the classes otherwise.
+    file in the error, and in the lines that say that it numbers the classes otherwise, or, if `kinds` count there, takes
+    stuff for things.
 
     Raises:
         OtherClassesError: the names are not the same, unless `partly` is enough; or two classes of the file are one.
@@ -43,7 +46,7 @@ def labels_of_ids(rows: object, categories: Sequence[Category], where: str, *, p
     labels = _labels_by_name(classes, categories, where, partly)
     known = [(categories[labels[row["id"]]], flag(row.get("isthing"))) for row in own if row["id"] in labels]
     other = [category.name for category, thing in known if thing not in (None, category.thing)]
-    if other:
+    if other and kinds:
         _logger.warning(
             f"{where} takes '{other[0]}'{f' and {len(other) - 1} more' if len(other) > 1 else ''} for "
             f"{'stuff' if next(c for c, _ in known if c.name == other[0]).thing else 'things'}, which the class table "

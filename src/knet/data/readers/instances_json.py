@@ -71,7 +71,7 @@ class InstancesJson:
         if categories is None:
             categories = things_from_rows(self.content.get("categories"), str(path))
         self.categories = tuple(categories)
-        self.labels = labels_of_ids(self.content.get("categories"), self.categories, str(path))
+        self.labels = labels_of_ids(self.content.get("categories"), self.categories, str(path), kinds=False)
 
     def walk(self, find: ImageFinder | None) -> Iterator[Entry | Fault | Oddity]:
         """The images with their objects, after all that is wrong with rows; `find` looks for the files."""
