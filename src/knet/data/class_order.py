@@ -29,7 +29,7 @@ def labels_of_ids(
     """The label in `categories` of each category id that a JSON file uses, by its list of classes.
 
     A file without such a list, whose `rows` are None or have no names, uses the ids of `categories`. `where` names the
-    file in the error, and in the lines that say that it numbers the classes otherwise, or, if `kinds` count there, takes
+    file in the error, and in the lines that say that it numbers the classes otherwise or, if `kinds` count there, takes
     stuff for things.
 
     Raises:
