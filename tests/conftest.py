@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 # A busy machine makes any single example slow; speed is measured in benchmarks/, never in a test.
 settings.register_profile("knet", deadline=None)
 settings.load_profile("knet")
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup make test` has ignored, in all processes
 os.environ["KNET_OFFLINE"] = "1"  # no test needs the net; those of downloads talk to a server on this machine
 
 BUNDLED = Path(__file__).parent / "goldens"

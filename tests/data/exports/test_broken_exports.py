@@ -252,7 +252,7 @@ REFUSED: dict[str, tuple[str, Spoil, str]] = {
     "coco, empty file": (
         "cvat_coco",
         empty(COCO),
-        "(it holds 6 .jpg, 1 .json; annotations/instances_default.json cannot be read: EOF",
+        "(it holds 6 .jpg, 1 .json; annotations/instances_default.json cannot be read: it is empty",
     ),
     "coco, no categories": (
         "cvat_coco",

@@ -41,7 +41,7 @@ class VideoInfo:
     @property
     def name(self) -> str:
         """The file's name without its ending; what ends a host, such as 10.0.0.7, is none."""
-        return self.path.stem if self.path.suffix.lower() in VIDEO_SUFFIXES else self.path.name
+        return self.path.name if self.path.suffix[1:].isdigit() else self.path.stem
 
 
 @dataclass(frozen=True, slots=True)
