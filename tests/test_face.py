@@ -105,6 +105,7 @@ def drawn_camvid(root: Path) -> None:
         make(root / "images" / part, root / "labels" / part, root / part, "camvid")
 
 
+@pytest.mark.large
 def test_the_page_about_python_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -115,10 +115,15 @@ def readable(text: str) -> str:
     return "\n".join(map(_readable_line, text.split("\n")))
 
 
+def harmless(line: str) -> str:
+    """A line whose control characters, which would move a terminal's cursor, are written out."""
+    return _CONTROL.sub(lambda sign: sign[0].encode("unicode_escape").decode(), line)
+
+
 def _readable_line(line: str) -> str:
     if len(line) > _LOOKED_AT:  # between words, as half of an address may be a secret
         line = f"{line[: _LOOKED_AT // 2].rpartition(' ')[0]} [...] {line[-_LOOKED_AT // 2 :].partition(' ')[2]}"
-    plain = _CONTROL.sub(lambda sign: sign[0].encode("unicode_escape").decode(), without_secrets(line))
+    plain = harmless(without_secrets(line))
     words = _LONG_WORD.sub(lambda word: f"{word[0][:200]}[...]{word[0][-60:]}", plain)
     return words if len(words) <= _LONGEST else f"{words[:1500]} [...] {words[-400:]}"
 

@@ -51,6 +51,7 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.mark.large
 def test_the_bundled_model_predicts_the_same_from_a_file(run: Run, tmp_path: Path) -> None:
     status, out, err = run(
         "export", "rtknet-lite-street", "--size", "416x768", "--output", "files/model.onnx", "--json"

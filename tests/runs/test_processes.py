@@ -104,6 +104,7 @@ def test_a_stopped_run_of_two_processes_resumes_to_the_same_losses(
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
+@pytest.mark.large
 def test_a_run_may_go_on_with_another_number_of_processes(whole: Path, tmp_path: Path) -> None:
     path = whole / "config.yaml"
     short = load_config(path, [f"output={tmp_path / 'run'}", "validate_every=16"])

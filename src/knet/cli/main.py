@@ -21,6 +21,7 @@ from knet.errors import (
     StoppedError,
     TrainingError,
     did_you_mean,
+    harmless,
     memory_asked,
     readable,
 )
@@ -73,7 +74,7 @@ class _Lines(logging.Handler):
         warning = record.levelno >= logging.WARNING
         file = sys.stderr if warning or self.everything_to_errors else sys.stdout
         try:
-            text = readable(record.getMessage())
+            text = "\n".join(map(harmless, record.getMessage().split("\n")))
             tqdm.write(f"knet: {text}" if warning else text, file=file)
             file.flush()
         except BrokenPipeError:  # nobody reads on; what is being done goes on
