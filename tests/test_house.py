@@ -164,19 +164,37 @@ def test_files_stay_readable() -> None:
     assert not long
 
 
-def readme_commands() -> list[str]:
-    blocks = re.findall(r"```(?:sh|console)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.removeprefix("$ ").split("#")[0] for line in lines if line.removeprefix("$ ").startswith("knet ")]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def test_every_command_of_the_readme_is_one_that_knet_understands() -> None:
+def blocks(path: Path, kinds: str) -> list[str]:
+    """The blocks of code of a document."""
+    return re.findall(rf"^```(?:{kinds})\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def commands(path: Path) -> list[str]:
+    """The lines of a document's blocks that begin with `knet`."""
+    lines = "\n".join(blocks(path, "sh|console")).replace("\\\n", " ").splitlines()
+    found = [line.strip().removeprefix("$ ") for line in lines]
+    return [line for line in found if line.startswith("knet ")]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
+def test_every_block_of_a_document_can_be_understood(path: Path) -> None:
+    """Commands by the parser, which exits at what it does not know, Python by its compiler; some pages' also run."""
     from knet.cli.main import build_parser
 
-    commands = readme_commands()
-    assert len(commands) >= 6
-    for command in commands:
-        build_parser().parse_args(shlex.split(command)[1:])  # exits, and so fails, if it does not understand
+    for command in commands(path):
+        words = shlex.split(command, comments=True)
+        end = next((place for place, word in enumerate(words) if word in ("|", ">", "&&", ";")), len(words))
+        _, rest = build_parser().parse_known_args(words[1:end])
+        assert all("=" in word and not word.startswith("-") for word in rest), command  # key=value behind options
+    for block in blocks(path, "python"):
+        compile(block, str(path), "exec")
+
+
+def test_the_readme_has_commands() -> None:
+    assert len(commands(ROOT / "README.md")) >= 6
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
