@@ -2,11 +2,11 @@
 
     python tests/kills/kills.py [TASK ...] [--count 20] [--seed 0] [--full]
 
-TASK is one of `tasks` below, all of them by default; COUNT kills each. A task runs once undisturbed. Then, again and
-again, it is started, killed by SIGKILL at a random moment, and started anew by the same command (a training by
---resume), until it comes to its end. After each kill every file under its final name is that of the undisturbed run or,
-if it grows or changes while the task goes on, can be read; no process lives on and no shared memory is left. At the end
-the files are those of the undisturbed run, to the last byte, and no temporary ones lie beside them.
+TASK is one of `tasks` in kill_tasks.py, all of them by default; COUNT kills each. A task runs once undisturbed. Then,
+again and again, it is started, killed by SIGKILL at a random moment, and started anew by the same command (a training
+by --resume), until it comes to its end. After each kill every file under its final name is that of the undisturbed run
+or, if it grows or changes while the task goes on, can be read; no process lives on and no shared memory is left. At the
+end the files are those of the undisturbed run, to the last byte, and no temporary ones lie beside them.
 
 With --full no process is killed: instead no file may grow above a random size, as on a disk that is full. The task has
 to end with one sentence and the exit status 1.
@@ -17,12 +17,8 @@ All runs are children of one process that has imported torch, so that a kill cos
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import json
 import os
 import random
-import re
 import resource
 import shutil
 import signal
@@ -30,145 +26,18 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+
+from kill_tasks import SlowServer, Task, prepare, tasks
+from leftovers import all_is_there, files, is_whole, nothing_half
 
 TESTS = Path(__file__).parents[1]
 HANG = 600  # seconds in which everything ends that ends at all
-OUT = "OUT"  # stands for the folder, or a file in it
-_MODEL = "knet-r50-coco-panoptic"
-_CHANGES = (".pt", ".safetensors", ".png", ".jpg")  # files that a training replaces by newer ones
-
-
-@dataclass
-class Task:
-    """Something to kill: the command by what is in the output folder, and how its processes are started."""
-
-    command: Callable[[Path], list[str]]
-    processes: int = 1
-    # "all" processes; "one", or a "worker" (a loader process), or one that "hangs": the others must end by themselves;
-    # or "none", but the disk is full.
-    victims: str = "all"
-    once: bool = False  # a finished output is not written again
-    growing: bool = False  # files have their final names while the task goes on
-    environment: dict[str, str] = field(default_factory=dict)
-
-
-def train(config: Path, out: Path) -> list[str]:
-    """Starts a training, or goes on with it."""
-    started = (out / "run" / "state.pt").exists()
-    return ["train", "--resume", str(out / "run")] if started else ["train", str(config), f"output={out / 'run'}"]
-
-
-def filled(words: tuple[object, ...], into: str, out: Path) -> list[str]:
-    """The words of a command, with the folder or a file in it for OUT."""
-    return [str(out / into if word is OUT else word) for word in words]
-
-
-def prepare(work: Path) -> None:
-    """Makes what the tasks need: data, configs, models, images and a video."""
-    import av
-    import numpy as np
-    from tiny_run import write_config
-
-    from tiny_models import tiny_file
-
-    sizes: dict[str, Any] = {"iterations": 5, "validate_every": 5, "save_every": 1, "short_edge": 32, "max_edge": 48}
-    sizes["augment"] = {"short_edges": [32], "max_edge": 48, "crop": [32, 32]}
-    for name, workers in (("alone", 0), ("helped", 2)):
-        write_config(work / name, workers=workers, batch=2, **sizes)
-    for kind in ("panoptic", "video"):
-        tiny_file(kind, work)
-    rng = np.random.default_rng(1)
-    with av.open(str(work / "drive.mp4"), "w") as container:
-        stream = container.add_stream("libx264", rate=5)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for _ in range(12):
-            picture = rng.integers(0, 255, (48, 64, 3), np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    prepare_data(work)
-
-
-def prepare_data(work: Path) -> None:
-    """Images with labels, and a JSON of objects in them."""
-    import numpy as np
-    from PIL import Image
-
-    rng = np.random.default_rng(0)
-    for name in ("images", "labels"):
-        (work / name).mkdir()
-    for number in range(12):
-        picture, label = rng.integers(0, 255, (40, 56, 3), np.uint8), rng.integers(0, 11, (5, 7), np.uint8)
-        Image.fromarray(picture).save(work / "images" / f"{number}.png")
-        Image.fromarray(np.kron(label, np.ones((8, 8), np.uint8))).save(work / "labels" / f"{number}.png")
-    rows = [{"id": n, "file_name": f"{n}.png", "height": 40, "width": 56} for n in range(12)]
-    box = {"category_id": 1, "iscrowd": 0, "bbox": [4, 4, 26, 26], "area": 676}
-    box["segmentation"] = [[4, 4, 30, 4, 30, 30, 4, 30]]
-    objects = [{"id": n + 1, "image_id": n, **box} for n in range(12)]
-    content = {"images": rows, "annotations": objects, "categories": [{"id": 1, "name": "box"}]}
-    (work / "coco.json").write_text(json.dumps(content))
-
-
-def tasks(work: Path, port: int) -> dict[str, Task]:
-    """All of them, with what `prepare` made in the folder and the port of a server."""
-    alone, helped = (partial(train, work / name / "config.yaml") for name in ("alone", "helped"))
-    model, images, labels = work / "panoptic.safetensors", work / "images", work / "labels"
-
-    def verb(*words: object, into: str = "", growing: bool = False) -> Task:
-        command = partial(filled, words, into)
-        return Task(command, growing=growing, once=words[0] == "data")
-
-    forms = ("--formats", "overlay,panoptic,json,semantic")
-    films = ("--formats", "video,tracks,mots,step", "--track")
-    address = f"http://127.0.0.1:{port}/weights.bin"
-    found = ("--images", images, "--output", OUT)
-    return {
-        "train": Task(alone, growing=True),
-        "train-workers": Task(helped, growing=True),
-        "train-two": Task(alone, 2, growing=True),
-        "train-one-of-two": Task(alone, 2, "one", growing=True),
-        "train-hang": Task(alone, 2, "hang", growing=True),
-        "train-worker-dies": Task(helped, 1, "worker", growing=True),
-        "predict": verb("predict", model, images, *forms, "--output", OUT),
-        "film": verb("predict", work / "video.safetensors", work / "drive.mp4", *films, "--output", OUT, growing=True),
-        "convert": verb("convert", model, OUT, "--model", _MODEL, "--half", into="half.safetensors"),
-        "export": verb(
-            "export", model, "--size", "64x96", "--images", images / "0.png", "--output", OUT, into="m.onnx"
-        ),
-        "from-labels": verb("data", "from-labels", *found, "--labels", labels, "--classes", "camvid"),
-        "from-coco": verb("data", "from-coco", *found, "--instances", work / "coco.json"),
-        "synth": verb("data", "synth", "cityscapes", OUT, "--images", "3", "--size", "64x128", into="made"),
-        "download": Task(lambda out: ["download", address], environment={"KNET_HOME": "OUT", "KNET_OFFLINE": "0"}),
-    }
-
-
-CONTENT = bytes(range(256)) * 8192
-
-
-class SlowServer(BaseHTTPRequestHandler):
-    """Gives a file of 2 MB in pieces, also from the middle on."""
-
-    def log_message(self, *_: Any) -> None:
-        """Says nothing."""
-
-    def do_GET(self) -> None:
-        """The file, in a third of a second."""
-        start = int(self.headers.get("Range", "bytes=0-")[6:-1]) if self.headers.get("If-Range") == '"one"' else 0
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(CONTENT) - start))
-        self.send_header("ETag", '"one"')
-        self.end_headers()
-        with suppress(OSError):  # the other side was killed
-            for place in range(start, len(CONTENT), 65_536):
-                self.wfile.write(CONTENT[place : place + 65_536])
-                time.sleep(0.01)
 
 
 def start(task: Task, out: Path, log: Path, most: int = -1) -> list[int]:
@@ -258,86 +127,6 @@ def nothing_lives(sessions: list[int], pids: set[int]) -> None:
         time.sleep(0.05)
     shared = [path.name for path in Path("/dev/shm").iterdir() if any(f"_{pid}_" in path.name for pid in pids)]
     assert not shared, f"shared memory is left: {shared}"
-
-
-def files(folder: Path) -> dict[str, Path]:
-    """What lies in a folder, by name, but for locks and TensorBoard's logs, which have the time in their names."""
-    found = (path for path in folder.rglob("*") if path.is_file())
-    named = {str(path.relative_to(folder)): path for path in found}
-    return {name: path for name, path in named.items() if "tensorboard" not in name and not name.endswith(".lock")}
-
-
-def content(path: Path) -> Any:
-    """What is compared of a file: all of it, but for what the clock says."""
-    if path.suffix == ".pt":
-        from knet.runs.state import read_state
-
-        return plain(read_state(path))
-    if path.suffix == ".csv":
-        with path.open(newline="") as file:
-            return [{k: v for k, v in row.items() if k not in ("seconds", "waiting")} for row in csv.DictReader(file)]
-    if path.name.endswith(".report.json"):
-        return {k: v for k, v in json.loads(path.read_text()).items() if "seconds" not in k}
-    if path.suffix == ".html":
-        return re.sub(r"on \d{4}-\d\d-\d\d \d\d:\d\d", "", path.read_text(encoding="utf-8"))
-    if path.name == "curves.png":
-        return "a picture" if readable(path) else None
-    return path.read_bytes()
-
-
-def plain(value: Any) -> Any:
-    """Tensors as bytes, and lists for tuples, of which a resumed run makes some."""
-    if isinstance(value, dict):
-        return {key: plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(part) for part in value]
-    return value.numpy().tobytes() if hasattr(value, "numpy") else value
-
-
-def readable(path: Path) -> bool:
-    """Whether a file that will still change is whole."""
-    from PIL import Image
-
-    if path.suffix == ".pt":
-        from knet.runs.state import read_state
-
-        return bool(read_state(path))
-    if path.suffix == ".safetensors":
-        from safetensors import safe_open
-
-        with safe_open(path, "pt") as opened:
-            return bool(opened.keys())
-    with Image.open(io.BytesIO(path.read_bytes())) as image:
-        image.load()
-    return True
-
-
-def nothing_half(out: Path, whole: Path, growing: bool) -> None:
-    """No file with a final name is half-written."""
-    finished = files(whole)
-    for name, path in files(out).items():
-        if any(part.startswith(".") for part in Path(name).parts):
-            continue
-        assert name in finished, f"{name} is no file of an undisturbed run"
-        if growing and path.suffix in (".csv", ".jsonl", ".txt"):  # these have their names from the beginning
-            continue
-        if growing and path.suffix in _CHANGES:
-            assert readable(path), name
-            continue
-        assert content(path) == content(finished[name]), f"{name} is not that of an undisturbed run"
-
-
-def is_whole(out: Path, whole: Path) -> bool:
-    """Whether the kill came when all was done, after which the same command refuses to write again."""
-    return {name for name in files(out) if not name.startswith(".")} == files(whole).keys()
-
-
-def all_is_there(out: Path, whole: Path) -> None:
-    """The folder is that of an undisturbed run."""
-    ours, theirs = files(out), files(whole)
-    assert ours.keys() == theirs.keys(), f"other files: {sorted(ours.keys() ^ theirs.keys())}"
-    for name, path in ours.items():
-        assert content(path) == content(theirs[name]), f"{name} is not that of an undisturbed run"
 
 
 def rounds(task: Task, work: Path, count: int, rng: random.Random, pause: float = 1.05) -> Iterator[str]:

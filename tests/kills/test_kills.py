@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kill_tasks import CONTENT, SlowServer, prepare_data, tasks
 from PIL import Image
 
-from kills import CONTENT, SlowServer, free_port, prepare_data, rounds, tasks
+from kills import free_port, rounds
 from knet import files
 from knet.data.make.panoptic_writer import PanopticWriter, SegmentRow
 from knet.data.samples.batches import BatchPlan, Share, load_batches, loaders_needed

@@ -45,12 +45,12 @@ def labels_of_ids(
     classes = [(row["id"], str(row.get("name", row["id"]))) for row in own]
     labels = _labels_by_name(classes, categories, where, partly)
     known = [(categories[labels[row["id"]]], flag(row.get("isthing"))) for row in own if row["id"] in labels]
-    other = [category.name for category, thing in known if thing not in (None, category.thing)]
+    other = [category for category, thing in known if thing not in (None, category.thing)]
     if other and kinds:
+        more = f" and {len(other) - 1} more" if len(other) > 1 else ""
         _logger.warning(
-            f"{where} takes '{other[0]}'{f' and {len(other) - 1} more' if len(other) > 1 else ''} for "
-            f"{'stuff' if next(c for c, _ in known if c.name == other[0]).thing else 'things'}, which the class table "
-            "does not; the table counts."
+            f"{where} takes '{other[0].name}'{more} for {'stuff' if other[0].thing else 'things'}, which the class "
+            "table does not; the table counts."
         )
     return labels
 

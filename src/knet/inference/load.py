@@ -319,13 +319,8 @@ def choose_device(device: str) -> torch.device:
     try:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen).cpu()  # the device "meta" holds nothing
-    except (
-        RuntimeError,
-        AssertionError,
-        TypeError,
-        ValueError,
-        ImportError,
-    ) as error:  # torch has no class of its own for it
+    # torch has no class of its own for it
+    except (RuntimeError, AssertionError, TypeError, ValueError, ImportError) as error:
         # The first sentence: what follows may be a list of all that torch was ever built for.
         reason = next(iter(str(error).splitlines()), type(error).__name__).split(". ")[0].rstrip(".")
         reason = "torch knows no such device" if reason.startswith("Expected one of") else reason

@@ -51,7 +51,12 @@ def read_yolo(reading: Reading) -> Export:
         for file in dict.fromkeys(file for place in places for file in _images(place, reading)):
             picture = reading.open(file, split=split)
             if picture is not None:
-                used.update(_add_shapes(picture, file, names, reading))
+                text = next((path for path in _label_files(file) if path.is_file()), None)
+                if text is None:
+                    reading.remarks.note("images without a text of labels have no object", picture.name)
+                else:
+                    _add_shapes(picture, text, names, reading)
+                    used.add(text)
                 pictures.append(picture)
     for text in sorted({text for folder in {text.parent for text in used} for text in folder.glob("*.txt")} - used):
         if "labels" in text.relative_to(reading.root).parts:
@@ -111,13 +116,8 @@ def _images(place: Path, reading: Reading) -> Iterator[Path]:
                 yield picture.file
 
 
-def _add_shapes(picture: Picture, file: Path, names: dict[int, str], reading: Reading) -> Iterator[Path]:
-    """Adds the objects of the text that belongs to an image, and tells which it is, if there is one."""
-    text = next((path for path in _label_files(file) if path.is_file()), None)
-    if text is None:
-        reading.remarks.note("images without a text of labels have no object", picture.name)
-        return
-    yield text
+def _add_shapes(picture: Picture, text: Path, names: dict[int, str], reading: Reading) -> None:
+    """Adds the objects of the text that belongs to an image."""
     height, width = picture.size
     for number, line in enumerate(_text(text).splitlines(), 1):
         words, where = line.split(), f"{text.name} line {number}"
