@@ -104,6 +104,11 @@ def test_an_unknown_keyword_has_a_nearest_one(semantic: Segmenter) -> None:
         (lambda: knet.load("rtknet-lite-street", devise="cpu"), "'device'"),  # type: ignore[call-arg]
         (lambda: knet.create("rtknet-lite-street", clases=5), "'classes'"),
         (lambda: read_config("rtknet-cityscapes", los__mask=1), "'losses'"),
+        (lambda: knet.export("rtknet-lite-street", formt="onnx"), "'format'"),  # type: ignore[call-arg]
+        (lambda: knet.convert("a.pth", "b.safetensors", modl="x"), "'model'"),  # type: ignore[call-arg]
+        (lambda: knet.evaluation.mean_iou(truths="a"), "'truth'"),  # type: ignore[call-arg]
+        (lambda: semantic(np.zeros((8, 8, 3), np.uint8), size=32).to_coco(froms="rle"), "'form'"),  # type: ignore[call-arg]
+        (lambda: semantic(np.zeros((8, 8, 3), np.uint8), size=32).save("x", format="json"), "'formats'"),  # type: ignore[call-arg]
     ]
     for call, meant in tries:
         with pytest.raises(ConfigError, match=f"did you mean {meant}"):

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from knet.errors import ConfigError, TrainingError
 
+_MEETING = timedelta(minutes=5)  # until all processes have started
 _PATIENCE = timedelta(minutes=30)  # for the slowest process, such as one that writes to a busy network disk
 
 
@@ -61,7 +62,7 @@ def joined(device: torch.device) -> Iterator[torch.device]:
 
     Raises:
         ConfigError: the machine has more processes than GPUs, or a variable of torchrun is missing or no number.
-        TrainingError: another process has ended, or does not answer for half an hour.
+        TrainingError: another process has ended, does not start for five minutes, or does not answer for half an hour.
     """
     place = place_of(dict(os.environ))
     if place.world == 1:
@@ -81,7 +82,8 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     # What is on the CPU goes over gloo, so that no process waits for its GPU to exchange it.
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     try:
-        dist.init_process_group(backend, rank=place.rank, world_size=place.world, timeout=_PATIENCE)
+        store, _, _ = next(dist.rendezvous("env://", place.rank, place.world, timeout=_MEETING))
+        dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world, timeout=_PATIENCE)
         yield device
     except RuntimeError as error:
         if not _is_of_others(error):

@@ -68,6 +68,7 @@ def _become(arguments: list[str], task: Task, out: Path, log: Path, rank: int, p
         from knet import distributed
         from knet.cli.main import main
 
+        distributed._MEETING = timedelta(seconds=30)
         if task.victims == "hang":
             distributed._PATIENCE = timedelta(seconds=30)
         code = main(arguments)
@@ -113,7 +114,8 @@ def ended(children: list[int], seconds: float = HANG) -> list[int]:
                 codes[child] = os.waitstatus_to_exitcode(status)
         if time.monotonic() > deadline:
             for child in children:
-                os.killpg(child, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.killpg(child, signal.SIGKILL)
             raise AssertionError(f"hangs for {seconds:.0f} s")
         time.sleep(0.01)
     return [code for code in codes.values() if code is not None]

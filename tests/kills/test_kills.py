@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from datetime import timedelta
 from email.message import Message
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -16,11 +17,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from kill_tasks import CONTENT, SlowServer, prepare_data, tasks
 from PIL import Image
 
 from kills import free_port, rounds
-from knet import files
+from knet import distributed, files
 from knet.data.make.panoptic_writer import PanopticWriter, SegmentRow
 from knet.data.samples.batches import BatchPlan, Share, load_batches, loaders_needed
 from knet.errors import DataError, TrainingError
@@ -157,3 +159,16 @@ def test_the_others_of_a_run_end_with_one_sentence_when_one_process_dies() -> No
     said = [process.communicate(timeout=2400)[0] for process in both]
     assert [process.returncode for process in both] == [0, 9]
     assert "Process 0 of 2 waits in vain for another one" in said[0] and "--resume" in said[0] and not said[1]
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_process_whose_companion_never_starts_does_not_wait_for_ever(
+    rank: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    for name, value in (place | {"MASTER_PORT": str(free_port())}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "_MEETING", timedelta(seconds=1))
+    sentence = f"Process {rank} of 2 waits in vain for another one.*--resume"
+    with pytest.raises(TrainingError, match=sentence), distributed.joined(torch.device("cpu")):
+        pass

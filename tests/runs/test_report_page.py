@@ -250,9 +250,12 @@ def test_reports_of_other_metrics(
 
 def test_a_report_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "report.html").mkdir()
-    status = main([*files(tmp_path, ["road", "car"]), "--report", str(tmp_path / "report.html")])
-    assert status == 1
+    words = files(tmp_path, ["road", "car"])
+    assert main([*words, "--report", str(tmp_path / "report.html")]) == 1
     assert re.search(r"knet: Cannot write '.*report\.html'", capsys.readouterr().err)
+    assert main([*words, "--report", str(tmp_path / "report.pdf")]) == 2
+    assert "must end in .html" in capsys.readouterr().err
+    assert not (tmp_path / "report.pdf").exists()
 
 
 def test_a_report_of_a_model_has_the_published_figures() -> None:

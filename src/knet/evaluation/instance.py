@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from knet.data.files.masks import mask_area, mask_box, read_mask
-from knet.errors import DataError, shown
+from knet.errors import DataError, named_options, shown
 from knet.evaluation.details import Details
 from knet.evaluation.detections import Format, Size, average_precision, is_number
 from knet.evaluation.objects import add_objects
@@ -32,6 +32,7 @@ KINDS = ("segm", "bbox")
 _COCO = Format("COCO", "image", ("height", "width"), "detection")
 
 
+@named_options
 def mask_ap(
     truth: Mapping[str, Any] | str | PathLike[str],
     predictions: Sequence[Mapping[str, Any]] | str | PathLike[str],

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from knet.data.cityscapes_labels import CITYSCAPES_EVALUATED, CITYSCAPES_NAMES
 from knet.data.files.io import read_gray, read_labels
-from knet.errors import DataError, shown
+from knet.errors import DataError, named_options, shown
 from knet.evaluation.means import mean
 from knet.evaluation.semantic_files import pair_files
 
@@ -51,6 +51,7 @@ class _ClassCount:
     rankings: list[_Ranking] = field(default_factory=lambda: [_Ranking() for _ in _THRESHOLDS])
 
 
+@named_options
 def cityscapes_instance_ap(
     truth_folder: str | PathLike[str], predictions_folder: str | PathLike[str], *, progress: bool = False
 ) -> dict[str, Any]:

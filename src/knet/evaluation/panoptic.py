@@ -24,7 +24,7 @@ from tqdm import tqdm
 from knet.data.categories import categories_from_rows
 from knet.data.files.io import name_some
 from knet.data.files.numbers import flag, whole
-from knet.errors import DataError, shown
+from knet.errors import DataError, named_options, shown
 from knet.evaluation.details import Details
 from knet.evaluation.maps import check_map, check_size, runs
 from knet.evaluation.matches import FIRST, UNLISTED, Segments, find_matches, overlap_table
@@ -184,6 +184,7 @@ class PanopticQuality:
         return Segments(np.array(ids, np.int64), np.array(labels, np.int64), np.array(crowds, bool), np.array(areas))
 
 
+@named_options
 def panoptic_quality(
     truth: str | PathLike[str] | Sequence[Labelled],
     predictions: str | PathLike[str] | Sequence[Labelled],

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from knet.data.categories import LARGEST_VALUE, load_table
 from knet.data.cityscapes_labels import CITYSCAPES_EVALUATED, CITYSCAPES_LABELS, CITYSCAPES_NAMES
-from knet.errors import ConfigError, DataError, members, require, shown
+from knet.errors import ConfigError, DataError, members, named_options, require, shown
 from knet.evaluation.details import Details, unknown_table
 from knet.evaluation.maps import check_map, check_size
 from knet.evaluation.means import mean
@@ -161,6 +161,7 @@ class _InstanceScores:
         return float(hits / union) if union else None
 
 
+@named_options
 def mean_iou(
     truth: LabelMap | Sequence[LabelMap],
     predictions: LabelMap | Sequence[LabelMap],

@@ -16,7 +16,7 @@ from os import PathLike
 from typing import Any
 
 from knet.data.files.masks import Rle, mask_area, mask_box, read_mask, runs
-from knet.errors import DataError
+from knet.errors import DataError, named_options
 from knet.evaluation.detections import Format, Rows, Size, average_precision, is_number
 
 _YOUTUBE_VIS = Format("YouTube-VIS", "video", ("height", "width", "length"), "track")
@@ -24,6 +24,7 @@ _LARGEST = 1e10
 _RANGES = ((0, _LARGEST), (0, 128**2), (128**2, 256**2), (256**2, _LARGEST))
 
 
+@named_options
 def ytvis_ap(
     truth: Mapping[str, Any] | str | PathLike[str],
     predictions: Sequence[Mapping[str, Any]] | str | PathLike[str],

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from knet.errors import DataError
+from knet.errors import DataError, named_options
 from knet.evaluation.matches import Segments
 from knet.evaluation.video_counter import Clips, FrameCounter, count_videos
 from knet.evaluation.video_labels import NUMBER_BITS, VOID
@@ -166,6 +166,7 @@ class TrackingQuality(FrameCounter):
         return confusion, *by_class
 
 
+@named_options
 def stq(
     truth: str | PathLike[str] | Clips,
     predictions: str | PathLike[str] | Clips,

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from knet.errors import DataError
+from knet.errors import DataError, named_options
 from knet.evaluation.matches import Segments, find_matches, overlap_table
 from knet.evaluation.means import mean
 from knet.evaluation.panoptic import PanopticQuality
@@ -182,6 +182,7 @@ class VideoPanopticQuality(FrameCounter):
                 self.counts[sequence][row] += found.counts(len(self.categories))
 
 
+@named_options
 def vpq(
     truth: str | PathLike[str] | Clips,
     predictions: str | PathLike[str] | Clips,

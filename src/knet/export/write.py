@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from torch import nn
 
-from knet.errors import ConfigError, require
+from knet.errors import ConfigError, named_options, require
 from knet.export import openvino, tensorrt
 from knet.export.graph import Graph, Merging, check_size
 from knet.export.hides import hides_padding
@@ -42,6 +42,7 @@ _MOST_AT_ONCE = 1024  # images of a batch
 _CALIBRATION = 64  # images at most; more would hardly change the scales
 
 
+@named_options
 def export(
     model: str | Path,
     format: Format = "onnx",

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from knet.data.categories import as_table, load_categories
-from knet.errors import CheckpointError, ConfigError, require, shown
+from knet.errors import CheckpointError, ConfigError, named_options, require, shown
 from knet.files import exists
 from knet.inference.engines.engine import DTYPES, Engine
 from knet.inference.engines.network import TorchEngine
@@ -196,6 +196,7 @@ def class_arguments(model: str, categories: Sequence[Category]) -> dict[str, Any
     return {"classes": len(categories)} | ({"stuff": stuff} if "stuff" in entry(model).arguments else {})
 
 
+@named_options
 def convert(
     source: str | Path,
     target: str | Path,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from knet.errors import ConfigError, did_you_mean, enough_memory, no_such_model, require, shown
+from knet.errors import ConfigError, did_you_mean, enough_memory, named_options, no_such_model, require, shown
 from knet.models.arguments import check_arguments, known_arguments
 from knet.models.clip import ClipKNet
 from knet.models.image import KNet
@@ -286,6 +286,7 @@ ZOO: dict[str, ZooEntry] = {
 }
 
 
+@named_options
 def models(pattern: str = "*") -> list[str]:
     """The names of all models, or of those that match a pattern with * and ?."""
     require(str, "a pattern such as '*coco*'", pattern=pattern)

@@ -22,7 +22,7 @@ from knet.data.readers.open import open_data
 from knet.data.readers.reader import Reader
 from knet.data.readers.youtube_vis import YoutubeVis
 from knet.distributed import gather_objects, joined, rank, world
-from knet.errors import ConfigError, shown
+from knet.errors import ConfigError, named_options, shown
 from knet.evaluation.details import Details, merged, of_matrix
 from knet.evaluation.instance import mask_ap
 from knet.evaluation.matches import find_matches
@@ -45,6 +45,7 @@ from knet.weights.fetch import config_of_run
 _ONLY = {CocoInstances: "instance", YoutubeVis: "clip"}  # truth for models of one task alone
 
 
+@named_options
 def evaluate(
     model: Segmenter | RunConfig | str | Path,
     data: Reader | Data | RunConfig | str | Path | None = None,

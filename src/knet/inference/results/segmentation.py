@@ -13,7 +13,7 @@ from PIL import Image
 
 from knet.data.categories import rows_for_json
 from knet.data.files.masks import Rle, pack_mask, unpack_mask
-from knet.errors import ConfigError, require
+from knet.errors import ConfigError, named_options, require
 from knet.files import safe_name
 from knet.inference.results import elsewhere
 from knet.inference.results.draw import map_ids, overlay
@@ -54,6 +54,7 @@ class Segmentation:
     tracked: bool = field(default=False, compare=False)
     numbers: dict[Path, int] | None = field(default=None, compare=False)
 
+    @named_options
     def mask(self, segment: Segment) -> np.ndarray:
         """The mask of a segment, with the parts that others hide. -> (H,W) bool"""
         return self.owned(segment) if self.masks is None else unpack_mask(self.masks[segment.id])
@@ -127,7 +128,7 @@ class Segmentation:
         formats = check_formats(formats, self.categories)
         if "video" in formats:
             raise ConfigError("The format 'video' needs many images: write them with a ResultWriter or `knet predict`.")
-        style_of(drawing)
+        style_of(drawing, beside=("formats", "image", "folder"))
         picture = self.overlay(image, **drawing) if "overlay" in formats else None
         folder = make_folder(Path(folder))
         if name is None and self.numbers is not None:
@@ -150,6 +151,7 @@ class Segmentation:
         ids = [segment.id for segment in self.segments]
         return map_ids(self.id_map, ids, np.array([s.category for s in self.segments], np.int32), -1)
 
+    @named_options
     def to_dict(self) -> dict[str, Any]:
         """Name, size and segments as plain numbers, strings, lists and dictionaries, ready for JSON.
 
@@ -174,6 +176,7 @@ class Segmentation:
                 row["segmentation"] = rle_text(self.masks[row["id"]])
         return {"name": self.name, "height": int(height), "width": int(width), "segments": segments}
 
+    @named_options
     def to_coco(self, image_id: int = 1, form: elsewhere.Outline = "rle") -> dict[str, Any]:
         """The segments as COCO's annotations with scores, beside their image and classes: a whole JSON document.
 
@@ -183,10 +186,12 @@ class Segmentation:
         """
         return elsewhere.coco(self, image_id, form)
 
+    @named_options
     def to_dataframe(self) -> Any:
         """The segments as rows of a `pandas.DataFrame`. Raises `ConfigError` without that package."""
         return elsewhere.dataframe(self)
 
+    @named_options
     def to_supervision(self) -> Any:
         """The segments as `supervision.Detections`: boxes, (N,H,W) masks, class ids, scores, names, tracks.
 
@@ -198,6 +203,7 @@ class Segmentation:
         """
         return elsewhere.supervision(self)
 
+    @named_options
     def to_fiftyone(self) -> Any:
         """The segments as `fiftyone.Detections` with masks. Raises `ConfigError` without that package."""
         return elsewhere.fiftyone(self)

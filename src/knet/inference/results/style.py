@@ -1,5 +1,6 @@
 """How results are drawn: the options of `Segmentation.overlay`, and what they may be."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any, TypedDict
@@ -36,11 +37,16 @@ class Style:
         require(bool | None, "True, False or None", contours=self.contours)
 
 
-def style_of(options: Drawing | dict[str, Any]) -> Style:
-    """The style that keyword arguments ask for. Raises `ConfigError` for one that is unknown, or a wrong value."""
+def style_of(options: Drawing | dict[str, Any], beside: Collection[str] = ()) -> Style:
+    """The style that keyword arguments ask for. Raises `ConfigError` for one that is unknown, or a wrong value.
+
+    Args:
+        options: the arguments.
+        beside: others that their function has, which an unknown one may be meant for.
+    """
     known = [field.name for field in fields(Style)]
     for name in options:
         if name not in known:
-            hint = did_you_mean(name, known, f"there are: {', '.join(known)}.")
+            hint = did_you_mean(name, [*known, *beside], f"there are: {', '.join(known)}.")
             raise ConfigError(f"There is no option {shown(name)} of drawing; {hint}")
     return Style(**options)

@@ -17,6 +17,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from knet import __version__
+from knet.errors import ConfigError, shown
 from knet.evaluation.details import BINS, ROWS, SIZES, Details, ImageRow
 from knet.evaluation.panoptic import PanopticQuality
 from knet.evaluation.report import Row, cell, headings, rows
@@ -106,8 +107,15 @@ def write_report(path: str | Path, page: Page) -> None:
 
 
 def check_report(path: str | Path) -> None:
-    """Raises `OutputError` if a report cannot be written there: before an evaluation of hours, not after it."""
+    """Raises if a report cannot be written there: before an evaluation of hours, not after it.
+
+    Raises:
+        ConfigError: its name ends in something else than .html.
+        OutputError: no permission, no space, not a folder.
+    """
     path = Path(path)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"A report is a page in HTML; the name {shown(str(path))} must end in .html.")
     if is_dir(path):
         raise cannot_write(path, "it is a folder")
     try:
