@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,6 +37,13 @@ def train(config: Path, out: Path) -> list[str]:
     return ["train", "--resume", str(out / "run")] if started else ["train", str(config), f"output={out / 'run'}"]
 
 
+def prepare_city(download: Path, out: Path) -> list[str]:
+    """Prepares a copy of a download: what is made lies beside what there was."""
+    if not (out / "gtFine").exists():
+        shutil.copytree(download, out, dirs_exist_ok=True)
+    return ["data", "prepare", "cityscapes", str(out)]
+
+
 def filled(words: tuple[object, ...], into: str, out: Path) -> list[str]:
     """The words of a command, with the folder or a file in it for OUT."""
     return [str(out / into if word is OUT else word) for word in words]
@@ -47,6 +55,7 @@ def prepare(work: Path) -> None:
     import numpy as np
     from tiny_run import write_config
 
+    from knet.cli.main import main
     from tiny_models import tiny_file
 
     sizes: dict[str, Any] = {"iterations": 5, "validate_every": 5, "save_every": 1, "short_edge": 32, "max_edge": 48}
@@ -64,6 +73,7 @@ def prepare(work: Path) -> None:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
     prepare_data(work)
+    assert main(["data", "synth", "cityscapes", str(work / "city"), "--images", "4", "--size", "64x128"]) == 0
 
 
 def prepare_data(work: Path) -> None:
@@ -84,6 +94,8 @@ def prepare_data(work: Path) -> None:
     objects = [{"id": n + 1, "image_id": n, **box} for n in range(12)]
     content = {"images": rows, "annotations": objects, "categories": [{"id": 1, "name": "box"}]}
     (work / "coco.json").write_text(json.dumps(content))
+    shutil.copytree(work / "images", work / "export" / "images")
+    (work / "export" / "annotations.json").write_text(json.dumps(content))
 
 
 def tasks(work: Path, port: int) -> dict[str, Task]:
@@ -112,6 +124,14 @@ def tasks(work: Path, port: int) -> dict[str, Task]:
         "export": verb(
             "export", model, "--size", "64x96", "--images", images / "0.png", "--output", OUT, into="m.onnx"
         ),
+        "export-openvino": verb(
+            *("export", model, "--format", "openvino", "--size", "64x96", "--images", images / "0.png"),
+            *("--output", OUT),
+            into="m.xml",
+        ),
+        "label": verb("data", "label", model, *found[1:]),
+        "import": verb("data", "import", work / "export", "--output", OUT, into="made"),
+        "prepare": Task(partial(prepare_city, work / "city"), once=True),
         "from-labels": verb("data", "from-labels", *found, "--labels", labels, "--classes", "camvid"),
         "from-coco": verb("data", "from-coco", *found, "--instances", work / "coco.json"),
         "synth": verb("data", "synth", "cityscapes", OUT, "--images", "3", "--size", "64x128", into="made"),
