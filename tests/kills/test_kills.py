@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
 from email.message import Message
@@ -24,6 +25,7 @@ from PIL import Image
 from kills import free_port, rounds
 from knet import distributed, files
 from knet.data.make.panoptic_writer import PanopticWriter, SegmentRow
+from knet.data.samples import batches as module_of_batches
 from knet.data.samples.batches import BatchPlan, Share, load_batches, loaders_needed
 from knet.errors import DataError, TrainingError
 from knet.files import atomic_path
@@ -133,6 +135,21 @@ def test_a_loader_process_that_dies_is_one_sentence() -> None:
             next(batches)
     with pytest.raises(RuntimeError, match="another"), loaders_needed():
         raise RuntimeError("another fault")
+
+
+@pytest.mark.parametrize("fault", [ConnectionResetError(104, "Connection reset by peer"), EOFError()], ids=repr)
+def test_a_loader_process_that_dies_while_its_batch_is_fetched(
+    fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: Any, **__: Any) -> Iterator[Any]:
+        yield "a batch"
+        raise fault
+
+    monkeypatch.setattr(module_of_batches, "DataLoader", dies)
+    batches = load_batches(Deadly(), BatchPlan(4, 2, 0), workers=1)
+    with pytest.raises(TrainingError, match=r"has died \((.*Connection reset|EOFError).*--resume"), closing(batches):
+        assert next(batches) == "a batch"
+        next(batches)
 
 
 def test_the_others_of_a_run_end_with_one_sentence_when_one_process_dies() -> None:

@@ -250,6 +250,7 @@ def load_batches(
 
     Raises:
         DataError: an image or its ground truth cannot be read; the sentence names the file.
+        TrainingError: one of the processes has died. Where torch notices it itself, see `loaders_needed`.
     """
     loader: DataLoader[Any] = DataLoader(
         samples,  # type: ignore[arg-type]
@@ -262,6 +263,8 @@ def load_batches(
     )
     try:
         yield from loader
+    except (ConnectionError, EOFError) as fault:  # died while its batch was fetched, before the system says so
+        raise _died(fault) from fault
     except DataError as fault:
         # A loader process hands over its whole traceback as the message; its last line is the sentence for the user.
         sentence = str(fault).strip().splitlines()[-1].removeprefix("knet.errors.DataError: ")
@@ -284,11 +287,15 @@ def loaders_needed() -> Iterator[None]:
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
-        raise TrainingError(
-            f"A process that loads images has died ({str(error).split('. ')[0]}), mostly for too little memory; take "
-            "fewer with workers=N or give the machine more (in a container also shared memory: --shm-size), and go on "
-            "with --resume."
-        ) from error
+        raise _died(error) from error
+
+
+def _died(error: Exception) -> TrainingError:
+    reason = str(error).split(". ")[0] or type(error).__name__
+    return TrainingError(
+        f"A process that loads images has died ({reason}), mostly for too little memory; take fewer with workers=N or "
+        "give the machine more (in a container also shared memory: --shm-size), and go on with --resume."
+    )
 
 
 def _leave_signals_to_the_run(worker: int) -> None:
