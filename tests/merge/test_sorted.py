@@ -86,6 +86,11 @@ def test_kept_masks_own_what_they_won_and_nothing_else_has_an_owner(seed: int, s
         assert owned == (won if kept else 0)
 
 
+def test_masks_with_equal_scores_keep_their_order() -> None:
+    merged = merge_sorted(torch.eye(40)[:, None], torch.full((40,), 0.5), torch.zeros(40, dtype=int), THINGS, 0.1, 0.5)
+    assert merged.kernels.tolist() == list(range(40)) and merged.owner.tolist() == [list(range(40))]
+
+
 def test_a_kernel_may_be_several_objects_and_low_scores_may_be_left_out() -> None:
     class_logits = torch.tensor([[2.0, 1.0], [-3.0, 0.0]])
     scores, labels, kernels = best_instances(class_logits, count=3)

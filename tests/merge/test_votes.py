@@ -55,7 +55,10 @@ def test_the_grid_of_a_view_is_as_fine_as_is_said() -> None:
 
 
 ballots = st.lists(
-    st.tuples(st.lists(st.integers(-1, 2), min_size=4, max_size=4), st.lists(st.sampled_from([0.2, 0.5, 0.8]), min_size=4, max_size=4)),
+    st.tuples(
+        st.lists(st.integers(-1, 2), min_size=4, max_size=4),
+        st.lists(st.sampled_from([0.2, 0.5, 0.8]), min_size=4, max_size=4),
+    ),
     min_size=1,
     max_size=5,
 )
