@@ -48,18 +48,20 @@ TESTS = {
     "track/embeddings.py": "track/test_embeddings.py track/test_never_reused.py",
     "track/overlap.py": "track/test_overlap.py track/test_never_reused.py",
     "track/settings.py": "track/test_settings.py",
-    "evaluation/panoptic.py": "evaluation/test_panoptic_quality.py evaluation/test_panoptic_inputs.py",
-    "evaluation/semantic.py": "evaluation/test_mean_iou.py evaluation/test_ade20k.py",
+    "evaluation/panoptic.py": "evaluation/test_panoptic_quality.py evaluation/test_panoptic_inputs.py "
+    "evaluation/test_report_details.py evaluation/test_progress.py",
+    "evaluation/semantic.py": "evaluation/test_mean_iou.py evaluation/test_ade20k.py "
+    "evaluation/test_report_details.py evaluation/test_progress.py",
     "evaluation/matches.py": "evaluation/test_panoptic_quality.py evaluation/test_video_vpq.py "
     "evaluation/test_report_details.py",
     "evaluation/means.py": "evaluation/test_instance_ap.py evaluation/test_video_vpq.py",
-    "evaluation/video_counter.py": "evaluation/test_video_stq.py evaluation/test_video_files.py",
+    "evaluation/video_counter.py": "evaluation/test_video_stq.py evaluation/test_video_files.py evaluation/test_progress.py",
     "evaluation/video_stq.py": "evaluation/test_video_stq.py",
     "evaluation/video_vpq.py": "evaluation/test_video_vpq.py evaluation/test_video_files.py",
     "evaluation/detections.py": "evaluation/test_mask_ap.py evaluation/test_report_details.py "
-    "runs/test_classes_by_name.py",
-    "evaluation/instance.py": "evaluation/test_mask_ap.py",
-    "evaluation/instance_cityscapes.py": "evaluation/test_instance_ap.py",
+    "evaluation/test_progress.py runs/test_classes_by_name.py",
+    "evaluation/instance.py": "evaluation/test_mask_ap.py evaluation/test_report_details.py evaluation/test_progress.py",
+    "evaluation/instance_cityscapes.py": "evaluation/test_instance_ap.py evaluation/test_progress.py",
     "evaluation/objects.py": "evaluation/test_report_details.py",
     "evaluation/same_classes.py": "runs/test_classes_by_name.py",
     "evaluation/video_instance.py": "evaluation/test_video_instance.py",
