@@ -55,12 +55,14 @@ TESTS = {
     "evaluation/matches.py": "evaluation/test_panoptic_quality.py evaluation/test_video_vpq.py "
     "evaluation/test_report_details.py",
     "evaluation/means.py": "evaluation/test_instance_ap.py evaluation/test_video_vpq.py",
-    "evaluation/video_counter.py": "evaluation/test_video_stq.py evaluation/test_video_files.py evaluation/test_progress.py",
+    "evaluation/video_counter.py": "evaluation/test_video_stq.py evaluation/test_video_files.py "
+    "evaluation/test_progress.py",
     "evaluation/video_stq.py": "evaluation/test_video_stq.py",
     "evaluation/video_vpq.py": "evaluation/test_video_vpq.py evaluation/test_video_files.py",
     "evaluation/detections.py": "evaluation/test_mask_ap.py evaluation/test_report_details.py "
     "evaluation/test_progress.py runs/test_classes_by_name.py",
-    "evaluation/instance.py": "evaluation/test_mask_ap.py evaluation/test_report_details.py evaluation/test_progress.py",
+    "evaluation/instance.py": "evaluation/test_mask_ap.py evaluation/test_report_details.py "
+    "evaluation/test_progress.py",
     "evaluation/instance_cityscapes.py": "evaluation/test_instance_ap.py evaluation/test_progress.py",
     "evaluation/objects.py": "evaluation/test_report_details.py",
     "evaluation/same_classes.py": "runs/test_classes_by_name.py",
