@@ -37,5 +37,5 @@ def test_without_a_list_of_names_the_ids_are_those_of_the_truth(listed: Any) -> 
 
 @pytest.mark.parametrize("listed", [{"1": "car"}, ["car"], 7, [{"id": 1, "name": "road"}] * 2])
 def test_lists_that_are_none_are_refused(listed: Any) -> None:
-    with pytest.raises(DataError, match="found.json has"):
+    with pytest.raises(DataError, match=r"found\.json has"):
         ids_of_truth(listed, TRUTH, "found.json")
