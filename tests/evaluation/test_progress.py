@@ -43,14 +43,14 @@ def cityscapes(folder: Path) -> Path:
 MAP = np.ones((2, 2), np.int64)
 ONE = [(MAP, [{"id": 1, "category_id": 5}])]
 METRICS: list[tuple[Callable[..., Any], str]] = [
-    (lambda folder, progress: panoptic_quality(ONE, ONE, categories=CAR, progress=progress), "PQ: .* 1/1 .*image"),
-    (lambda folder, progress: mean_iou(MAP, MAP, classes={1: "a"}, progress=progress), "mIoU: .* 1/1 .*image"),
-    (lambda folder, progress: mask_ap(*objects("image"), progress=progress), "annotations: .*(?s:.)*detections: .*1/1"),
-    (lambda folder, progress: ytvis_ap(*objects("video", length=1), progress=progress), "annotations(?s:.)*tracks: "),
-    (lambda folder, progress: stq(video(folder), folder, CAR, progress=progress), "STQ: .* 1/1 .*frame"),
-    (lambda folder, progress: vpq(video(folder), folder, CAR, progress=progress), "VPQ: .* 1/1 .*frame"),
+    (lambda folder, **o: panoptic_quality(ONE, ONE, categories=CAR, **o), "PQ: .* 1/1 .*image"),
+    (lambda folder, **o: mean_iou(MAP, MAP, classes={1: "a"}, **o), "mIoU: .* 1/1 .*image"),
+    (lambda folder, **o: mask_ap(*objects("image"), **o), "annotations: .*(?s:.)*detections: .*1/1"),
+    (lambda folder, **o: ytvis_ap(*objects("video", length=1), **o), "annotations(?s:.)*tracks: "),
+    (lambda folder, **o: stq(video(folder), folder, CAR, **o), "STQ: .* 1/1 .*frame"),
+    (lambda folder, **o: vpq(video(folder), folder, CAR, **o), "VPQ: .* 1/1 .*frame"),
     (
-        lambda folder, progress: cityscapes_instance_ap(cityscapes(folder), folder, progress=progress),
+        lambda folder, **o: cityscapes_instance_ap(cityscapes(folder), folder, **o),
         "AP: .* 1/1 .*image",
     ),
 ]
@@ -65,8 +65,9 @@ class Terminal(io.StringIO):
 def test_a_bar_is_shown_where_it_is_asked_for_and_somebody_looks(
     metric: Callable[..., Any], bar: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number, (screen, progress) in enumerate([(Terminal(), True), (Terminal(), False), (io.StringIO(), True)]):
+    asked = [(Terminal(), {"progress": True}), (Terminal(), {"progress": False}), (Terminal(), {})]
+    for number, (screen, options) in enumerate([*asked, (io.StringIO(), {"progress": True})]):
         monkeypatch.setattr(sys, "stderr", screen)
-        metric(tmp_path / str(number), progress)
+        metric(tmp_path / str(number), **options)
         shown = screen.getvalue()
         assert re.search(bar, shown) if number == 0 else not shown

@@ -66,7 +66,7 @@ TESTS = {
     "evaluation/instance_cityscapes.py": "evaluation/test_instance_ap.py evaluation/test_progress.py",
     "evaluation/objects.py": "evaluation/test_report_details.py",
     "evaluation/same_classes.py": "evaluation/test_same_classes.py runs/test_classes_by_name.py",
-    "evaluation/video_instance.py": "evaluation/test_video_instance.py",
+    "evaluation/video_instance.py": "evaluation/test_video_instance.py evaluation/test_progress.py",
     "runs/state.py": "runs/test_state.py",
 }
 
