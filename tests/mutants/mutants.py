@@ -202,6 +202,9 @@ def known_reasons() -> dict[tuple[str, str, str], str]:
     """(file, text of the line, what is changed) -> why no test can tell the mutant from the original."""
     rows = [line.split(" | ", 1) for line in REASONS.read_text().splitlines() if line and not line.startswith("#")]
     parts = [(file, *rest.rsplit(" | ", 2)) for file, rest in rows]  # the text may have a | of its own
+    for file, text, *_ in parts:
+        if text not in map(str.strip, (PACKAGE / file).read_text().splitlines()):
+            raise SystemExit(f"{REASONS.name}: {file} has no line '{text}' any more; mend the reason or take it out.")
     return {(file, text, what): reason for file, text, what, reason in parts}
 
 
