@@ -52,8 +52,8 @@ TESTS = {
     "evaluation/test_report_details.py evaluation/test_progress.py",
     "evaluation/semantic.py": "evaluation/test_mean_iou.py evaluation/test_ade20k.py "
     "evaluation/test_report_details.py evaluation/test_progress.py",
-    "evaluation/matches.py": "evaluation/test_panoptic_quality.py evaluation/test_video_vpq.py "
-    "evaluation/test_report_details.py",
+    "evaluation/matches.py": "evaluation/test_panoptic_quality.py evaluation/test_panoptic_inputs.py "
+    "evaluation/test_video_vpq.py evaluation/test_report_details.py",
     "evaluation/means.py": "evaluation/test_instance_ap.py evaluation/test_video_vpq.py",
     "evaluation/video_counter.py": "evaluation/test_video_stq.py evaluation/test_video_files.py "
     "evaluation/test_progress.py",
