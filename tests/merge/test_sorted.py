@@ -106,6 +106,14 @@ def test_a_kernel_may_be_several_objects_and_low_scores_may_be_left_out() -> Non
     assert (nothing.best == 0).all()
 
 
+def test_a_hundred_objects_are_given_unless_another_number_is_asked_for() -> None:
+    class_logits, sizes = torch.arange(150.0)[:, None] / 50, ImageSizes((2, 2), (2, 2), (2, 2))
+    for options, count in (({}, 100), ({"count": 120}, 120), ({"count": 3}, 3)):
+        found = instances(torch.ones(150, 1, 1), class_logits, sizes, pack=np.copy, **options)
+        assert found.kernels.tolist() == list(range(149, 149 - count, -1)) and len(found.masks) == count
+        assert len(best_instances(class_logits, **options)[0]) == count
+
+
 def test_a_probability_of_one_half_is_outside_an_instance() -> None:
     found = instances(torch.zeros(1, 2, 2), torch.ones(1, 1), ImageSizes((4, 4), (4, 4), (4, 4)), pack=np.copy)
     assert found.masks == [None]

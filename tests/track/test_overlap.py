@@ -169,6 +169,19 @@ def test_what_moves_is_expected_on_a_grid_of_another_size(high: float, wide: flo
         assert ids.tolist() == [found]
 
 
+@pytest.mark.parametrize("appearance", [BY_KERNELS, BY_EMBEDDINGS])
+def test_an_object_of_a_single_cell_is_found_again_and_one_of_none_is_not(appearance: Appearance) -> None:
+    memory, found = OverlapMemory(), []
+    for number, cells in enumerate([(3, 4), (3, 5), None, (3, 5)]):
+        grid = np.zeros((9, 9), np.int32)
+        if cells:
+            grid[cells] = 1
+        one, label, kernel = np.ones(1), np.zeros(1, np.int64), np.eye(2)[:1]
+        ids, memory = match_by_overlap(memory, number, grid, one, label, kernel, appearance=appearance)
+        found += ids.tolist()
+    assert found == [1, 1, 0, 1]
+
+
 @pytest.mark.parametrize("length", [0.01, 0.5, 30.0])
 def test_descriptors_may_have_any_length(length: float) -> None:
     a, b = length * np.eye(2)
