@@ -92,7 +92,8 @@ def test_sizes_are_by_the_mean_of_the_frames_with_the_object() -> None:
 
 
 @pytest.mark.parametrize(
-    ("area", "sizes"), [(128**2 - 1, "s"), (128**2, "sm"), (128**2 + 1, "m"), (256**2, "ml"), (256**2 + 1, "l")]
+    ("area", "sizes"),
+    [(0.5, "s"), (128**2 - 1, "s"), (128**2, "sm"), (128**2 + 1, "m"), (256**2, "ml"), (256**2 + 1, "l")],
 )
 def test_an_area_on_the_limit_of_two_sizes_is_of_both(area: float, sizes: str) -> None:
     one = truth({"segmentations": [block(0, 10), None], "areas": [area, None]})
