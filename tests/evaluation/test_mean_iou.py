@@ -319,3 +319,11 @@ def test_pixels_are_category_ids_only_in_what_predict_wrote(tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"the ids 7, 9, which the class table lacks"):
         mean_iou(truth, paths["image_semantic.png"], classes=names)
     assert mean_iou(truth, ids[values], classes=names, ids=[7, 9])["miou"] == 0  # an array has no name
+
+
+def test_pixel_values_of_classes_reach_from_0_to_the_largest() -> None:
+    image = np.array([[0, 2**24 - 1]])
+    assert mean_iou(image, image, classes={0: "first", 2**24 - 1: "last"})["miou"] == 1
+    for value in (-1, 2**24):
+        with pytest.raises(DataError, match=f"pixel value {value}; give each its own, 0 to 16777215"):
+            mean_iou(image, image, classes={value: "none"})

@@ -64,6 +64,8 @@ ONES = np.ones((2, 3), np.int32)
         ((ONES, [SegmentInfo(1, -1)], ONES, ROWS), "not a segment"),
         ((ONES, ROWS * 2, ONES, ROWS), "segments 1 are listed twice"),
         ((ONES, [{"id": -4, "category_id": 1}], ONES, ROWS), "segment ids run from -4"),
+        ((ONES, [*ROWS, {"id": -4, "category_id": 1}], ONES, ROWS), "segment ids run from -4 to 1"),
+        ((ONES, [*ROWS, {"id": 2**24, "category_id": 1}], ONES, ROWS), "segment ids run from 1 to 16777216"),
         ((ONES, [{"id": 2**24, "category_id": 1}], ONES, ROWS), "0 to 16777215 are allowed"),
         ((ONES, ROWS, ONES, []), "has ids 1 that"),
         ((ONES, ROWS, ONES, [*ROWS, {"id": 2, "category_id": 1}]), "segments 2 that have no pixel"),
@@ -74,6 +76,15 @@ def test_refuses_maps_and_segments_that_contradict(arguments: tuple, message: st
     with pytest.raises(DataError, match=message):
         quality.add(*arguments, name="street.png")
     assert not quality.counts.any()
+
+
+@pytest.mark.parametrize("area", [0, -5, 1])
+def test_an_area_that_is_stated_far_too_small_gives_no_figure_beyond_one(area: int) -> None:
+    quality = PanopticQuality(TABLE)
+    quality.add(ONES, [{**ROWS[0], "area": area}], ONES, ROWS)
+    row = quality.result()["classes"][1]
+    assert (row["tp"], row["fp"], row["fn"]) == ((1, 0, 0) if area > 0 else (0, 1, 1))
+    assert np.isfinite(quality.counts).all()
 
 
 def test_errors_name_the_image() -> None:

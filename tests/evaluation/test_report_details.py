@@ -1,6 +1,7 @@
 """What a report shows beside the figures adds up to them, in hand-made sets and in random ones."""
 
 import pickle
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from knet.data.files.masks import pack_mask
 from knet.evaluation import mask_ap, mean_iou, panoptic_quality
-from knet.evaluation.details import ENDS, ROWS, Details
+from knet.evaluation.details import ENDS, ROWS, Details, Side
 from knet.evaluation.panoptic_files import Labelled
 from knet.structures import Category
 
@@ -134,6 +135,59 @@ def test_each_object_of_a_small_set_is_where_it_belongs() -> None:
     rows = {row.name: row for row in details.worst}
     assert rows["5"].counts == (1, 2, 2) and rows["b"].counts == (0, 1, 0) and rows["b"].figure == 0.0
     assert [row.name for row in details.worst] == ["b", "5"]
+
+
+def test_pictures_show_the_truth_at_the_left_and_what_was_found_at_the_right() -> None:
+    """Each metric gives the painter both maps, and the rows of the class table that their ids are of."""
+    drawn: list[tuple[Side, Side]] = []
+
+    def painter(truth: Side, found: Side, _categories: Sequence[Category]) -> bytes:
+        drawn.append((truth, found))
+        return b"jpeg"
+
+    def shown(side: Side) -> list[list[int]]:
+        ids, rows = side
+        return np.vectorize(lambda id_: rows.get(int(id_), -1))(ids).tolist()
+
+    true, found = np.array([[1, 1, 2, 0]]), np.array([[1, 2, 2, 0]])
+    rows: list[dict[str, Any]] = [{"id": n, "category_id": (7, 26)[n - 1]} for n in (1, 2)]
+    panoptic_quality([(true, rows)], [(found, rows)], categories=TABLE, details=Details(painter))
+    mean_iou(true, found, classes={1: "road", 2: "car"}, details=Details(painter))
+    for sides in drawn:
+        assert [shown(side) for side in sides] == [[[0, 0, 1, -1]], [[0, 1, 1, -1]]]
+    assert len(drawn) == 2
+    mean_iou(np.array([[7, 8, 9]]), np.array([[8, 8, 7]]), protocol="cityscapes", details=Details(painter))
+    assert [shown(side) for side in drawn[2]] == [[[0, 1, -1]], [[1, 1, 0]]]
+    objects = {
+        "images": [{"id": 1, "height": 60, "width": 60}],
+        "categories": [{"id": 9, "name": "bus"}, {"id": 4, "name": "car"}],
+        "annotations": [
+            {"image_id": 1, "category_id": 9, "segmentation": box(0, 0, 2, 1)},  # behind the smaller car
+            {"image_id": 1, "category_id": 4, "segmentation": box(0, 0, 1, 1)},
+        ],
+    }
+    places = (9, 0.5, box(0, 0, 1, 2)), (4, 0.9, box(0, 0, 1, 1)), (4, 0.3, box(0, 2, 1, 3)), (4, 0.2, box(0, 0, 1, 9))
+    guesses = [{"image_id": 1, "category_id": c, "score": s, "segmentation": mask} for c, s, mask in places]
+    mask_ap(objects, guesses, details=Details(painter))
+    maps = [np.array(shown(side)) for side in drawn[3]]
+    assert maps[0][:2, :2].tolist() == [[1, -1], [0, -1]] and (maps[0] >= 0).sum() == 2
+    assert maps[1][0, :4].tolist() == [1, 0, 1, -1] and (maps[1] >= 0).sum() == 3
+    mask_ap(objects, guesses, kind="bbox", details=(boxes := Details(painter)))
+    assert not boxes.images and len(drawn) == 4
+
+
+def test_objects_of_classes_that_are_not_evaluated_are_not_counted() -> None:
+    row = {"image_id": 1, "category_id": 1, "segmentation": box(0, 0, 9, 9)}
+    truth = {
+        "images": [{"id": 1, "height": 60, "width": 60}],
+        "categories": [{"id": 1, "name": "car"}, {"id": 2, "name": "bus"}],
+        "annotations": [row, {**row, "category_id": 2}],
+    }
+    details = Details()
+    mask_ap(
+        truth, [{**row, "score": 0.9}, {**row, "category_id": 2, "score": 0.8}], classes={2: "bus"}, details=details
+    )
+    assert details.confusion.tolist() == [[1, 0], [0, 0]] and [c.name for c in details.categories] == ["bus"]
 
 
 def many(names: range) -> Details:

@@ -91,6 +91,17 @@ def test_sizes_are_by_the_mean_of_the_frames_with_the_object() -> None:
     assert counted["all"]["aps"] == pytest.approx(1)
 
 
+@pytest.mark.parametrize(
+    ("area", "sizes"),
+    [(0.5, "s"), (128**2 - 1, "s"), (128**2, "sm"), (128**2 + 1, "m"), (256**2, "ml"), (256**2 + 1, "l")],
+)
+def test_an_area_on_the_limit_of_two_sizes_is_of_both(area: float, sizes: str) -> None:
+    one = truth({"segmentations": [block(0, 10), None], "areas": [area, None]})
+    result = ytvis_ap(one, [found(0.5, block(0, 10), None)])["all"]
+    assert [size for size in "sml" if result[f"ap{size}"] is not None] == list(sizes)
+    assert result["ap"] == pytest.approx(1)
+
+
 def test_nothing_found_and_nothing_to_find() -> None:
     one = truth({"segmentations": [block(0, 10), None]})
     assert ytvis_ap(one, [])["all"]["ap"] == 0

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from video_clips import TABLE, clip, renumbered, seeds
 
 from knet.errors import DataError
-from knet.evaluation import TrackingQuality, stq
+from knet.evaluation import TrackingQuality, VideoPanopticQuality, stq
 from knet.structures import Category
 
 PRINTED = {"stq": "STQ", "aq": "AQ", "sq": "IoU"}
@@ -201,6 +202,45 @@ def test_more_segments_than_numbers_are_refused() -> None:
         else:
             quality.update_segments("a", ids + first, segments, ids + first, segments)
     assert quality.result()["sequences"]["a"]["frames"] == 256
+
+
+@pytest.mark.parametrize("kind", [TrackingQuality, VideoPanopticQuality])
+def test_frames_of_segments_and_of_maps_are_called_by_their_names(kind: Any) -> None:
+    one, other = [{"id": 1, "category_id": 5}], [{"id": 1, "category_id": 8}]
+    for name, called in (("a/3", r"a/3 \(prediction\)"), (None, r"A frame of a \(prediction\)")):
+        with pytest.raises(DataError, match=f"^{called}.* 8"):
+            kind(TABLE).update_segments("a", ONES, one, ONES, other, name=name)
+        with pytest.raises(DataError, match=f"^{called} has the class 6"):
+            kind(TABLE).update("a", 5 * ONES, ONES, 6 * ONES, ONES, name=name)
+
+
+def test_sequences_may_be_on_either_side_alone() -> None:
+    for truth, found in (("ab", "a"), ("a", "ab")):
+        with pytest.raises(DataError, match="same sequences; b is on one side"):
+            stq(*({name: clip(1) for name in names} for names in (truth, found)), TABLE)
+    for frames in (3, 6):
+        with pytest.raises(DataError, match=f"a has {frames} frames of truth and 5 of predictions; give one for each"):
+            stq({"a": clip(1, frames)}, {"a": clip(1)}, TABLE)
+    for wrong in (({"a": clip(1)}, [clip(1)]), ([clip(1)], {"a": clip(1)}), ("truth", {"a": clip(1)})):
+        with pytest.raises(DataError, match="must both be paths, or both mappings of sequences to frames"):
+            stq(*wrong, TABLE)
+    wrong_class = [*clip(1), (6 * ONES, ONES)], [*clip(1), (5 * ONES, ONES)]
+    with pytest.raises(DataError, match=r"^a, frame 5 \(truth\) has the class 6"):
+        stq({"a": wrong_class[0]}, {"a": wrong_class[1]}, TABLE)
+
+
+def test_only_accumulators_of_the_same_classes_and_protocol_are_added() -> None:
+    turned = [replace(category, thing=not category.thing) for category in TABLE]
+    for kind in (TrackingQuality, VideoPanopticQuality):
+        kind(TABLE).merge(kind(TABLE))
+        kind(TABLE).merge(kind([replace(category, name="another") for category in TABLE]))
+        for other in (kind(turned), kind(TABLE[::-1]), kind(TABLE, "vipseg")):
+            with pytest.raises(DataError, match="with different classes or settings cannot be merged; build them"):
+                kind(TABLE).merge(other)
+    assert {c.id for c in TrackingQuality().categories} == set(range(19))
+    for unknown in ("vps", None, ["official"]):
+        with pytest.raises(DataError, match="There is no protocol"):
+            TrackingQuality(TABLE, unknown)  # type: ignore[arg-type]
 
 
 def test_refuses_what_cannot_be_added_up() -> None:

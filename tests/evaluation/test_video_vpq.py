@@ -238,6 +238,18 @@ def test_only_the_last_window_is_kept() -> None:
     assert quality.counts["a"].shape == (2, 4, 4)
 
 
+@pytest.mark.parametrize(
+    ("plain", "numbered", "wrong"), [(2, 1, 0), (1, 2, 0), (3, 0, 0), (0, 3, 0), (1, 1, 1), (0, 0, 1)]
+)
+def test_void_of_both_kinds_forgives_together(plain: int, numbered: int, wrong: int) -> None:
+    """In Video K-Net's protocol void may have numbers; a prediction of 5 pixels is forgiven from 3 of either on."""
+    on_void = [(255, 0)] * plain + [(255, 7)] * numbered
+    truth = np.array([*on_void, *[(2, 0)] * (9 - len(on_void))])[None]
+    found = np.array([*[(5, 1)] * 5, *[(2, 0)] * 4])[None]
+    result = vpq({"a": [(truth[..., 0], truth[..., 1])]}, {"a": [(found[..., 0], found[..., 1])]}, TABLE, [1])
+    assert result["windows"][1]["classes"][5]["fp"] == wrong
+
+
 def test_refuses_what_cannot_be_counted() -> None:
     quality, truth = VideoPanopticQuality(TABLE), clip(1)[0]
     quality.update("a", *truth, *truth)

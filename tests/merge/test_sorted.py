@@ -86,6 +86,11 @@ def test_kept_masks_own_what_they_won_and_nothing_else_has_an_owner(seed: int, s
         assert owned == (won if kept else 0)
 
 
+def test_masks_with_equal_scores_keep_their_order() -> None:
+    merged = merge_sorted(torch.eye(40)[:, None], torch.full((40,), 0.5), torch.zeros(40, dtype=int), THINGS, 0.1, 0.5)
+    assert merged.kernels.tolist() == list(range(40)) and merged.owner.tolist() == [list(range(40))]
+
+
 def test_a_kernel_may_be_several_objects_and_low_scores_may_be_left_out() -> None:
     class_logits = torch.tensor([[2.0, 1.0], [-3.0, 0.0]])
     scores, labels, kernels = best_instances(class_logits, count=3)
@@ -99,6 +104,14 @@ def test_a_kernel_may_be_several_objects_and_low_scores_may_be_left_out() -> Non
     nothing = instances(mask_logits, class_logits, ImageSizes((2, 2), (2, 2), (3, 3)), pack=np.copy, score=0.99)
     assert not nothing.masks
     assert (nothing.best == 0).all()
+
+
+def test_a_hundred_objects_are_given_unless_another_number_is_asked_for() -> None:
+    class_logits, sizes = torch.arange(150.0)[:, None] / 50, ImageSizes((2, 2), (2, 2), (2, 2))
+    for options, count in (({}, 100), ({"count": 120}, 120), ({"count": 3}, 3)):
+        found = instances(torch.ones(150, 1, 1), class_logits, sizes, pack=np.copy, **options)
+        assert found.kernels.tolist() == list(range(149, 149 - count, -1)) and len(found.masks) == count
+        assert len(best_instances(class_logits, **options)[0]) == count
 
 
 def test_a_probability_of_one_half_is_outside_an_instance() -> None:

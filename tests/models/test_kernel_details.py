@@ -55,7 +55,8 @@ def test_a_decoder_is_as_published_unless_something_else_is_asked_for() -> None:
     assert isinstance(Stage(8, 2, "mean", transform=True, hidden=8).transform, nn.Conv2d)
     with torch.device("meta"):
         assert PriorLink(256).interaction.expand.out_features == 2048 and not PriorLink(256).exact
-        assert AdaptiveUpdate().channels == Interaction().attention.embed_dim == 256
+        assert AdaptiveUpdate().channels == (alone := Interaction()).attention.embed_dim == 256
+    assert alone.expand.out_features == 2048 and alone.attention.num_heads == 8
 
 
 def test_how_weights_begin() -> None:

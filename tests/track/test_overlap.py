@@ -153,6 +153,45 @@ def test_a_video_that_changes_its_size_keeps_its_tracks(scale: float) -> None:
         assert ids.tolist() == [1, 2]
 
 
+@pytest.mark.parametrize(("high", "wide"), [(2, 2), (3, 1), (1, 3), (0.5, 0.5)])
+def test_what_moves_is_expected_on_a_grid_of_another_size(high: float, wide: float) -> None:
+    """By overlap where its speed takes it while it is hidden, and by its descriptor near that place alone."""
+    near = 12 * wide <= BY_KERNELS.reach * 10 * math.sqrt(high * wide)  # both in cells of the new grid
+    for moved, found in ((0, 1), (12, 1 if near else 2), (40, 2)):
+        memory = OverlapMemory()
+        for number in (*range(9), 13):
+            grid = np.zeros((48, 120), np.int32)
+            square(grid, 1, 4 + 2 * number, 6 + 4 * number + moved * (number == 13))
+            if number == 13:
+                rows, columns = (np.arange(round(n * r)) / r for n, r in zip(grid.shape, (high, wide), strict=True))
+                grid = grid[rows.astype(int)][:, columns.astype(int)]
+            ids, memory = match_by_overlap(memory, number, grid, np.ones(1), np.zeros(1, int), np.eye(2)[:1])
+        assert ids.tolist() == [found]
+
+
+@pytest.mark.parametrize("appearance", [BY_KERNELS, BY_EMBEDDINGS])
+def test_an_object_of_a_single_cell_is_found_again_and_one_of_none_is_not(appearance: Appearance) -> None:
+    memory, found = OverlapMemory(), []
+    for number, cells in enumerate([(3, 4), (3, 5), None, (3, 5)]):
+        grid = np.zeros((9, 9), np.int32)
+        if cells:
+            grid[cells] = 1
+        one, label, kernel = np.ones(1), np.zeros(1, np.int64), np.eye(2)[:1]
+        ids, memory = match_by_overlap(memory, number, grid, one, label, kernel, appearance=appearance)
+        found += ids.tolist()
+    assert found == [1, 1, 0, 1]
+
+
+@pytest.mark.parametrize("length", [0.01, 0.5, 30.0])
+def test_descriptors_may_have_any_length(length: float) -> None:
+    a, b = length * np.eye(2)
+    jump, stays = [[(5, 10, 0)], [(5, 22, 0)]], [[(5, 10, 0)], [(5, 10, 0)]]
+    assert follow(jump, [a[None], a[None]]) == follow(jump, [a[None], 7 * a[None]]) == [[1], [1]]
+    assert follow(jump, [a[None], a[None] + 2 * b]) == [[1], [2]]
+    assert follow(stays, [a[None], a[None] + 3 * b], BY_EMBEDDINGS) == [[1], [2]]
+    assert follow(jump, [0 * a[None], 0 * a[None]]) == [[1], [2]]  # which says nothing
+
+
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 8), missing=st.integers(1, 4))
 @settings(max_examples=40)
 def test_identities_are_unique_and_the_memory_bounded(seed: int, count: int, missing: int) -> None:
