@@ -92,6 +92,41 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
             writer.wait()
 
 
+@pytest.mark.parametrize("make", ["mkstemp", "mkdtemp"])
+def test_a_part_that_is_taken_for_a_dead_ones_before_it_is_locked_is_made_again(
+    make: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another process does that starts meanwhile, to which a clock that jumped says that the part is old."""
+    real, made = getattr(files.tempfile, make), list[str]()
+
+    def removed_at_once(*words: object) -> object:
+        result = real(*words)
+        made.append(result[1] if make == "mkstemp" else result)
+        if len(made) == 1:
+            os.utime(made[0], (0, 0))
+            files._remove_if_dead(made[0])
+            assert not Path(made[0]).exists()
+        return result
+
+    monkeypatch.setattr(files.tempfile, make, removed_at_once)
+    writing = atomic_path(tmp_path / "a.bin") if make == "mkstemp" else hidden_folder(tmp_path / "a")
+    with writing as part:
+        assert part.exists() and len(made) == 2
+        os.utime(part, (0, 0))
+        files._remove_if_dead(str(part))
+        assert part.exists()
+
+
+def test_what_died_a_moment_ago_or_in_the_future_is_removed_as_well(tmp_path: Path) -> None:
+    for number, age in enumerate((0.0, 1e9, -1e9)):
+        part = tmp_path / f".a.part-{number}.bin"
+        part.write_bytes(b"half")
+        os.utime(part, (time.time() - age, time.time() - age))
+    files._looked_over.clear()
+    with atomic_path(tmp_path / "b.bin") as part:
+        assert list(tmp_path.iterdir()) == [part]
+
+
 def test_what_is_left_of_a_folder_is_removed_unless_its_writer_lives(tmp_path: Path) -> None:
     files._looked_over.clear()
     long_ago = time.time() - 60

@@ -7,7 +7,6 @@ import re
 import shutil
 import stat
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +14,6 @@ from pathlib import Path
 from knet.errors import OutputError
 
 _PART = ".part-"  # in the names of temporary files
-_FRESH = 1.0  # seconds; so old a temporary file is locked by its writer, if that lives
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 _looked_over: set[tuple[int, int]] = set()  # device and inode of folders
@@ -43,9 +41,7 @@ def atomic_path(path: str | Path, durable: bool = False) -> Iterator[Path]:
             raise cannot_write(path, "it is a device or a pipe")
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_dead_parts(path.parent)
-        lock, name = tempfile.mkstemp(path.suffix, hidden_start(path), path.parent)
-        temporary = Path(name)
-        _lock(lock)
+        lock, temporary = _new_part(path, folder=False)
         os.fchmod(lock, 0o666 & ~_UMASK)
         yield temporary
         if durable:
@@ -74,10 +70,8 @@ def hidden_folder(beside: Path) -> Iterator[Path]:
     """
     beside.parent.mkdir(parents=True, exist_ok=True)
     _remove_dead_parts(beside.parent)
-    folder = Path(tempfile.mkdtemp("", hidden_start(beside), beside.parent))
-    lock = os.open(folder, os.O_RDONLY)
+    lock, folder = _new_part(beside, folder=True)
     try:
-        _lock(lock)
         folder.chmod(0o777 & ~_UMASK)
         yield folder
     finally:
@@ -120,17 +114,43 @@ def _remove_if_dead(part: str) -> None:
         folder = is_dir(part)
         descriptor = os.open(part, (os.O_RDONLY if folder else os.O_RDWR) | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            # A clock that was set back makes what was left a thing of the future: that is not fresh either.
-            if _lock(descriptor) and abs(time.time() - os.fstat(descriptor).st_mtime) > _FRESH:
+            if _lock(descriptor):
                 shutil.rmtree(part) if folder else Path(part).unlink()
         finally:
             os.close(descriptor)
 
 
+def _new_part(beside: Path, folder: bool) -> tuple[int, Path]:
+    """A new temporary file or folder, and the descriptor that locks it.
+
+    Until it is locked, somebody may take it for a dead process's and remove it, whatever any clock says: then there is
+    another one.
+    """
+    while True:
+        if folder:
+            part = tempfile.mkdtemp("", hidden_start(beside), beside.parent)
+            descriptor = -1
+        else:
+            descriptor, part = tempfile.mkstemp(beside.suffix, hidden_start(beside), beside.parent)
+        with suppress(FileNotFoundError, BlockingIOError):
+            descriptor = os.open(part, os.O_RDONLY) if folder else descriptor
+            _lock(descriptor)
+            if os.path.samestat(os.fstat(descriptor), os.lstat(part)):
+                return descriptor, Path(part)
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
 def _lock(descriptor: int) -> bool:
-    """Whether nobody else holds the file; file systems without locks hold none."""
+    """Takes the lock of a file, and returns whether there are locks on its file system.
+
+    Raises:
+        BlockingIOError: somebody else holds the file.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
     except OSError:
         return False
     return True

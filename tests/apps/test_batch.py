@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,10 +18,11 @@ import pytest
 from PIL import Image
 
 from knet.apps import batch_images
-from knet.apps.batch import Job, Worker, Workers, run_batch
+from knet.apps.batch import Job, Worker, Workers, own_sigterm, run_batch
 from knet.apps.batch_images import Source, chunks, find_source, image_bytes
 from knet.cli import batch as verb
 from knet.cli.main import main
+from knet.cli.stopping import Terminated, signals_unwind
 from knet.data.categories import load_categories
 from knet.errors import ConfigError, DataError
 
@@ -133,6 +137,17 @@ def test_mistakes_are_told_before_anything_is_started(
 @pytest.mark.heavy
 # Ray has no wheels for the newest Pythons at first.
 @pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
+@pytest.mark.parametrize("meanwhile", [True, False])
+def test_sigterm_stays_the_command_lines(meanwhile: bool) -> None:
+    """Ray answers it by `sys.exit(15)`, whose status says nothing of a signal."""
+    with pytest.raises(Terminated), signals_unwind():
+        with own_sigterm():
+            signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+            if meanwhile:
+                os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_two_workers_of_which_one_is_killed(photos: Path, tiny_weights: Path) -> None:
     import psutil
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from command_line import Run, runner
 from PIL import Image
 
 import knet
-from knet.cli.main import lines_shown
+from knet.cli.main import lines_shown, main
 from knet.cli.stopping import Stopping, signals_unwind
 from knet.errors import CheckpointError, DataError
 from knet.weights import load as weights
@@ -140,16 +141,54 @@ def test_a_signal_ends_every_verb_with_a_sentence_and_leaves_no_part(
     assert not [path for path in tmp_path.rglob("*") if ".part" in path.name]
 
 
-def test_a_signal_that_is_ignored_is_left_so() -> None:
-    """By `nohup`, so that the work goes on when the terminal is closed."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT"])
+def test_a_signal_that_is_ignored_is_left_so(name: str) -> None:
+    """By `nohup`, so that the work goes on when the terminal is closed, and by scripts that end in `&`."""
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         with signals_unwind(), Stopping() as stopping:
-            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), number)
             assert stopping.signal is None
-        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        assert signal.getsignal(number) == signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(number, before)
+
+
+def comes_as_another_error(number: int) -> None:
+    """As where C code of a library looks at an object of Python and takes whatever goes wrong for its own trouble."""
+    try:
+        os.kill(os.getpid(), number)
+        signal.sigtimedwait([], 1)
+    except KeyboardInterrupt:
+        pass
+    raise ValueError("could not determine the shape of object type")
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_of_which_a_library_makes_another_error_is_a_signal(name: str) -> None:
+    number = getattr(signal, name)
+    with pytest.raises(KeyboardInterrupt) as caught, signals_unwind():
+        comes_as_another_error(number)
+    assert getattr(caught.value, "signal", signal.SIGINT) == number
+    with pytest.raises(KeyboardInterrupt), Stopping() as stopping:
+        stopping.ask()
+        comes_as_another_error(number)
+
+    def frames() -> Iterator[None]:
+        comes_as_another_error(number)
+        yield
+
+    with Stopping() as stopping:
+        assert list(stopping.frames(frames())) == [] and stopping.signal == number
+    with pytest.raises(ValueError, match="shape"), signals_unwind():
+        raise ValueError("shape")
+
+
+def test_signals_are_caught_from_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the words of the command line are understood, which takes its time."""
+    monkeypatch.setattr("knet.cli.main.build_parser", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(["config"]) == 143
 
 
 @pytest.mark.parametrize("where", ["2>/dev/full", "2>&-", "2>&- >&-", "2>&- <&-"])

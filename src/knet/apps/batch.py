@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from knet.inference.results.files import make_folder, write_bytes
 from knet.inference.results.journal import Journal
 from knet.inference.results.predictions import put_together
 from knet.inference.results.writers import ResultWriter
+from knet.runs.interrupt import handled
 from knet.structures import Category
 
 _OBJECTS = 100 * 2**20  # bytes of memory that Ray shares among processes; images do not pass through it
@@ -207,7 +209,8 @@ def _ray(workers: Workers) -> Iterator[Any]:
     else:
         quiet.pop("include_dashboard")  # that of the cluster is its own matter
     try:
-        ray.init(address=workers.address or "local", **quiet)
+        with own_sigterm():
+            ray.init(address=workers.address or "local", **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ConfigError(f"Ray cannot be started: {(str(error).splitlines() or ['no reason'])[0]}.") from error
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -221,6 +224,18 @@ def _ray(workers: Workers) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def own_sigterm() -> Iterator[None]:
+    """Leaves SIGTERM to whom it belongs: Ray takes it, and ends the process without a word by a status of its own."""
+    mine = signal.getsignal(signal.SIGTERM)
+    try:
+        with handled([signal.SIGTERM], mine if callable(mine) else lambda *_: None):
+            yield
+    except SystemExit:  # it came meanwhile
+        signal.raise_signal(signal.SIGTERM)
+        raise
 
 
 def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:

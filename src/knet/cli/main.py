@@ -103,10 +103,11 @@ def main(arguments: list[str] | None = None) -> int:
     """
     _open_streams()
     try:
-        try:
-            return _run(arguments)
-        finally:
-            sys.stdout.flush()  # here, where a failure can still be told
+        with signals_unwind():
+            try:
+                return _run(arguments)
+            finally:
+                sys.stdout.flush()  # here, where a failure can still be told
     except StoppedError as error:  # not 0: a scheduler must not take the run for a finished one
         _say(error)
         return 128 + error.signal
@@ -142,7 +143,7 @@ def _run(arguments: list[str] | None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}{_hint(parser, rest, arguments)}")
     if getattr(args, "offline", False):
         os.environ["KNET_OFFLINE"] = "1"
-    with lines_shown(getattr(args, "json", False)), signals_unwind():
+    with lines_shown(getattr(args, "json", False)):
         return args.run(args)
 
 

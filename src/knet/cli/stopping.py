@@ -26,19 +26,31 @@ class Terminated(KeyboardInterrupt):
         self.signal = signal.Signals(number)
 
 
+def _stop(number: int) -> KeyboardInterrupt:
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
+
+
 @contextmanager
 def signals_unwind() -> Iterator[None]:
-    """While this lasts, SIGTERM and SIGHUP raise `Terminated`, so that what is open is closed."""
-    hung_up = False
+    """While this lasts, the signals raise `Terminated`, Ctrl-C KeyboardInterrupt, so that what is open is closed.
+
+    Libraries that were not written in Python may make another error of it, which says nothing to anybody.
+    """
+    came: int | None = None
 
     def raise_it(number: int, frame: FrameType | None) -> None:
-        nonlocal hung_up
-        if number != signal.SIGHUP or not hung_up:  # which both a terminal and its shell send
-            hung_up = number == signal.SIGHUP
-            raise Terminated(number)
+        nonlocal came
+        if number != signal.SIGHUP or number != came:  # which both a terminal and its shell send
+            came = number
+            raise _stop(number)
 
-    with handled(ENDS, raise_it):
-        yield
+    try:
+        with handled(_NAMES, raise_it):
+            yield
+    except Exception as error:
+        if came is None:
+            raise
+        raise _stop(came) from error
 
 
 class Stopping:
@@ -64,8 +76,10 @@ class Stopping:
         self._stack.enter_context(handled(_NAMES, self._note))
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, *trace: object) -> None:
         self._stack.close()
+        if self.at_once and self.signal is not None and isinstance(error, Exception):  # see `signals_unwind`
+            raise _stop(self.signal) from error
 
     def frames(self, frames: Iterable[T]) -> Generator[T, None, None]:
         """The frames until a signal comes; waiting for the next one ends then, too."""
@@ -78,8 +92,8 @@ class Stopping:
                 frame = next(them)
             except StopIteration:
                 return
-            except KeyboardInterrupt:
-                if self.at_once:
+            except BaseException:  # see `signals_unwind`
+                if self.at_once or self.signal is None:
                     raise
                 return
             finally:
@@ -97,4 +111,4 @@ class Stopping:
         self.at_once = self.signal is not None
         self.ask(number)
         if self.at_once or self._waiting:
-            raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+            raise _stop(number)

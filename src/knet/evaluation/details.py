@@ -92,8 +92,9 @@ class Details:
     def add_segments(self, name: str, found: Matches, scores: Sequence[float | None], draw: Draw | None) -> None:
         """Counts the segments of an image; `scores` (P,) are those of the predicted ones, None where unknown."""
         self.kind, nothing = "segments", len(self.categories)
-        mixed = _pairs((found.iou > 0.5) & found.missed[:, None] & found.wrong)
-        paired = [*zip(*np.nonzero(found.match), strict=True), *mixed]
+        near = (found.iou > 0.5) & found.missed[found.true] & found.wrong[found.found]
+        mixed = _first_pairs(found.true[near], found.found[near])
+        paired = [*zip(found.true[found.match], found.found[found.match], strict=True), *mixed]
         for true, predicted in paired:
             self.confusion[found.truth.rows[true], found.predicted.rows[predicted]] += 1
         lonely = found.missed.copy(), found.wrong.copy()
@@ -104,7 +105,7 @@ class Details:
         true_sizes, found_sizes = np.digitize(found.truth_areas, _EDGES), np.digitize(found.predicted_areas, _EDGES)
         for size, counts in enumerate(self.sizes):
             counts += found.counts(nothing, true_sizes == size, found_sizes == size)
-        right = np.asarray(found.match.any(axis=0))
+        right = found.right()
         self._count_scores(scores, right, right | found.wrong)
         iou, tp, fp, fn = found.counts(nothing)
         whole = tp + (fp + fn) / 2
@@ -239,10 +240,12 @@ def unknown_table(names: Mapping[int, str]) -> list[Category]:
     return rows
 
 
-def _pairs(near: np.ndarray) -> list[tuple[int, int]]:
-    """Of the pairs that a table (T,P) allows, those of which neither side is in an earlier one."""
-    pairs: list[tuple[int, int]] = []
-    for true, predicted in zip(*np.nonzero(near), strict=True):
-        if all(true != t and predicted != p for t, p in pairs):
-            pairs.append((int(true), int(predicted)))
+def _first_pairs(true: np.ndarray, found: np.ndarray) -> list[tuple[int, int]]:
+    """Of pairs (N,), (N,) those of which neither side is in an earlier one."""
+    pairs, taken = list[tuple[int, int]](), (set[int](), set[int]())
+    for pair in zip(true.tolist(), found.tolist(), strict=True):
+        if pair[0] not in taken[0] and pair[1] not in taken[1]:
+            pairs.append(pair)
+            taken[0].add(pair[0])
+            taken[1].add(pair[1])
     return pairs

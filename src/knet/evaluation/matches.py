@@ -3,6 +3,8 @@
 The rules are those of panoptic quality, see `panoptic`.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,12 +27,52 @@ class Segments:
 
 
 @dataclass(frozen=True, slots=True)
+class Overlaps:
+    """The pixels that true and predicted segments share, for the N pairs that share any: maps may have many segments.
+
+    A table of T + 2 rows and P + 2 columns: the first are those of ids that are not listed, the second those of void.
+
+    Attributes:
+        shape: of the table.
+        rows, columns, pixels: (N,) int64, (N,) int64, (N,) float64, row by row.
+    """
+
+    shape: tuple[int, int]
+    rows: np.ndarray
+    columns: np.ndarray
+    pixels: np.ndarray
+
+    @classmethod
+    def of(cls, shape: tuple[int, int], rows: np.ndarray, columns: np.ndarray, pixels: np.ndarray) -> Overlaps:
+        """Adds up what is told of each pair in several places: (R,), (R,), (R,)"""
+        cells = rows * shape[1] + columns
+        if shape[0] * shape[1] <= 4 * len(cells):  # of few segments, where counting is faster than sorting
+            counts = np.bincount(cells, pixels)  # float64, exact to 2^53
+            unique = np.flatnonzero(counts)
+            counts = counts[unique]
+        else:
+            unique, where = np.unique(cells, return_inverse=True)
+            counts = np.bincount(where, pixels)
+        return cls(shape, *np.divmod(unique, shape[1]), counts)
+
+    def true_areas(self) -> np.ndarray:
+        """The pixels of true segments. -> (T,) float64"""
+        return np.bincount(self.rows, self.pixels, self.shape[0])[FIRST:]
+
+    def predicted_areas(self, row: int | None = None) -> np.ndarray:
+        """The pixels of predicted segments, with `row` those that they share with it. -> (P,) float64"""
+        there = slice(None) if row is None else self.rows == row
+        return np.bincount(self.columns[there], self.pixels[there], self.shape[1])[FIRST:]
+
+
+@dataclass(frozen=True, slots=True)
 class Matches:
     """The T true and P predicted segments, and what became of each.
 
     Attributes:
         truth_areas, predicted_areas: (T,), (P,) pixels.
-        iou, match: (T,P) IoU, and who finds whom.
+        true, found: (N,) places of the segments of each pair that shares pixels, by rising true ones.
+        iou, match: (N,) their IoU, and whether they match.
         missed, wrong: (T,), (P,) true segments that nothing finds, and predicted ones that find nothing; crowds, and
             what is forgiven, are neither.
     """
@@ -39,6 +81,8 @@ class Matches:
     predicted: Segments
     truth_areas: np.ndarray
     predicted_areas: np.ndarray
+    true: np.ndarray
+    found: np.ndarray
     iou: np.ndarray
     match: np.ndarray
     missed: np.ndarray
@@ -51,58 +95,67 @@ class Matches:
         """
         match, missed, wrong = self.match, self.missed, self.wrong
         if truth is not None and predicted is not None:
-            match, missed, wrong = match & truth[:, None], missed & truth, wrong & predicted
-        true, found = np.nonzero(match)
+            match, missed, wrong = match & truth[self.true], missed & truth, wrong & predicted
         rows = self.truth.rows
+        matched = rows[self.true[match]]
         return np.stack(
             [
-                np.bincount(rows[true], self.iou[true, found], classes),
-                np.bincount(rows[true], minlength=classes),
+                np.bincount(matched, self.iou[match], classes),
+                np.bincount(matched, minlength=classes),
                 np.bincount(self.predicted.rows[wrong], minlength=classes),
                 np.bincount(rows[missed], minlength=classes),
             ]
         )
 
+    def right(self) -> np.ndarray:
+        """Which predicted segments match a true one. -> (P,) bool"""
+        return _among(self.found[self.match], len(self.predicted.ids))
+
 
 def find_matches(
-    overlaps: np.ndarray, truth: Segments, predicted: Segments, *, forgive_unlisted: bool = False
+    overlaps: Overlaps, truth: Segments, predicted: Segments, *, forgive_unlisted: bool = False
 ) -> Matches:
-    """Who matches whom: (2+T, 2+P) pixels as `overlap_table` gives them, T and P segments.
+    """Who matches whom of T and P segments.
 
     With `forgive_unlisted`, truth pixels that no segment lists forgive an unmatched prediction as void does; they stay
     in the union.
     """
-    both = overlaps[FIRST:, FIRST:].astype(np.float64)
-    on_void = overlaps[VOID, FIRST:].astype(np.float64)
-    predicted_areas = overlaps[:, FIRST:].sum(axis=0).astype(np.float64)
-    truth_areas = np.where(np.isnan(truth.areas), overlaps[FIRST:].sum(axis=1), truth.areas)
-    union = predicted_areas + truth_areas[:, None] - both - on_void
+    segments = (overlaps.rows >= FIRST) & (overlaps.columns >= FIRST)
+    true, found, both = overlaps.rows[segments] - FIRST, overlaps.columns[segments] - FIRST, overlaps.pixels[segments]
+    on_void = overlaps.predicted_areas(VOID)
+    predicted_areas = overlaps.predicted_areas()
+    truth_areas = np.where(np.isnan(truth.areas), overlaps.true_areas(), truth.areas)
+    union = predicted_areas[found] + truth_areas[true] - both - on_void[found]
     iou = np.divide(both, union, out=np.zeros_like(both), where=union > 0)  # a stated area may be far too small
-    match = (iou > 0.5) & (truth.rows[:, None] == predicted.rows) & ~truth.crowd[:, None]
+    match = (iou > 0.5) & (truth.rows[true] == predicted.rows[found]) & ~truth.crowd[true]
 
-    forgiven = on_void + (overlaps[UNLISTED, FIRST:] if forgive_unlisted else 0)
+    forgiven = on_void + (overlaps.predicted_areas(UNLISTED) if forgive_unlisted else 0)
     last_crowd = {int(row): index for index, row in enumerate(truth.rows) if truth.crowd[index]}
     if last_crowd:
         crowd = np.array([last_crowd.get(int(row), -1) for row in predicted.rows], np.int64)
-        on_crowd = both[crowd, np.arange(len(predicted.ids))]
-        forgiven = forgiven + np.where(crowd >= 0, on_crowd, 0)
-    wrong = ~match.any(axis=0) & ~(forgiven / predicted_areas > 0.5)
-    missed = ~match.any(axis=1) & ~truth.crowd
-    return Matches(truth, predicted, truth_areas, predicted_areas, iou, match, missed, wrong)
+        on_crowd = crowd[found] == true
+        forgiven = forgiven + np.bincount(found[on_crowd], both[on_crowd], len(predicted.ids))
+    wrong = ~_among(found[match], len(predicted.ids)) & ~(forgiven / predicted_areas > 0.5)
+    missed = ~_among(true[match], len(truth.ids)) & ~truth.crowd
+    return Matches(truth, predicted, truth_areas, predicted_areas, true, found, iou, match, missed, wrong)
 
 
 def overlap_table(
     truth_runs: np.ndarray, predicted_runs: np.ndarray, lengths: np.ndarray, truth: np.ndarray, predicted: np.ndarray
-) -> np.ndarray:
-    """The pixels that truth and prediction share: runs (R,), (R,), (R,) and listed ids (T,), (P,) -> (2+T, 2+P) int64
+) -> Overlaps:
+    """The pixels that truth and prediction share: runs (R,), (R,), (R,) and listed ids (T,), (P,).
 
-    The first row and column are those of ids that are not listed, the second those of void. A predicted segment that is
-    listed with id 0 is a segment, as in panopticapi.
+    A predicted segment that is listed with id 0 is a segment, as in panopticapi.
     """
-    width = FIRST + len(predicted)
-    cells = _positions(truth_runs, truth) * width + _positions(predicted_runs, predicted)
-    counts = np.bincount(cells, lengths, minlength=(FIRST + len(truth)) * width)  # float64, exact to 2^53
-    return counts.astype(np.int64).reshape(-1, width)
+    shape = FIRST + len(truth), FIRST + len(predicted)
+    return Overlaps.of(shape, _positions(truth_runs, truth), _positions(predicted_runs, predicted), lengths)
+
+
+def _among(places: np.ndarray, count: int) -> np.ndarray:
+    """Which of so many places are named. -> (count,) bool"""
+    flags = np.zeros(count, np.bool_)
+    flags[places] = True
+    return flags
 
 
 def _positions(values: np.ndarray, listed: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ panopticapi and cityscapesScripts' copy of it, also where the code decides what 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -27,7 +28,7 @@ from knet.data.files.numbers import flag, whole
 from knet.errors import DataError, named_options, shown
 from knet.evaluation.details import Details
 from knet.evaluation.maps import check_map, check_size, runs
-from knet.evaluation.matches import FIRST, UNLISTED, Segments, find_matches, overlap_table
+from knet.evaluation.matches import UNLISTED, Overlaps, Segments, find_matches, overlap_table
 from knet.evaluation.means import mean
 from knet.evaluation.panoptic_files import (
     ID_LIMIT,
@@ -92,8 +93,8 @@ class PanopticQuality:
 
     def tabulate(
         self, true_image: Labelled, predicted_image: Labelled, name: str
-    ) -> tuple[np.ndarray, Segments, Segments]:
-        """What `add` counts of an image: overlaps (2+T, 2+P), see `overlap_table`, true and predicted segments."""
+    ) -> tuple[Overlaps, Segments, Segments]:
+        """What `add` counts of an image: overlaps, true and predicted segments."""
         sides = f"{name} (truth)", f"{name} (prediction)"
         truth_ids = check_map(true_image[0], sides[0], "an id map is")
         predicted_ids = check_map(predicted_image[0], sides[1], "an id map is")
@@ -107,10 +108,10 @@ class PanopticQuality:
                 span = f"{ids.min()} to {ids.max()}"
                 raise DataError(f"{side}: ids run from {span}; 0 (void) to {ID_LIMIT - 1} are allowed.")
         overlaps = overlap_table(true, found, lengths, truth.ids, predicted.ids)
-        if overlaps[:, UNLISTED].any():
+        if (overlaps.columns == UNLISTED).any():
             unlisted = np.setdiff1d(predicted_ids, np.append(predicted.ids, 0))
             raise DataError(f"{name}: the predicted mask has ids {name_some(unlisted)} that its segments do not list.")
-        empty = predicted.ids[overlaps[:, FIRST:].sum(axis=0) == 0]
+        empty = predicted.ids[overlaps.predicted_areas() == 0]
         if empty.size:
             raise DataError(f"{name}: the prediction lists segments {name_some(empty)} that have no pixel in its mask.")
         return overlaps, truth, predicted
@@ -177,7 +178,7 @@ class PanopticQuality:
                 )
         ids, labels, crowds, areas = zip(*rows, strict=True) if rows else ((), (), (), ())
         if len(set(ids)) != len(ids):
-            repeated = name_some({id_ for id_ in ids if ids.count(id_) > 1})
+            repeated = name_some(id_ for id_, count in Counter(ids).items() if count > 1)
             raise DataError(f"{name}: segments {repeated} are listed twice.")
         if ids and not (min(ids) >= 0 and max(ids) < ID_LIMIT):
             raise DataError(f"{name}: segment ids run from {min(ids)} to {max(ids)}; 0 to {ID_LIMIT - 1} are allowed.")

@@ -14,7 +14,7 @@ from knet.data.categories import load_categories
 from knet.data.files.io import name_some
 from knet.errors import DataError, shown
 from knet.evaluation.maps import check_size, runs
-from knet.evaluation.matches import Segments
+from knet.evaluation.matches import Overlaps, Segments
 from knet.evaluation.panoptic import PanopticQuality
 from knet.evaluation.panoptic_files import SegmentLike
 from knet.evaluation.video_files import open_videos
@@ -112,9 +112,9 @@ class FrameCounter(ABC):
 
     @abstractmethod
     def _count_segments(
-        self, sequence: str, name: str, overlaps: np.ndarray, truth: Segments, predicted: Segments
+        self, sequence: str, name: str, overlaps: Overlaps, truth: Segments, predicted: Segments
     ) -> None:
-        """Counts the overlaps (2+T, 2+P) of segments, see `overlap_table`."""
+        """Counts the overlaps of segments."""
 
     def _settings(self) -> list[Any]:
         return [self.protocol, [(category.id, category.thing) for category in self.categories]]

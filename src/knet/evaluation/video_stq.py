@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from knet.errors import DataError, named_options
-from knet.evaluation.matches import Segments
+from knet.evaluation.matches import Overlaps, Segments
 from knet.evaluation.video_counter import Clips, FrameCounter, count_videos
 from knet.evaluation.video_labels import NUMBER_BITS, VOID
 from knet.structures import Category
@@ -65,14 +65,13 @@ class TrackingQuality(FrameCounter):
         self._numbers: tuple[dict[str, dict[int, int]], dict[str, dict[int, int]]] = ({}, {})
 
     def _count_segments(
-        self, sequence: str, name: str, overlaps: np.ndarray, truth: Segments, predicted: Segments
+        self, sequence: str, name: str, overlaps: Overlaps, truth: Segments, predicted: Segments
     ) -> None:
         true, found = (
             self._number(segments, numbers.setdefault(sequence, {}), name)
             for segments, numbers in zip((truth, predicted), self._numbers, strict=True)
         )
-        rows, columns = np.nonzero(overlaps)
-        self._count(sequence, name, true[rows], found[columns], overlaps[rows, columns])
+        self._count(sequence, name, true[overlaps.rows], found[overlaps.columns], overlaps.pixels)
 
     def _number(self, segments: Segments, numbers: dict[int, int], name: str) -> np.ndarray:
         """The labels of the rows of a table of overlaps, whose first two are void: S segments -> (2+S,) int64

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from knet.errors import DataError, named_options
-from knet.evaluation.matches import Segments, find_matches, overlap_table
+from knet.evaluation.matches import Overlaps, Segments, find_matches, overlap_table
 from knet.evaluation.means import mean
 from knet.evaluation.panoptic import PanopticQuality
 from knet.evaluation.video_counter import Clips, FrameCounter, count_videos
@@ -42,9 +42,9 @@ _IGNORED = (VOID + 1) << NUMBER_BITS  # truth void that has a number: in Video K
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """Overlaps (2+T, 2+P) in pixels as `overlap_table` gives them, and the segments, of a frame or of a window."""
+    """The overlaps of segments, and the segments themselves, of a frame or of a window."""
 
-    overlaps: np.ndarray
+    overlaps: Overlaps
     truth: Segments
     predicted: Segments
 
@@ -90,7 +90,7 @@ class VideoPanopticQuality(FrameCounter):
         self._add(sequence, _Frame(overlap_table(true, found, lengths, sides[0].ids, sides[1].ids), *sides), name)
 
     def _count_segments(
-        self, sequence: str, name: str, overlaps: np.ndarray, truth: Segments, predicted: Segments
+        self, sequence: str, name: str, overlaps: Overlaps, truth: Segments, predicted: Segments
     ) -> None:
         self._add(sequence, _Frame(overlaps, truth, predicted), name)
 
@@ -171,7 +171,7 @@ class VideoPanopticQuality(FrameCounter):
             self._recent.clear()
             self.counts[sequence] = np.zeros((len(self.windows), 4, len(self.categories)))
             self.frames[sequence] = 0
-        areas = np.where(np.isnan(frame.truth.areas), frame.overlaps[2:].sum(axis=1), frame.truth.areas)
+        areas = np.where(np.isnan(frame.truth.areas), frame.overlaps.true_areas(), frame.truth.areas)
         self._recent.append(replace(frame, truth=replace(frame.truth, areas=areas)))
         self.frames[sequence] += 1
         for row, frames in enumerate(self.windows):
@@ -217,9 +217,13 @@ def _join(frames: Sequence[_Frame]) -> _Frame:
     """A window as one image: what its frames have in common is added up, segment by segment."""
     truth, true_places = _union([frame.truth for frame in frames])
     predicted, found_places = _union([frame.predicted for frame in frames])
-    overlaps = np.zeros((2 + len(truth.ids), 2 + len(predicted.ids)), np.int64)
-    for frame, rows, columns in zip(frames, true_places, found_places, strict=True):
-        overlaps[np.ix_(rows, columns)] += frame.overlaps
+    tables = [frame.overlaps for frame in frames]
+    overlaps = Overlaps.of(
+        (2 + len(truth.ids), 2 + len(predicted.ids)),
+        np.concatenate([places[table.rows] for places, table in zip(true_places, tables, strict=True)]),
+        np.concatenate([places[table.columns] for places, table in zip(found_places, tables, strict=True)]),
+        np.concatenate([table.pixels for table in tables]),
+    )
     return _Frame(overlaps, truth, predicted)
 
 

@@ -19,8 +19,9 @@ def handled(numbers: Iterable[int], handler: Callable[[int, FrameType | None], A
     before = {}
     if threading.current_thread() is threading.main_thread():
         before = {number: old for number in numbers if (old := signal.getsignal(number)) is not None}
-        if before.get(signal.SIGHUP) == signal.SIG_IGN:  # by nohup, so that the work goes on
-            del before[signal.SIGHUP]
+        for number in (signal.SIGHUP, signal.SIGINT):  # by nohup, and by shells for what runs behind a script
+            if before.get(number) == signal.SIG_IGN:
+                del before[number]
     for number in before:
         signal.signal(number, handler)
     try:

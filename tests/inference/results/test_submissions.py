@@ -348,7 +348,8 @@ def test_an_error_on_the_way_keeps_what_is_done(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), SubmissionWriter(tmp_path, "cityscapes-panoptic", CITYSCAPES) as writer:
         writer.write(small("bonn_000003_000019"))
         raise KeyboardInterrupt
-    document = json.loads((tmp_path / "cityscapes-panoptic" / "panoptic.json").read_text())
+    assert not (tmp_path / "cityscapes-panoptic" / "panoptic.json").exists()
+    document = json.loads((tmp_path / "cityscapes-panoptic" / "panoptic_unfinished.json").read_text())
     assert [row["image_id"] for row in document["annotations"]] == ["bonn_000003_000019"]
     assert writer.close() == []
 

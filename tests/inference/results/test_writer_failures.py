@@ -31,8 +31,8 @@ def test_an_aborted_run_leaves_whole_files_only(tmp_path: Path) -> None:
             writer.write(street(name=f"s{n}"), photo())
         raise KeyboardInterrupt
     assert not any(name.startswith(".") or name.endswith(".mp4") for name in names_in(tmp_path))
-    assert len(json.loads((tmp_path / "panoptic.json").read_text())["images"]) == 3
-    assert len(names_in(tmp_path)) == 3 * 6 + 2  # panoptic.json and semantic_classes.json
+    assert len(json.loads((tmp_path / "panoptic_unfinished.json").read_text())["images"]) == 3
+    assert len(names_in(tmp_path)) == 3 * 6 + 2  # panoptic_unfinished.json and semantic_classes.json
 
 
 @pytest.mark.parametrize("below", ["file/out", "file"])

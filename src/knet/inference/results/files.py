@@ -70,9 +70,12 @@ class OpenFile:
         with suppress(OSError):  # what an earlier run left
             self._unfinished().unlink(missing_ok=True)
 
-    def stop(self) -> None:
-        """Ends the file early because of an error elsewhere: it is finished with what it holds so far."""
-        self.finish()
+    def stop(self, asked: bool) -> None:
+        """Ends the file early with what it holds so far: because of an error elsewhere, or because it was asked for."""
+        if asked:
+            self.end_early()
+        else:
+            self.finish()
 
     def end_early(self) -> None:
         """Ends the file where its run was stopped: it is finished with what it holds so far, and its name says so."""
@@ -199,7 +202,8 @@ class Writer:
 
     Files that hold the results of many images stay open, and are finished by `close` or at the end of the `with` block.
     If the block ends with an error, files that are of use as far as they go are finished, and the others removed; the
-    caller then sees that error alone. `end_early` finishes all of a run that is stopped, and their names say so.
+    caller then sees that error alone; after Ctrl-C their names say that they are not whole. `end_early` finishes all of
+    a run that is stopped, and their names say so.
     `categories` is the class table of the model.
 
     Attributes:
@@ -256,6 +260,6 @@ class Writer:
         if kind is not None:
             for file in self._open.values():
                 with suppress(OutputError):  # the error on its way says more
-                    file.stop()
+                    file.stop(asked=not issubclass(kind, Exception))
             self._open.clear()
         self.close()

@@ -103,6 +103,6 @@ class Film(OpenFile):
             self.abort()
             raise refused(self.path, error) from error
 
-    def stop(self) -> None:
+    def stop(self, asked: bool) -> None:
         """Removes the film: one that ends early would look like a whole one."""
         self.abort()
