@@ -1,0 +1,189 @@
+"""Every block of every document is run: as it stands, or as small as its row in the table of its page makes it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from pages import ROOT, Change, Reader
+from town import build, run, served_weights, shrink_the_zoo
+
+import knet
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+# What every command of a verb gets as well. A page's own options stay, but for those that it shares with these.
+_CROP = "augment.short_edges=[64] augment.crop=[64,64] augment.pad=null augment.max_edge=256"
+_RUN = "iterations=2 batch=2 workers=0 log_every=1 validate_every=2 precision=fp32 short_edge=64 max_edge=128"
+SMALL = {"train": f"{_RUN} losses.pixels=64 {_CROP}"}
+_WORDS = [word.partition("=") for word in SMALL["train"].split()]
+FOR_PYTHON = {key.replace(".", "__"): yaml.safe_load(value) for key, _, value in _WORDS}
+
+
+def synth(form: str, folder: str, images: int) -> None:
+    """A data set as `knet data synth` draws it."""
+    run("data", "synth", form, folder, "--images", str(images), "--size", "256x512", "--seed", "1")
+
+
+def forget_labels() -> None:
+    """Leaves data/camvid/val to be made."""
+    Path("data/camvid/val/panoptic.json").unlink()
+    shutil.rmtree("data/camvid/val/panoptic")
+
+
+def lose_an_image() -> None:
+    """Deletes an image of the validation set."""
+    next(Path("synthetic/leftImg8bit/val").rglob("*.png")).unlink()
+
+
+def train_parts() -> None:
+    """The run of custom-data.md."""
+    run("data", "import", "exports/yolo", "--output", "data/parts", "--val", "0.2")
+    run("train", "data/parts", "output=runs/parts", *SMALL["train"].split())
+
+
+def convert_video() -> None:
+    """Weights under the name that they have on the page before they are made there."""
+    run("convert", "video_knet_step_r50.pth", "video-knet-r50.safetensors", "--model", "video-knet-r50-kitti-step")
+    Path("video-knet-r50.safetensors").rename("before.safetensors")
+    Path("before.safetensors").rename("video-knet-r50.safetensors")
+
+
+def draw_clips() -> None:
+    """Clips of the yard's boxes, each with its folder."""
+    for kind in ("images", "labels", "instances"):
+        for split in ("train", "val"):
+            shutil.copytree(Path("yard", kind, split), Path("clips", kind, split, "walk"))
+    shutil.copy("yard/classes.json", "clips/classes.json")
+
+
+def fake_opencv() -> None:
+    """A camera of OpenCV that gives three frames."""
+    frames = iter([(True, np.zeros((64, 96, 3), np.uint8))] * 3)
+    times = itertools.count(0, 40)
+    camera = SimpleNamespace(read=lambda: next(frames, (False, None)), get=lambda _: next(times))
+    sys.modules["cv2"] = SimpleNamespace(  # type: ignore[assignment]
+        VideoCapture=lambda _: camera, CAP_PROP_POS_MSEC=0, imshow=lambda *_: None, waitKey=lambda _: 0
+    )
+
+
+def call_ros(names: dict[str, Any], _: str) -> None:
+    """A message reaches the node."""
+    del sys.modules["cv2"]
+    names["follow"].reset()
+    bridge = SimpleNamespace(imgmsg_to_cv2=lambda *_: np.zeros((64, 96, 3), np.uint8))
+    stamp = SimpleNamespace(sec=1, nanosec=5)
+    node = SimpleNamespace(bridge=bridge, follow=names["follow"])
+    names["on_image"](node, SimpleNamespace(header=SimpleNamespace(stamp=stamp)))
+
+
+def compare_tracks(_: dict[str, Any], text: str) -> None:
+    """The shown line of tracks.jsonl has the keys of the real one."""
+    shown = json.loads(text.replace(", ...]", "]"))
+    made = json.loads(Path("results/tracks.jsonl").read_text().splitlines()[0])
+    assert list(shown) == list(made), list(made)
+    assert list(shown["segments"][0]) in [list(segment) for segment in made["segments"]], made["segments"][:1]
+
+
+LAYOUT = "names of files, no output"
+SERVES = "serves until it is ended: tests/apps/test_page_in_browser.py"
+RAY = "starts a Ray cluster: tests/apps/test_batch.py"
+
+CHANGES: dict[str, list[Change]] = {
+    "README": [Change("knet data from-labels", before=forget_labels)],
+    "architecture": [
+        Change("image -> backbone", skip="a drawing"),
+        Change("src/knet/", skip=LAYOUT),
+        Change("load_image", skip="a drawing"),
+    ],
+    "custom-data": [
+        Change("data import exports/yolo"),
+        Change("yard/images/train/000.jpg ", skip=LAYOUT),
+        Change("knet export runs/parts", more="--size 64x128 --images street.jpg"),
+    ],
+    "datasets": [
+        Change("leftImg8bit/{train", skip=LAYOUT),
+        Change("vistas/{training", skip=LAYOUT),
+        Change("knet data prepare cityscapes synthetic", before=partial(synth, "cityscapes", "synthetic", 20)),
+        Change("knet data prepare mapillary vistas", before=partial(synth, "mapillary", "vistas", 8)),
+        Change("knet data check cityscapes synthetic", before=lose_an_image, status=2),
+        Change("knet data synth cityscapes synthetic", before=partial(shutil.rmtree, "synthetic")),
+    ],
+    "distill": [
+        Change("pavement-merged", file="map.yaml"),
+        Change("knet data label swinl", more="--size 64 --score 0.1"),
+    ],
+    "export": [
+        Change("--weights W", swap={"W": "youtube_vis.pth"}, more="--size 64x128 --images CLIP_FOLDER"),
+        Change("--format tensorrt", more="--images street.jpg"),
+        Change("knet export rtknet-lite-street", more="--size 64x128 --images street.jpg photos --calibrate photos"),
+    ],
+    "mixtures": [
+        Change("root: data", file="mixture.yaml", then=("knet train mixture.yaml output=runs/mixture",)),
+    ],
+    "models": [
+        Change("knet convert upernet.pth", swap={"channels=256": "channels=24"}),
+        Change("--weights W", swap={"W": "ade20k.pth"}),
+    ],
+    "predict": [Change("knet predict runs/parts", before=train_parts)],
+    "training": [
+        Change("batch=auto", more="batch=auto"),
+        Change("data.root=synthetic batch=4", before=partial(synth, "cityscapes", "synthetic", 4)),
+        Change("knet data synth cityscapes synthetic", before=partial(shutil.rmtree, "synthetic")),
+    ],
+    "video": [
+        Change('"video": "drive"', call=compare_tracks),
+        Change("import cv2", before=fake_opencv),
+        Change("def on_image", call=call_ros),
+        Change("kitti-step/training/image_02", skip=LAYOUT),
+        Change("clips/images/train/walk", skip=LAYOUT),
+        Change("--track-classes car", status=2),
+        Change("video-knet-r50.safetensors step-data/images", before=convert_video),
+        Change("configs/custom.yaml model=rt-video", before=draw_clips, more="weights=null freeze_norms=null"),
+    ],
+    "page": [Change("--serve", skip=SERVES)],
+    "many-images": [
+        Change("s3://", skip="needs a bucket"),
+        Change("knet batch", skip=RAY),
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder that each page gets a copy of."""
+    folder = tmp_path_factory.mktemp("town")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        shrink_the_zoo(monkeypatch)
+        build()
+        with served_weights(tmp_path_factory.mktemp("served"), monkeypatch):
+            yield folder
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_of_a_page_runs(page: Path, town: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(town, tmp_path / "town", symlinks=True)
+    monkeypatch.chdir(tmp_path / "town")
+    monkeypatch.setenv("KNET_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("KNET_OFFLINE", "0")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
+    monkeypatch.setattr(knet, "read_config", partial(knet.read_config, **FOR_PYTHON))
+    monkeypatch.setattr(knet, "export", partial(knet.export, size=(64, 128)))
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)  # there is one already here
+    reader = Reader(page, CHANGES.get(page.stem, []), SMALL)
+    reader.follow()
+    assert not reader.faults, "\n\n".join(reader.faults)
