@@ -6,6 +6,7 @@ import io
 import os
 import re
 import shlex
+from argparse import SUPPRESS
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -21,6 +22,7 @@ from knet.inference.load import fast_in_bf16
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+COMMANDS = ("sh", "console", "text")  # kinds of blocks with command lines
 TABLES = sorted(path.stem for path in (ROOT / "src/knet/data/tables").glob("*.json"))
 OWN = ["floor", "wall", "box", "disc"]  # classes that the pages make up
 CLASSES = sorted({row.name for table in TABLES for row in load_categories(table)} | {*OWN}, key=len, reverse=True)
@@ -48,7 +50,6 @@ class Change(NamedTuple):
         then: and these commands follow it.
         status: the exit status of the command.
         call: gets the page's names of Python and the block's text, once the block has run, or in its place.
-        skip: why it is not run.
     """
 
     at: str
@@ -59,7 +60,6 @@ class Change(NamedTuple):
     then: tuple[str, ...] = ()
     status: int = 0
     call: Callable[[dict[str, Any], str], object] | None = None
-    skip: str = ""
 
 
 def blocks_of(page: Path) -> list[Block]:
@@ -144,10 +144,17 @@ class Reader:
         said: what each command has printed.
     """
 
-    def __init__(self, page: Path, changes: list[Change], small: dict[str, str]):
-        self.page, self.changes, self.small = page, changes, small
+    def __init__(
+        self,
+        page: Path,
+        changes: list[Change],
+        small: dict[str, str],
+        not_run: dict[str, str],
+        no_output: tuple[str, ...],
+    ):
+        self.page, self.changes, self.small, self.not_run, self.no_output = page, changes, small, not_run, no_output
         self.used, self.names = set[str](), dict[str, Any]()
-        self.faults, self.said, self.skipped = list[str](), list[str](), list[str]()
+        self.faults, self.said = list[str](), list[str]()
 
     def follow(self) -> None:
         """Goes through the whole page."""
@@ -164,7 +171,7 @@ class Reader:
 
     def block(self, block: Block) -> None:
         """Does what a block is for."""
-        if block.kind in ("sh", "console", "text"):
+        if block.kind in COMMANDS:
             for command, shown in commands_in(block):
                 self.command(command, shown)
             return
@@ -172,21 +179,25 @@ class Reader:
         change.before()
         if change.file:
             Path(change.file).write_text(block.text)
-        if change.skip:
-            self.skipped.append(change.skip)
-        elif block.kind in ("python", "py"):
+        if block.kind in ("python", "py"):
             self.python(block)
         elif block.kind == "yaml" and not change.file:
             knet.read_config("custom", **flat(yaml.safe_load(block.text)))
         elif block.kind == "json":
             Path("classes_of_the_page.json").write_text(block.text)
             load_categories("classes_of_the_page.json")
-        elif block.kind == "" and not change.call and not any(agrees(block.text, said) for said in self.said):
-            self.faults.append(f"nothing printed\n{block.text}--- but last\n{self.said[-1] if self.said else ''}")
+        elif block.kind == "" and not change.call:
+            self.output(block.text)
         for command in change.then:
             self.command(command, "")
         if change.call:
             change.call(self.names, block.text)
+
+    def output(self, text: str) -> None:
+        """Looks for what is shown among what was printed on the page so far."""
+        if any(part in text for part in self.no_output) or any(agrees(text, said) for said in self.said):
+            return
+        self.faults.append(f"nothing printed\n{text}--- but last\n{self.said[-1] if self.said else ''}")
 
     def change(self, text: str) -> Change:
         """What the page's table says about a command or a block."""
@@ -204,17 +215,17 @@ class Reader:
     def command(self, command: str, shown: str) -> None:
         """Runs a command line, and compares what it prints with what is shown."""
         change = self.change(command)
-        if command.startswith(("pip ", "make ", "python ")):
-            self.skipped.append(other_program(command))
+        not_run = any(part in command.partition("#")[0] for part in self.not_run)
+        if not_run and not command.startswith("knet "):
+            other_program(command)
             return
         words = [change.swap.get(word, word) for word in words_of(command)]
         verb = " ".join(words[: 2 if words[0] == "data" else 1])
         if any(word.startswith("[") for word in words):
-            self.faults += synopsis(" ".join(words))
+            self.faults += synopsis(" ".join(words), self.page.read_text())
             return
         build_parser().parse_known_args(words)
-        if change.skip:
-            self.skipped.append(change.skip)
+        if not_run:
             return
         change.before()
         words = put(words, shlex.split(f"{self.small.get(verb, '')} {change.more}"))
@@ -232,34 +243,33 @@ class Reader:
             self.faults.append(f"knet {shlex.join(words)}\n{self.said[-1]}--- but shown is\n{shown}")
 
 
-def other_program(command: str) -> str:
-    """Looks at a command of pip, make or Python as far as can be without running it; why it is not run."""
+def other_program(command: str) -> None:
+    """Looks at a command of pip, make or Python as far as can be without running it."""
     words = shlex.split(command, comments=True)
+    known = {"pip": "pyproject.toml", "make": "Makefile", "python": words[1]}
+    text = (ROOT / known[words[0]]).read_text()
     if words[0] == "pip":
         extras = re.findall(r"knet\[(\w+)\]", command)
-        known = (ROOT / "pyproject.toml").read_text()
-        assert extras and all(re.search(rf"^{extra} = \[", known, re.MULTILINE) for extra in extras), command
-        return "pip install needs the net"
-    if words[0] == "make":
-        makefile = (ROOT / "Makefile").read_text()
-        assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), command
-        assert all(f"$({word.partition('=')[0]})" in makefile for word in words[2:]), command
-        return "make works on the checkout, for minutes or hours"
-    script = (ROOT / words[1]).read_text()
-    assert all(f'"{word}"' in script for word in words if word.startswith("--")), command
-    return "benchmarks need whole data sets"
+        assert extras and all(re.search(rf"^{extra} = \[", text, re.MULTILINE) for extra in extras), command
+    elif words[0] == "make":
+        assert re.search(rf"^{words[1]}:", text, re.MULTILINE), command
+        assert all(f"$({word.partition('=')[0]})" in text for word in words[2:]), command
+    else:
+        assert all(f'"{word}"' in text for word in words if word.startswith("--")), command
 
 
-def synopsis(text: str) -> list[str]:
-    """What a usage line says that the parser does not."""
+def synopsis(text: str, page: str) -> list[str]:
+    """What a usage line, or the page around it, says otherwise than the parser."""
     verb, faults = text.split()[0], []
-    actions = build_parser()._subparsers._group_actions[0].choices[verb]._actions  # type: ignore[union-attr]
+    verbs = build_parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
+    actions = [action for action in verbs[verb]._actions if action.help != SUPPRESS]  # type: ignore[index]
     known = {name: action for action in actions for name in action.option_strings}
     for option, value in re.findall(r"(--[\w-]+)(?:[ =]([\w|]+))?", text):
         if option not in known:
             faults.append(f"knet {verb} has no option {option}")
-        elif (known[option].nargs == 0) != (not value):
+        elif (known[option].nargs == 0) == bool(value):
             faults.append(f"knet {verb} {option}: a value is shown and none is taken, or the reverse")
         elif known[option].choices and "|" in value and value.split("|") != [*map(str, known[option].choices)]:
-            faults.append(f"knet {verb} {option} takes {known[option].choices}, not {value}")
-    return faults
+            faults.append(f"knet {verb} {option} takes {'|'.join(known[option].choices)}, not {value}")
+    silent = [action.option_strings for action in actions if not any(name in page for name in action.option_strings)]
+    return faults + [f"the page says nothing of {names[-1]}" for names in silent if names and "--help" not in names]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from pages import ROOT, Change, Reader
+from pages import COMMANDS, ROOT, Change, Reader, agrees, blocks_of, commands_in, synopsis
 from town import build, run, served_weights, shrink_the_zoo
 
 import knet
@@ -96,25 +96,26 @@ def compare_tracks(_: dict[str, Any], text: str) -> None:
     assert list(shown["segments"][0]) in [list(segment) for segment in made["segments"]], made["segments"][:1]
 
 
-LAYOUT = "names of files, no output"
-SERVES = "serves until it is ended: tests/apps/test_page_in_browser.py"
-RAY = "starts a Ray cluster: tests/apps/test_batch.py"
+# All commands that are not run, by a part of them, and why.
+NOT_RUN = {
+    "pip install": "needs the net",
+    "make ": "works on the checkout, for minutes or hours",
+    "python benchmarks/": "needs a whole data set",
+    "s3://": "needs a bucket",
+    "knet batch": "starts a cluster: tests/apps/test_batch.py",
+    "--serve": "serves until it is ended: tests/apps/test_page_in_browser.py",
+}
+
+# Blocks without a language that show no output, but names of files or a drawing.
+NO_OUTPUT = (
+    *("image -> backbone", "load_image   ", "src/knet/\n", "yard/images/train/000.jpg  ", "leftImg8bit/{train"),
+    *("vistas/{training", "kitti-step/training/image_02", "clips/images/train/walk"),
+)
 
 CHANGES: dict[str, list[Change]] = {
     "README": [Change("knet data from-labels", before=forget_labels)],
-    "architecture": [
-        Change("image -> backbone", skip="a drawing"),
-        Change("src/knet/", skip=LAYOUT),
-        Change("load_image", skip="a drawing"),
-    ],
-    "custom-data": [
-        Change("data import exports/yolo"),
-        Change("yard/images/train/000.jpg ", skip=LAYOUT),
-        Change("knet export runs/parts", more="--size 64x128 --images street.jpg"),
-    ],
+    "custom-data": [Change("knet export runs/parts", more="--size 64x128 --images street.jpg")],
     "datasets": [
-        Change("leftImg8bit/{train", skip=LAYOUT),
-        Change("vistas/{training", skip=LAYOUT),
         Change("knet data prepare cityscapes synthetic", before=partial(synth, "cityscapes", "synthetic", 20)),
         Change("knet data prepare mapillary vistas", before=partial(synth, "mapillary", "vistas", 8)),
         Change("knet data check cityscapes synthetic", before=lose_an_image, status=2),
@@ -146,16 +147,9 @@ CHANGES: dict[str, list[Change]] = {
         Change('"video": "drive"', call=compare_tracks),
         Change("import cv2", before=fake_opencv),
         Change("def on_image", call=call_ros),
-        Change("kitti-step/training/image_02", skip=LAYOUT),
-        Change("clips/images/train/walk", skip=LAYOUT),
         Change("--track-classes car", status=2),
         Change("video-knet-r50.safetensors step-data/images", before=convert_video),
         Change("configs/custom.yaml model=rt-video", before=draw_clips, more="weights=null freeze_norms=null"),
-    ],
-    "page": [Change("--serve", skip=SERVES)],
-    "many-images": [
-        Change("s3://", skip="needs a bucket"),
-        Change("knet batch", skip=RAY),
     ],
 }
 
@@ -184,6 +178,68 @@ def test_every_block_of_a_page_runs(page: Path, town: Path, tmp_path: Path, monk
     monkeypatch.setattr(knet, "read_config", partial(knet.read_config, **FOR_PYTHON))
     monkeypatch.setattr(knet, "export", partial(knet.export, size=(64, 128)))
     monkeypatch.setattr(logging, "basicConfig", lambda **_: None)  # there is one already here
-    reader = Reader(page, CHANGES.get(page.stem, []), SMALL)
+    reader = Reader(page, CHANGES.get(page.stem, []), SMALL, NOT_RUN, NO_OUTPUT)
     reader.follow()
     assert not reader.faults, "\n\n".join(reader.faults)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_tables_are_of_blocks_that_there_are(page: Path) -> None:
+    blocks = blocks_of(page)
+    assert {block.kind for block in blocks} <= {"sh", "console", "text", "python", "py", "yaml", "json", ""}
+    assert page.read_text().count("```") == 2 * len(blocks)
+    commands = [command for block in blocks if block.kind in COMMANDS for command, _ in commands_in(block)]
+    parts = [*commands, *(block.text for block in blocks)]
+    for change in CHANGES.get(page.stem, []):
+        assert any(change.at in part for part in parts), change.at
+    for command in commands:
+        first = command.split()[0]
+        assert first in ("knet", "torchrun", "srun") or any(part in command for part in NOT_RUN), command
+
+
+def test_nothing_is_excused_that_is_not_there() -> None:
+    text = "".join(page.read_text() for page in PAGES)
+    assert not [part for part in (*NOT_RUN, *NO_OUTPUT) if part not in text]
+
+
+TABLE = """class    PQ  TP   N
+-------------------
+Road   96.4  12   -
+Car     7.4   3   -
+-------------------
+all    51.9   -   2
+"""
+
+
+def test_outputs_agree_whatever_their_numbers_classes_and_widths() -> None:
+    other = TABLE.replace("96.4", " 100.0").replace("Car     7.4   3   -\n", "Pole  7.4e-05  3  -\nsky  0.0  0  -\n")
+    assert agrees(TABLE, other)
+    assert agrees("...\nall    51.9   -   2\n", other)
+    assert agrees("7 images, 26 ms each, ... saved to out/\n", "1,200 images, 4.5 ms each, step, mots saved to out/\n")
+    assert agrees("city: 3 segments (Car, Road)\n", "city: 12 segments (Sky)\n")
+
+
+@pytest.mark.parametrize(
+    "old",
+    [
+        TABLE.replace("PQ", "SQ"),
+        TABLE.replace("  N\n", "\n").replace("  -\n", "\n").replace("  2\n", "\n"),
+        TABLE.replace("all ", "mean"),
+        TABLE + "things  3.4  -  2\n",
+        TABLE.removesuffix("all    51.9   -   2\n"),
+    ],
+)
+def test_outputs_of_another_form_do_not_agree(old: str) -> None:
+    assert not agrees(old, TABLE)
+
+
+def test_usage_lines_are_compared_with_the_parser() -> None:
+    options = "--help --format --output --json and all others"
+    faults = synopsis("export MODEL --format onnx|openvino [--outptu FILE] [--json FILE] [--batch]", options)
+    assert [fault for fault in faults if "the page" not in fault] == [
+        "knet export --format takes onnx|openvino|tensorrt, not onnx|openvino",
+        "knet export has no option --outptu",
+        "knet export --json: a value is shown and none is taken, or the reverse",
+        "knet export --batch: a value is shown and none is taken, or the reverse",
+    ]
+    assert "the page says nothing of --opset" in faults and "the page says nothing of --json" not in faults
