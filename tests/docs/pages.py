@@ -81,9 +81,10 @@ def shape(line: str) -> str:
 
 
 def shapes(text: str) -> list[str]:
-    """The shapes of a text's lines; as many rows of a table as there are count as one."""
+    """The shapes of a text's lines; rows of a table count as one, however many, and so do lines of a run's log."""
     found = [shape(line) for line in text.splitlines() if line.strip() and not line.startswith("Compiling loops")]
-    return [line for place, line in enumerate(found) if line not in found[max(place - 1, 0) : place]]
+    starts = [0 if line.startswith("iteration") else max(place - 1, 0) for place, line in enumerate(found)]
+    return [line for place, line in enumerate(found) if line not in found[starts[place] : place]]
 
 
 def agrees(shown: str, printed: str) -> bool:
@@ -154,7 +155,7 @@ class Reader:
     ):
         self.page, self.changes, self.small, self.not_run, self.no_output = page, changes, small, not_run, no_output
         self.used, self.names = set[str](), dict[str, Any]()
-        self.faults, self.said = list[str](), list[str]()
+        self.faults, self.said, self.done = list[str](), list[str](), dict[str, tuple[int, str]]()
 
     def follow(self) -> None:
         """Goes through the whole page."""
@@ -197,7 +198,9 @@ class Reader:
         """Looks for what is shown among what was printed on the page so far."""
         if any(part in text for part in self.no_output) or any(agrees(text, said) for said in self.said):
             return
-        self.faults.append(f"nothing printed\n{text}--- but last\n{self.said[-1] if self.said else ''}")
+        start = shapes(text)[0]
+        nearest = next((said for said in reversed(self.said) if start in shapes(said)), "".join(self.said[-1:]))
+        self.faults.append(f"nothing printed\n{text}--- but for instance\n{nearest}")
 
     def change(self, text: str) -> Change:
         """What the page's table says about a command or a block."""
@@ -229,18 +232,27 @@ class Reader:
             return
         change.before()
         words = put(words, shlex.split(f"{self.small.get(verb, '')} {change.more}"))
-        output = io.StringIO()
-        os.environ["KNET_OFFLINE"] = "0"
-        with redirect_stdout(output), redirect_stderr(output):
-            try:
-                status = main(words)
-            except SystemExit as stop:
-                status = int(stop.code or 0)
-        self.said.append(output.getvalue())
+        key = shlex.join(words)
+        if key not in self.done:  # what stands on a page twice is done once
+            self.done[key] = called(words)
+        status, printed = self.done[key]
+        self.said.append(printed)
         if status != change.status:
-            self.faults.append(f"knet {shlex.join(words)}\nexit status {status}\n{self.said[-1]}")
-        elif shown and not agrees(shown, self.said[-1]):
-            self.faults.append(f"knet {shlex.join(words)}\n{self.said[-1]}--- but shown is\n{shown}")
+            self.faults.append(f"knet {key}\nexit status {status}\n{printed}")
+        elif shown and not agrees(shown, printed):
+            self.faults.append(f"knet {key}\n{printed}--- but shown is\n{shown}")
+
+
+def called(words: list[str]) -> tuple[int, str]:
+    """Runs the command line: its exit status, and all that it prints."""
+    output = io.StringIO()
+    os.environ["KNET_OFFLINE"] = "0"
+    with redirect_stdout(output), redirect_stderr(output):
+        try:
+            status = main(words)
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+    return status, output.getvalue()
 
 
 def other_program(command: str) -> None:

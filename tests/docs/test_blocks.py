@@ -25,7 +25,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 # What every command of a verb gets as well. A page's own options stay, but for those that it shares with these.
 _CROP = "augment.short_edges=[64] augment.crop=[64,64] augment.pad=null augment.max_edge=256"
-_RUN = "iterations=2 batch=2 workers=0 log_every=1 validate_every=2 precision=fp32 short_edge=64 max_edge=128"
+_RUN = "iterations=1 batch=2 workers=0 log_every=1 validate_every=1 precision=fp32 short_edge=64 max_edge=128"
 SMALL = {"train": f"{_RUN} losses.pixels=64 {_CROP}"}
 _WORDS = [word.partition("=") for word in SMALL["train"].split()]
 FOR_PYTHON = {key.replace(".", "__"): yaml.safe_load(value) for key, _, value in _WORDS}
@@ -112,8 +112,13 @@ NO_OUTPUT = (
     *("vistas/{training", "kitti-step/training/image_02", "clips/images/train/walk"),
 )
 
+MIXTURE = "knet train mixture.yaml model=rtknet-lite-street output=runs/mixture"
+
 CHANGES: dict[str, list[Change]] = {
-    "README": [Change("knet data from-labels", before=forget_labels)],
+    "README": [
+        Change("knet export", more="--size 64x128 --images street.jpg"),
+        Change("knet data from-labels", before=forget_labels),
+    ],
     "custom-data": [Change("knet export runs/parts", more="--size 64x128 --images street.jpg")],
     "datasets": [
         Change("knet data prepare cityscapes synthetic", before=partial(synth, "cityscapes", "synthetic", 20)),
@@ -127,11 +132,12 @@ CHANGES: dict[str, list[Change]] = {
     ],
     "export": [
         Change("--weights W", swap={"W": "youtube_vis.pth"}, more="--size 64x128 --images CLIP_FOLDER"),
+        Change("--precision int8", more="--size 64x128 --images street.jpg photos --calibrate photos"),
         Change("--format tensorrt", more="--images street.jpg"),
-        Change("knet export rtknet-lite-street", more="--size 64x128 --images street.jpg photos --calibrate photos"),
+        Change("knet export rtknet-lite-street", more="--size 64x128 --images street.jpg photos"),
     ],
     "mixtures": [
-        Change("root: data", file="mixture.yaml", then=("knet train mixture.yaml output=runs/mixture",)),
+        Change("root: data", file="mixture.yaml", then=(MIXTURE,)),
     ],
     "models": [
         Change("knet convert upernet.pth", swap={"channels=256": "channels=24"}),

@@ -102,7 +102,7 @@ def draw_photos() -> None:
     Image.new("RGB", (192, 108)).save("fleet/images/train/night.png")  # in which nothing is found
     for number in (1, 2, 4, 5):
         pictures[2].save(f"frames/{number:06}.png")
-    filmed(Path("drive.mp4"), [np.array(pictures[2])] * 4)
+    filmed(Path("drive.mp4"), [np.array(pictures[2])] * 3)
     shutil.copytree("frames", "CLIP_FOLDER")
 
 
