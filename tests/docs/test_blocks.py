@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from pages import COMMANDS, ROOT, Change, Reader, agrees, blocks_of, commands_in, synopsis
+from pages import COMMANDS, ROOT, Change, Reader, agrees, blocks_of, called, commands_in, shapes, synopsis
 from town import build, run, served_weights, shrink_the_zoo
 
 import knet
@@ -34,6 +35,21 @@ FOR_PYTHON = {key.replace(".", "__"): yaml.safe_load(value) for key, _, value in
 def synth(form: str, folder: str, images: int) -> None:
     """A data set as `knet data synth` draws it."""
     run("data", "synth", form, folder, "--images", str(images), "--size", "256x512", "--seed", "1")
+
+
+def synth_and_prepare() -> None:
+    """A small set of the page's before it is made there."""
+    synth("cityscapes", "synthetic", 4)
+    run("data", "prepare", "cityscapes", "synthetic")
+
+
+def compare_reasons(_: dict[str, Any], text: str) -> None:
+    """Reasons are printed for what is chosen, and figures have the names that are shown."""
+    status, printed = called(["train", "data/parts", "--print"])
+    reasons, _, figures = text.partition("...\n")
+    assert status == 0 and set(shapes(reasons)) <= set(shapes(printed)), printed
+    columns = Path("runs/parts/val.csv").read_text().splitlines()[0].split(",")
+    assert set(re.findall(r"[a-z]\w+", figures)) <= set(columns), columns
 
 
 def forget_labels() -> None:
@@ -119,7 +135,10 @@ CHANGES: dict[str, list[Change]] = {
         Change("knet export", more="--size 64x128 --images street.jpg"),
         Change("knet data from-labels", before=forget_labels),
     ],
-    "custom-data": [Change("knet export runs/parts", more="--size 64x128 --images street.jpg")],
+    "custom-data": [
+        Change("short_edge=128: images", call=compare_reasons),
+        Change("knet export runs/parts", more="--size 64x128 --images street.jpg"),
+    ],
     "datasets": [
         Change("knet data prepare cityscapes synthetic", before=partial(synth, "cityscapes", "synthetic", 20)),
         Change("knet data prepare mapillary vistas", before=partial(synth, "mapillary", "vistas", 8)),
@@ -145,8 +164,9 @@ CHANGES: dict[str, list[Change]] = {
     ],
     "predict": [Change("knet predict runs/parts", before=train_parts)],
     "training": [
-        Change("batch=auto", more="batch=auto"),
-        Change("data.root=synthetic batch=4", before=partial(synth, "cityscapes", "synthetic", 4)),
+        Change("batch=auto", more="batch=auto output=runs/auto"),
+        Change("batch=4 workers=1", before=synth_and_prepare),
+        Change("srun", more="output=runs/slurm"),
         Change("knet data synth cityscapes synthetic", before=partial(shutil.rmtree, "synthetic")),
     ],
     "video": [

@@ -36,8 +36,8 @@ from knet.models.zoo import ZOO, create
 from knet.weights.released import RELEASED
 
 DEMO = ROOT / "src/knet/assets/demo"
-_RT = {"width": 8, "head_width": 16, "channels": 16, "kernels": 12, "stages": 2}
-_IMAGE = {"backbone": "timm/resnet10t", "stages": 1, "kernels": 6, "channels": 32}
+_RT = {"width": 8, "head_width": 16, "channels": 16, "stages": 2}
+_IMAGE = {"backbone": "timm/resnet10t", "stages": 1, "kernels": 60, "channels": 32}
 _SEMANTIC = {"backbone": "timm/resnet10t", "channels": 16, "update_channels": 8, "hidden": 32}
 SMALL = {RTKNet: _RT, RTVideoKNet: _RT, KNet: _IMAGE, VideoKNet: _IMAGE, ClipKNet: _IMAGE, KNetSemantic: _SEMANTIC}
 
