@@ -11,17 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import Run, runner
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from drawn_exports import EXPORTS, scenes
+from drawn_yard import make_yard
 from knet.cli.main import build_parser
 from knet.data.categories import load_categories
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "custom-data.md"
-FLOOR, WALL = (120, 120, 120), (90, 140, 90)
-BOX_COLORS = [(220, 120, 20), (200, 60, 40), (60, 90, 200), (230, 200, 40)]
-
 # What makes a command of the page quick; the page's own options stay.
 TINY = {
     "train": [
@@ -32,31 +30,6 @@ TINY = {
     "data show": ["augment.short_edges=[48]", "augment.crop=[32, 48]"],
     "eval": ["device=cpu"],
 }
-
-
-def draw_yard(size: tuple[int, int], rng: np.random.Generator) -> tuple[Image.Image, Image.Image, Image.Image]:
-    """Boxes that hide each other before a wall: image, labels (0 void, 1 floor, 2 wall, 3 box) and instances."""
-    height, width = size
-    image, labels, instances = (Image.new(mode, (width, height)) for mode in ("RGB", "L", "L"))
-    pens = [ImageDraw.Draw(picture) for picture in (image, labels, instances)]
-    horizon = int(rng.integers(height // 4, height // 2))
-
-    def fill(box: tuple[int, int, int, int], *values: tuple[int, int, int] | int) -> None:
-        for pen, value in zip(pens, values, strict=True):
-            pen.rectangle(box, fill=value)
-
-    fill((0, 0, width, horizon), WALL, 2, 0)
-    fill((0, horizon + 1, width, height), FLOOR, 1, 0)
-    for number in range(1, int(rng.integers(3, 7))):
-        edge = int(rng.integers(height // 6, height // 3))
-        left = int(rng.integers(0, width - edge))
-        top = int(rng.integers(horizon - edge // 2, height - edge))
-        color = BOX_COLORS[int(rng.integers(len(BOX_COLORS)))]
-        fill((left, top, left + edge, top + edge), color, 3, number)
-        pens[0].rectangle((left, top, left + edge, top + edge), outline=(40, 40, 40), width=max(edge // 12, 1))
-    fill((0, height - max(height // 20, 1), width, height), (0, 0, 0), 0, 0)  # nobody labelled the lowest rows
-    noise = np.clip(np.asarray(image, np.int16) + rng.integers(-12, 13, (height, width, 3)), 0, 255)
-    return Image.fromarray(noise.astype(np.uint8)), labels, instances
 
 
 def page_blocks(kind: str) -> list[str]:
@@ -84,26 +57,12 @@ def quick(arguments: list[str]) -> list[str]:
     return [*arguments[: last + 1], *TINY[verb], *arguments[last + 1 :]]
 
 
-def make_yard(root: Path, counts: dict[str, int], size: tuple[int, int]) -> None:
-    """The folders that the page asks for, with the class table that it shows."""
-    rng = np.random.default_rng(0)
-    for split, count in counts.items():
-        for number in range(count):
-            image, labels, instances = draw_yard(size, rng)
-            for kind in ("images", "labels", "instances"):
-                (root / kind / split).mkdir(parents=True, exist_ok=True)
-            image.save(root / "images" / split / f"{number:03}.jpg", quality=95)
-            labels.save(root / "labels" / split / f"{number:03}.png")
-            instances.save(root / "instances" / split / f"{number:03}.png")
-    (table,) = (block for block in page_blocks("json") if '"categories"' in block)
-    (root / "classes.json").write_text(table)
-
-
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """`run("data", ...)` in a folder with the page's yard/ -> exit status, what it printed, what it said of errors."""
     monkeypatch.chdir(tmp_path)
-    make_yard(Path("yard"), {"train": 3, "val": 2}, (48, 64))
+    (table,) = (block for block in page_blocks("json") if '"categories"' in block)
+    make_yard(Path("yard"), {"train": 3, "val": 2}, (48, 64), table)
     for form, write in EXPORTS.items():
         write(Path("exports", form), scenes())
 
