@@ -19,9 +19,9 @@ def handled(numbers: Iterable[int], handler: Callable[[int, FrameType | None], A
     before = {}
     if threading.current_thread() is threading.main_thread():
         before = {number: old for number in numbers if (old := signal.getsignal(number)) is not None}
-        for number in (signal.SIGHUP, signal.SIGINT):  # by nohup, and by shells for what runs behind a script
-            if before.get(number) == signal.SIG_IGN:
-                del before[number]
+        for ignored in (signal.SIGHUP, signal.SIGINT):  # by nohup, and by shells for what runs behind a script
+            if before.get(ignored) == signal.SIG_IGN:
+                del before[ignored]
     for number in before:
         signal.signal(number, handler)
     try:
