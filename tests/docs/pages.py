@@ -27,6 +27,8 @@ TABLES = sorted(path.stem for path in (ROOT / "src/knet/data/tables").glob("*.js
 OWN = ["floor", "wall", "box", "disc"]  # classes that the pages make up
 CLASSES = sorted({row.name for table in TABLES for row in load_categories(table)} | {*OWN}, key=len, reverse=True)
 IN_BF16 = fast_in_bf16(torch.device("cpu"))  # as on the machine of the documents
+# Lines that depend on the machine and on the size of what a page works with.
+PASSING = ("Compiling loops", "note: by itself torch sees these images at another size")
 CLASS = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, CLASSES))})(?![\w-])")
 
 
@@ -73,6 +75,9 @@ def shape(line: str) -> str:
     line = re.sub(r"(?<=\(\d\): )[^;]+(?=;)", "NAMES", line)
     line = re.sub(r", torch, .+, (?=\d+ thread)", ", torch, PROCESSOR, ", line)
     line = CLASS.sub("CLASS", line if IN_BF16 else line.replace(" in bf16 (--official for the original's results)", ""))
+    line = re.sub(r"^\S+(?= +\d+x\d+ )", "IMAGE", line)
+    line = re.sub(r"\((?:bf16|fp16|fp32)\)", "(PRECISION)", re.sub(r"'\S*[/*]\S*'", "'PATH'", line))
+    line = re.sub(r"(?<=\(auto\): )[^;]+(?=; batch=)", "REASON", re.sub(r"\([^() ]+\*(?:, \S+\*)*\)", "(NAMES)", line))
     line = re.sub(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]\d+)?(?!\.\w)", "N", line)
     line = re.sub(r"\d+", "N", re.sub(r"(?<=\s)-(?=\s|$)", "N", line))
     line = re.sub(r"\bN (\w+?)s\b", r"N \1", line)
@@ -82,9 +87,13 @@ def shape(line: str) -> str:
 
 def shapes(text: str) -> list[str]:
     """The shapes of a text's lines; rows of a table count as one, however many, and so do lines of a run's log."""
-    found = [shape(line) for line in text.splitlines() if line.strip() and not line.startswith("Compiling loops")]
-    starts = [0 if line.startswith("iteration") else max(place - 1, 0) for place, line in enumerate(found)]
-    return [line for place, line in enumerate(found) if line not in found[starts[place] : place]]
+    found, last = list[str](), ""
+    for line in map(shape, text.splitlines()):
+        again = found if line.startswith("iteration") else (last, *found[-1:])
+        if line and line not in again and not line.startswith(PASSING):
+            found.append(line)
+            last = last if line == "..." else line
+    return found
 
 
 def agrees(shown: str, printed: str) -> bool:

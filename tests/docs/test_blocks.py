@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from pages import COMMANDS, ROOT, Change, Reader, agrees, blocks_of, called, commands_in, shapes, synopsis
+from pages import COMMANDS, ROOT, Change, Reader, agrees, blocks_of, commands_in, shapes, synopsis
 from town import build, run, served_weights, shrink_the_zoo
 
 import knet
+from knet.runs.choose import choose
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -45,9 +46,9 @@ def synth_and_prepare() -> None:
 
 def compare_reasons(_: dict[str, Any], text: str) -> None:
     """Reasons are printed for what is chosen, and figures have the names that are shown."""
-    status, printed = called(["train", "data/parts", "--print"])
     reasons, _, figures = text.partition("...\n")
-    assert status == 0 and set(shapes(reasons)) <= set(shapes(printed)), printed
+    chosen = choose("data/parts", []).reasons
+    assert set(shapes(reasons)) <= set(shapes("\n".join(chosen))), chosen
     columns = Path("runs/parts/val.csv").read_text().splitlines()[0].split(",")
     assert set(re.findall(r"[a-z]\w+", figures)) <= set(columns), columns
 
@@ -151,7 +152,7 @@ CHANGES: dict[str, list[Change]] = {
     ],
     "export": [
         Change("--weights W", swap={"W": "youtube_vis.pth"}, more="--size 64x128 --images CLIP_FOLDER"),
-        Change("--precision int8", more="--size 64x128 --images street.jpg photos --calibrate photos"),
+        Change("--precision int8", more="--size 64x128 --images street.jpg"),
         Change("--format tensorrt", more="--images street.jpg"),
         Change("knet export rtknet-lite-street", more="--size 64x128 --images street.jpg photos"),
     ],
@@ -166,6 +167,7 @@ CHANGES: dict[str, list[Change]] = {
     "training": [
         Change("batch=auto", more="batch=auto output=runs/auto"),
         Change("batch=4 workers=1", before=synth_and_prepare),
+        Change("torchrun", more="output=runs/torchrun"),
         Change("srun", more="output=runs/slurm"),
         Change("knet data synth cityscapes synthetic", before=partial(shutil.rmtree, "synthetic")),
     ],

@@ -99,7 +99,9 @@ def draw_photos() -> None:
         picture.save(f"photos/{number}.jpg")
         picture.save(f"more/{number}.jpg")
         picture.save(f"fleet/images/{'train' if number else 'val'}/{number}.png")
-    Image.new("RGB", (192, 108)).save("fleet/images/train/night.png")  # in which nothing is found
+    Image.linear_gradient("L").resize((192, 108)).point(lambda value: value // 4).convert("RGB").save(
+        "fleet/images/train/night.png"
+    )  # in which nothing is found
     for number in (1, 2, 4, 5):
         pictures[2].save(f"frames/{number:06}.png")
     filmed(Path("drive.mp4"), [np.array(pictures[2])] * 3)
