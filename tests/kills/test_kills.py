@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -150,6 +151,18 @@ def test_a_loader_process_that_dies_while_its_batch_is_fetched(
     with pytest.raises(TrainingError, match=r"has died \((.*Connection reset|EOFError).*--resume"), closing(batches):
         assert next(batches) == "a batch"
         next(batches)
+
+
+def test_other_loader_processes_say_nothing_of_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    module_of_batches._leave_signals_to_the_run(0)
+    sys.excepthook(EOFError, EOFError(), None)
+    assert not capsys.readouterr().err
+    sys.excepthook(ValueError, ValueError("another"), None)
+    assert "another" in capsys.readouterr().err
 
 
 def test_the_others_of_a_run_end_with_one_sentence_when_one_process_dies() -> None:

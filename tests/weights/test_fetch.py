@@ -136,6 +136,19 @@ def test_a_part_of_another_version_is_fetched_anew(server: Server) -> None:
     assert server.ranges == ()
 
 
+@pytest.mark.parametrize("end", ["tag", "part"])
+def test_a_planted_link_leads_nowhere(server: Server, end: str, tmp_path: Path) -> None:
+    """Neither is written through it, nor is what it leads to sent to the server."""
+    secret, cache = tmp_path / "secret", home() / "weights"
+    secret.write_text("mine")
+    cache.mkdir(parents=True)
+    (cache / f".weights.pth.{end}").symlink_to(secret)
+    if end == "tag":
+        (cache / ".weights.pth.part").write_bytes(CONTENT[:10])
+    assert fetch(address(server)).read_bytes() == CONTENT
+    assert secret.read_text() == "mine" and server.ranges == ()
+
+
 def test_another_file_than_was_meant_is_not_kept(server: Server) -> None:
     with pytest.raises(DownloadError, match=f"SHA-256 begins with {SHA[:8]}, not 01234567"):
         fetch(address(server), "01234567")

@@ -17,7 +17,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from knet.errors import ConfigError, DownloadError
-from knet.files import is_dir, is_file, safe_name
+from knet.files import atomic_path, is_dir, is_file, safe_name
 from knet.weights.released import RELEASED, Released
 
 _logger = logging.getLogger("knet")
@@ -188,7 +188,9 @@ class _Part:
 
     def _continue(self) -> bool:
         """One connection; whether the file is complete."""
-        asked, tag = self._size(), self.tag.read_text() if self.tag.is_file() else ""
+        # A link in its place is not ours: what it leads to is neither sent nor overwritten.
+        ours = self.tag.is_file() and not self.tag.is_symlink()
+        asked, tag = self._size(), self.tag.read_text() if ours else ""
         request = request_for(self.url)
         if asked and tag:
             request.add_header("Range", f"bytes={asked}-")
@@ -197,7 +199,8 @@ class _Part:
             known = asked if answer.status == 206 else 0
             if not known:  # before the new tag, which would say of the old bytes that they are of the new file
                 self.path.unlink(missing_ok=True)
-            self.tag.write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
+            with atomic_path(self.tag) as written:
+                written.write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
             length = answer.headers.get("Content-Length")
             total = known + int(length) if length and length.isdigit() and len(length) < 20 else None
             with self.path.open("ab" if known else "wb") as file, self._bar(known, total) as bar:

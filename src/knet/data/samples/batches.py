@@ -7,11 +7,13 @@ processes, because no generator is carried along: sample k of the batch has one 
 from __future__ import annotations
 
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -298,11 +300,18 @@ def _died(error: Exception) -> TrainingError:
     )
 
 
+def _leave_connections(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Python's hook, but silent on a run that broke off while it fetched a batch: it says itself why it ends."""
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
+
+
 def _leave_signals_to_the_run(worker: int) -> None:
     """Lets the run decide when its loader processes stop, though Ctrl-C and schedulers signal every process of a job.
 
     After SIGTERM or SIGHUP, a loader process goes on for as long as the run may need it to finish.
     """
+    sys.excepthook = _leave_connections
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as by nohup
