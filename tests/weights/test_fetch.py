@@ -139,12 +139,12 @@ def test_a_part_of_another_version_is_fetched_anew(server: Server) -> None:
 @pytest.mark.parametrize("end", ["tag", "part"])
 def test_a_planted_link_leads_nowhere(server: Server, end: str, tmp_path: Path) -> None:
     """Neither is written through it, nor is what it leads to sent to the server."""
-    secret, cache = tmp_path / "secret", home() / "weights"
+    secret, target = tmp_path / "secret", fetch(address(server))
     secret.write_text("mine")
-    cache.mkdir(parents=True)
-    (cache / f".weights.pth.{end}").symlink_to(secret)
+    target.unlink()
+    target.with_name(f".{target.name}.{end}").symlink_to(secret)
     if end == "tag":
-        (cache / ".weights.pth.part").write_bytes(CONTENT[:10])
+        target.with_name(f".{target.name}.part").write_bytes(CONTENT[:10])
     assert fetch(address(server)).read_bytes() == CONTENT
     assert secret.read_text() == "mine" and server.ranges == ()
 
