@@ -19,6 +19,8 @@ from PIL import Image
 settings.register_profile("knet", deadline=None)
 settings.load_profile("knet")
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup make test` has ignored, in all processes
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as for what a script runs behind itself
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["KNET_OFFLINE"] = "1"  # no test needs the net; those of downloads talk to a server on this machine
 
 BUNDLED = Path(__file__).parent / "goldens"
