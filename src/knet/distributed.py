@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
+from threading import Thread
 from typing import Any, NamedTuple
 
 import torch
@@ -62,7 +63,7 @@ def joined(device: torch.device) -> Iterator[torch.device]:
 
     Raises:
         ConfigError: the machine has more processes than GPUs, or a variable of torchrun is missing or no number.
-        TrainingError: another process has ended, does not start for five minutes, or does not answer for half an hour.
+        TrainingError: another process has ended, does not come for five minutes, or does not answer for half an hour.
     """
     place = place_of(dict(os.environ))
     if place.world == 1:
@@ -82,8 +83,7 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     # What is on the CPU goes over gloo, so that no process waits for its GPU to exchange it.
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     try:
-        store, _, _ = next(dist.rendezvous("env://", place.rank, place.world, timeout=_MEETING))
-        dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world, timeout=_PATIENCE)
+        _meet(backend, place)
         yield device
     except RuntimeError as error:
         if not _is_of_others(error):
@@ -96,6 +96,26 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _meet(backend: str, place: Place) -> None:
+    """Waits for the other processes, in a thread that can be left: PyTorch has no limit for one that stands still."""
+    faults: list[BaseException] = []
+
+    def meet() -> None:
+        try:
+            store, _, _ = next(dist.rendezvous("env://", place.rank, place.world, timeout=_MEETING))
+            dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world, timeout=_PATIENCE)
+        except BaseException as error:
+            faults.append(error)
+
+    thread = Thread(target=meet, daemon=True)
+    thread.start()
+    thread.join(2 * _MEETING.total_seconds())  # one that PyTorch notices has its own sentence by then
+    if faults:
+        raise faults[0]
+    if thread.is_alive():
+        raise dist.DistStoreError("it does not answer")
 
 
 def _is_of_others(error: RuntimeError) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -191,14 +192,16 @@ def test_the_others_of_a_run_end_with_one_sentence_when_one_process_dies() -> No
     assert "Process 0 of 2 waits in vain for another one" in said[0] and "--resume" in said[0] and not said[1]
 
 
-@pytest.mark.parametrize("rank", ["0", "1"])
-def test_a_process_whose_companion_never_starts_does_not_wait_for_ever(
-    rank: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("rank", "mute"), [("0", False), ("1", False), ("1", True)])
+def test_a_process_whose_companion_never_comes_or_stands_still_does_not_wait_for_ever(
+    rank: str, mute: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    for name, value in (place | {"MASTER_PORT": str(free_port())}).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(distributed, "_MEETING", timedelta(seconds=1))
-    sentence = f"Process {rank} of 2 waits in vain for another one.*--resume"
-    with pytest.raises(TrainingError, match=sentence), distributed.joined(torch.device("cpu")):
-        pass
+    with socket.create_server(("127.0.0.1", 0)) as server:  # one that accepts and says nothing, as after SIGSTOP
+        port = server.getsockname()[1] if mute else free_port()
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        for name, value in (place | {"MASTER_PORT": str(port)}).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(distributed, "_MEETING", timedelta(seconds=1))
+        sentence = f"Process {rank} of 2 waits in vain for another one.*--resume"
+        with pytest.raises(TrainingError, match=sentence), distributed.joined(torch.device("cpu")):
+            pass
