@@ -199,7 +199,10 @@ def _ray(workers: Workers) -> Iterator[Any]:
         import ray
         import ray.data
     except ImportError as error:
-        raise ConfigError("`knet batch` needs Ray, which is not installed: pip install 'knet[cluster]'.") from error
+        reason = (str(error).strip().splitlines() or ["no reason"])[0]
+        raise ConfigError(
+            f"`knet batch` needs Ray, which cannot be imported ({reason}); pip install 'knet[cluster]'."
+        ) from error
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "include_dashboard": False}
     if workers.address is None:
         quiet |= {"num_cpus": max(round(workers.count * workers.cpus + 0.5), 1), "object_store_memory": _OBJECTS}
