@@ -17,6 +17,7 @@ All runs are children of one process that has imported torch, so that a kill cos
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import random
 import resource
@@ -154,9 +155,9 @@ def rounds(task: Task, work: Path, count: int, rng: random.Random, pause: float 
         began = time.monotonic()
         full = task.victims == "none" and not last
         children = start(task, out, log, rng.randrange(largest) if full else -1)
-        moment = began + rng.uniform(0, usual * (0.6 if task.growing else 1))
-        while not last and not full and time.monotonic() < moment and not has_ended(children[0]):
-            time.sleep(0.002)
+        seconds = rng.uniform(0, usual * (0.6 if task.growing else 1))
+        if not last and not full:
+            bide(task, children[0], seconds)
         pids = set(children).union(*map(members, children))
         hit = [] if last or full else sorted(strike(task, children, pids, rng))
         codes = ended([child for child in children if task.victims != "hang" or child not in hit])
@@ -182,6 +183,15 @@ def rounds(task: Task, work: Path, count: int, rng: random.Random, pause: float 
             out.mkdir()
         log.unlink(missing_ok=True)
         time.sleep(pause)
+
+
+def bide(task: Task, child: int, seconds: float) -> None:
+    """Waits so long, from when there is somebody to be hit, but not longer than the child lives."""
+    deadline = math.inf
+    while not has_ended(child) and time.monotonic() < deadline:
+        if deadline == math.inf and (task.victims != "worker" or len(members(child)) > 1):
+            deadline = time.monotonic() + seconds
+        time.sleep(0.002)
 
 
 def has_ended(child: int) -> bool:
