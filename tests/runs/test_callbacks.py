@@ -1,6 +1,10 @@
 """Callbacks, patience, batch=auto and the report of a run, as users have them."""
 
+import multiprocessing
+import os
 import re
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -87,13 +91,29 @@ def test_a_run_whose_callback_fails_loses_nothing(config: RunConfig, method: str
     assert read_state(config.output / "state.pt")["progress"]["iteration"] == kept
     assert failing.told[-1][0] == method  # it is not asked again
     assert other.told[-1] == ("on_end", raised.value)
-    if method == "on_validation":
-        return
-    train(config, resume=True)
+    train(config, resume=True, callbacks=[again := Listener()])
+    assert again.told[1][0] == method  # nobody has to do without a validation
     stopped = rows(config.output)
     whole = train(config.model_copy(update={"output": config.output.with_name("whole")}))
     assert stopped == rows(whole)
     assert rows(config.output, "val") == rows(whole, "val")
+
+
+@pytest.mark.parametrize("method", ["on_iteration", "on_validation"])
+def test_the_death_of_a_loader_process_is_not_a_callbacks_failure(config: RunConfig, method: str) -> None:
+    """torch raises it wherever the run is by then: here in the midst of a callback."""
+
+    class Killer(Listener):
+        def note(self, method: str, fact: Any, iteration: int) -> None:
+            if (method, iteration) == (self.fails, self.at):
+                os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+                time.sleep(60)
+
+    with pytest.raises(TrainingError, match=r"A process that loads images has died .*--resume"):
+        train(config, callbacks=[Killer(method, 4)], workers=1)
+    train(config, resume=True)
+    assert [row["iteration"] for row in rows(config.output, "val")] == ["2", "4"]
+    assert (config.output / "curves.png").exists()
 
 
 def test_callbacks_that_fail_at_either_end(config: RunConfig) -> None:

@@ -163,12 +163,12 @@ def _validate(run: _Run, log: RunLog, interrupt: Interrupt) -> None:
             found = validate(run.segmenter, weights, run.card, run.validation, left_out, progress, run.config)
         drawn = pictures(run.segmenter, run.validation, left_out, found.details) if rank() == 0 else {}
         log.validation(replace(found, pictures=drawn))
+        log.raise_failure()  # one that not everybody could be told of is repeated by --resume
         better = main_figure(found.figures) > progress.best
         progress.stale = 0 if better else progress.stale + 1
         progress.best = max(progress.best, main_figure(found.figures))
     progress.validated = progress.iteration
     run.save()
-    log.raise_failure()
     log.restart_clock(progress.iteration)
 
 

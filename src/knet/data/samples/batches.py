@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -263,8 +264,10 @@ def load_batches(
         persistent_workers=workers > 0,
         worker_init_fn=_leave_signals_to_the_run,
     )
+    batches = iter(loader)
     try:
-        yield from loader
+        with _deaths_pass():
+            yield from batches
     except (ConnectionError, EOFError) as fault:  # died while its batch was fetched, before the system says so
         raise _died(fault) from fault
     except DataError as fault:
@@ -273,7 +276,7 @@ def load_batches(
         # The error's frames hold the loader in a cycle; left to the garbage collector, each process would be waited
         # for in vain for five seconds.
         traceback.clear_frames(fault.__traceback__)
-    del loader
+    del loader, batches
     raise DataError(sentence)
 
 
@@ -286,13 +289,38 @@ def loaders_needed() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, _LoaderDied) as error:
         if not str(error).startswith("DataLoader worker"):
             raise
         raise _died(error) from error
 
 
-def _died(error: Exception) -> TrainingError:
+class _LoaderDied(BaseException):
+    """No `Exception`, as it is raised in the midst of anything: nobody there may take it for an error of his own."""
+
+
+@contextmanager
+def _deaths_pass() -> Iterator[None]:
+    """Has the word of torch's signal handler that a loader process has died pass all that handles errors."""
+    theirs = signal.getsignal(signal.SIGCHLD)
+    if not callable(theirs) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def tell(number: int, frame: Any) -> None:
+        try:
+            theirs(number, frame)
+        except RuntimeError as error:
+            raise _LoaderDied(str(error)) from error
+
+    signal.signal(signal.SIGCHLD, tell)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, theirs)
+
+
+def _died(error: BaseException) -> TrainingError:
     reason = str(error).split(". ")[0] or type(error).__name__
     return TrainingError(
         f"A process that loads images has died ({reason}), mostly for too little memory; take fewer with workers=N or "
