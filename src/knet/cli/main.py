@@ -141,6 +141,8 @@ def _run(arguments: list[str] | None) -> int:
         args.overrides += rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}{_hint(parser, rest, arguments)}")
+    if getattr(args, "output", None) == "":
+        parser.error("--output is an empty text; give a path (an unset variable of a shell is empty)")
     if getattr(args, "offline", False):
         os.environ["KNET_OFFLINE"] = "1"
     with lines_shown(getattr(args, "json", False)):

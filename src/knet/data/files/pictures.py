@@ -20,6 +20,9 @@ _FORMATS = frozenset(
 
 MAX_PIXELS = 400_000_000
 
+_LARGEST = 2**31  # bytes of a file that is read as a whole
+_SINGLE = 2**20  # bytes that are read one by one, as in the search for the next part of a JPEG, which zeros lack
+
 _pillow_limit = threading.Lock()
 
 
@@ -27,10 +30,15 @@ class _Within:
     """A file of which no more is asked than it holds: Python reserves all that a damaged head asks for, gigabytes."""
 
     def __init__(self, file: IO[bytes]):
-        self._file, self._size = file, file.seek(0, io.SEEK_END)
+        self._file, self._size, self._single = file, file.seek(0, io.SEEK_END), 0
 
-    def read(self, count: int = -1) -> bytes:
-        return self._file.read(min(count, self._size))
+    def read(self, count: int | None = -1) -> bytes:
+        if (count is None or count < 0) and self._size > _LARGEST:
+            raise ValueError(f"it has {self._size:,} bytes, more than a picture of its kind can")
+        self._single += count == 1
+        if self._single > _SINGLE:
+            raise ValueError("there is nothing but zeros where its pixels should be")
+        return self._file.read(-1 if count is None else min(count, self._size))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)

@@ -105,7 +105,9 @@ def no_such_path(path: Path) -> str:
         return f"'{text}' is the address of a file; give its path alone, '/{text[address.end() :]}'."
     if re.match(r"^[a-z][a-z0-9+.-]+:/", text, re.IGNORECASE):
         return f"'{text}' looks like a web address; pass it as text, with an image's ending, or the path of a file."
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
+        if path.is_symlink():
+            return f"'{text}' is a link that leads nowhere; mend it, or give the file itself."
         names, otherwise = [p.name for p in path.parent.iterdir()], f"look in the folder '{path.parent.resolve()}'."
         hint = did_you_mean(path.name, names, otherwise, shown=path.parent.joinpath)
         return f"There is no '{path}'; {hint}"
