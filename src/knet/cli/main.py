@@ -114,6 +114,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KNetError as error:
         _say(error)
         return 1 if isinstance(error, _FAILURES) else 2
+    except RecursionError:
+        _say("what was given is nested too deep, such as a path of a thousand folders; give something flatter.")
+        return 2
     except (MemoryError, RuntimeError) as error:
         asked = memory_asked(error)
         if asked is None:

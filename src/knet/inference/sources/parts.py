@@ -26,7 +26,7 @@ def ends_in_a_part(file: IO[bytes], place: int, length: int, size_of: Callable[[
 
 
 def matroska_number(head: bytes) -> tuple[int | None, int]:
-    """A size as Matroska has it: its first byte tells its length by leading zeros. None for unknown; and that length."""
+    """A size as Matroska has it: its first byte tells its length by leading zeros. None for unknown; and the length."""
     if not head or not head[0]:
         return None, 1
     length = 9 - head[0].bit_length()
