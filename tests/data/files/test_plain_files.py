@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from knet.data.files.io import read_gray, read_ids, read_image, read_image_size, read_json, read_labels
+from knet.data.files.io import list_images, read_gray, read_ids, read_image, read_image_size, read_json, read_labels
 from knet.errors import DataError
+from knet.inference.sources.images import no_such_path
 
 READERS = [read_image, read_image_size, read_ids, read_labels, read_gray]
 
@@ -65,3 +66,21 @@ def test_a_picture_with_holes_behind_it_is_that_picture(tmp_path: Path) -> None:
     os.truncate(tmp_path / "a.png", 2**40)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), pixels)
     assert read_ids(tmp_path / "a.png").shape == (4, 5)
+
+
+def test_what_may_not_be_looked_at_is_not_called_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Path, "lstat", refuse)
+    assert "may not be looked at (Permission denied)" in no_such_path(tmp_path / "a.png")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.open", refuse)
+        patch.setattr("os.path.exists", lambda _: False)  # as in a folder that one may not enter
+        with pytest.raises(DataError, match=r"a\.png cannot be read \(Permission denied\)"):
+            read_image_size(tmp_path / "a.png")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.scandir", refuse)
+        with pytest.raises(DataError, match=r"cannot be read \(Permission denied\)"):
+            list_images(tmp_path)

@@ -151,6 +151,12 @@ def list_images(folder: Path) -> list[str]:
         raise DataError(f"{folder} is a file, where a folder of images is wanted; unpack it if it is an archive.")
     if not is_dir(folder):
         raise DataError(f"The folder {folder} does not exist; give the folder that holds the images.")
+    try:
+        os.scandir(folder).close()
+    except OSError as fault:  # of folders below it, what may not be looked at is left out
+        raise DataError(
+            f"The folder {folder} cannot be read ({fault.strerror}); give it to whoever runs this."
+        ) from fault
     found = []
     for place, names in walk(folder):
         below = place.relative_to(folder).as_posix()
@@ -209,7 +215,7 @@ def _opened(path: Path, what: str) -> Iterator[Image.Image]:
 
 
 def _unreadable(path: Path, what: str, fault: BaseException) -> DataError:
-    if not exists(path):
+    if not exists(path) and not isinstance(fault, PermissionError):
         return DataError(f"The {what} {path} does not exist.")
     if isinstance(fault, UnidentifiedImageError):
         problem = "it is no picture in a format that is known here"
