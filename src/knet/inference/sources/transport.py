@@ -58,7 +58,7 @@ def raw_lacks_its_end(path: Path) -> bool:
         coder.thread_type, failed = "NONE", list[int]()
         for number, packet in enumerate(packets):
             try:
-                coder.decode(packet if packet.size else None)  # type: ignore[attr-defined]
+                coder.decode(packet if packet.size else None)
             except av.error.InvalidDataError:
                 failed.append(number)
         last = max((number for number, packet in enumerate(packets) if packet.size), default=-1)
