@@ -14,7 +14,8 @@ def same_names(own: Sequence[str], others: Sequence[str]) -> list[int | None]:
     """
     exact = {name: place for place, name in enumerate(others)}
     keys, other_keys = ([_folded(name) for name in names] for names in (own, others))
-    alike = {key: place for place, key in enumerate(other_keys) if other_keys.count(key) == 1}
+    times = Counter(other_keys)
+    alike = {key: place for place, key in enumerate(other_keys) if times[key] == 1}
     counts = Counter(dict(zip(own, keys, strict=True)).values())
     return [exact.get(name, alike.get(key) if counts[key] == 1 else None) for name, key in zip(own, keys, strict=True)]
 
@@ -22,9 +23,10 @@ def same_names(own: Sequence[str], others: Sequence[str]) -> list[int | None]:
 def only_on_one_side(own: Sequence[str], owner: str, others: Sequence[str], other: str) -> str:
     """What two lists of names do not share, "only A has 'x'; only B has 'y'"; "" where they are the same."""
     found = same_names(own, others)
+    taken = set(found)
     lonely = {
         owner: [name for name, place in zip(own, found, strict=True) if place is None],
-        other: [name for place, name in enumerate(others) if place not in found],
+        other: [name for place, name in enumerate(others) if place not in taken],
     }
     return "; ".join(f"only {title} has {_listed(names)}" for title, names in lonely.items() if names)
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from knet.errors import OutputError
 
@@ -181,6 +182,19 @@ def open_own(path: Path, flags: int) -> int:
         os.close(descriptor)
         raise odd
     return descriptor
+
+
+def open_plain(path: Path) -> IO[bytes]:
+    """An open file to be read. Pipes and devices, which may have no end or wait for somebody, are refused.
+
+    Raises:
+        OSError: it cannot be opened, or is no file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "it is a folder, a device or a pipe, where a file is meant", str(path))
 
 
 def is_file(path: str | Path) -> bool:

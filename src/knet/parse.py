@@ -43,8 +43,9 @@ def read_bounded(path: Path, most: int) -> bytes:
         status = os.fstat(file.fileno())
         # Python takes the memory for as many bytes as are asked for, however few there are.
         most = most if stat.S_ISREG(status.st_mode) else min(most, _LARGEST_STREAM)
-        data = file.read(min(most, status.st_size or _LARGEST_STREAM) + 1)
-    if len(data) > most:
+        fits = status.st_size <= most
+        data = file.read(min(most, status.st_size or _LARGEST_STREAM) + 1) if fits else b""
+    if not fits or len(data) > most:
         raise ParseError(f"it has more than {most:,} bytes")
     return data
 

@@ -52,6 +52,21 @@ def test_names_that_cannot_be_are_one_sentence_wherever_they_are_given(run: Run,
         assert status == 2 and said.startswith("knet: ") and said.count("\n") == 1, (words[0], said)
 
 
+def test_outputs_that_are_no_names_or_too_deep_are_one_sentence(run: Run, tiny_weights: Path) -> None:
+    status, _, said = run("predict", tiny_weights, "a.png", "--output", "d/" * 1500)
+    assert status == 2 and said.startswith("knet: ") and said.count("\n") == 1, said
+    status, _, said = run("predict", tiny_weights, "a.png", "--output", "")
+    assert status == 2 and "--output is an empty text; give a path" in said
+
+
+def test_names_that_are_not_in_utf_8_in_every_format(run: Run, tiny_weights: Path) -> None:
+    Path("a.png").rename("\udcff.png")
+    formats = "overlay,panoptic,instances,semantic,json,polygons,cvat,labelstudio"
+    status, _, said = run("predict", tiny_weights, "\udcff.png", "--formats", formats)
+    assert status == 0, said
+    assert "%FF.png" in Path("results/labelstudio.json").read_text()
+
+
 def test_such_names_are_ours_to_python_too(tiny_weights: Path) -> None:
     with pytest.raises(CheckpointError, match="There is no weights file"):
         knet.load(f"{LONG}.safetensors")

@@ -1,6 +1,8 @@
 """Which models weights fit, said without building all that there are."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,20 @@ def test_foreign_weights_build_no_model(built: list[str]) -> None:
     foreign = {f"layer.{n}.weight": torch.zeros(2, 3) for n in range(500)}
     assert fitting.fitting(foreign) == "They fit none of `knet models`."
     assert not built
+
+
+def test_foreign_weights_for_a_named_model_import_no_compiler_of_torch(tmp_path: Path) -> None:
+    """Which takes several seconds."""
+    torch.save({f"layer.{n}.weight": torch.zeros(2, 3) for n in range(50)}, tmp_path / "foreign.pth")
+    code = (
+        "import sys\nimport knet\n"
+        "try:\n    knet.load('rtknet-cityscapes', weights=sys.argv[1], device='cpu')\n"
+        "except knet.KNetError as error:\n"
+        "    print('do not fit this model' in str(error), 'torch._dynamo' in sys.modules)"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "foreign.pth")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
 
 
 def test_published_weights_build_no_model(built: list[str]) -> None:

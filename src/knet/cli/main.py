@@ -114,6 +114,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KNetError as error:
         _say(error)
         return 1 if isinstance(error, _FAILURES) else 2
+    except RecursionError:
+        _say("what was given is nested too deep, such as a path of a thousand folders; give something flatter.")
+        return 2
     except (MemoryError, RuntimeError) as error:
         asked = memory_asked(error)
         if asked is None:
@@ -141,6 +144,8 @@ def _run(arguments: list[str] | None) -> int:
         args.overrides += rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}{_hint(parser, rest, arguments)}")
+    if getattr(args, "output", None) == "":
+        parser.error("--output is an empty text; give a path (an unset variable of a shell is empty)")
     if getattr(args, "offline", False):
         os.environ["KNET_OFFLINE"] = "1"
     with lines_shown(getattr(args, "json", False)):

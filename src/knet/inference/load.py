@@ -14,7 +14,6 @@ from knet.files import exists
 from knet.inference.engines.engine import DTYPES, Engine
 from knet.inference.engines.network import TorchEngine
 from knet.inference.engines.open import exported_form, open_exported
-from knet.inference.no_numbers import NoNumbers
 from knet.inference.own_classes import advice, listed_classes
 from knet.inference.segmenter import Segmenter
 from knet.inference.settings import Options, Settings, refuse_unknown
@@ -25,6 +24,7 @@ from knet.structures import Category, Preprocessing
 from knet.weights.card import Card
 from knet.weights.fetch import in_folder, is_address, local, released_file
 from knet.weights.load import Checkpoint, load_strict, read_checkpoint, save_weights
+from knet.weights.no_numbers import NoNumbers
 
 _WEIGHT_FILES = (".safetensors", ".pth", ".pt")
 _MOST_THREADS = 1024

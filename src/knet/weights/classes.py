@@ -8,6 +8,7 @@ from torch import Tensor
 
 from knet.class_names import same_names
 from knet.models.zoo import create, entry
+from knet.weights.no_numbers import NoNumbers
 
 KERNELS = "decoder.kernels"
 
@@ -15,7 +16,7 @@ KERNELS = "decoder.kernels"
 def class_layers(model: str, arguments: dict[str, Any]) -> list[str]:
     """The tensors of a model whose rows are its classes: those that another number of classes makes longer."""
     classes = {**entry(model).arguments, **arguments}["classes"]
-    with torch.device("meta"):  # shapes alone, no memory
+    with torch.device("meta"), NoNumbers():  # shapes alone: no memory, no time
         first, more = (create(model, **{**arguments, "classes": classes + extra}).state_dict() for extra in (0, 1))
     return [key for key in first if first[key].shape[:1] != more[key].shape[:1]]
 

@@ -66,6 +66,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 def _read_safetensors(path: Path) -> Checkpoint:
     try:
+        path.open("rb").close()  # else the reason that the system has is lost
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
             card = None if text is None else Card.read(text, str(path))

@@ -2,10 +2,13 @@
 
 import io
 import struct
+import zlib
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from knet.data.files.io import read_image
 from knet.data.files.pictures import decode_picture, open_picture
 from knet.errors import DataError
 
@@ -38,3 +41,25 @@ def test_a_head_that_asks_for_gigabytes_reserves_none() -> None:
     with pytest.raises(DataError, match="damaged or cut off"):
         decode_picture(damaged, "It")
     assert 0 < damaged.most <= len(content)
+
+
+def test_an_icon_that_holds_an_enormous_picture_is_not_decoded(tmp_path: Path) -> None:
+    inner = b"\x89PNG\r\n\x1a\n"
+    head = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    for kind, content in ((b"IHDR", head), (b"IDAT", b""), (b"IEND", b"")):
+        inner += struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    path = tmp_path / "a.png"
+    path.write_bytes(struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, 32, len(inner), 22) + inner)
+    with pytest.raises(DataError, match="decompression bomb"):
+        read_image(path)
+    assert Image.MAX_IMAGE_PIXELS is not None
+
+
+def test_too_little_memory_names_the_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    Image.new("L", (40, 30)).save(tmp_path / "a.jpg")
+    monkeypatch.setattr("PIL.JpegImagePlugin.JpegImageFile.load", refuse)
+    with pytest.raises(DataError, match=r"a\.jpg cannot be read: it does not fit into memory with its 40 x 30 pixels"):
+        read_image(tmp_path / "a.jpg")

@@ -10,6 +10,7 @@ from PIL import Image
 from knet.data.files import walk as walking
 from knet.data.files.io import list_images
 from knet.errors import DataError
+from knet.inference.sources import paths
 from knet.inference.sources.paths import expand_sources
 
 
@@ -46,6 +47,34 @@ def test_links_among_neighbours_do_not_multiply(tmp_path: Path, monkeypatch: pyt
             look(tmp_path)
 
 
+@pytest.mark.parametrize("pattern", ["*/" * 30 + "*.png", "*/*/*/*/*/*/*/*.png", "**/**/**/*.png"])
+def test_links_in_a_circle_do_not_multiply_what_a_pattern_matches(folder: Path, pattern: str) -> None:
+    for place in (folder, folder / "a", folder / "a" / "deep"):
+        for name, target in {"up": "..", "self": ".", "root": folder, "gone": "nowhere", "loop": "loop"}.items():
+            (place / name).symlink_to(target)
+    found = set(map(str, paths._matches(folder / pattern)))
+    assert len(found) < 200
+    assert bool(found) == ("**" in pattern)
+
+
+def test_several_ways_of_one_pattern_are_no_links_to_and_fro(tmp_path: Path) -> None:
+    place = tmp_path
+    for _ in range(20):
+        place = place / "d"
+        place.mkdir()
+    (place / "x.png").touch()
+    assert paths._matches(tmp_path / "**/*/**/*/**/*.png") == {place / "x.png"}
+
+
+def test_links_to_and_fro_in_a_pattern_are_refused(tmp_path: Path) -> None:
+    for one in range(12):
+        (tmp_path / str(one)).mkdir()
+        for other in range(12):
+            (tmp_path / str(one) / f"to{other}").symlink_to(tmp_path / str(other))
+    with pytest.raises(DataError, match="in more than 100 ways"):
+        paths._matches(tmp_path / "*/*/*/*/*/*.png")
+
+
 def test_a_folder_that_several_links_lead_to_counts_at_each(folder: Path, tmp_path: Path) -> None:
     root = tmp_path / "links"
     root.mkdir()
@@ -55,7 +84,21 @@ def test_a_folder_that_several_links_lead_to_counts_at_each(folder: Path, tmp_pa
     assert len(matched(root / "**/*.png")) == 4
 
 
-@pytest.mark.parametrize("pattern", ["**/*.png", "*/**/x.png", "**", "a/**", "**/d*/x.png", "*/x.png", "**/*[[]1]/*"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "**/*.png",
+        "*/**/x.png",
+        "**",
+        "a/**",
+        "**/d*/x.png",
+        "*/x.png",
+        "**/*[[]1]/*",
+        "**/**/*.png",
+        "*/*/*",
+        "a/*/x.png",
+    ],
+)
 def test_patterns_match_what_glob_matches(folder: Path, monkeypatch: pytest.MonkeyPatch, pattern: str) -> None:
     monkeypatch.chdir(folder)
     files = {os.path.normpath(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file()}  # noqa: PTH207

@@ -13,6 +13,7 @@ from knet.errors import DataError
 from knet.inference.sources.paths import count_images, expand_sources
 from knet.inference.sources.streams import open_stream
 from knet.inference.sources.videos import read_video
+from knet.inference.sources.whole import lacks_its_end
 
 
 def pictures(count: int = 8) -> list[np.ndarray]:
@@ -101,6 +102,47 @@ def test_a_row_of_pictures_that_is_cut_in_one_does_not_pass_for_whole(tmp_path: 
         path.write_bytes(whole[: int(len(whole) * share)])
         with pytest.raises(DataError, match="breaks off after"):
             read_all(path)
+
+
+@pytest.mark.parametrize(
+    ("ending", "codec", "options"),
+    [
+        ("mkv", "libx264", {"live": "1"}),  # as recorders write it, who do not know its size yet
+        ("webm", "libvpx", {"live": "1", "cluster_time_limit": "300"}),
+        ("ogv", "libvpx", {}),
+        ("h264", "libx264", {}),
+        ("m2v", "mpeg2video", {}),
+        ("mxf", "mpeg2video", {}),
+    ],
+)
+def test_a_stream_that_states_no_length_does_not_pass_for_whole_where_it_is_cut(
+    tmp_path: Path, ending: str, codec: str, options: dict[str, str]
+) -> None:
+    whole = film(tmp_path / f"whole.{ending}", codec, **options).read_bytes()
+    assert read_all(tmp_path / f"whole.{ending}") == 8
+    path = tmp_path / f"cut.{ending}"
+    for share in (0.4, 0.55, 0.7, 0.85, 0.999 if ending != "mxf" else 0.9):  # behind MXF's frames is their index
+        path.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(DataError, match=r"breaks off after|holds no frame"):
+            read_all(path)
+
+
+def test_parts_that_are_longer_than_what_is_there_of_them(tmp_path: Path) -> None:
+    wholes = {
+        "obu": b"\x12\0" + b"\x0a\x02ab" + b"\x36\0\x81\x01" + bytes(129),  # a head with one byte more, a size of two
+        "dv": bytes.fromhex("1f070000") + bytes(239_996),
+        "pal.dv": bytes.fromhex("1f070080") + bytes(143_996),
+        "mxf": bytes.fromhex("060e2b34") + bytes(12) + b"\x82\x01\x00" + bytes(256),
+        "mkv": bytes.fromhex("1a45dfa380 18538067 01ffffffffffffff 1f43b675 ff a3 82") + b"ab",
+        "ogv": b"OggS\0\4" + bytes(20) + b"\2\3\4" + bytes(7),
+    }
+    for ending, whole in wholes.items():
+        path = tmp_path / f"video.{ending}"
+        path.write_bytes(whole)
+        assert not lacks_its_end(path), ending
+        for lost in (1, 2, len(whole) % 7 + 1):
+            path.write_bytes(whole[:-lost])
+            assert lacks_its_end(path), (ending, lost)
 
 
 @pytest.mark.parametrize(("ending", "tag"), [("mp4", b"avc1"), ("mkv", b"V_MPEG4/ISO/AVC"), ("avi", b"H264")])

@@ -22,8 +22,10 @@ from knet.data.exports.export import (
 from knet.data.files.channels import is_blue_first, pack_colors
 from knet.data.files.io import list_images, read_labels_or_colors, values_in, without_ending
 from knet.data.files.masks import pack_mask
+from knet.data.files.pictures import open_picture
 from knet.data.readers.reader import size_text
 from knet.errors import DataError
+from knet.files import open_plain
 from knet.parse import LARGEST_YAML, read_bounded
 
 VOID = frozenset(
@@ -188,9 +190,7 @@ def _packed(path: Path) -> np.ndarray:
 
 def _palette(path: Path, values: np.ndarray) -> np.ndarray:
     """The colours of a picture with a palette, or grey levels as colours. -> (H,W) int32"""
-    from PIL import Image
-
-    with Image.open(path) as file:
+    with open_plain(path) as stream, open_picture(stream) as file:
         if file.mode == "P":
             return pack_colors(np.asarray(file.convert("RGB")))
     return values * 0x010101 if values.max(initial=0) < 256 else values

@@ -7,14 +7,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from knet.data.files.kinds import UNPACK, kind_of
 from knet.data.files.pictures import IMAGE_SUFFIXES, decode_picture, open_picture, refuse_size
 from knet.data.files.png import exif_after_pixels, read_png_ids, read_png_rgb
 from knet.data.files.walk import walk
 from knet.errors import DataError
-from knet.files import atomic_path, exists, is_dir, is_file
+from knet.files import atomic_path, exists, is_dir, is_file, open_plain
 from knet.parse import LARGEST_JSON, parse_json, read_bounded
 
 IMAGE_ENDINGS = frozenset(IMAGE_SUFFIXES)
@@ -32,9 +32,9 @@ def read_image(path: Path) -> np.ndarray:
         plain = read_png_rgb(path)
         if plain is not None:
             return plain
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             return decode_picture(file, f"The image {path} cannot be read: it")
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError, MemoryError) as fault:
         raise _unreadable(path, "image", fault) from fault
 
 
@@ -65,7 +65,7 @@ def read_ids(path: Path, encoding: str = "id = R + 256 G + 65536 B") -> np.ndarr
     """
     try:
         plain = read_png_ids(path)
-    except ValueError as fault:
+    except (ValueError, MemoryError) as fault:
         raise _unreadable(path, "panoptic PNG", fault) from fault
     if plain is not None:
         return plain
@@ -151,6 +151,12 @@ def list_images(folder: Path) -> list[str]:
         raise DataError(f"{folder} is a file, where a folder of images is wanted; unpack it if it is an archive.")
     if not is_dir(folder):
         raise DataError(f"The folder {folder} does not exist; give the folder that holds the images.")
+    try:
+        os.scandir(folder).close()
+    except OSError as fault:  # of folders below it, what may not be looked at is left out
+        raise DataError(
+            f"The folder {folder} cannot be read ({fault.strerror}); give it to whoever runs this."
+        ) from fault
     found = []
     for place, names in walk(folder):
         below = place.relative_to(folder).as_posix()
@@ -199,7 +205,7 @@ def areas_in(map_: np.ndarray) -> dict[int, int]:
 def _opened(path: Path, what: str) -> Iterator[Image.Image]:
     """A picture that is open and not yet decoded; whatever fails becomes a `DataError` about the file."""
     try:
-        with path.open("rb") as file, open_picture(file) as picture:
+        with open_plain(path) as file, open_picture(file) as picture:
             refuse_size(picture, f"The {what} {path} cannot be read: it")
             yield picture
     except DataError:
@@ -209,7 +215,12 @@ def _opened(path: Path, what: str) -> Iterator[Image.Image]:
 
 
 def _unreadable(path: Path, what: str, fault: BaseException) -> DataError:
-    if not exists(path):
+    if not exists(path) and not isinstance(fault, PermissionError):
         return DataError(f"The {what} {path} does not exist.")
-    problem = " ".join(str(fault).split()) or type(fault).__name__
+    if isinstance(fault, UnidentifiedImageError):
+        problem = "it is no picture in a format that is known here"
+    elif isinstance(fault, MemoryError):
+        problem = "it does not fit into memory"
+    else:
+        problem = str(getattr(fault, "strerror", None) or " ".join(str(fault).split()) or type(fault).__name__)
     return DataError(f"The {what} {path} cannot be read ({problem}); copy or create the file again.")

@@ -20,6 +20,10 @@ _FORMATS = frozenset(
 
 MAX_PIXELS = 400_000_000
 
+_ICON = b"\0\0\1\0"
+_LARGEST = 2**31  # bytes of a file that is read as a whole
+_SINGLE = 2**20  # bytes that are read one by one, as in the search for the next part of a JPEG, which zeros lack
+
 _pillow_limit = threading.Lock()
 
 
@@ -27,10 +31,15 @@ class _Within:
     """A file of which no more is asked than it holds: Python reserves all that a damaged head asks for, gigabytes."""
 
     def __init__(self, file: IO[bytes]):
-        self._file, self._size = file, file.seek(0, io.SEEK_END)
+        self._file, self._size, self._single = file, file.seek(0, io.SEEK_END), 0
 
-    def read(self, count: int = -1) -> bytes:
-        return self._file.read(min(count, self._size))
+    def read(self, count: int | None = -1) -> bytes:
+        if (count is None or count < 0) and self._size > _LARGEST:
+            raise ValueError(f"it has {self._size:,} bytes, more than a picture of its kind can")
+        self._single += count == 1
+        if self._single > _SINGLE:
+            raise ValueError("a million bytes where its pixels should begin mean nothing")
+        return self._file.read(-1 if count is None else min(count, self._size))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
@@ -39,7 +48,10 @@ class _Within:
 def open_picture(file: IO[bytes]) -> Image.Image:
     """Opens a picture of any size; its pixels are not decoded yet. UnidentifiedImageError for other formats."""
     with _pillow_limit:  # Pillow's global limit would refuse large photos; the lock guards it among our threads
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        # Icons are decoded when they are opened.
+        icon = file.read(4) == _ICON
+        file.seek(0)
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PIXELS // 16 if icon else None
         try:
             picture = Image.open(cast(IO[bytes], _Within(file)))
         finally:
@@ -57,8 +69,10 @@ def decode_picture(source: IO[bytes] | Image.Image, what: str) -> np.ndarray:
     Raises:
         DataError: for any failure, with a sentence that begins with `what`.
     """
+    pixels = ""
     try:
         picture = source if isinstance(source, Image.Image) else open_picture(source)
+        pixels = " with its {} x {} pixels".format(*picture.size)
         refuse_size(picture, what)
         picture.load()
         # A photo whose EXIF data is unreadable is taken as it is stored.
@@ -72,7 +86,7 @@ def decode_picture(source: IO[bytes] | Image.Image, what: str) -> np.ndarray:
             raise DataError(f"{what} is {kind.name}, no image that can be read; {kind.advice}.") from error
         raise DataError(f"{what} is not an image in a known format ({' '.join(IMAGE_SUFFIXES)}).") from error
     except MemoryError as error:
-        raise DataError(f"{what} does not fit into memory; make it smaller.") from error
+        raise DataError(f"{what} does not fit into memory{pixels}; make it smaller.") from error
     except Exception as error:  # Pillow's readers raise errors of many types on damaged files
         raise DataError(f"{what} is damaged or cut off ({error}); copy or download it again.") from error
 

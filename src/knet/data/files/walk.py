@@ -32,13 +32,18 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
             with os.scandir(place) as entries:
                 inside = [(entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith(".")]
             met[this] += 1
-            if met[this] > _OFTEN:
-                raise DataError(
-                    f"Links below '{folder}' lead to '{place.resolve()}' in more than {_OFTEN} ways; remove those that "
-                    "lead back."
-                )
+            refuse_often(met[this], folder, place)
             waiting += [(place / name, above | {this}) for name, is_folder in inside if is_folder]
             yield place, [name for name, is_folder in inside if not is_folder]
+
+
+def refuse_often(times: int, folder: Path, place: Path) -> None:
+    """Refuses links below a folder, or in a pattern, that have led to a place so many times that they go to and fro."""
+    if times > _OFTEN:
+        raise DataError(
+            f"Links below '{folder}' lead to '{place.resolve()}' in more than {_OFTEN} ways; remove those that lead "
+            "back."
+        )
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -15,6 +15,8 @@ from knet.inference.sources.videos import VideoInfo
 
 STILL_RATE = Fraction(10)  # frames a second of a film made of single images
 _TICKS = 60_000  # of the clock of a film, in a second, at least
+_MOST = Fraction(10_000)  # frames a second, and seconds a frame
+_LONGEST = 2**31 - 2  # ticks that the format can show a picture, ten hours; a longer hole in the times is made so long
 _ROUNDED = 0.0011  # seconds by which a container that counts in milliseconds moves a frame
 # A quarter of the time of "veryfast" at crf 20, files a third larger, pictures a little closer to what was drawn.
 _X264 = {"preset": "ultrafast", "crf": "22", "x264-params": "deblock=0,0:partitions=i4x4"}
@@ -30,7 +32,7 @@ class Film(OpenFile):
 
     def __init__(self, path: Path, rate: Fraction):
         super().__init__(path)
-        self._rate = Fraction(rate).limit_denominator(100_000)
+        self._rate = min(max(Fraction(rate).limit_denominator(100_000), 1 / _MOST), _MOST)
         # A clock in which the frames of the rate are whole numbers of ticks.
         self._frame_ticks = -(-_TICKS // self._rate.numerator) * self._rate.denominator
         self._tick = 1 / (self._rate * self._frame_ticks)
@@ -77,6 +79,9 @@ class Film(OpenFile):
             frame = round((seconds - self._began) * self._rate)
             regular = abs(frame / self._rate - (seconds - self._began)) <= _ROUNDED
             after = frame * self._frame_ticks if regular else round((seconds - self._began) / self._tick)
+            longer = after - self._shown - _LONGEST
+            if longer > 0:
+                after, self._began = after - longer, self._began + float(longer * self._tick)
         self._shown = max(after, self._shown + 1)
         return self._shown
 

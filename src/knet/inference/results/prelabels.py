@@ -7,6 +7,7 @@
 Of objects that may overlap, those with a score below 0.3 are left out, as in pictures.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def _task(row: dict[str, Any]) -> dict[str, Any]:
     found = list(_regions(row))
     scores = [one["score"] for one in row["objects"]]
     prediction = {"model_version": "knet", "score": min(scores, default=0.0), "result": found}
-    return {"data": {"image": _LOCAL + quote(row["file"].lstrip("/"))}, "predictions": [prediction]}
+    return {"data": {"image": _LOCAL + quote(os.fsencode(row["file"].lstrip("/")))}, "predictions": [prediction]}
 
 
 def _regions(row: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -16,6 +16,7 @@ import av
 from knet.errors import DataError, plain_parts
 from knet.files import exists, safe_name
 from knet.inference.sources.decoding import decode_frames, reason_of, refuse_unknown_coding
+from knet.inference.sources.opening import open_content, picture_stream
 from knet.inference.sources.pipes import open_pipe
 from knet.inference.sources.videos import Item, VideoInfo, rate_and_length
 
@@ -158,7 +159,7 @@ def _open(device: Camera, stop: threading.Event | None) -> tuple[Any, Any]:
             options = _OPTIONS.get(device.address.partition(":")[0], {})
             return _with_pictures(av.open(device.address, options=options, timeout=_PATIENCE), device), None
         file = open_pipe(None if device.address == _STDIN else Path(device.address), stop)
-        return _with_pictures(av.open(file), device), file
+        return _with_pictures(open_content(file), device), file
     except (av.error.FFmpegError, OSError, ValueError) as error:
         if file is not None:
             file.close()
@@ -179,7 +180,7 @@ def _open_webcam(device: Camera) -> Any:
 
 
 def _with_pictures(container: Any, device: Camera) -> Any:
-    if not container.streams.video:
+    if picture_stream(container) is None:
         container.close()
         raise DataError(f"{device} sends no pictures; pass another.")
     refuse_unknown_coding(container, str(device))

@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 
 from knet.files import is_file
+from knet.inference.sources.opening import open_content
 
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*", b"BM", b"P5\n", b"P6\n", b"\0\0\0\x0cjP  ")
 _VIDEOS = (
@@ -19,7 +20,7 @@ _VIDEOS = (
     b"DKIF",
 )
 _BOXES = (b"ftyp", b"moov", b"moof", b"mdat", b"wide")
-_STILL = (b"avif", b"heic", b"heix", b"mif1")
+_STILL = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1")  # also of several pages, one of which is shown
 _PACKETS = ((0, 188), (4, 192))  # of MPEG transport streams: where the first begins, and how long each is
 _TEXTS = ("ansi", "bintext", "xbin", "idf")  # letters drawn as pictures
 _MOTION = (".mjpg", ".mjpeg")  # a row of JPEGs begins like one
@@ -50,7 +51,7 @@ def opens_as_video(path: Path) -> bool:
     with suppress(OSError, ValueError), path.open("rb") as file, suppress(av.error.FFmpegError):
         if not os.fstat(file.fileno()).st_size:
             return False
-        with av.open(file) as container:  # without its name, by which texts would be taken for pictures
+        with open_content(file) as container:  # without its name, by which texts would be taken for pictures
             coders = [stream.codec_context for stream in container.streams.video]  # None for unknown ones
             return any(coder is None or coder.name not in _TEXTS for coder in coders)
     return False

@@ -12,6 +12,7 @@ import av
 import numpy as np
 
 from knet.errors import DataError
+from knet.inference.sources.opening import picture_stream
 from knet.inference.sources.whole import lacks_its_end
 
 _logger = logging.getLogger("knet")
@@ -50,7 +51,7 @@ def decode_frames(
         DataError: the video breaks off, after its last whole frame, or nothing of it can be decoded any more.
     """
     losses = _Losses(what, live)
-    timeline = _Timeline(container.streams.video[0], live)
+    timeline = _Timeline(picture_stream(container), live)
     done, cut, held = 0, "", list[Any]()
     try:
         for frame in _until_cut(container, losses, live, first):
@@ -79,7 +80,7 @@ def decode_frames(
 
 def refuse_unknown_coding(container: Any, what: str) -> None:
     """Refuses an open video whose pictures nothing here decodes; `what` begins the sentence."""
-    if container.streams.video[0].codec_context is None:
+    if picture_stream(container).codec_context is None:
         container.close()
         raise DataError(f"{what} is coded in a way that is not known here; convert it, for example to H.264.")
 
@@ -194,8 +195,16 @@ class _Timeline:
 
 def _picture(frame: Any) -> np.ndarray:
     image = frame.to_ndarray(format="rgb24", threads=1)  # more take longer
-    turns = round(getattr(frame, "rotation", 0) / 90) % 4  # known from PyAV 14.1 on
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+    return _upright(image, np.frombuffer(noted, np.int32)) if (noted := frame.side_data.get("DISPLAYMATRIX")) else image
+
+
+def _upright(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """The image turned and mirrored as its display matrix (9,) says: x' = a x + c y, y' = b x + d y."""
+    a, b, _, c, d = (int(value) for value in matrix[:5])
+    across, down = a, d
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        image, across, down = image.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(image[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1])
 
 
 def _until_cut(container: Any, losses: _Losses, live: bool, first: int | None) -> Iterator[Any]:
@@ -203,7 +212,7 @@ def _until_cut(container: Any, losses: _Losses, live: bool, first: int | None) -
 
     Packets with a smaller stamp than the `first` frame's belong to what comes before it.
     """
-    stream, partial, ended = container.streams.video[0], False, False
+    stream, partial, ended = picture_stream(container), False, False
     while not ended:
         try:
             for packet in container.demux(stream):

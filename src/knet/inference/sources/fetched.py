@@ -28,7 +28,12 @@ def local_file(source: Any) -> Any:
     """
     if not isinstance(source, str):
         return source
-    name = PurePosixPath(unquote(urlsplit(source).path)).name if source.startswith(("http://", "https://")) else source
+    name = source
+    if source.startswith(("http://", "https://")):
+        try:
+            name = PurePosixPath(unquote(urlsplit(source).path)).name
+        except ValueError as error:
+            raise DownloadError(f"'{source}' is no address ({error}); write it as https://host/file.") from error
     ending = PurePosixPath(name).suffix.lower()
     if source.startswith("hf:") and ending in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES):
         return local(source)

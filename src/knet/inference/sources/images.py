@@ -98,6 +98,16 @@ def why_not(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
+def _refusal(path: Path) -> str | None:
+    try:
+        path.lstat()
+    except PermissionError as error:
+        return error.strerror
+    except (OSError, ValueError):
+        pass
+    return None
+
+
 def no_such_path(path: Path) -> str:
     """The error message for a path that does not exist, with the most similar name that does."""
     text = str(path)
@@ -105,7 +115,11 @@ def no_such_path(path: Path) -> str:
         return f"'{text}' is the address of a file; give its path alone, '/{text[address.end() :]}'."
     if re.match(r"^[a-z][a-z0-9+.-]+:/", text, re.IGNORECASE):
         return f"'{text}' looks like a web address; pass it as text, with an image's ending, or the path of a file."
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
+        if (refusal := _refusal(path)) is not None:
+            return f"'{text}' may not be looked at ({refusal}); let yourself in, or ask whose it is."
+        if path.is_symlink():
+            return f"'{text}' is a link that leads nowhere; mend it, or give the file itself."
         names, otherwise = [p.name for p in path.parent.iterdir()], f"look in the folder '{path.parent.resolve()}'."
         hint = did_you_mean(path.name, names, otherwise, shown=path.parent.joinpath)
         return f"There is no '{path}'; {hint}"

@@ -1,16 +1,19 @@
 """Finds the images and videos that paths, folders and patterns stand for, and reads their images one at a time."""
 
+import fnmatch
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from knet.data.files.pictures import IMAGE_SUFFIXES
-from knet.data.files.walk import walk
+from knet.data.files.walk import refuse_often, walk
 from knet.errors import DataError
 from knet.files import exists, from_home, is_dir, is_file
 from knet.inference.sources.content import opens_as_video, shows_video
@@ -101,16 +104,39 @@ def _expand(path: Path) -> list[Path]:
 
 
 def _matches(pattern: Path) -> set[Path]:
-    """What a pattern matches. Without ** that is `glob`'s; with it glob would go round in circles of links."""
-    if "**" not in pattern.parts:
-        # pathlib's glob does not take absolute patterns.
-        return set(map(Path, glob.glob(str(pattern))))  # noqa: PTH207
-    place = pattern.parts.index("**")
-    above, below = Path(*pattern.parts[:place]), pattern.parts[place + 1 :]
-    found = set[Path]()
-    for folder in filter(is_dir, _matches(above) if glob.has_magic(str(above)) else {above}):
-        for inner, names in walk(folder):
-            found |= _matches(Path(glob.escape(str(inner)), *below)) if below else {inner, *(inner / n for n in names)}
+    """What a pattern matches, as `glob` has it, but past links that lead round in circles, where glob does not end."""
+    met, found, been = Counter[tuple[int, int, int]](), set[Path](), set[tuple[Path, int]]()
+
+    def go(place: Path, parts: tuple[str, ...], above: frozenset[tuple[int, int]]) -> None:
+        if (place, len(parts)) in been:  # several ** lead to one place by several ways
+            return
+        been.add((place, len(parts)))
+        if not parts:
+            found.add(place)
+        elif parts[0] == "**":
+            for inner, names in walk(place) if is_dir(place) else ():
+                if parts[1:]:
+                    go(inner, parts[1:], above)
+                else:
+                    found.update({inner, *(inner / name for name in names)})
+        elif glob.has_magic(parts[0]):
+            with suppress(OSError):
+                status = os.stat(place)  # noqa: PTH116  # a link's target
+                this = status.st_dev, status.st_ino
+                if this in above:
+                    return
+                met[len(parts), *this] += 1
+                refuse_often(met[len(parts), *this], pattern, place)
+                names = fnmatch.filter(os.listdir(place), parts[0])  # noqa: PTH208
+                for name in names if parts[0].startswith(".") else (n for n in names if not n.startswith(".")):
+                    if len(parts) == 1 or is_dir(place / name):
+                        go(place / name, parts[1:], above | {this})
+        elif os.path.lexists(place / parts[0]):
+            go(place / parts[0], parts[1:], above)
+
+    parts = pattern.relative_to(pattern.anchor).parts
+    repeated = (part == "**" == before for before, part in pairwise(("", *parts)))
+    go(Path(pattern.anchor), tuple(part for part, again in zip(parts, repeated, strict=True) if not again), frozenset())
     return found
 
 

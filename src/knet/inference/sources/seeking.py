@@ -9,6 +9,8 @@ from typing import Any
 
 import av
 
+from knet.inference.sources.opening import picture_stream
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -24,7 +26,7 @@ def begin_at(container: Any, seconds: float) -> Entry | None:
     Packets with a smaller stamp that follow the key frame are shown before it, and need what lies further back. After
     None the container has been read, and must be opened again.
     """
-    stream = container.streams.video[0]
+    stream = picture_stream(container)
     if stream.start_time is None:
         return None
     last = int(stream.start_time + seconds / stream.time_base)
@@ -46,7 +48,7 @@ def _scan(container: Any, last: int) -> tuple[set[int], tuple[int, ...]]:
 
     There are none where stamps are missing, come twice or begin again.
     """
-    stream, stamps, places = container.streams.video[0], list[int](), tuple[int, ...]()
+    stream, stamps, places = picture_stream(container), list[int](), tuple[int, ...]()
     for packet in container.demux(stream):
         if not packet.size:
             break
@@ -66,7 +68,7 @@ def _scan(container: Any, last: int) -> tuple[set[int], tuple[int, ...]]:
 
 def _landed(container: Any, place: int) -> int | None:
     """The stamp of the key frame with which the video goes on after a jump, if the decoder gives it whole."""
-    stream, stamp = container.streams.video[0], None
+    stream, stamp = picture_stream(container), None
     container.seek(place, stream=stream)
     for packet in container.demux(stream):
         if stamp is None:

@@ -1,10 +1,14 @@
-"""Whether a transport stream that ends between two packets ends between two pictures as well."""
+"""Whether a stream without sizes that ends ends between two pictures: a transport stream, or a raw one."""
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import av
 
+from knet.inference.sources.opening import open_file, picture_stream
+
+_LONGEST = 1000  # packets since a picture that needs no other, which are decoded once more
 _LOOKED_AT = 2000  # packets at the end among which the last one of the pictures is looked for
 _MARK, _ADAPTATION = 0x47, 0x20
 
@@ -18,8 +22,8 @@ def cut_in_a_picture(path: Path, first: int, size: int) -> bool:
     Args:
         first: where in each packet of `size` bytes its mark stands.
     """
-    with suppress(av.error.FFmpegError, OSError), av.open(str(path.resolve()), metadata_errors="replace") as container:
-        stream = container.streams.video[0]
+    with suppress(av.error.FFmpegError, OSError), open_file(path) as container:
+        stream = picture_stream(container)
         if _filled_up(path, first, size, stream.id):
             return False
         stream.thread_type, stream.codec_context.options = "NONE", {"err_detect": "explode"}
@@ -33,6 +37,32 @@ def cut_in_a_picture(path: Path, first: int, size: int) -> bool:
             except av.error.InvalidDataError:
                 failed = True
         return failed
+    return False
+
+
+def raw_lacks_its_end(path: Path) -> bool:
+    """Whether the last picture of a raw stream lacks its end, by a decoder that forgives nothing.
+
+    Where it finds fault with other pictures as well, nothing can be told.
+    """
+    with suppress(av.error.FFmpegError, OSError), open_file(path) as container:
+        stream, packets = picture_stream(container), list[Any]()
+        for packet in container.demux(stream):
+            if packet.size and packet.is_keyframe:
+                packets = []
+            packets.append(packet)
+            if len(packets) > _LONGEST:
+                return False
+        coder = av.CodecContext.create(stream.codec_context.name, "r")
+        coder.extradata, coder.options = stream.codec_context.extradata, {"err_detect": "explode"}
+        coder.thread_type, failed = "NONE", list[int]()
+        for number, packet in enumerate(packets):
+            try:
+                coder.decode(packet if packet.size else None)
+            except av.error.InvalidDataError:
+                failed.append(number)
+        last = max((number for number, packet in enumerate(packets) if packet.size), default=-1)
+        return bool(failed) and min(failed) >= last
     return False
 
 

@@ -11,10 +11,12 @@ from typing import Any
 import av
 import numpy as np
 
+from knet.data.files.kinds import LOOKED_AT, kind_of
 from knet.errors import DataError
 from knet.files import from_home
 from knet.inference.sources.decoding import decode_frames, refuse_unknown_coding
 from knet.inference.sources.images import existing_file, why_not
+from knet.inference.sources.opening import open_file, picture_stream
 from knet.inference.sources.seeking import begin_at
 
 VIDEO_SUFFIXES: tuple[str, ...] = (
@@ -74,7 +76,7 @@ def probe_video(path: str | Path) -> VideoInfo:
 
 def rate_and_length(container: Any) -> tuple[Fraction, int | None]:
     """Frames a second of an open video, and their number as far as it tells."""
-    stream = container.streams.video[0]
+    stream = picture_stream(container)
     rate = Fraction(stream.guessed_rate or stream.average_rate or 25)
     frames: int | None = stream.frames or None
     if frames is None and container.duration:
@@ -84,7 +86,7 @@ def rate_and_length(container: Any) -> tuple[Fraction, int | None]:
 
 def _steps(container: Any) -> tuple[float, ...]:
     """The distances in seconds of some frames that come next."""
-    stream, stamps = container.streams.video[0], list[int]()
+    stream, stamps = picture_stream(container), list[int]()
     with suppress(av.error.FFmpegError):
         stamps = sorted({p.pts for p in islice(container.demux(stream), _LOOKED_AT) if p.pts is not None})
     return tuple(float((after - before) * stream.time_base) for before, after in pairwise(stamps))
@@ -108,13 +110,16 @@ def read_video(path: str | Path, start: float | None = None) -> Iterator[Item]:
 
 def _container(path: Path) -> Any:
     try:
-        # As an absolute path a name like "concat:a" is not mistaken for one of FFmpeg's protocols.
-        container = av.open(str(path.resolve()), metadata_errors="replace")
+        container = open_file(path)
     except (av.error.FFmpegError, OSError, ValueError) as error:
+        with path.open("rb") as file:
+            kind = kind_of(file.read(LOOKED_AT))
+        if kind:
+            raise DataError(f"'{path}' is {kind.name}, no video that can be read; {kind.advice}.") from error
         raise DataError(f"'{path}' is not a video that can be read ({why_not(error)}); convert it again.") from error
-    if not container.streams.video:
+    if picture_stream(container) is None:
         container.close()
         raise DataError(f"'{path}' has no picture stream (sound only?); pass a video.")
     refuse_unknown_coding(container, f"'{path}'")
-    container.streams.video[0].thread_type = "AUTO"
+    picture_stream(container).thread_type = "AUTO"
     return container

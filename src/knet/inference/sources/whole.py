@@ -1,17 +1,27 @@
 """Whether a video file goes on to its end, which decoders do not ask: they show what there is."""
 
-import os
 from pathlib import Path
 from typing import IO
 
 from knet.inference.sources.gif import gif_lacks_its_end
-from knet.inference.sources.transport import cut_in_a_picture
+from knet.inference.sources.parts import (
+    av1_size,
+    ends_in_a_part,
+    matroska_number,
+    matroska_size,
+    mxf_size,
+    ogg_lacks_its_end,
+)
+from knet.inference.sources.transport import cut_in_a_picture, raw_lacks_its_end
 
 _EBML, _SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")  # Matroska: its first element, and its content
 _PACKETS = ((0, 188), (4, 192))  # MPEG-TS: where the first packet's sync byte is, and how long each packet is
 _BOXES = (b"ftyp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide")  # the parts of MP4 and MOV
 _JPEG = b"\xff\xd8\xff"  # of a row of JPEGs
 _PACK = bytes.fromhex("000001ba")  # MPEG program stream
+_RAW = (b"\0\0\1", b"\0\0\0\1")  # H.264, H.265 and the videos of MPEG without a container
+_DV = bytes.fromhex("1f0700")  # frames of one size
+_PARTS = {bytes.fromhex("060e2b34"): mxf_size, bytes.fromhex("1200"): av1_size}
 _NEAR = 2**22  # bytes at the end of a file, or of its head, that are looked through
 
 
@@ -26,10 +36,22 @@ def lacks_its_end(path: Path) -> bool:
             size = int.from_bytes(start[4:8], "little")
             return size not in (0, 2**32 - 1) and size + 8 > length
         if start[:4] == _EBML:
-            file.seek(4)
-            file.seek(_ebml_size(file) or 0, os.SEEK_CUR)
-            rest = _ebml_size(file) if file.read(4) == _SEGMENT else None
-            return rest is not None and file.tell() + rest > length
+            rest, size = matroska_number(start[4:])
+            place = 4 + size + (rest or 0)
+            file.seek(place)
+            head = file.read(12)
+            rest, size = matroska_number(head[4:])
+            if head[:4] != _SEGMENT:
+                return False
+            place += 4 + size
+            return ends_in_a_part(file, place, length, matroska_size) if rest is None else place + rest > length
+        for begin, size_of in _PARTS.items():
+            if start.startswith(begin):
+                return ends_in_a_part(file, 0, length, size_of)
+        if start[:4] == b"OggS":
+            return ogg_lacks_its_end(_end(file, length))
+        if start[:3] == _DV:
+            return length % (144_000 if start[3] & 0x80 else 120_000) > 0
         if start[:3] == b"GIF":
             return gif_lacks_its_end(file)
         if start[:9] == b"YUV4MPEG2":
@@ -39,6 +61,8 @@ def lacks_its_end(path: Path) -> bool:
             return end.rfind(b"\xff\xd9") < max(end.rfind(_JPEG), 0)
         if start[:4] == _PACK:
             return _program_lacks_its_end(_end(file, length))
+        if start.startswith(_RAW):
+            return raw_lacks_its_end(path)
         for first, size in _PACKETS:
             if [_byte(file, place) for place in (first, first + size)] == [b"G", b"G"]:
                 return length % size > 0 or cut_in_a_picture(path, first, size)
@@ -59,16 +83,6 @@ def lacks_its_end(path: Path) -> bool:
 def _byte(file: IO[bytes], place: int) -> bytes:
     file.seek(place)
     return file.read(1)
-
-
-def _ebml_size(file: IO[bytes]) -> int | None:
-    """A size in Matroska's form, whose first byte gives its length by leading zeros; None for unknown."""
-    first = file.read(1)
-    if not first or not first[0]:
-        return None
-    more = 8 - first[0].bit_length()
-    value = int.from_bytes(bytes([first[0] & (0x7F >> more)]) + file.read(more), "big")
-    return None if value == (1 << 7 * (more + 1)) - 1 else value
 
 
 def _end(file: IO[bytes], length: int) -> bytes:
