@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from copy import deepcopy
+
 import pytest
 import torch
+from torch import nn
 
 from knet.config import config_names, load_config
 from knet.data.categories import load_categories
@@ -12,6 +17,7 @@ from knet.models.zoo import ZOO, create, entry
 from knet.runs.build import build_criterion, run_card
 from knet.runs.optimizer import adamw, learning_rate
 from knet.runs.samples import augmentation_of
+from knet.runs.strided import skip_pixels_first
 
 # Rows of K-Net's tables (README of its repository, mmsegmentation's) that differ from another in the schedule alone.
 LONG = [
@@ -88,3 +94,41 @@ def test_the_criterion_of_stuff_knows_the_networks_labels() -> None:
     config = load_config("knet-fcn-r50-ade20k")
     strides = [build_criterion(config, one, describe_official(config.model)).stride for one in net]  # type: ignore[attr-defined]
     assert strides == [8, 4]
+
+
+NARROW = """
+import sys, torch
+from knet.models.zoo import create
+from knet.runs.strided import skip_pixels_first
+torch.set_num_threads(2)
+net = create("rtknet-slim-camvid", width=8, head_width=16, channels=16, kernels=6, stages=1).train()
+net = net.to(memory_format=torch.channels_last)
+skip_pixels_first(net)
+for _ in range(8):
+    images = torch.randn(3, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    net(images)[-1].mask_logits.mean().backward()
+"""
+
+
+def test_narrow_networks_train_on_several_cores() -> None:
+    """In a process of its own, as torch's convolutions would end it."""
+    subprocess.run([sys.executable, "-c", NARROW], check=True, timeout=600)
+
+
+def test_skipping_pixels_first_changes_nothing_but_the_order() -> None:
+    torch.manual_seed(0)
+    layers = [
+        nn.Conv2d(8, 4, 1, (2, 3)),
+        nn.Conv2d(8, 8, 1, 2, groups=4),
+        nn.Conv2d(16, 4, 1, 2),
+        nn.Conv2d(8, 4, 3, 2),
+    ]
+    before = [layer.stride for layer in layers]
+    for height, width in ((1, 1), (7, 6), (8, 9)):
+        images = torch.randn(2, 16, height + 2, width + 2)
+        expected = [layer(images[:, : layer.in_channels]) for layer in map(deepcopy, layers)]
+        changed = deepcopy(nn.ModuleList(layers))
+        skip_pixels_first(changed)
+        for layer, value in zip(changed, expected, strict=True):
+            torch.testing.assert_close(layer(images[:, : layer.in_channels]), value)
+    assert [layer.stride == old for layer, old in zip(changed, before, strict=True)] == [False, False, True, True]

@@ -77,6 +77,19 @@ def test_a_run_goes_on_from_its_state_as_if_nothing_had_happened(tmp_path: Path)
     assert [part.name for part in tmp_path.iterdir()] == ["state.pt"]
 
 
+def test_a_run_goes_on_that_has_taken_no_step_yet(tmp_path: Path) -> None:
+    """As in fp16, whose first gradients overflow until the scale is small enough."""
+    whole, resumed, path = Run(), Run(seed=7), tmp_path / "state.pt"
+    whole.net(torch.ones(5, 3)).mean().backward()
+    whole.save(path, Progress(1, made_for=MADE_FOR))
+    whole.optimizer.zero_grad()
+    resumed.load(path)
+    assert same(resumed.numbers(), whole.numbers())
+    whole.step(1)
+    resumed.step(1)
+    assert same(resumed.numbers(), whole.numbers())
+
+
 def test_a_state_is_of_the_moment_in_which_it_was_saved(tmp_path: Path) -> None:
     run = Run(2)
     average = run.average

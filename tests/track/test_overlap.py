@@ -257,3 +257,17 @@ def test_no_other_pairs_overlap_more(seed: int, tracks: int, objects: int) -> No
     worth = np.pad(np.where(allowed, value, 0), ((0, objects), (0, 0)))  # an object may stay without a track
     best = max(worth[rows, range(objects)].sum() for rows in map(list, permutations(range(len(worth)), objects)))
     assert sum(value[track, thing] for thing, track in pairs.items()) == best
+
+
+@pytest.mark.filterwarnings("error")
+def test_objects_too_small_for_the_grid_are_compared_without_a_warning() -> None:
+    """Neither the track nor the object has a cell, once the video has become smaller."""
+    seen, everywhere = np.ones((1, 4), np.float32), OverlapSettings(start=0.0)
+    grid = np.zeros((8, 8), np.int32)
+    grid[1, 1] = 1
+    _, memory = match_by_overlap(OverlapMemory(), 0, grid, np.ones(1), np.zeros(1, int), seen, everywhere)
+    for number, small in enumerate((np.zeros((2, 2), np.int32), np.zeros((2, 2), np.int32)), start=1):
+        ids, memory = match_by_overlap(
+            memory, number, small, np.ones(1), np.zeros(1, int), seen, everywhere, BY_EMBEDDINGS
+        )
+        assert ids.tolist() == [0] and not len(memory.tracks[0].cells)

@@ -129,6 +129,12 @@ def test_nothing_but_invalid_costs_gives_no_matches() -> None:
     assert invalid == 8 and len(broken.kernels) == 0 and len(sound.kernels) == 2
 
 
+def test_what_is_held_stays_also_where_nothing_can_be_compared() -> None:
+    held = Match(torch.tensor([3, 1]), torch.tensor([0, 1]))
+    ((match,),), _ = assign([torch.full((1, 4, 3), math.nan)], [3], [held])
+    assert match.kernels.tolist() == [1, 3] and match.segments.tolist() == [1, 0]
+
+
 def test_all_costs_travel_to_the_host_in_one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     copies = []
     to_host = Tensor.cpu

@@ -25,6 +25,7 @@ from knet.models.video import RTVideoKNet, VideoKNet
 from knet.models.zoo import create, entry
 from knet.runs.frames import PairLosses, TwoFrames, WholeClips
 from knet.runs.samples import CLIP
+from knet.runs.strided import skip_pixels_first
 from knet.structures import Category
 from knet.training.criterion import CriterionLike
 from knet.training.criterion_clip import ClipCriterion
@@ -143,6 +144,8 @@ def build_network(config: RunConfig, card: Card, device: torch.device) -> tuple[
     net = create(config.model, **card.arguments)
     origin = load_first(net, config, card)
     net = cast(Network, synchronize_norms(net, device)).to(device)
+    if device.type == "cpu":
+        skip_pixels_first(net)
     if config.parallel == "ddp" or world() == 1:  # FSDP wants its weights contiguous
         net = net.to(memory_format=torch.channels_last)
     if config.compile:

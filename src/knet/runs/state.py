@@ -125,6 +125,8 @@ def load_state(
             average.restore(weights)
         set_model_state_dict(net, state["net"], options=_WHOLE)
         set_optimizer_state_dict(net, optimizer, state["optimizer"], options=_WHOLE)
+        if not state["optimizer"]["state"]:  # no step was taken yet, as in fp16 at first; torch has made one of zeros
+            optimizer.state.clear()
         _compare_shapes(optimizer)
         scaler.load_state_dict(state["scaler"])
     except KNetError:

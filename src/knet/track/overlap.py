@@ -166,7 +166,8 @@ def _pairs(
     expected = np.array([track.centre for track in tracks]) + shift
     distance = np.linalg.norm(expected[:, None] - centres[None], axis=2)
     sizes = np.sqrt([len(track.cells) for track in tracks])[:, None] + np.sqrt(areas)[None]
-    return {**first, **_best(cosines, left & (distance <= appearance.reach * sizes / 2))}
+    reach = appearance.reach * np.maximum(sizes, 1) / 2  # what is small may have no cell, and reach may be infinite
+    return {**first, **_best(cosines, left & (distance <= reach))}
 
 
 def _overlaps(

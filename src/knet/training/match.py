@@ -91,7 +91,8 @@ def assign(costs: Sequence[Tensor], counts: Sequence[int], held: Held = None) ->
 
     Costs are (B,N,T) for each stage, of which an image uses as many columns as `counts` says. Where there are more
     segments than kernels, the most expensive ones stay without. A cost that is not finite becomes 100, so that the
-    assignment avoids it; a matrix of nothing else gives no matches. What is `held` is assigned whatever it costs.
+    assignment avoids it; a matrix of nothing else gives no other matches than what is `held`, which is assigned
+    whatever it costs.
     """
     matches: list[list[Match]] = []
     invalid = 0
@@ -104,9 +105,9 @@ def assign(costs: Sequence[Tensor], counts: Sequence[int], held: Held = None) ->
             usable = np.where(bad, INVALID_COST, cost)
             if held is not None:
                 usable[held[image].kernels.numpy(), held[image].segments.numpy()] = HELD_COST
-            usable = usable[:0] if bad.all() else usable
-            kernels, segments = (torch.from_numpy(x.astype(np.int64)) for x in linear_sum_assignment(usable))
-            matches[-1].append(Match(kernels, segments))
+            pairs = linear_sum_assignment(usable)
+            kept = (usable[pairs] == HELD_COST) | ~bad.all()
+            matches[-1].append(Match(*(torch.from_numpy(places[kept].astype(np.int64)) for places in pairs)))
     return matches, invalid
 
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from knet.data.readers.clips import Clip, make_id_map
 from knet.data.samples.batches import BatchPlan, Draw, load_batches
-from knet.data.samples.clips import ClipSet, collate_clips
+from knet.data.samples.clips import ClipSet, collate_clips, unite_targets
 from knet.data.samples.pairs import PairBatch, PairSet, collate_pairs
-from knet.data.samples.transforms import TrainAugmentation
+from knet.data.samples.transforms import Augmented, TrainAugmentation
 from knet.errors import ConfigError, DataError
-from knet.structures import Category, Sample
+from knet.structures import Category, Sample, SegmentInfo, Target
 
 CATEGORIES = (Category(1, "car", True, (1, 2, 3)), Category(2, "road", False, (4, 5, 6)))
 WHOLE = TrainAugmentation([24], 1000, None, flip=False, color=False)
@@ -332,3 +332,14 @@ def test_matches_are_those_of_video_knets_own_loader(goldens: Any, tmp_path: Any
         if expected >= 0:
             found = (item.reference.target.id_map == match + 1).numpy()
             assert np.array_equal(found, masks["ref"][expected])
+
+
+def test_what_no_loss_looks_at_stays_so_in_a_clip() -> None:
+    numbers = torch.tensor([[-1, 0, 1, 2]])
+    frames = [
+        Augmented(torch.zeros(3, 1, 4), Target(numbers, torch.tensor([0, 0]), (1,)), segments)
+        for segments in ((SegmentInfo(7, 0), SegmentInfo(9, 0)), (SegmentInfo(9, 0), SegmentInfo(7, 0)))
+    ]
+    found = unite_targets(frames)
+    assert [target.id_map.tolist() for target in found] == [[[-1, 0, 1, 2]], [[-1, 0, 2, 1]]]
+    assert [target.unlabelled for target in found] == [(1,), (1,)]

@@ -204,6 +204,21 @@ def test_videos_of_the_same_name_do_not_mix(tmp_path: Path, clip: list[tuple[Fra
     assert len(list((tmp_path / "cityscapes_vps").iterdir())) == 8
 
 
+def test_videos_whose_names_differ_in_an_underline_alone_do_not_mix(
+    tmp_path: Path, clip: list[tuple[Frame, Segmentation]]
+) -> None:
+    both = [
+        (replace(frame, sequence=name, first=n == 0), result)
+        for name in ("cam_1", "cam-1")
+        for n, (frame, result) in enumerate(clip[:2])
+    ]
+    written(tmp_path, both, *TRACK_FORMATS)
+    assert len(list((tmp_path / "cityscapes_vps").iterdir())) == 4
+    assert len(list((tmp_path / "cityscapes_vps_json/pan_pred").iterdir())) == 4
+    written(tmp_path / "step", both, "step")
+    assert sorted(p.name for p in (tmp_path / "step/panoptic").iterdir()) == ["cam-1", "cam_1"]
+
+
 def test_what_was_written_is_whole_after_an_error(tmp_path: Path, clip: list[tuple[Frame, Segmentation]]) -> None:
     with pytest.raises(KeyError), TrackWriter(tmp_path, TRACK_FORMATS, VPS) as writer:
         for frame, result in clip[:3]:

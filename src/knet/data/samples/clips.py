@@ -55,7 +55,10 @@ class ClipSet(NearFrames):
 
 
 def unite_targets(frames: Sequence[Augmented]) -> list[Target]:
-    """Gives the frames' targets one list of labels: those of all segments in any frame, in order of appearance."""
+    """Gives the frames' targets one list of labels: those of all segments in any frame, in order of appearance.
+
+    What no loss looks at, -1, stays as it is.
+    """
     order: dict[int, int] = {}
     labels: list[int] = []
     for frame in frames:
@@ -66,6 +69,7 @@ def unite_targets(frames: Sequence[Augmented]) -> list[Target]:
     united = []
     for frame in frames:
         value_of = torch.tensor([0, *(order[segment.id] for segment in frame.segments)], dtype=torch.int32)
-        id_map = value_of[frame.target.id_map.long()]
-        united.append(Target(id_map, torch.tensor(labels, dtype=torch.int64)))
+        given = frame.target.id_map
+        id_map = torch.where(given < 0, given, value_of[given.clamp(min=0).long()])
+        united.append(Target(id_map, torch.tensor(labels, dtype=torch.int64), frame.target.unlabelled))
     return united

@@ -113,18 +113,23 @@ class TrackWriter(Writer):
 
     def _begin(self, sequence: str) -> None:
         name, n = safe_name(sequence), 1
-        while (candidate := name if n == 1 else f"{name}_{n}").casefold() in self._videos:
+        while self._key(candidate := name if n == 1 else f"{name}_{n}") in self._videos:
             n += 1
         if not self._videos and _PIXELS.intersection(self.formats):  # `knet eval` finds the truth's classes by name
             table = {"categories": rows_for_json(self.categories)}
             write_bytes(self.folder / SEMANTIC_CLASSES, json.dumps(table, indent=1).encode())
         self._video, self._counted = candidate, {}
-        self._videos.add(candidate.casefold())
+        self._videos.add(self._key(candidate))
         if "mots" in self.formats:
             self._finish("mots")
             self._mots()
         for format_ in filter(self.formats.__contains__, _NESTED):
             self._predictions(format_).begin(candidate)
+
+    def _key(self, video: str) -> str:
+        """What two videos must not have in common: Cityscapes-VPS writes all underlines in their names as hyphens."""
+        flat = {"cityscapes-vps", "cityscapes-vps-json"}.intersection(self.formats)
+        return video.casefold().replace("_", "-") if flat else video.casefold()
 
     def _mots(self) -> GrowingFile:
         return self._file("mots", lambda: GrowingFile(self.folder / "mots" / f"{self._video}.txt"))
