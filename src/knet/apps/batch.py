@@ -13,7 +13,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from knet.apps.batch_images import Source, chunks, image_bytes
 from knet.errors import ConfigError, DataError, PredictionError
+from knet.files import keeping
 from knet.inference.load import load
 from knet.inference.results.files import make_folder, write_bytes
 from knet.inference.results.journal import Journal
@@ -85,7 +86,8 @@ class Worker:
     def __init__(self, job: Job):
         if job.home:
             os.chdir(job.home)  # what paths count from
-        self._job, self._segmenter = job, load(job.model, **job.loading)
+        self._job, self._segmenter, self._stack = job, load(job.model, **job.loading), ExitStack()
+        self._stack.enter_context(keeping([*job.source.plan.paths, job.model], below=job.folder))
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
         """Does chunks of images, each a JSON list of places; gives a JSON list of what was done for each."""
