@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import audit
 import pytest
+
+import audit
 
 # As pip-audit: FOUND says what it answers for requests 2.19.0, OTHERS for all others.
 FAKE = """
