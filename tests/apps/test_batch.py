@@ -148,6 +148,14 @@ def test_sigterm_stays_the_command_lines(meanwhile: bool) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def test_no_alarm_of_ray_ends_the_process_later() -> None:
+    """The handler of its C++ sets one, which aborts, if SIGTERM comes while Ray starts."""
+    with pytest.raises(Terminated), signals_unwind(), own_sigterm():
+        signal.alarm(100)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.alarm(0) == 0
+
+
 def test_two_workers_of_which_one_is_killed(photos: Path, tiny_weights: Path) -> None:
     import psutil
 

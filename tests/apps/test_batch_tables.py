@@ -32,7 +32,7 @@ def claiming(path: Path, rows: int) -> str:
     while rest > 127:
         number.append(rest & 127 | 128)
         rest >>= 7
-    place = foot.rindex(b"\x16\x06\x19")  # the field of the number of rows, which is 3
+    place = foot.index(b"\x16\x06\x19")  # the field of the number of rows, which is 3
     foot = foot[: place + 1] + bytes(number) + bytes([rest]) + foot[place + 2 :]
     path.write_bytes(raw[: -8 - size] + foot + struct.pack("<I", len(foot)) + b"PAR1")
     return str(path)

@@ -214,13 +214,13 @@ def _ray(workers: Workers) -> Iterator[Any]:
     else:
         quiet.pop("include_dashboard")  # that of the cluster is its own matter
     try:
-        with own_sigterm():
-            ray.init(address=workers.address or "local", **quiet)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise ConfigError(f"Ray cannot be started: {(str(error).splitlines() or ['no reason'])[0]}.") from error
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    try:
+        try:
+            with own_sigterm():
+                ray.init(address=workers.address or "local", **quiet)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise ConfigError(f"Ray cannot be started: {(str(error).splitlines() or ['no reason'])[0]}.") from error
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         if workers.address is None and workers.count * workers.gpus > ray.cluster_resources().get("GPU", 0):
             raise ConfigError(
                 f"{workers.count} workers with {workers.gpus:g} GPUs each (--workers, --gpus) are more than the "
@@ -233,7 +233,10 @@ def _ray(workers: Workers) -> Iterator[Any]:
 
 @contextmanager
 def own_sigterm() -> Iterator[None]:
-    """Leaves SIGTERM to whom it belongs: Ray takes it, and ends the process without a word by a status of its own."""
+    """Leaves SIGTERM to whom it belongs: Ray takes it, and ends the process without a word by a status of its own.
+
+    Where the signal comes meanwhile, Ray's handler also sets an alarm, which aborts the process three seconds later.
+    """
     mine = signal.getsignal(signal.SIGTERM)
     try:
         with handled([signal.SIGTERM], mine if callable(mine) else lambda *_: None):
@@ -241,6 +244,8 @@ def own_sigterm() -> Iterator[None]:
     except SystemExit:  # it came meanwhile
         signal.raise_signal(signal.SIGTERM)
         raise
+    finally:
+        signal.alarm(0)
 
 
 def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
