@@ -115,7 +115,7 @@ def hidden_folder(beside: Path) -> Iterator[Path]:
 
 def hidden_start(path: Path) -> str:
     """How the names of temporary files and folders for a path begin."""
-    return f".{path.stem.encode()[:100].decode(errors='ignore')}{_PART}"
+    return f".{os.fsencode(path.stem)[:100].decode(errors='ignore')}{_PART}"
 
 
 @contextmanager
