@@ -45,7 +45,7 @@ class PanopticWriter:
         self, json: str | Path, masks: str | Path, overwrite: bool = False, inputs: Sequence[str | Path | None] = ()
     ):
         self.json, self.masks = Path(json), Path(masks)
-        for path in filter(None, inputs):
+        for path in (Path(path) for path in inputs if path is not None):
             real = Path(os.path.realpath(path))
             if real.is_relative_to(os.path.realpath(self.masks)) or os.path.realpath(self.json) == str(real):
                 raise DataError(f"{path} is read, and would be overwritten; choose another output.")
