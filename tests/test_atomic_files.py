@@ -212,3 +212,10 @@ def test_a_folder_is_looked_over_once(tmp_path: Path, monkeypatch: pytest.Monkey
         with atomic_path(tmp_path / f"{number}.txt") as part:
             part.write_text("x")
     assert len(looked) == 1
+
+
+def test_a_name_that_is_no_utf8(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"c\xff.txt")
+    with atomic_path(path) as part:
+        part.write_text("whole")
+    assert [os.fsencode(name) for name in os.listdir(tmp_path)] == [b"c\xff.txt"]  # noqa: PTH208

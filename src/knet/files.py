@@ -7,7 +7,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -17,6 +17,7 @@ from knet.errors import OutputError
 _PART = ".part-"  # in the names of temporary files
 _UMASK = os.umask(0)
 os.umask(_UMASK)
+_kept: list[set[tuple[int, int]]] = []  # device and inode of files that are read, see `keeping`
 _looked_over: set[tuple[int, int]] = set()  # device and inode of folders
 
 
@@ -40,6 +41,8 @@ def atomic_path(path: str | Path, durable: bool = False) -> Iterator[Path]:
     try:
         if exists(path) and not is_file(path) and not is_dir(path):  # such as /dev/null, which root could replace
             raise cannot_write(path, "it is a device or a pipe")
+        if _kept and any(_identity(path) in read for read in _kept):
+            raise OutputError(f"'{path}' is read by this command, and would be overwritten; choose another output.")
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_dead_parts(path.parent)
         lock, temporary = _new_part(path, folder=False)
@@ -58,6 +61,37 @@ def atomic_path(path: str | Path, durable: bool = False) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
         if lock >= 0:
             os.close(lock)
+
+
+@contextmanager
+def keeping(inputs: Iterable[str | Path | None], below: str | Path | None = None) -> Iterator[None]:
+    """While this lasts, `atomic_path` puts nothing in the place of these files, which are read.
+
+    Args:
+        below: only inputs in this folder matter, as all outputs are in it; a million others cost nothing then.
+    """
+    root = None if below is None else os.path.realpath(below)
+    within = {"": True} if root is None else dict[str, bool]()
+    read = set[tuple[int, int]]()
+    for path in map(str, filter(None, inputs)):
+        folder = os.path.dirname(path) if root else ""  # noqa: PTH120
+        if folder not in within:
+            within[folder] = Path(os.path.realpath(folder)).is_relative_to(str(root))
+        if within[folder]:
+            read |= {found for follow in (False, True) if (found := _identity(path, follow))}
+    _kept.append(read)
+    try:
+        yield
+    finally:
+        _kept[:] = [other for other in _kept if other is not read]
+
+
+def _identity(path: str | Path, follow: bool = False) -> tuple[int, int] | None:
+    """Device and inode of what is at a path, a link or what it leads to; None where nothing is."""
+    with suppress(OSError, ValueError):
+        status = os.stat(path, follow_symlinks=follow)  # noqa: PTH116
+        return status.st_dev, status.st_ino
+    return None
 
 
 @contextmanager
@@ -82,7 +116,7 @@ def hidden_folder(beside: Path) -> Iterator[Path]:
 
 def hidden_start(path: Path) -> str:
     """How the names of temporary files and folders for a path begin."""
-    return f".{path.stem.encode()[:100].decode(errors='ignore')}{_PART}"
+    return f".{os.fsencode(path.stem)[:100].decode(errors='ignore')}{_PART}"
 
 
 @contextmanager

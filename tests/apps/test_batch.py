@@ -134,9 +134,6 @@ def test_mistakes_are_told_before_anything_is_started(
     assert not Path("out").exists()
 
 
-@pytest.mark.heavy
-# Ray has no wheels for the newest Pythons at first.
-@pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
 @pytest.mark.parametrize("meanwhile", [True, False])
 def test_sigterm_stays_the_command_lines(meanwhile: bool) -> None:
     """Ray answers it by `sys.exit(15)`, whose status says nothing of a signal."""
@@ -148,6 +145,17 @@ def test_sigterm_stays_the_command_lines(meanwhile: bool) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def test_no_alarm_of_ray_ends_the_process_later() -> None:
+    """The handler of its C++ sets one, which aborts, if SIGTERM comes while Ray starts."""
+    with pytest.raises(Terminated), signals_unwind(), own_sigterm():
+        signal.alarm(100)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.alarm(0) == 0
+
+
+@pytest.mark.heavy
+# Ray has no wheels for the newest Pythons at first.
+@pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
 def test_two_workers_of_which_one_is_killed(photos: Path, tiny_weights: Path) -> None:
     import psutil
 

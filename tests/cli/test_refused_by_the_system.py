@@ -206,6 +206,27 @@ def test_signals_are_caught_from_the_beginning(monkeypatch: pytest.MonkeyPatch) 
     assert main(["config"]) == 143
 
 
+EARLY = """
+import os, signal, sys
+import importlib.abc
+class Stop(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, *_):
+        if name == "knet.errors":
+            os.kill(os.getpid(), int(sys.argv[1]))
+sys.meta_path.insert(0, Stop())
+from knet.cli.main import main
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_while_the_command_line_is_imported(name: str) -> None:
+    number = getattr(signal, name)
+    command = [sys.executable, "-c", EARLY, str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
+    said = "interrupted" if name == "SIGINT" else f"stopped by {name}"
+    assert (done.returncode, done.stderr) == (128 + number, f"knet: {said}\n")
+
+
 @pytest.mark.parametrize("where", ["2>/dev/full", "2>&-", "2>&- >&-", "2>&- <&-"])
 def test_standard_error_that_cannot_be_written_changes_no_exit_status(where: str) -> None:
     command = f"'{sys.executable}' -m knet.cli.main config nothing {where}"

@@ -152,6 +152,8 @@ class SlowServer(BaseHTTPRequestHandler):
         """The file, in a third of a second."""
         start = int(self.headers.get("Range", "bytes=0-")[6:-1]) if self.headers.get("If-Range") == '"one"' else 0
         self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
         self.send_header("Content-Length", str(len(CONTENT) - start))
         self.send_header("ETag", '"one"')
         self.end_headers()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -166,6 +167,21 @@ def test_pictures(tmp_path: Path) -> None:
     with Image.open(path) as image:
         assert np.abs(np.asarray(image).astype(int) - PICTURE).max() < 10
     assert [event.step for event in events(tmp_path).Images("pictures/city/one")] == [1, 2]
+
+
+def test_a_disk_that_is_full_for_tensorboard_is_one_sentence(tmp_path: Path) -> None:
+    """Its thread meets it, and Python prints what a thread ends with."""
+    code = (
+        "import resource, sys; from pathlib import Path; from types import SimpleNamespace\n"
+        "from knet.errors import OutputError; from knet.runs.callbacks.tensorboard import TensorBoard\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); board = TensorBoard()\n"
+        "board.on_start(SimpleNamespace(folder=Path(sys.argv[1]), iteration=0))\n"
+        "try:\n for n in range(10**5): board._add('train', {'loss': 1.0}, n)\n"
+        "except OutputError as error: board.on_end(error); sys.exit(str(error))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "tensorboard': File too large" in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
 
 
 def test_without_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,9 +25,12 @@ SHA = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Server(ThreadingHTTPServer):
-    """Counts requests; `cut` bytes are sent of the first answers, as many as `cuts` says."""
+    """Counts requests; `cut` bytes are sent of the first answers, as many as `cuts` says.
 
-    requests, ranges, cuts, cut, tag = 0, (), 0, 300_000, '"one"'
+    What it is asked to go on with begins `shift` bytes later.
+    """
+
+    requests, ranges, cuts, cut, tag, shift = 0, (), 0, 300_000, '"one"', 0
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -56,8 +59,11 @@ class Handler(BaseHTTPRequestHandler):
         if "Range" in self.headers and self.headers.get("If-Range") == server.tag:
             start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
             server.ranges = (*server.ranges, start)
+        start += server.shift if start else 0
         rest = CONTENT[start:]
         self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
         self.send_header("Content-Length", str(len(rest)))
         self.send_header("ETag", server.tag)
         self.end_headers()
@@ -147,6 +153,42 @@ def test_a_planted_link_leads_nowhere(server: Server, end: str, tmp_path: Path) 
         target.with_name(f".{target.name}.part").write_bytes(CONTENT[:10])
     assert fetch(address(server)).read_bytes() == CONTENT
     assert secret.read_text() == "mine" and server.ranges == ()
+
+
+def test_what_a_link_leads_to_is_not_gone_on_with(server: Server, tmp_path: Path) -> None:
+    secret, target = tmp_path / "secret", fetch(address(server))
+    secret.write_text("mine")
+    target.unlink()
+    target.with_name(f".{target.name}.part").symlink_to(secret)
+    target.with_name(f".{target.name}.tag").write_text(server.tag)
+    assert fetch(address(server)).read_bytes() == CONTENT
+    assert secret.read_text() == "mine" and server.ranges == ()
+
+
+@pytest.mark.parametrize("tag", [b"\xff\xfe\0", b'"a"\r\nHost: evil', '"\u20ac"'.encode(), b" \n", b"x" * 10**7])
+def test_a_tag_that_is_none_is_not_sent(server: Server, tag: bytes) -> None:
+    target = fetch(address(server))
+    target.unlink()
+    target.with_name(f".{target.name}.part").write_bytes(b"other")
+    target.with_name(f".{target.name}.tag").write_bytes(tag)
+    assert fetch(address(server)).read_bytes() == CONTENT and server.ranges == ()
+
+
+def test_a_server_that_goes_on_elsewhere_is_asked_for_all(server: Server) -> None:
+    server.cuts, server.shift = 1, 5
+    assert fetch(address(server)).read_bytes() == CONTENT and len(server.ranges) == 1
+
+
+def test_folders_of_what_is_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KNET_HOME", "~/models")  # as in a file of a service, which no shell reads
+    assert home() == tmp_path / "models"
+    monkeypatch.setenv("KNET_HOME", "")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert home() == tmp_path / ".cache" / "knet"
+    monkeypatch.setattr(Path, "expanduser", lambda path: (_ for _ in ()).throw(RuntimeError("no home")))
+    with pytest.raises(ConfigError, match="KNET_HOME"):
+        home()
 
 
 def test_another_file_than_was_meant_is_not_kept(server: Server) -> None:

@@ -13,7 +13,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from knet.apps.batch_images import Source, chunks, image_bytes
 from knet.errors import ConfigError, DataError, PredictionError
+from knet.files import keeping
 from knet.inference.load import load
 from knet.inference.results.files import make_folder, write_bytes
 from knet.inference.results.journal import Journal
@@ -85,7 +86,8 @@ class Worker:
     def __init__(self, job: Job):
         if job.home:
             os.chdir(job.home)  # what paths count from
-        self._job, self._segmenter = job, load(job.model, **job.loading)
+        self._job, self._segmenter, self._stack = job, load(job.model, **job.loading), ExitStack()
+        self._stack.enter_context(keeping([*job.source.plan.paths, job.model], below=job.folder))
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
         """Does chunks of images, each a JSON list of places; gives a JSON list of what was done for each."""
@@ -212,13 +214,13 @@ def _ray(workers: Workers) -> Iterator[Any]:
     else:
         quiet.pop("include_dashboard")  # that of the cluster is its own matter
     try:
-        with own_sigterm():
-            ray.init(address=workers.address or "local", **quiet)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise ConfigError(f"Ray cannot be started: {(str(error).splitlines() or ['no reason'])[0]}.") from error
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    try:
+        try:
+            with own_sigterm():
+                ray.init(address=workers.address or "local", **quiet)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise ConfigError(f"Ray cannot be started: {(str(error).splitlines() or ['no reason'])[0]}.") from error
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         if workers.address is None and workers.count * workers.gpus > ray.cluster_resources().get("GPU", 0):
             raise ConfigError(
                 f"{workers.count} workers with {workers.gpus:g} GPUs each (--workers, --gpus) are more than the "
@@ -231,7 +233,10 @@ def _ray(workers: Workers) -> Iterator[Any]:
 
 @contextmanager
 def own_sigterm() -> Iterator[None]:
-    """Leaves SIGTERM to whom it belongs: Ray takes it, and ends the process without a word by a status of its own."""
+    """Leaves SIGTERM to whom it belongs: Ray takes it, and ends the process without a word by a status of its own.
+
+    Where the signal comes meanwhile, Ray's handler also sets an alarm, which aborts the process three seconds later.
+    """
     mine = signal.getsignal(signal.SIGTERM)
     try:
         with handled([signal.SIGTERM], mine if callable(mine) else lambda *_: None):
@@ -239,6 +244,8 @@ def own_sigterm() -> Iterator[None]:
     except SystemExit:  # it came meanwhile
         signal.raise_signal(signal.SIGTERM)
         raise
+    finally:
+        signal.alarm(0)
 
 
 def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:

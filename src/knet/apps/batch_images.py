@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from knet.data.files.pictures import IMAGE_SUFFIXES
-from knet.errors import ConfigError, DataError
-from knet.files import is_dir
+from knet.errors import ConfigError, DataError, shown
+from knet.files import exists, is_dir, is_file
 from knet.inference.sources.images import why_not
 from knet.inference.sources.paths import expand_sources, natural_order
 from knet.inference.sources.plan import ImagePlan, plan_images
 
+_MOST = 10**7  # images of a run, whose names are kept in memory
+_LONGEST = 4096  # characters of a name
 _ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]+://")
 
 
@@ -141,6 +143,8 @@ def _filesystem(path: str) -> tuple[Any, str]:
 def _parquet(path: str) -> Any:
     from pyarrow import parquet
 
+    if not _ADDRESS.match(path) and exists(path) and not is_file(path):  # a pipe would be waited for
+        raise DataError("it is no file")
     files, place = _filesystem(path)
     return parquet.ParquetFile(files.open(place, "rb"))
 
@@ -157,12 +161,33 @@ def _from_tables(paths: Sequence[str], column: str, names: str | None) -> Source
                 there = ", ".join(table.schema_arrow.names)
                 raise ConfigError(f"'{path}' has no column '{wanted}'; it has: {there} (--column, --names).")
         rows = table.metadata.num_rows
+        if not 0 <= rows <= _MOST - len(named):
+            raise DataError(f"'{path}' has {rows:,} rows; give tables of {_MOST:,} images together at most.")
         tables.append(Table(path, len(named), rows))
         if names is None:
             named += [f"{Path(path).stem}_{row:06d}" for row in range(rows)]
         else:
-            named += [str(name) for name in table.read([names])[names].to_pylist()]
+            named += _names_in(table, path, names)
+    if not named:
+        raise DataError(f"There is no row in {', '.join(paths[:5])}; give tables of images.")
     return Source(ImagePlan(named), tuple(tables), column)
+
+
+def _names_in(table: Any, path: str, column: str) -> list[str]:
+    """The names in a column, of which there have to be as many as rows."""
+    found = list[str]()
+    try:
+        for batch in table.iter_batches(256, columns=[column]):
+            for cell in batch.column(0):  # one at a time: each may refer to the same long text
+                name = cell.as_py()
+                if not isinstance(name, str | int) or len(str(name)) > _LONGEST:
+                    raise DataError(f"row {len(found)} of the column '{column}' holds no name, but {shown(name)}")
+                found.append(str(name))
+        if len(found) != table.metadata.num_rows:
+            raise DataError(f"it says of {table.metadata.num_rows:,} rows, and has {len(found):,}")
+    except Exception as error:  # pyarrow's errors have no common class
+        raise DataError(f"Cannot read '{path}' as Parquet: {_reason(error)}.") from error
+    return found
 
 
 _open: dict[tuple[str, int], Any] = {}  # the group of rows that was read last, by this process
@@ -178,7 +203,7 @@ def _cell(source: Source, place: int) -> bytes:
                 _open.clear()
                 _open[table.path, group] = file.read_row_group(group, [source.column])[source.column]
             value = _open[table.path, group][row].as_py()
-            value = value["bytes"] if isinstance(value, dict) else value  # as Hugging Face's data sets hold images
+            value = value.get("bytes") if isinstance(value, dict) else value  # as Hugging Face's data sets hold images
             if not isinstance(value, bytes):
                 raise DataError(f"Row {place - table.first} of '{table.path}' holds no bytes in '{source.column}'.")
             return value

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from knet.cli.options import add_device, add_json, add_precision, add_size, add_verb
 from knet.errors import ConfigError, counted
+from knet.files import keeping
 
 if TYPE_CHECKING:
     from knet.inference.segmenter import Segmenter
@@ -84,7 +85,8 @@ def run(args: argparse.Namespace) -> int:
     if labeller.unreachable:
         names_ = ", ".join(labeller.unreachable)
         print(f"note: never in the labels, because too few models know them: {names_}", file=sys.stderr)
-    made = label_images(labeller, args.images, args.output, args.overwrite)
+    with keeping([args.classes, *args.models, *(args.weights or [])]):
+        made = label_images(labeller, args.images, args.output, args.overwrite)
     for sentence in made.failed:
         print(f"knet: {sentence}", file=sys.stderr)
     print(json.dumps(asdict(made), indent=1, default=str) if args.json else _summary(made))

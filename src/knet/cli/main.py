@@ -10,21 +10,38 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any, NoReturn
 
-from knet import __version__
-from knet.cli import batch, bench, config, convert, data, demo, download, evaluate, export, models, predict, push, train
-from knet.cli.stopping import Terminated, signals_unwind
-from knet.errors import (
-    DownloadError,
-    KNetError,
-    OutputError,
-    PredictionError,
-    StoppedError,
-    TrainingError,
-    did_you_mean,
-    harmless,
-    memory_asked,
-    readable,
-)
+from knet.cli.starting import sentence_for_signals
+
+with sentence_for_signals():
+    from knet import __version__
+    from knet.cli import (
+        batch,
+        bench,
+        config,
+        convert,
+        data,
+        demo,
+        download,
+        evaluate,
+        export,
+        models,
+        predict,
+        push,
+        train,
+    )
+    from knet.cli.stopping import Terminated, signals_unwind
+    from knet.errors import (
+        DownloadError,
+        KNetError,
+        OutputError,
+        PredictionError,
+        StoppedError,
+        TrainingError,
+        did_you_mean,
+        harmless,
+        memory_asked,
+        readable,
+    )
 
 _FAILURES = (OutputError, DownloadError, PredictionError, TrainingError)  # the others are bad usage or input
 

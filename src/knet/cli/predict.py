@@ -18,6 +18,7 @@ from knet.cli.options import add_json, add_model_options, add_verb, model_option
 from knet.cli.stopping import Stopping
 from knet.compiled import working_seconds
 from knet.errors import ConfigError, DataError, PredictionError, counted
+from knet.files import keeping
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -154,6 +155,8 @@ def run(args: argparse.Namespace) -> int:
     done, seconds, unfinished = 0, 0.0, False
     note = None if args.track else lambda text: None  # missing frames matter to tracking alone
     with ExitStack() as stack:
+        read = (file.path for file in files) if plan is None else plan.paths
+        stack.enter_context(keeping([*read, args.model, args.weights], below=args.output))
         stopping = stack.enter_context(Stopping())
         printed = stack.enter_context(JsonDocument(args.json, failed))
         alone = stack.enter_context(ImageRun(args, plan, segmenter, formats, failed)) if plan else None

@@ -6,6 +6,7 @@ from typing import Any
 
 from knet.cli.options import add_verb, is_first
 from knet.errors import ConfigError
+from knet.files import keeping
 
 
 def add_parser(verbs: Any) -> None:
@@ -54,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from knet.runs.train import train
 
-    folder = train(config, resume=args.resume is not None)
+    with keeping([source if args.resume is None else None]):
+        folder = train(config, resume=args.resume is not None)
     if is_first():
         weights = folder / ("last.safetensors" if config.data.val is None else "best.safetensors")
         print(f"run folder: {folder}; use its weights with: knet predict {weights} IMAGE")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knet.errors import ConfigError
-from knet.files import alone_in, atomic_path
+from knet.files import alone_in, atomic_path, cannot_write
 from knet.inference.engines.exported import need
 from knet.inference.results.files import make_folder
 from knet.weights.card import METADATA_KEY, Card
@@ -43,7 +43,10 @@ def save_openvino(model: openvino.Model, card: Card, path: Path, half: bool = Fa
     ):
         beside = graph.with_suffix(".bin")  # where OpenVINO puts them
         try:
-            save_model(model, graph, compress_to_fp16=half)
+            try:
+                save_model(model, graph, compress_to_fp16=half)
+            except RuntimeError as error:  # its sentence for a full disk: "basic_ios::clear: iostream error"
+                raise cannot_write(path, str(error).strip().splitlines()[-1]) from error
             beside.replace(weights)
             path.unlink(missing_ok=True)  # an older one would for a moment be beside newer weights
         finally:

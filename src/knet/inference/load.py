@@ -10,7 +10,7 @@ from torch import nn
 
 from knet.data.categories import as_table, load_categories
 from knet.errors import CheckpointError, ConfigError, named_options, require, shown
-from knet.files import exists
+from knet.files import exists, is_file
 from knet.inference.engines.engine import DTYPES, Engine
 from knet.inference.engines.network import TorchEngine
 from knet.inference.engines.open import exported_form, open_exported
@@ -229,6 +229,8 @@ def convert(
     require(str | Path, "a path", source=source, target=target)
     if Path(target).suffix != ".safetensors":
         raise ConfigError(f"The converted weights are a .safetensors file; '{target}' must end in .safetensors.")
+    if is_file(source) and is_file(target) and Path(source).samefile(target):
+        raise ConfigError(f"'{target}' is the source itself, which would be overwritten; give another target.")
     checkpoint = read_checkpoint(source)
     table = as_table(categories).categories if categories is not None else listed_classes(model, checkpoint, arguments)
     card = _card(model, checkpoint, str(source), arguments, table)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from knet.errors import ConfigError, OutputError, counted
-from knet.files import atomic_path
+from knet.files import atomic_path, is_file
 from knet.inference.load import bundled_file, read_model
 from knet.models.zoo import ZOO, entry
 from knet.weights.card import Card
@@ -15,6 +15,7 @@ from knet.weights.load import save_weights
 from knet.weights.released import RELEASED
 
 PAGE = "README.md"
+_MARK = "library_name: knet"  # in the head of the page
 
 
 def push(
@@ -36,12 +37,20 @@ def push(
         OutputError: the folder cannot be written, or the hub takes nothing.
     """
     repository = hub_repository(target)  # reports a wrong address before any work
+    if repository is None:
+        _refuse_other_page(Path(target) / PAGE)
     net, card = read_model(model, weights)
     terms = licence or _licence(model if weights is None else None)
     if repository is None:
         _write(Path(target), net.state_dict(), card, terms)
         return card, str(target)
     return card, _upload(repository, net.state_dict(), card, terms)
+
+
+def _refuse_other_page(path: Path) -> None:
+    """A page of the user's own is not overwritten, as one that was made here before is."""
+    if is_file(path) and f"\n{_MARK}\n" not in path.read_text("utf-8", "replace")[:1000]:
+        raise OutputError(f"'{path}' is not a page of `knet push`, and would be overwritten; choose another folder.")
 
 
 def page(card: Card, licence: str) -> str:
@@ -55,8 +64,7 @@ def page(card: Card, licence: str) -> str:
     classes = [f"| {c.id} | {c.name} | {'thing' if c.thing else 'stuff'} |" for c in card.categories]
     size = f"a short side of {p.short_edge} pixels, at most {p.max_edge}" if p.resize else "their own size"
     parts = [
-        "---\nlibrary_name: knet\npipeline_tag: image-segmentation\n"
-        f"license: other\nlicense_name: {json.dumps(licence)}\n---",
+        f"---\n{_MARK}\npipeline_tag: image-segmentation\nlicense: other\nlicense_name: {json.dumps(licence)}\n---",
         f"# {card.model}\n\n{row.about}. For {card.task} segmentation with the Python package knet.",
         "```sh\nknet predict FOLDER_OR_hf:OWNER/REPOSITORY street.jpg\n```",
         f"## Licence\n\n{licence}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -153,11 +154,14 @@ def label_images(labeller: Labeller, images: str | Path, output: str | Path, ove
     """
     folder, target, rows = Path(images), Path(output), labeller.categories
     made = Labels(target / "panoptic.json", target / "panoptic", target / "instances.json", target / "classes.json")
+    existing = [path for path in (made.objects, made.classes) if os.path.lexists(path)]
+    if existing and not overwrite:
+        raise DataError(f"{existing[0]} exists already; remove it, allow overwriting or choose another output.")
     names = list_images(folder)
     if not names:
         raise DataError(f"The folder {folder} holds no image; give the folder that holds the images.")
     alike, counts, pixels, void = Counter(map(without_ending, names)), Counter[int](), 0, 0
-    with PanopticWriter(made.json, made.masks, overwrite) as panoptic:
+    with PanopticWriter(made.json, made.masks, overwrite, [folder]) as panoptic:
         with _whole_or_none(CocoFile(made.objects, rows)) as objects:
             for name in tqdm(names, desc="labels", unit="image", disable=None):
                 try:

@@ -26,7 +26,7 @@ from knet.data.samples.batches import Batch, BatchPlan, Samples, load_batches, l
 from knet.data.samples.pairs import PairBatch
 from knet.distributed import gather_objects, joined, rank, world
 from knet.errors import ConfigError, DataError, OutputError, TrainingError, counted, enough_memory
-from knet.files import atomic_path
+from knet.files import atomic_path, is_file
 from knet.inference.engines.network import TorchEngine
 from knet.inference.load import choose_device, fast_in_bf16, segmenter_for
 from knet.models.zoo import create, entry
@@ -317,5 +317,7 @@ def open_folder(config: RunConfig) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"Cannot make the run folder '{folder}': {error.strerror}; set another output.") from error
-    with atomic_path(folder / "config.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(dump_config(config), sort_keys=False))
+    path, text = folder / "config.yaml", yaml.safe_dump(dump_config(config), sort_keys=False).encode()
+    if not (is_file(path) and path.read_bytes() == text):
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(text)

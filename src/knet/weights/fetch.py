@@ -9,6 +9,8 @@ import time
 import urllib.error
 import urllib.request
 from base64 import b64encode
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -17,21 +19,26 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from knet.errors import ConfigError, DownloadError
-from knet.files import atomic_path, is_dir, is_file, safe_name
+from knet.files import atomic_path, from_home, is_dir, is_file, open_own, safe_name
 from knet.weights.released import RELEASED, Released
 
 _logger = logging.getLogger("knet")
 _BLOCK = 2**20  # bytes
 _SECONDS = 30  # without a byte
 _TRIES = 5  # in a row that bring nothing new
+_TAG = re.compile(r"[!-~][ -~]{0,999}")  # what may be sent back to a server
 _HUB = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:/(.+))?")
 HUB_FILE = "model.safetensors"  # what `hf:owner/repo` means without a file
 
 
 def home() -> Path:
-    """The folder of what was fetched: KNET_HOME, or `knet` in the user's folder of caches."""
-    given = os.environ.get("KNET_HOME")
-    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "knet"
+    """The folder of what was fetched: KNET_HOME, or `knet` in the user's folder of caches; ConfigError for neither."""
+    if given := os.environ.get("KNET_HOME"):
+        return from_home(given)  # where no shell has read it, as in the environment of a service
+    caches = from_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    if caches.parts[:1] == ("~",):
+        raise ConfigError("This user has no folder of one's own to keep what is fetched; name one with KNET_HOME.")
+    return caches / "knet"
 
 
 def is_address(place: str | Path) -> bool:
@@ -188,26 +195,35 @@ class _Part:
 
     def _continue(self) -> bool:
         """One connection; whether the file is complete."""
-        # A link in its place is not ours: what it leads to is neither sent nor overwritten.
-        ours = self.tag.is_file() and not self.tag.is_symlink()
-        asked, tag = self._size(), self.tag.read_text() if ours else ""
+        asked, tag = self._size(), self._known_tag()
         request = request_for(self.url)
         if asked and tag:
             request.add_header("Range", f"bytes={asked}-")
             request.add_header("If-Range", tag)
         with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
             known = asked if answer.status == 206 else 0
+            if known and not answer.headers.get("Content-Range", "").startswith(f"bytes {asked}-"):
+                self.tag.unlink(missing_ok=True)  # the next request is for all of it
+                raise http.client.HTTPException("the server gives another part than it was asked for")
             if not known:  # before the new tag, which would say of the old bytes that they are of the new file
                 self.path.unlink(missing_ok=True)
             with atomic_path(self.tag) as written:
-                written.write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
+                written.write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "", "utf-8")
             length = answer.headers.get("Content-Length")
             total = known + int(length) if length and length.isdigit() and len(length) < 20 else None
-            with self.path.open("ab" if known else "wb") as file, self._bar(known, total) as bar:
+            part = open_own(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            with os.fdopen(part, "ab") as file, self._bar(known, total) as bar:
                 while block := answer.read(_BLOCK):
                     file.write(block)
                     bar.update(len(block))
         return total is None or self._size() >= total
+
+    def _known_tag(self) -> str:
+        """The server's tag of what is here; "" if there is none, or what lies in its place is not ours to send."""
+        with suppress(OSError), FileIO(open_own(self.tag, os.O_RDONLY)) as file:
+            tag = file.read(2000).decode("latin-1")
+            return tag if _TAG.fullmatch(tag) else ""
+        return ""
 
     def verify(self, sha256: str) -> None:
         """DownloadError, and nothing is kept, if the file's SHA-256 does not begin with these digits ("": any file)."""
@@ -229,7 +245,7 @@ class _Part:
             )
 
     def _size(self) -> int:
-        return self.path.stat().st_size if self.path.is_file() else 0
+        return self.path.stat().st_size if self.path.is_file() and not self.path.is_symlink() else 0
 
     def _shown(self) -> str:
         return f"'{re.sub('//[^/@]*@', '//', self.url).partition('?')[0]}'"

@@ -13,6 +13,7 @@ from fake_results import CAR, TABLE, clip, names_in, photo, street
 
 from knet.errors import OutputError
 from knet.inference.results import film
+from knet.inference.results.files import LiveFile
 from knet.inference.results.formats import FORMATS
 from knet.inference.results.segmentation import Segmentation
 from knet.inference.results.writers import ResultWriter
@@ -33,6 +34,18 @@ def test_an_aborted_run_leaves_whole_files_only(tmp_path: Path) -> None:
     assert not any(name.startswith(".") or name.endswith(".mp4") for name in names_in(tmp_path))
     assert len(json.loads((tmp_path / "panoptic_unfinished.json").read_text())["images"]) == 3
     assert len(names_in(tmp_path)) == 3 * 6 + 2  # panoptic_unfinished.json and semantic_classes.json
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "pipe", "full"])
+def test_what_lies_where_a_file_is_to_grow_is_not_followed(tmp_path: Path, kind: str) -> None:
+    """Also not where the file has its own name from the beginning."""
+    secret, place = tmp_path / "secret", tmp_path / "tracks.jsonl"
+    secret.write_text("mine")
+    leads = {"link": secret, "dangling": tmp_path / "nowhere", "full": Path("/dev/full")}
+    os.mkfifo(place) if kind == "pipe" else place.symlink_to(leads[kind])
+    with pytest.raises(OutputError, match=r"Cannot write '.*tracks.jsonl': it is a link"):
+        LiveFile(place)
+    assert secret.read_text() == "mine" and not (tmp_path / "nowhere").exists()
 
 
 @pytest.mark.parametrize("below", ["file/out", "file"])

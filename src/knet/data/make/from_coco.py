@@ -100,7 +100,7 @@ def coco_to_panoptic(
     segments, crowds = (dict.fromkeys(names.values(), 0) for _ in range(2))
     overlapping = hidden = 0
     target, masks = Path(output), set[str]()
-    with PanopticWriter(target / "panoptic.json", target / "panoptic", overwrite) as writer:
+    with PanopticWriter(target / "panoptic.json", target / "panoptic", overwrite, (images, json)) as writer:
         for entry in tqdm(entries, desc="COCO to panoptic", unit="image", disable=None):
             _compare_sizes(entry, Path(images), document.path)
             drawn = list(_drawn(entry, document.path))

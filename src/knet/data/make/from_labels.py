@@ -89,7 +89,8 @@ def labels_to_panoptic(
     things = [category.thing for category in table.categories]
     counts, crowds, dropped = (np.zeros(len(things), int) for _ in range(3))
     target = Path(output)
-    with PanopticWriter(target / "panoptic.json", target / "panoptic", overwrite) as writer:
+    read = (images, labels, instances)
+    with PanopticWriter(target / "panoptic.json", target / "panoptic", overwrite, read) as writer:
         for index in tqdm(range(len(reader)), desc="labels to panoptic", unit="image", disable=None):
             label_map, instance_map = reader.read_label_map(index), reader.read_instance_map(index)
             id_map, segments, small = split_segments(label_map, things, minimum_area, instance_map)

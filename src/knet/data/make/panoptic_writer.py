@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json as jsonlib
+import os
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -32,14 +33,23 @@ class PanopticWriter:
     Until then everything lies in a hidden folder beside `masks`, which leaving the `with` block removes: an interrupted
     run leaves nothing behind.
 
+    Args:
+        inputs: files and folders that are read, which are never overwritten.
+
     Raises:
-        DataError: `json` or `masks` exists and `overwrite` is off.
+        DataError: `json` or `masks` exists and `overwrite` is off, or an input would be overwritten.
         OutputError: no permission, no space.
     """
 
-    def __init__(self, json: str | Path, masks: str | Path, overwrite: bool = False):
+    def __init__(
+        self, json: str | Path, masks: str | Path, overwrite: bool = False, inputs: Sequence[str | Path | None] = ()
+    ):
         self.json, self.masks = Path(json), Path(masks)
-        existing = [path for path in (self.json, self.masks) if path.exists()]
+        for path in (Path(path) for path in inputs if path is not None):
+            real = Path(os.path.realpath(path))
+            if real.is_relative_to(os.path.realpath(self.masks)) or os.path.realpath(self.json) == str(real):
+                raise DataError(f"{path} is read, and would be overwritten; choose another output.")
+        existing = [path for path in (self.json, self.masks) if os.path.lexists(path)]
         # A run that was killed in `finish` has put the PNGs in place, and not the JSON, which still lies where it was.
         hidden = self.masks.parent.glob(f"{glob.escape(hidden_start(self.masks))}*/panoptic.json")
         killed = not self.json.exists() and any(hidden)
@@ -98,8 +108,10 @@ class PanopticWriter:
         try:
             (self._partial / "panoptic.json").write_text(jsonlib.dumps(content), "utf-8")
             self.json.unlink(missing_ok=True)
-            if self.masks.exists():
+            if self.masks.is_dir() and not self.masks.is_symlink():
                 shutil.rmtree(self.masks)
+            else:
+                self.masks.unlink(missing_ok=True)
             (self._partial / "masks").rename(self.masks)
             (self._partial / "panoptic.json").replace(self.json)
         except OSError as fault:

@@ -4,6 +4,7 @@ What a run that was stopped leaves says so in its name: `panoptic_unfinished.jso
 """
 
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -15,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from knet.errors import OutputError
-from knet.files import atomic_path, cannot_write
+from knet.files import atomic_path, cannot_write, open_own
 from knet.structures import Category
 
 F = TypeVar("F", bound="OpenFile")
@@ -131,15 +132,15 @@ class GrowingFile(OpenFile):
     def __init__(self, path: Path, head: bytes = b""):
         super().__init__(path)
         try:
-            self._growing = Appended(self._stack.enter_context(self._place().open("wb", buffering=0)), path)
+            self._growing = Appended(self._stack.enter_context(self._opened()), path)
             self.append(head)
         except (OSError, OutputError) as error:
             self.abort()
             raise refused(path, error) from error
 
-    def _place(self) -> Path:
-        """Where the file grows."""
-        return self._stack.enter_context(atomic_path(self.path))
+    def _opened(self) -> FileIO:
+        """What is written to, empty: it has another name as long as the file grows."""
+        return self._stack.enter_context(atomic_path(self.path)).open("wb", buffering=0)
 
     def append(self, data: bytes) -> None:
         """Adds to the file; if the disk is full (OutputError) it is as it was before."""
@@ -173,9 +174,9 @@ class GrowingFile(OpenFile):
 class LiveFile(GrowingFile):
     """A file that others may read while it grows, as it has its own name from the beginning."""
 
-    def _place(self) -> Path:
+    def _opened(self) -> FileIO:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        return self.path
+        return FileIO(open_own(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w")
 
 
 class JsonRows(GrowingFile):

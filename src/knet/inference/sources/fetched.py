@@ -55,6 +55,8 @@ def _content(url: str) -> bytes | None:
             if answer.headers.get_content_maintype() == "multipart":
                 return None
             data: bytes = answer.read(_LARGEST + 1)
+            if len(data) < int(answer.headers.get("Content-Length") or 0) <= _LARGEST:
+                raise http.client.HTTPException("the connection was cut")
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = f"the server says {error.code}" if isinstance(error, urllib.error.HTTPError) else ""
         reason = reason or str(getattr(error, "reason", "") or error or type(error).__name__)

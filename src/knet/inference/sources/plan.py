@@ -58,7 +58,7 @@ class ImagePlan:
         """Size and time of an image's file, by which one can see that it was changed; None of one that is not there."""
         try:
             status = os.stat(self.paths[place])  # noqa: PTH116  # 100,000 of them
-        except OSError:
+        except (OSError, ValueError):  # the name of a row of a table may be no path
             return None
         return status.st_size, status.st_mtime_ns
 
