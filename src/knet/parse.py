@@ -5,18 +5,23 @@ import json
 import os
 import re
 import stat
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic_core import from_json
 
+from knet.errors import shown
+
 LARGEST_JSON = 2**33  # bytes; the labels of the largest public data sets have some 6 GB
 LARGEST_YAML = 2**20
+LARGEST_TEXT = 2**28
 _LARGEST_STREAM = 2**26  # of what is no file and tells no size, such as a pipe
 _DEEPEST = 64
 _LARGEST_EXPANDED = 2**22  # characters of a YAML document with a copy in place of each alias
 _DIGITS = 150  # numbers of more are none that anything computes with
+_OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+$|[0-9_]+:)")
 _HALF_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
 # All that parsers raise on what others wrote: constructors of PyYAML index, look up and match without looking first.
 _FAULTS = (
@@ -47,6 +52,14 @@ def read_bounded(path: Path, most: int) -> bytes:
     if len(data) > most:
         raise ParseError(f"it has more than {most:,} bytes")
     return data
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text in UTF-8 or UTF-16, with or without a byte order mark. Raises `OSError` and `ParseError`."""
+    try:
+        return _utf8(read_bounded(path, LARGEST_TEXT)).decode().splitlines()
+    except UnicodeDecodeError as fault:
+        raise ParseError("it is no text in UTF-8 or UTF-16") from fault
 
 
 def parse_json(data: bytes | str) -> Any:
@@ -88,8 +101,20 @@ class _Loader(yaml.SafeLoader):
             raise ParseError(f"it is nested more than {_DEEPEST} deep")
         node = super().compose_node(parent, index)
         self._depth -= 1
-        if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int") and len(node.value) > _DIGITS:
-            raise ParseError(f"it has a number of more than {_DIGITS} digits")
+        if isinstance(node, yaml.ScalarNode) and node.tag.endswith((":int", ":float")):
+            if len(node.value) > _DIGITS:
+                raise ParseError(f"it has a number of more than {_DIGITS} digits")
+            if _OTHER_BASE.match(node.value):
+                raise ParseError(
+                    f"it has the number {node.value}, which YAML reads in base 8 or 60: write it plainly or in quotes"
+                )
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if twice := next((name for name, count in names.items() if count > 1), None):
+            raise ParseError(f"it has the key {shown(twice)} twice in one table")
         return node
 
     def get_single_node(self) -> Any:

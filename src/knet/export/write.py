@@ -14,7 +14,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from torch import nn
 
-from knet.errors import ConfigError, named_options, require
+from knet.calls import named_options
+from knet.errors import ConfigError, require
 from knet.export import openvino, tensorrt
 from knet.export.graph import Graph, Merging, check_size
 from knet.export.hides import hides_padding

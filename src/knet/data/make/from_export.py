@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from knet.calls import named_options
 from knet.data.check.findings import CheckReport
 from knet.data.check.images import check_panoptic
 from knet.data.check.instances import check_instances
@@ -56,6 +57,7 @@ class Imported:
     reports: list[CheckReport] = field(default_factory=list)
 
 
+@named_options
 def import_export(
     path: str | Path,
     output: str | Path,

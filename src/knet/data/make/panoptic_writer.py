@@ -15,7 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from knet.errors import DataError, OutputError
-from knet.files import hidden_folder, hidden_start
+from knet.files import exists, hidden_folder, hidden_start
 
 
 class SegmentRow(NamedTuple):
@@ -39,10 +39,10 @@ class PanopticWriter:
 
     def __init__(self, json: str | Path, masks: str | Path, overwrite: bool = False):
         self.json, self.masks = Path(json), Path(masks)
-        existing = [path for path in (self.json, self.masks) if path.exists()]
+        existing = [path for path in (self.json, self.masks) if exists(path)]
         # A run that was killed in `finish` has put the PNGs in place, and not the JSON, which still lies where it was.
-        hidden = self.masks.parent.glob(f"{glob.escape(hidden_start(self.masks))}*/panoptic.json")
-        killed = not self.json.exists() and any(hidden)
+        hidden = f"{glob.escape(hidden_start(self.masks))}*/panoptic.json"
+        killed = bool(existing) and not exists(self.json) and any(self.masks.parent.glob(hidden))
         if existing and not overwrite and not killed:
             raise DataError(f"{existing[0]} exists already; remove it, allow overwriting or choose another output.")
         self._images: list[dict[str, Any]] = []
