@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from knet.errors import OutputError
 
@@ -181,6 +182,52 @@ def open_own(path: Path, flags: int) -> int:
         os.close(descriptor)
         raise odd
     return descriptor
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """A file of others, open for reading; a pipe would be waited for, and a device may have no end.
+
+    Raises:
+        OSError: it cannot be opened, or is no plain file.
+    """
+    # Opened and then looked at, not the other way round: that would be a second question to a network disk.
+    file = open(path, "rb", opener=at_once)  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is a pipe or a device, where a file is meant", str(path))
+    return file
+
+
+def at_once(path: str, flags: int) -> int:
+    """An opener for `open` that does not wait for somebody who writes to a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Keeps other processes from what this file stands for, until the block ends or the process dies.
+
+    Processes that are forked meanwhile do not keep it, so what a killed one leaves is free at once. On file systems
+    without locks it keeps nobody away.
+
+    Raises:
+        BlockingIOError: another process has it.
+        OSError: the file cannot be made.
+    """
+    descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
+    try:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise BlockingIOError(errno.EAGAIN, "another process has it", str(path)) from error
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
 
 
 def is_file(path: str | Path) -> bool:

@@ -5,19 +5,22 @@ import json
 import os
 import re
 import stat
+import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 from pydantic_core import from_json
 
 from knet.errors import shown
+from knet.files import at_once
 
 LARGEST_JSON = 2**33  # bytes; the labels of the largest public data sets have some 6 GB
 LARGEST_YAML = 2**20
 LARGEST_TEXT = 2**28
 _LARGEST_STREAM = 2**26  # of what is no file and tells no size, such as a pipe
+_TRIES, _PAUSE = 20, 0.1  # seconds, until somebody writes to a pipe
 _DEEPEST = 64
 _LARGEST_EXPANDED = 2**22  # characters of a YAML document with a copy in place of each alias
 _DIGITS = 150  # numbers of more are none that anything computes with
@@ -44,14 +47,26 @@ def read_bounded(path: Path, most: int) -> bytes:
     """The content of a file. Raises `OSError`, and `ParseError` if it has more than `most` bytes."""
     if "\0" in str(path):  # Python has another error for it than for all else that is no name
         raise OSError(errno.EINVAL, "its name holds a character that no name can have", str(path))
-    with path.open("rb") as file:
+    with open(path, "rb", opener=at_once) as file:
         status = os.fstat(file.fileno())
+        start = _first_of_pipe(file) if stat.S_ISFIFO(status.st_mode) else b""
+        os.set_blocking(file.fileno(), True)
         # Python takes the memory for as many bytes as are asked for, however few there are.
         most = most if stat.S_ISREG(status.st_mode) else min(most, _LARGEST_STREAM)
-        data = file.read(min(most, status.st_size or _LARGEST_STREAM) + 1)
+        data = start + file.read(min(most, status.st_size or _LARGEST_STREAM) + 1)
     if len(data) > most:
         raise ParseError(f"it has more than {most:,} bytes")
     return data
+
+
+def _first_of_pipe(file: BinaryIO) -> bytes:
+    """The first byte of a pipe, if there is one yet. Raises `ParseError` if nobody writes to it for two seconds."""
+    for _ in range(_TRIES):
+        start: bytes | None = file.read(1)
+        if start != b"":
+            return start or b""  # None: there is a writer, who needs time
+        time.sleep(_PAUSE)
+    raise ParseError("it is a pipe to which nobody writes")
 
 
 def read_lines(path: Path) -> list[str]:

@@ -119,7 +119,7 @@ def load_state(
             )
     try:
         weights = state.get("average") or state["net"]
-        for part in (state["net"], weights):
+        for part in (state["net"], weights, _numbers(state["optimizer"]["state"])):
             require_finite_weights(part, str(path))
         if average is not None:
             average.restore(weights)
@@ -138,6 +138,16 @@ def load_state(
             "or start a new run in another output folder."
         ) from error
     return progress
+
+
+def _numbers(state: dict[str, Any]) -> dict[str, Tensor]:
+    """What an optimiser knows of each weight, such as the mean of its gradients, by names."""
+    return {
+        f"{weight} ({name})": value
+        for weight, known in state.items()
+        for name, value in known.items()
+        if isinstance(value, Tensor)
+    }
 
 
 def _progress(table: Any, path: Path) -> Progress:

@@ -14,7 +14,7 @@ from knet.data.files.pictures import IMAGE_SUFFIXES, decode_picture, open_pictur
 from knet.data.files.png import exif_after_pixels, read_png_ids, read_png_rgb
 from knet.data.files.walk import walk
 from knet.errors import DataError
-from knet.files import atomic_path, exists, is_dir, is_file
+from knet.files import atomic_path, exists, is_dir, is_file, open_plain
 from knet.parse import LARGEST_JSON, parse_json, read_bounded
 
 IMAGE_ENDINGS = frozenset(IMAGE_SUFFIXES)
@@ -32,7 +32,7 @@ def read_image(path: Path) -> np.ndarray:
         plain = read_png_rgb(path)
         if plain is not None:
             return plain
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             return decode_picture(file, f"The image {path} cannot be read: it")
     except (OSError, ValueError) as fault:
         raise _unreadable(path, "image", fault) from fault
@@ -199,7 +199,7 @@ def areas_in(map_: np.ndarray) -> dict[int, int]:
 def _opened(path: Path, what: str) -> Iterator[Image.Image]:
     """A picture that is open and not yet decoded; whatever fails becomes a `DataError` about the file."""
     try:
-        with path.open("rb") as file, open_picture(file) as picture:
+        with open_plain(path) as file, open_picture(file) as picture:
             refuse_size(picture, f"The {what} {path} cannot be read: it")
             yield picture
     except DataError:

@@ -10,6 +10,7 @@ For the owner of this code. It assumes the chunks, checksums and filters of the 
 isal or Numba changes, tests/data/files/test_png.py fails first: `test_files_of_pillow`, `test_every_filter`.
 """
 
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from knet.compiled import optional
+from knet.files import open_plain
 
 inflating: Any = zlib
 with suppress(ImportError):
@@ -29,6 +31,7 @@ with suppress(ImportError):
 
     inflating = isal_zlib
 
+_LARGEST = 2**31  # bytes of a file
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PLAIN = b"\x08\x02\x00\x00\x00"  # 8 bits, RGB, the only compression and filter method, not interlaced
 _NOT_PLAIN = frozenset({b"eXIf", b"acTL", b"CgBI"})  # may be rotated, is animated, is Apple's own variant
@@ -71,7 +74,9 @@ def exif_after_pixels(file: IO[bytes]) -> bool:
 def _read_lines(path: Path) -> tuple[ModuleType, np.ndarray] | None:
     """The compiled functions, and (H,1+3W) uint8: each row's filter, then its filtered bytes. Raises `ValueError`."""
     try:
-        data = path.read_bytes()
+        with open_plain(path) as file:
+            large = os.fstat(file.fileno()).st_size > _LARGEST
+            data = b"" if large else file.read()  # Pillow reads in parts
     except OSError:
         return None
     if data[:8] != _SIGNATURE or data[24:29] != _PLAIN:

@@ -32,7 +32,7 @@ from knet.data.make.from_labels import SMALLEST_COMPONENT, split_segments
 from knet.data.make.split import choose_validation
 from knet.data.readers.reader import Kernels
 from knet.errors import ConfigError, DataError, OutputError, counted, did_you_mean
-from knet.files import hidden_folder
+from knet.files import alone_in, hidden_folder
 
 SPLITS = ("train", "val", "test")
 
@@ -106,9 +106,11 @@ def import_export(
                     _to_panoptic(partial, split, overlap, remarks)
                 elif shared:
                     remarks.note("objects overlap, which COCO instances keeps", f"{shared} pixels in {split}")
-            if target.exists():
-                shutil.rmtree(target)
-            partial.replace(target)
+            with alone_in(target.parent):
+                _refuse_existing(target, overwrite)  # also what another process has made meanwhile
+                if target.exists():
+                    shutil.rmtree(target)
+                partial.replace(target)
     except OSError as fault:
         raise OutputError(f"{target} cannot be written ({fault}); choose another output.") from fault
     counts = {split: len(members) for split, members in splits.items()}

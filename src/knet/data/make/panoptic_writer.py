@@ -15,7 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from knet.errors import DataError, OutputError
-from knet.files import exists, hidden_folder, hidden_start
+from knet.files import alone_in, exists, hidden_folder, hidden_start
 
 
 class SegmentRow(NamedTuple):
@@ -39,15 +39,19 @@ class PanopticWriter:
 
     def __init__(self, json: str | Path, masks: str | Path, overwrite: bool = False):
         self.json, self.masks = Path(json), Path(masks)
+        self._overwrite = overwrite
+        self._refuse_existing()
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+        self._stack = ExitStack()
+
+    def _refuse_existing(self) -> None:
         existing = [path for path in (self.json, self.masks) if exists(path)]
         # A run that was killed in `finish` has put the PNGs in place, and not the JSON, which still lies where it was.
         hidden = f"{glob.escape(hidden_start(self.masks))}*/panoptic.json"
         killed = bool(existing) and not exists(self.json) and any(self.masks.parent.glob(hidden))
-        if existing and not overwrite and not killed:
+        if existing and not self._overwrite and not killed:
             raise DataError(f"{existing[0]} exists already; remove it, allow overwriting or choose another output.")
-        self._images: list[dict[str, Any]] = []
-        self._annotations: list[dict[str, Any]] = []
-        self._stack = ExitStack()
 
     def __enter__(self) -> PanopticWriter:
         try:
@@ -97,11 +101,13 @@ class PanopticWriter:
         content |= {"images": self._images, "annotations": self._annotations, "categories": list(categories)}
         try:
             (self._partial / "panoptic.json").write_text(jsonlib.dumps(content), "utf-8")
-            self.json.unlink(missing_ok=True)
-            if self.masks.exists():
-                shutil.rmtree(self.masks)
-            (self._partial / "masks").rename(self.masks)
-            (self._partial / "panoptic.json").replace(self.json)
+            with alone_in(self.masks.parent):
+                self._refuse_existing()  # also what another process has made meanwhile
+                self.json.unlink(missing_ok=True)
+                if self.masks.exists():
+                    shutil.rmtree(self.masks)
+                (self._partial / "masks").rename(self.masks)
+                (self._partial / "panoptic.json").replace(self.json)
         except OSError as fault:
             raise self._unwritable(fault) from fault
 

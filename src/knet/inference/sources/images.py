@@ -105,6 +105,8 @@ def no_such_path(path: Path) -> str:
         return f"'{text}' is the address of a file; give its path alone, '/{text[address.end() :]}'."
     if re.match(r"^[a-z][a-z0-9+.-]+:/", text, re.IGNORECASE):
         return f"'{text}' looks like a web address; pass it as text, with an image's ending, or the path of a file."
+    if path.is_symlink():
+        return f"'{path}' is a link to what is not there; give the file itself."
     with suppress(OSError):
         names, otherwise = [p.name for p in path.parent.iterdir()], f"look in the folder '{path.parent.resolve()}'."
         hint = did_you_mean(path.name, names, otherwise, shown=path.parent.joinpath)
