@@ -1,5 +1,6 @@
 """Calls from Python with values of another kind: one sentence that names the option, and whatever works is welcome."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -176,3 +177,15 @@ def test_labels_for_a_name_that_no_file_can_have(model: Segmenter, tmp_path: Pat
     Image.fromarray(IMAGE).save(tmp_path / "a.png")
     with pytest.raises(KNetError, match="name too long"):
         label_images(Labeller([model]), tmp_path, tmp_path / ("x" * 5000))
+
+
+def test_labels_of_images_whose_names_differ_by_endings_alone(model: Segmenter, tmp_path: Path) -> None:
+    """Of a.png, a.jpg and a.png.png, two had the same mask and the same id."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("a.png", "a.jpg", "a.png.png", "A.png"):
+        Image.fromarray(IMAGE).save(images / name)
+    made = label_images(Labeller([model]), images, tmp_path / "out")
+    rows = json.loads(made.json.read_text())
+    assert len({row["id"].casefold() for row in rows["images"]}) == len(rows["images"]) == 4
+    assert len({row["file_name"] for row in rows["annotations"]}) == len(list(made.masks.iterdir())) == 4

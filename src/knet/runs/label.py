@@ -22,7 +22,7 @@ from knet.data.files.outlines import polygons
 from knet.data.make.panoptic_writer import PanopticWriter, SegmentRow
 from knet.data.make.same_classes import Renames, check_renames, match_classes
 from knet.errors import ConfigError, DataError, PredictionError, members, require, shown
-from knet.files import atomic_path
+from knet.files import UniqueNames, atomic_path
 from knet.inference.results.writers import CocoFile
 from knet.inference.segmenter import Segmenter
 from knet.inference.votes import check_voter, cut_segments, vote
@@ -165,6 +165,7 @@ def label_images(labeller: Labeller, images: str | Path, output: str | Path, ove
     names = list_images(folder)
     if not names:
         raise DataError(f"The folder {folder} holds no image; give the folder that holds the images.")
+    unique = UniqueNames()
     alike, counts, pixels, void = Counter(map(without_ending, names)), Counter[int](), 0, 0
     with PanopticWriter(made.json, made.masks, overwrite) as panoptic:
         with _whole_or_none(CocoFile(made.objects, rows)) as objects:
@@ -176,7 +177,7 @@ def label_images(labeller: Labeller, images: str | Path, output: str | Path, ove
                     made.failed.append(str(error))
                     continue
                 key = without_ending(name)
-                key = key if alike[key] == 1 else name
+                key = unique(key if alike[key] == 1 else name)  # beside a.png and a.jpg there may be a.png.png
                 found = [SegmentRow(s.id, rows[s.label].id, s.crowd) for s in segments]
                 panoptic.add({"id": key, "file_name": name}, f"{key}.png", id_map, found)
                 made.images += 1

@@ -5,6 +5,7 @@ are not needed: every random number of an iteration follows from the seed and it
 data set.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from knet.distributed import rank
-from knet.errors import CheckpointError, KNetError, memory_asked
+from knet.errors import CheckpointError, KNetError, memory_asked, shown
 from knet.files import atomic_path, cannot_write, is_file
 from knet.weights.load import require_finite_weights
 
@@ -126,6 +127,9 @@ def load_state(
         set_model_state_dict(net, state["net"], options=_WHOLE)
         set_optimizer_state_dict(net, optimizer, state["optimizer"], options=_WHOLE)
         _compare_shapes(optimizer)
+        # With another scale each step would be left out as one whose gradient is too large.
+        if not 0 < float(state["scaler"].get("scale", 1.0)) < math.inf:
+            raise ValueError(f"the scale of its loss is {shown(state['scaler']['scale'])}")
         scaler.load_state_dict(state["scaler"])
     except KNetError:
         raise
