@@ -1,6 +1,8 @@
 """The one place that parses JSON and YAML of others: bounded in size, depth and aliases, with one kind of error."""
 
+import csv
 import errno
+import io
 import json
 import os
 import re
@@ -75,6 +77,15 @@ def read_lines(path: Path) -> list[str]:
         return _utf8(read_bounded(path, LARGEST_TEXT)).decode().splitlines()
     except UnicodeDecodeError as fault:
         raise ParseError("it is no text in UTF-8 or UTF-16") from fault
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file by the names in its first line. Raises `OSError` and `ParseError`."""
+    text = read_bounded(path, LARGEST_TEXT).decode("utf-8-sig", "replace")
+    try:
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+    except csv.Error as fault:
+        raise ParseError(str(fault)) from fault
 
 
 def parse_json(data: bytes | str) -> Any:
