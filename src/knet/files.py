@@ -9,8 +9,8 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from knet.errors import OutputError
 
@@ -184,7 +184,7 @@ def open_own(path: Path, flags: int) -> int:
     return descriptor
 
 
-def open_plain(path: Path) -> BinaryIO:
+def open_plain(path: Path) -> BufferedReader:
     """A file of others, open for reading; a pipe would be waited for, and a device may have no end.
 
     Raises:

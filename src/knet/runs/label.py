@@ -58,7 +58,7 @@ class LabelSettings:
 
     def __post_init__(self) -> None:
         scales, thresholds = members(self.scales) or (), {"agree": self.agree, "score": self.score}
-        if not scales or not all(isinstance(scale, Real) and 0 < scale < 100 for scale in scales):
+        if not scales or not all(isinstance(scale, Real) and 0 < float(scale) < 100 for scale in scales):
             raise ConfigError(f"The scales {shown(self.scales)} must be numbers above 0, such as 0.75,1,1.25.")
         require(Real, "a number", **thresholds)
         require(Integral, "a whole number", minimum_area=self.minimum_area)
