@@ -25,7 +25,7 @@ class IdCache:
         """Reads the segment ids of a PNG, as `read_ids` does. -> (H,W) int32"""
         kept = self._folder / self._name(path)
         try:
-            with open_plain(kept) as file, np.load(file) as runs:
+            with open_plain(kept) as old, np.load(old) as runs:
                 return _repeated(runs["ids"], runs["lengths"], runs["size"])
         except Exception:  # not there, or damaged, which has no common class
             ids = read_ids(path)
