@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +50,7 @@ ODD = (NAN, -1, HUGE, "a\0b", b"abc", None, np.array(0.5), torch.zeros(3), [None
         (bool, [True, np.bool_(True)], [1, 0, "no", None]),
         (str, ["", "é"], [b"x", "a\0b", "\udcff", Path("x")]),
         (str | Path | None, ["x", Path("x"), None], [3, b"x"]),
+        (str | PathLike[str], ["x", Path("x")], [3, b"x", 0.5]),
         (Literal["a", "b"], ["a"], ["c", ["a"], np.zeros(2)]),
         (Sequence[float], [[1, 2.0], (), range(3)], [3, "12", b"12", [None], {1.0}, iter([1.0])]),
         (tuple[int, int], [(1, 2), [1, 2]], [(1,), (1, 2, 3), 1, (1, 0.5)]),

@@ -20,7 +20,7 @@ _R = TypeVar("_R")
 
 _LARGEST = 2**63  # what compiled code can count to
 _WORDS = {str: "a text", Path: "a path", bool: "True or False", int: "a whole number", float: "a number"}
-_WORDS |= {np.ndarray: "an array"}
+_WORDS |= {np.ndarray: "an array", PathLike: "a path"}
 
 
 def named_options(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -77,7 +77,8 @@ def fits(value: Any, hint: Any) -> bool:
         return _fits_all(value, origin, inside)
     if hint is Callable or origin is Callable:
         return callable(value)
-    return not isinstance(hint, type) or isinstance(value, hint)
+    kind = origin or hint
+    return not isinstance(kind, type) or isinstance(value, kind)
 
 
 def _fits_all(value: Any, origin: type, inside: tuple[Any, ...]) -> bool:
@@ -147,4 +148,4 @@ def _words(hint: Any) -> str:
     if isinstance(origin, type) and issubclass(origin, Iterable):
         kinds = dict.fromkeys(_words(one) for one in inside if one is not ...)
         return f"a list of {' and '.join(kinds)}" if kinds else "a list"
-    return _WORDS.get(hint, f"a {getattr(hint, '__name__', 'value that fits')}")
+    return _WORDS.get(origin or hint, f"a {getattr(hint, '__name__', 'value that fits')}")
