@@ -18,7 +18,7 @@ from knet import files
 from knet.data.make.panoptic_writer import PanopticWriter, SegmentRow
 from knet.data.synthetic.layouts import whole_folder
 from knet.errors import OutputError
-from knet.files import atomic_path, hidden_folder
+from knet.files import atomic_path, claimed, hidden_folder
 
 
 def test_a_device_or_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
@@ -219,3 +219,44 @@ def test_a_name_that_is_no_utf8(tmp_path: Path) -> None:
     with atomic_path(path) as part:
         part.write_text("whole")
     assert [os.fsencode(name) for name in os.listdir(tmp_path)] == [b"c\xff.txt"]  # noqa: PTH208
+
+
+HOLDS = """
+import os, sys, time
+from pathlib import Path
+from knet.files import claimed
+with claimed(Path(sys.argv[1])):
+    if os.fork() == 0:  # as a loader of images, which outlives a killed run by a moment
+        time.sleep(60)
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_process_has_claimed_is_free_once_it_is_killed_whatever_its_children_do(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(path)], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with pytest.raises(BlockingIOError), claimed(path):
+            pass
+        assert path.exists()
+        holder.kill()
+        holder.wait()
+        with claimed(path):
+            pass
+        assert not path.exists()
+    finally:
+        os.killpg(holder.pid, signal.SIGKILL)
+
+
+def test_a_claim_follows_no_link_and_leaves_nothing_after_an_error(tmp_path: Path) -> None:
+    (tmp_path / "planted").symlink_to(tmp_path / "other")
+    with pytest.raises(OSError), claimed(tmp_path / "planted"):
+        pass
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(ZeroDivisionError), claimed(tmp_path / "mine"):
+        _ = 1 / 0
+    assert not (tmp_path / "mine").exists()

@@ -23,7 +23,7 @@ FLOORS = {
     3: ("weights", "data"),
     2: ("models", "merge"),
     1: ("track", "preprocess", "config", "distributed"),
-    0: ("structures", "class_names", "errors", "parse", "files", "compiled"),
+    0: ("structures", "class_names", "errors", "calls", "parse", "files", "compiled"),
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 

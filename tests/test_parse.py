@@ -17,8 +17,10 @@ from knet.config import load_config, read_overrides
 from knet.data.categories import load_table
 from knet.data.files.io import read_json
 from knet.data.make.same_classes import read_renames
-from knet.errors import KNetError, shown
-from knet.parse import ParseError, parse_json, parse_yaml
+from knet.data.readers.mots import read_mots
+from knet.data.readers.vipseg import read_video_list
+from knet.errors import DataError, KNetError, shown
+from knet.parse import ParseError, parse_json, parse_yaml, read_lines
 
 LETTERS = "abcdefghij"
 
@@ -165,3 +167,34 @@ def test_a_small_file_takes_little_memory(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "small.json"], capture_output=True, check=False)
     assert not done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("text", ["batch: 010", "batch: -0_7", "start: 1:30", "x: [190:20:30.15]", "a: {b: +1:00}"])
+def test_numbers_that_yaml_reads_in_another_base_are_refused(text: str) -> None:
+    """010 would be 8, and 1:30 would be 90."""
+    with pytest.raises(ParseError, match=r"which YAML reads in base 8 or 60: write it plainly or in quotes"):
+        parse_yaml(text)
+    assert parse_yaml("[0, -0, 0.5, 007.5, 0x1f, 1_000, '010', '1:30', 2001-01-01 10:00:00]")
+
+
+@pytest.mark.parametrize("text", ["a: 1\na: 2", "{x: {b: 1, 'b': 2}}", "- {1: a, 1: b}", "<<: {a: 1}\n<<: {b: 2}"])
+def test_a_key_that_is_there_twice_is_refused(text: str) -> None:
+    """The first would be forgotten without a word."""
+    with pytest.raises(ParseError, match=r"it has the key '.+' twice in one table"):
+        parse_yaml(text)
+    assert parse_yaml("{a: &x {a: 1}, b: {<<: *x, a: 2}}") == {"a": {"a": 1}, "b": {"a": 2}}
+
+
+def test_lines_of_texts_of_others(tmp_path: Path) -> None:
+    path, text = tmp_path / "list.txt", "one\r\ntwo ü\n"
+    for data in (text.encode(), text.encode("utf-8-sig"), text.encode("utf-16")):
+        path.write_bytes(data)
+        assert read_lines(path) == ["one", "two ü"]
+    path.write_bytes(b"\xff\xfa\x80")
+    with pytest.raises(ParseError, match="no text in UTF-8 or UTF-16"):
+        read_lines(path)
+    with pytest.raises(ParseError, match="more than"):
+        read_lines(Path("/dev/zero"))
+    for read in (read_mots, read_video_list):
+        with pytest.raises(DataError, match="/dev/zero cannot be read"):
+            read(Path("/dev/zero"))

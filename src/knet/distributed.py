@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.autograd.function import once_differentiable
 
-from knet.errors import ConfigError, TrainingError
+from knet.errors import ConfigError, TrainingError, shown
 
 _MEETING = timedelta(minutes=5)  # until all processes have started
 _PATIENCE = timedelta(minutes=30)  # for the slowest process, such as one that writes to a busy network disk
@@ -33,19 +33,15 @@ class Place(NamedTuple):
 
 def place_of(environment: dict[str, str]) -> Place:
     """Reads the variables of torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or of Slurm's srun; without both it is alone."""
-    try:
-        if "RANK" in environment or "WORLD_SIZE" in environment:
-            return Place(*(int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
-        # Only processes of a job step have this one; the batch script itself has no other process to meet.
-        if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-            names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
-            return Place(*(int(environment[name]) for name in names))
-    except (KeyError, ValueError) as error:
-        raise ConfigError(
-            f"The environment asks for several processes, but a variable is missing or no number ({error}); start "
-            "them with torchrun or srun."
-        ) from error
-    return Place(0, 1, 0)
+    if "RANK" in environment or "WORLD_SIZE" in environment:
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    # Only processes of a job step have this one; the batch script itself has no other process to meet.
+    elif _number(environment, "SLURM_STEP_NUM_TASKS", 1, default="1") > 1:
+        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+    else:
+        return Place(0, 1, 0)
+    world = _number(environment, names[1], 1)
+    return Place(_number(environment, names[0], 0, world - 1), world, _number(environment, names[2], 0, world - 1))
 
 
 def meeting_point(environment: dict[str, str]) -> tuple[str, str]:
@@ -53,8 +49,23 @@ def meeting_point(environment: dict[str, str]) -> tuple[str, str]:
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or "127.0.0.1"
     # node[003-005,9],other -> node003
     first = re.sub(r"\[(\w+).*", r"\1", re.split(r",(?![^\[]*\])", nodes)[0])
-    port = 20_000 + int(environment.get("SLURM_JOB_ID", "9500")) % 20_000
-    return environment.get("MASTER_ADDR", first), environment.get("MASTER_PORT", str(port))
+    port = 20_000 + _number(environment, "SLURM_JOB_ID", 0, default="9500") % 20_000
+    port = _number(environment, "MASTER_PORT", 1, 65_535, default=str(port))
+    return environment.get("MASTER_ADDR") or first, str(port)
+
+
+def _number(environment: dict[str, str], name: str, least: int, most: int = 2**31, default: str = "") -> int:
+    """A whole number of the environment. Raises `ConfigError` if it is missing, none or out of range."""
+    text = environment.get(name, default)
+    # Only few digits, as Python refuses to read very many.
+    if text.isascii() and text.isdigit() and len(text) < 12 and least <= int(text) <= most:
+        return int(text)
+    what = f"is {shown(text)}" if name in environment else "is missing"
+    range_ = f"from {least} on" if most == 2**31 else f"from {least} to {most}"
+    raise ConfigError(
+        f"The environment asks for several processes, but a variable is missing or no number that can be meant: {name} "
+        f"{what}, and goes {range_}; start them with torchrun or srun."
+    )
 
 
 @contextmanager

@@ -5,18 +5,13 @@ TrainingError, which are failures rather than bad input. So no user sees a trace
 """
 
 import difflib
-import inspect
 import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import wraps
 from os import PathLike
 from types import UnionType
-from typing import Any, ParamSpec, TypeVar
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
+from typing import Any
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{1,30}):(/{1,3})((?:\S*@)?[^\s'\"<>]*)")
 _WEB = ("http", "https", "rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp", "srt", "ftp", "s3", "gs")
@@ -139,7 +134,7 @@ _ASKED = re.compile(r"(?:allocate|of size) ([\d.,]+ ?(?:[KMGTPE]i?B|bytes)?)")
 
 def memory_asked(fault: BaseException) -> str | None:
     """Of an error of too little memory, whichever library raised it, how much was asked for; None of all others."""
-    if not isinstance(fault, MemoryError) and not (isinstance(fault, RuntimeError) and _NO_MEMORY.search(str(fault))):
+    if isinstance(fault, KNetError) or not (isinstance(fault, MemoryError) or _NO_MEMORY.search(str(fault))):
         return None
     asked = _ASKED.search(str(fault))
     return f"{asked[1].rstrip('. ')} were asked for at once" if asked else "it does not say how much was asked for"
@@ -150,7 +145,7 @@ def enough_memory(what: str, advice: str, error: type[KNetError] = PredictionErr
     """Has an error of too little memory in the block raised as one sentence."""
     try:
         yield
-    except (MemoryError, RuntimeError) as fault:
+    except Exception as fault:  # those of onnxruntime have a class of their own
         asked = memory_asked(fault)
         if asked is None:
             raise
@@ -184,24 +179,6 @@ def did_you_mean(
     near = [one for one in there if one.partition(".")[0] in names]
     near = near or difflib.get_close_matches(text, names, n=1, cutoff=cutoff)
     return f"did you mean '{shown(near[0])}'?" if near else otherwise
-
-
-def named_options(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """The function, whose unknown options raise `ConfigError` with the nearest name, where Python has a `TypeError`."""
-
-    @wraps(function)
-    def named(*args: _P.args, **options: _P.kwargs) -> _R:
-        try:
-            return function(*args, **options)
-        except TypeError as error:
-            known = [name for name in inspect.signature(function).parameters if name != "self"]
-            unknown = next((name for name in options if name not in known), None)
-            if unknown is None:
-                raise
-            hint = did_you_mean(unknown, known, f"there are: {', '.join(known)}." if known else "it has none.")
-            raise ConfigError(f"There is no option {shown(unknown)} of {function.__name__}; {hint}") from error
-
-    return named
 
 
 def no_such_model(name: str, known: Iterable[str]) -> ConfigError:

@@ -9,8 +9,8 @@ import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
 
 from knet.errors import OutputError
 
@@ -218,17 +218,50 @@ def open_own(path: Path, flags: int) -> int:
     return descriptor
 
 
-def open_plain(path: Path) -> IO[bytes]:
-    """An open file to be read. Pipes and devices, which may have no end or wait for somebody, are refused.
+def open_plain(path: Path) -> BufferedReader:
+    """A file of others, open for reading; a pipe would be waited for, and a device may have no end.
 
     Raises:
-        OSError: it cannot be opened, or is no file.
+        OSError: it cannot be opened, or is no plain file.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return os.fdopen(descriptor, "rb")
-    os.close(descriptor)
-    raise OSError(errno.EINVAL, "it is a folder, a device or a pipe, where a file is meant", str(path))
+    # Opened and then looked at, not the other way round: that would be a second question to a network disk.
+    file = open(path, "rb", opener=at_once)  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is a folder, a device or a pipe, where a file is meant", str(path))
+    return file
+
+
+def at_once(path: str, flags: int) -> int:
+    """An opener for `open` that does not wait for somebody who writes to a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Keeps other processes from what this file stands for, until the block ends or the process dies.
+
+    Processes that are forked meanwhile do not keep it, so what a killed one leaves is free at once. On file systems
+    without locks it keeps nobody away.
+
+    Raises:
+        BlockingIOError: another process has it.
+        OSError: the file cannot be made.
+    """
+    descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
+    try:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise BlockingIOError(errno.EAGAIN, "another process has it", str(path)) from error
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
 
 
 def is_file(path: str | Path) -> bool:

@@ -1,22 +1,32 @@
 """The one place that parses JSON and YAML of others: bounded in size, depth and aliases, with one kind of error."""
 
+import csv
 import errno
+import io
 import json
 import os
 import re
 import stat
+import time
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 from pydantic_core import from_json
 
+from knet.errors import shown
+from knet.files import at_once
+
 LARGEST_JSON = 2**33  # bytes; the labels of the largest public data sets have some 6 GB
 LARGEST_YAML = 2**20
+LARGEST_TEXT = 2**28
 _LARGEST_STREAM = 2**26  # of what is no file and tells no size, such as a pipe
+_TRIES, _PAUSE = 20, 0.1  # seconds, until somebody writes to a pipe
 _DEEPEST = 64
 _LARGEST_EXPANDED = 2**22  # characters of a YAML document with a copy in place of each alias
 _DIGITS = 150  # numbers of more are none that anything computes with
+_OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+$|[0-9_]+:)")
 _HALF_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
 # All that parsers raise on what others wrote: constructors of PyYAML index, look up and match without looking first.
 _FAULTS = (
@@ -39,15 +49,44 @@ def read_bounded(path: Path, most: int) -> bytes:
     """The content of a file. Raises `OSError`, and `ParseError` if it has more than `most` bytes."""
     if "\0" in str(path):  # Python has another error for it than for all else that is no name
         raise OSError(errno.EINVAL, "its name holds a character that no name can have", str(path))
-    with path.open("rb") as file:
+    with open(path, "rb", opener=at_once) as file:
         status = os.fstat(file.fileno())
+        start = _first_of_pipe(file) if stat.S_ISFIFO(status.st_mode) else b""
+        os.set_blocking(file.fileno(), True)
         # Python takes the memory for as many bytes as are asked for, however few there are.
         most = most if stat.S_ISREG(status.st_mode) else min(most, _LARGEST_STREAM)
         fits = status.st_size <= most
-        data = file.read(min(most, status.st_size or _LARGEST_STREAM) + 1) if fits else b""
+        data = start + file.read(min(most, status.st_size or _LARGEST_STREAM) + 1) if fits else b""
     if not fits or len(data) > most:
         raise ParseError(f"it has more than {most:,} bytes")
     return data
+
+
+def _first_of_pipe(file: BinaryIO) -> bytes:
+    """The first byte of a pipe, if there is one yet. Raises `ParseError` if nobody writes to it for two seconds."""
+    for _ in range(_TRIES):
+        start: bytes | None = file.read(1)
+        if start != b"":
+            return start or b""  # None: there is a writer, who needs time
+        time.sleep(_PAUSE)
+    raise ParseError("it is a pipe to which nobody writes")
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text in UTF-8 or UTF-16, with or without a byte order mark. Raises `OSError` and `ParseError`."""
+    try:
+        return _utf8(read_bounded(path, LARGEST_TEXT)).decode().splitlines()
+    except UnicodeDecodeError as fault:
+        raise ParseError("it is no text in UTF-8 or UTF-16") from fault
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file by the names in its first line. Raises `OSError` and `ParseError`."""
+    text = read_bounded(path, LARGEST_TEXT).decode("utf-8-sig", "replace")
+    try:
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+    except csv.Error as fault:
+        raise ParseError(str(fault)) from fault
 
 
 def parse_json(data: bytes | str) -> Any:
@@ -89,8 +128,20 @@ class _Loader(yaml.SafeLoader):
             raise ParseError(f"it is nested more than {_DEEPEST} deep")
         node = super().compose_node(parent, index)
         self._depth -= 1
-        if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int") and len(node.value) > _DIGITS:
-            raise ParseError(f"it has a number of more than {_DIGITS} digits")
+        if isinstance(node, yaml.ScalarNode) and node.tag.endswith((":int", ":float")):
+            if len(node.value) > _DIGITS:
+                raise ParseError(f"it has a number of more than {_DIGITS} digits")
+            if _OTHER_BASE.match(node.value):
+                raise ParseError(
+                    f"it has the number {node.value}, which YAML reads in base 8 or 60: write it plainly or in quotes"
+                )
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if twice := next((name for name, count in names.items() if count > 1), None):
+            raise ParseError(f"it has the key {shown(twice)} twice in one table")
         return node
 
     def get_single_node(self) -> Any:

@@ -68,10 +68,11 @@ def size_of(
     if isinstance(size, str) and size == "model":
         short, long = preprocessing.short_edge, preprocessing.max_edge
     elif _is_side(size):
+        size = int(size)  # numbers of NumPy's may be too small for what follows
         # The limit of the long side keeps the model's proportion, so that a panorama does not become enormous.
         short, long = size, size * preprocessing.max_edge // preprocessing.short_edge
     elif isinstance(size, tuple | list) and len(size) == 2 and all(map(_is_side, size)) and size[0] <= size[1]:
-        short, long = size
+        short, long = map(int, size)
     else:
         raise ConfigError(f"The size {shown(size)} is not 'model', 'image', a positive number or a pair (short, long).")
     resized = _resized_as_openmmlab if compatible and not preprocessing.antialias else resized_size

@@ -114,3 +114,20 @@ def test_tensors_that_are_not_plain_are_no_weights(tmp_path: Path) -> None:
             load_strict(net, plain | {"bias": wrong}, "file")
     with pytest.raises(CheckpointError, match="not finite"):  # once it is a float32
         load_strict(net, plain | {"bias": torch.tensor([0, 1e300], dtype=torch.float64)}, "file")
+
+
+@pytest.mark.parametrize(("format", "precision"), [("onnx", "int8"), ("openvino", "fp32")])
+@pytest.mark.parametrize("task", ["panoptic", "clip"])
+def test_no_file_is_exported_of_a_network_that_says_no_finite_numbers(
+    task: str, format: Any, precision: Any, tmp_path: Path
+) -> None:
+    """Its weights are finite, its variances are negative; the file was written, or quantising it was a traceback."""
+    path = tiny_file(task, tmp_path)
+    checkpoint = read_checkpoint(path)
+    spoilt = {key: -tensor if "running_var" in key else tensor for key, tensor in checkpoint.state.items()}
+    save_weights(path, spoilt, checkpoint.card)
+    with pytest.raises(PredictionError, match="is not finite"):
+        knet.export(
+            path, format, output=tmp_path / f"out.{'xml' if format == 'openvino' else 'onnx'}", precision=precision
+        )
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]

@@ -156,6 +156,36 @@ def test_where_slurm_jobs_meet(nodes: str, first: str) -> None:
     assert meeting_point({"MASTER_ADDR": "x", "MASTER_PORT": "1", "SLURM_STEP_NODELIST": nodes}) == ("x", "1")
 
 
+TWO = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *[{"WORLD_SIZE": text} for text in ("0", "-3", "", "two", "9" * 5000, "1e3", "٣")],
+        *[{"RANK": text} for text in ("2", "-1", "0.5")],
+        {"LOCAL_RANK": "2"},
+        *[{"MASTER_PORT": text} for text in ("0", "65536", "x", "", "-1")],
+    ],
+    ids=str,
+)
+def test_numbers_of_the_environment_that_cannot_be_meant(wrong: dict[str, str]) -> None:
+    """Some of them were tracebacks, with some the process waited for others without end."""
+    (name,) = wrong
+    with pytest.raises(
+        ConfigError, match=f"no number that can be meant: {name} is .* start them with torchrun or srun"
+    ) as error:
+        place_of({**TWO, **wrong})
+        meeting_point({**TWO, **wrong})
+    assert len(str(error.value)) < 300
+
+
+def test_a_job_number_that_is_none_and_an_address_that_is_empty() -> None:
+    with pytest.raises(ConfigError, match="SLURM_JOB_ID is 'x'"):
+        meeting_point({"SLURM_JOB_ID": "x"})
+    assert meeting_point({"MASTER_ADDR": ""})[0] == "127.0.0.1"
+
+
 def test_one_process_is_all_of_them() -> None:
     with joined(torch.device("cpu")) as device:
         assert device == torch.device("cpu")

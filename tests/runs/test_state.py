@@ -184,3 +184,21 @@ def test_a_state_of_which_a_part_is_another_is_refused_in_a_sentence(wrong: dict
     with pytest.raises(CheckpointError, match=r"state\.pt") as error:
         Run().load(path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_of_the_optimiser_that_are_not_finite_are_refused(number: float, tmp_path: Path) -> None:
+    """The first step would have made the weights NaN, or, of the loss's scale, none would ever have been taken."""
+    path = tmp_path / "state.pt"
+    Run(2).save(path, Progress(2, made_for=MADE_FOR))
+    state = torch.load(path, weights_only=True)
+    state["optimizer"]["state"]["0.weight"]["exp_avg_sq"][1, 1] = number
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match=r"The tensor '0\.weight \(exp_avg_sq\)' .* is not finite"):
+        Run().load(path)
+    Run(2).save(path, Progress(2, made_for=MADE_FOR))
+    state = torch.load(path, weights_only=True)
+    state["scaler"]["scale"] = number
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match="the scale of its loss is"):
+        Run().load(path)

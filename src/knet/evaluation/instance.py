@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from knet.calls import named_options
 from knet.data.files.masks import mask_area, mask_box, read_mask
-from knet.errors import DataError, named_options, shown
+from knet.errors import DataError, shown
 from knet.evaluation.details import Details
 from knet.evaluation.detections import Format, Size, average_precision, is_number
 from knet.evaluation.objects import add_objects

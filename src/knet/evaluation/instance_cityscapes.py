@@ -22,11 +22,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from knet.calls import named_options
 from knet.data.cityscapes_labels import CITYSCAPES_EVALUATED, CITYSCAPES_NAMES
 from knet.data.files.io import read_gray, read_labels
-from knet.errors import DataError, named_options, shown
+from knet.errors import DataError, shown
 from knet.evaluation.means import mean
 from knet.evaluation.semantic_files import pair_files
+from knet.parse import ParseError, read_lines
 
 CITYSCAPES_THINGS = (24, 25, 26, 27, 28, 31, 32, 33)  # raw ids of the evaluated classes that have single objects
 SMALLEST = 100  # pixels of an object that has to be found
@@ -96,8 +98,8 @@ def _image_of(path: Path) -> str:
 def _read_listing(listing: Path, root: Path) -> dict[Path, tuple[int, float]]:
     """The masks of one image with their raw label ids and confidences; of a mask's lines the last counts (official)."""
     try:
-        lines = listing.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_lines(listing)
+    except (OSError, ParseError) as error:
         raise DataError(f"The prediction file {listing} cannot be read: {error}.") from error
     masks: dict[Path, tuple[int, float]] = {}
     for number, line in enumerate(lines, 1):

@@ -21,7 +21,7 @@ from knet.evaluation.panoptic_files import (
     under_ids_of_truth,
 )
 from knet.evaluation.same_classes import ids_of_truth
-from knet.files import is_dir, is_file, safe_name
+from knet.files import is_dir, is_file, open_plain, safe_name
 from knet.structures import Category
 
 _PANOPTIC = "panoptic.json"
@@ -116,7 +116,7 @@ def _without(segments: Any, stuff: set[Any]) -> Any:
 
 
 def _is_panoptic(path: Path) -> bool:
-    with suppress(OSError), path.open("rb") as file:
+    with suppress(OSError), open_plain(path) as file:
         if file.read(9).strip(b"\xef\xbb\xbf \r\n\t").startswith(b"["):  # results, which may be large
             return False
     content = read_json(path)

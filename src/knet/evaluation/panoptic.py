@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from knet.calls import named_options
 from knet.data.categories import categories_from_rows
 from knet.data.files.io import name_some
 from knet.data.files.numbers import flag, whole
-from knet.errors import DataError, named_options, shown
+from knet.errors import DataError, shown
 from knet.evaluation.details import Details
 from knet.evaluation.maps import check_map, check_size, runs
 from knet.evaluation.matches import UNLISTED, Overlaps, Segments, find_matches, overlap_table

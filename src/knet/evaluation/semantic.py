@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from knet.calls import named_options
 from knet.data.categories import LARGEST_VALUE, load_table
 from knet.data.cityscapes_labels import CITYSCAPES_EVALUATED, CITYSCAPES_LABELS, CITYSCAPES_NAMES
-from knet.errors import ConfigError, DataError, members, named_options, require, shown
+from knet.errors import ConfigError, DataError, members, require, shown
 from knet.evaluation.details import Details, unknown_table
 from knet.evaluation.maps import check_map, check_size
 from knet.evaluation.means import mean

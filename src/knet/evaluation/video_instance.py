@@ -15,8 +15,9 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
+from knet.calls import named_options
 from knet.data.files.masks import Rle, mask_area, mask_box, read_mask, runs
-from knet.errors import DataError, named_options
+from knet.errors import DataError
 from knet.evaluation.detections import Format, Rows, Size, average_precision, is_number
 
 _YOUTUBE_VIS = Format("YouTube-VIS", "video", ("height", "width", "length"), "track")

@@ -26,7 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from knet.errors import DataError, named_options
+from knet.calls import named_options
+from knet.errors import DataError
 from knet.evaluation.matches import Overlaps, Segments
 from knet.evaluation.video_counter import Clips, FrameCounter, count_videos
 from knet.evaluation.video_labels import NUMBER_BITS, VOID

@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from knet.errors import DataError, named_options
+from knet.calls import named_options
+from knet.errors import DataError
 from knet.evaluation.matches import Overlaps, Segments, find_matches, overlap_table
 from knet.evaluation.means import mean
 from knet.evaluation.panoptic import PanopticQuality

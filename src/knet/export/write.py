@@ -14,12 +14,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 from torch import nn
 
-from knet.errors import ConfigError, named_options, require
+from knet.calls import named_options
+from knet.errors import ConfigError, require
 from knet.export import openvino, tensorrt
 from knet.export.graph import Graph, Merging, check_size
 from knet.export.hides import hides_padding
 from knet.export.onnx import quantize_onnx, save_onnx, to_onnx, write_card
 from knet.export.report import Parity, compare, compare_clips, describe_run, write_report
+from knet.inference.clip import segment_clip
 from knet.inference.engines.exported import need
 from knet.inference.engines.open import ENDINGS, exported_form
 from knet.inference.load import load, read_model, segmenter_for
@@ -82,6 +84,7 @@ def export(
         ConfigError: an option does not fit the model, or an optional package is missing.
         CheckpointError: the weights do not fit.
         DataError: an image cannot be read.
+        PredictionError: the model says no finite numbers of an image.
         OutputError: the file cannot be written.
     """
     require(str | Path, "a name or a path", model=model)
@@ -101,8 +104,9 @@ def export(
     _needs(format, precision)
     for given in (calibrate, images):
         open_source(list(given))  # reports a missing file before any work
-    start = time.perf_counter()
     original = segmenter_for(net, card)
+    _require_finite(original, images)
+    start = time.perf_counter()
     merging = _merging(original, asked) if merge_inside else None
     half = precision == "fp16" and format != "openvino"  # OpenVINO compresses weights itself
     graph = Graph(net, half, merging, batch, asked.seen)
@@ -203,6 +207,17 @@ def _card(
         filled=filled,
     )
     return card.model_copy(update={"preprocessing": preprocessing, "graph": graph}), graph
+
+
+def _require_finite(segmenter: Segmenter, images: Sequence[str | Path]) -> None:
+    """Raises `PredictionError` for a model that says no finite numbers of an image, before a file is made of it."""
+    clips = segmenter.task == "clip"
+    with _sources(images, _VIDEO if clips else _PHOTOS) as sources:
+        item = next(iter(open_source(sources)))
+    if clips:
+        segment_clip(segmenter, [item.image], name=item.name)
+    else:
+        segmenter.segment(item.image, item.name)
 
 
 def _merging(segmenter: Segmenter, graph: GraphCard) -> Merging:

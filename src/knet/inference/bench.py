@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from knet.calls import named_options
 from knet.errors import ConfigError
 from knet.inference.clip import segment_clip
 from knet.inference.cost import count_flops, usual_size
@@ -34,6 +35,7 @@ from knet.weights.fetch import in_folder, is_address
 
 STEPS = ("prepare", "network", "merge", "result")
 WARM_UP = 3  # compiling, choosing algorithms and recording graphs happen in the first images
+_MOST_ROUNDS = 1_000_000
 CLIP = 5  # frames of a clip, for models that look at whole ones
 _PHOTO = Path(__file__).parents[1] / "assets" / "demo" / "highway_1.jpg"
 
@@ -104,14 +106,18 @@ def photo(size: tuple[int, int]) -> np.ndarray:
         return np.array(picture.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR))
 
 
+@named_options
 def measure(segmenter: Segmenter, size: tuple[int, int], rounds: int = 20) -> Timing:
     """Times a model on a photo of a height and width, which its network sees as it is, padded only.
 
     Raises:
         ConfigError: fewer than 1 round, or a size that an exported file does not take.
     """
-    if rounds < 1 or min(size) < 1:
-        raise ConfigError(f"{rounds} rounds of {size[0]}x{size[1]} pixels cannot be measured; give 1 or more of each.")
+    if not 1 <= rounds <= _MOST_ROUNDS or min(size) < 1:
+        raise ConfigError(
+            f"{rounds} rounds of {size[0]}x{size[1]} pixels cannot be measured; give 1 or more of each, and "
+            f"{_MOST_ROUNDS:,} rounds at most."
+        )
     image, device, found = photo(size), segmenter.device, 0
     frames = CLIP if segmenter.task == "clip" else 1
 

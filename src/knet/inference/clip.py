@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from knet.calls import named_options
 from knet.data.files.masks import pack_mask, unpack_mask
-from knet.errors import ConfigError, DataError, KNetError, PredictionError
+from knet.errors import ConfigError, DataError, KNetError, PredictionError, shown
 from knet.inference.finite import require_finite_numbers
 from knet.inference.results.chosen import class_ids
 from knet.inference.results.segmentation import Segmentation
@@ -26,6 +27,7 @@ from knet.preprocess import ImageSizes
 from knet.structures import Category
 
 
+@named_options
 @torch.inference_mode()
 def segment_clip(
     segmenter: Segmenter, frames: Iterable[np.ndarray], count: int = 10, name: str = "clip", **options: Unpack[Options]
@@ -53,6 +55,8 @@ def segment_clip(
     """
     if segmenter.task != "clip":
         raise ConfigError(f"The model '{segmenter.name}' is not for clips; `knet models '*youtube-vis'` lists some.")
+    if count < 1:
+        raise ConfigError(f"A clip has {shown(count)} objects at most (count); give 1 or more.")
     settings = segmenter.settings.changed(segmenter.task, options)
     if settings.region is not None:
         raise ConfigError("A region is for models that look at single frames; cut the frames of a clip before.")

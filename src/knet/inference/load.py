@@ -8,8 +8,9 @@ from typing import Any, Unpack, get_args
 import torch
 from torch import nn
 
+from knet.calls import named_options
 from knet.data.categories import as_table, load_categories
-from knet.errors import CheckpointError, ConfigError, named_options, require, shown
+from knet.errors import CheckpointError, ConfigError, require, shown
 from knet.files import exists, is_file
 from knet.inference.engines.engine import DTYPES, Engine
 from knet.inference.engines.network import TorchEngine
@@ -23,7 +24,7 @@ from knet.models.zoo import ZOO, Merge, create, entry
 from knet.structures import Category, Preprocessing
 from knet.weights.card import Card
 from knet.weights.fetch import in_folder, is_address, local, released_file
-from knet.weights.load import Checkpoint, load_strict, read_checkpoint, save_weights
+from knet.weights.load import Checkpoint, halved, load_strict, read_checkpoint, save_weights
 from knet.weights.no_numbers import NoNumbers
 
 _WEIGHT_FILES = (".safetensors", ".pth", ".pt")
@@ -138,6 +139,7 @@ def segmenter_for(
     return Segmenter(TorchEngine(engine) if isinstance(engine, Network) else engine, card, settings, compatible)
 
 
+@named_options
 def describe(
     model: str,
     arguments: dict[str, Any],
@@ -170,6 +172,7 @@ def describe(
     )
 
 
+@named_options
 def describe_official(
     model: str, arguments: dict[str, Any] | None = None, categories: Sequence[Category] | None = None
 ) -> Card:
@@ -236,7 +239,7 @@ def convert(
     card = _card(model, checkpoint, str(source), arguments, table)
     state = _network(card, checkpoint, str(source)).state_dict()
     if half:
-        state = {key: tensor.half() if tensor.ndim > 1 else tensor for key, tensor in state.items()}
+        state = halved(state, str(source))
     save_weights(target, state, card)
     return card
 

@@ -35,7 +35,7 @@ def read_ahead(open_items: Opener[T], most: int = WAITING) -> Generator[T, None,
     calls = list[Callable[[], None]]()  # of callbacks, since the last item
 
     def here(callback: Callable[..., None] | None) -> Callable[..., None] | None:
-        return callback and (lambda *values: calls.append(partial(callback, *values)))
+        return None if callback is None else (lambda *values: calls.append(partial(callback, *values)))
 
     return _consumed(iter(open_items(here)), calls, most)
 

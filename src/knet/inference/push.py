@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from knet.calls import named_options
 from knet.errors import ConfigError, OutputError, counted
 from knet.files import atomic_path, is_file
 from knet.inference.load import bundled_file, read_model
@@ -18,6 +19,7 @@ PAGE = "README.md"
 _MARK = "library_name: knet"  # in the head of the page
 
 
+@named_options
 def push(
     model: str | Path, target: str | Path, weights: str | Path | None = None, licence: str | None = None
 ) -> tuple[Card, str]:

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from knet.calls import named_options
 from knet.data.categories import load_categories
-from knet.errors import ConfigError, KNetError, PredictionError, counted, enough_memory
+from knet.errors import ConfigError, DataError, KNetError, PredictionError, counted, enough_memory, require, shown
 from knet.inference.engines.engine import Engine
 from knet.inference.finite import require_finite, require_finite_numbers
 from knet.inference.identities import Tracking, VideoState, choose_tracker, identify, tracked_ids, void_as_lowest
@@ -148,6 +149,7 @@ class Segmenter:
             for item in items:
                 yield item.image, self.segment(item.image, item.name, **options)
 
+    @named_options
     @torch.inference_mode()
     def segment(self, image: np.ndarray, name: str | None = None, **options: Unpack[Options]) -> Segmentation:
         """One image as (H,W,3) uint8 RGB -> its `Segmentation`, under the given name."""
@@ -201,6 +203,7 @@ class Segmenter:
                 not objects.
             PredictionError: as for a single image.
         """
+        require(Callable | None, "a function", on_error=on_error)  # type: ignore[arg-type]
         follow, span = self.tracker(tracker=tracker, classes=classes, **options), Span(every, start, end)
 
         def frames_of(here: Here) -> Generator[Frame, None, None]:
@@ -238,6 +241,7 @@ class Segmenter:
         self._tracking(tracker, classes, options)
         return FrameTracker(partial(self.segment_next, tracker=tracker, classes=classes, **options))
 
+    @named_options
     @torch.inference_mode()
     def segment_next(
         self,
@@ -289,6 +293,11 @@ class Segmenter:
 
         By default an exported file of a fixed size sees images as large as they fit into it.
         """
+        if not (isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8):
+            raise DataError(
+                f"An image here is an array of (height, width, 3) numbers of uint8, RGB, and not {shown(image)}; call "
+                "the model itself, which reads images of other kinds."
+            )
         if size == "model" and self.card.graph is not None and self.card.graph.size is not None:
             size = fitting_size((image.shape[0], image.shape[1]), self.card.graph.size, self.preprocessing)
         rounded = not (self.compatible and self.task == "clip")  # clips are resized as floats by the original
@@ -352,7 +361,7 @@ class Segmenter:
 @contextmanager
 def _told_of(image: np.ndarray, name: str) -> Iterator[None]:
     """Has what torch says of an image that is too large or too small raised as one sentence."""
-    what = f"the image '{name}' of {image.shape[0]}x{image.shape[1]} pixels"
+    what = f"the image '{name}' of {'x'.join(map(str, image.shape[:2]))} pixels"
     try:
         with enough_memory(what, "take a smaller size (--size)"):
             yield

@@ -81,7 +81,7 @@ class Settings:
         for name in given.keys() & {"window", "stride"}:
             given[name] = _pair(name, given[name])
         if "scales" in given:
-            scales = members(given["scales"]) or ()
+            scales = () if isinstance(given["scales"], bytes | bytearray) else members(given["scales"]) or ()
             if not 0 < len(scales) <= 100 or not all(_real(scale) and 0 < scale < 100 for scale in scales):
                 raise ConfigError(f"The scales {shown(options['scales'])} must be numbers above 0, such as (0.5, 1.0).")
             given["scales"] = tuple(map(float, scales))
@@ -152,7 +152,7 @@ def _region(value: Any) -> tuple[int, int, int, int]:
     if len(edges) == 4 and all(_whole(edge, 0) for edge in edges):
         left, top, right, bottom = edges
         if left < right and top < bottom:
-            return left, top, right, bottom
+            return int(left), int(top), int(right), int(bottom)
     raise ConfigError(
         f"The region {shown(value)} (--region) is not left, top, right and bottom in pixels, such as 0,200,1280,720."
     )

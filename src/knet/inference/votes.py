@@ -10,6 +10,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from knet.calls import named_options
 from knet.errors import ConfigError
 from knet.inference.finite import require_finite
 from knet.inference.results.segmentation import Segmentation
@@ -34,6 +35,7 @@ def check_voter(segmenter: Segmenter) -> None:
         )
 
 
+@named_options
 @torch.inference_mode()
 def vote(
     segmenter: Segmenter, image: np.ndarray, scales: Sequence[float] = (1.0,), flip: bool = True, name: str = "image"
@@ -49,8 +51,8 @@ def vote(
         Labels (H,W) int64 in the model's own class table, -1 where it names none; their likelihoods (H,W) float32,
         0..1, the mean of all views; and of a panoptic model its result at the scale nearest to 1, for the objects.
     """
+    settings = segmenter.settings.changed("semantic", {"scales": scales, "flip": flip})
     if segmenter.task == "semantic":
-        settings = segmenter.settings.changed("semantic", {"scales": scales, "flip": flip})
         return *best_classes(segmenter.views(image, settings, name)), None
     engine, views, result = segmenter.engine, list[KernelView](), None
     rules = replace(segmenter.rules, stretches_padding=False)  # published figures need it, objects must lie in place

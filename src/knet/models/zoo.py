@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from knet.errors import ConfigError, did_you_mean, enough_memory, named_options, no_such_model, require, shown
+from knet.calls import named_options
+from knet.errors import ConfigError, did_you_mean, enough_memory, no_such_model, require, shown
 from knet.models.arguments import check_arguments, known_arguments
 from knet.models.clip import ClipKNet
 from knet.models.image import KNet

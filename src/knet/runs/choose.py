@@ -17,6 +17,7 @@ from typing import Any, TypeGuard
 
 import torch
 
+from knet.calls import named_options
 from knet.class_names import same_names
 from knet.config import RunConfig, validate_config
 from knet.data.files.io import read_image_size, read_json
@@ -70,6 +71,7 @@ def is_data_set(source: object) -> TypeGuard[str | Path]:
     return isinstance(source, str | Path) and is_dir(source)
 
 
+@named_options
 def choose(root: str | Path, given: dict[str, Any] | None = None) -> Choice:
     """The options for a data set that `knet data import` made.
 

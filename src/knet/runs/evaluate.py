@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from knet.calls import named_options
 from knet.config import Data, RunConfig, data_config, is_config, read_config
 from knet.data.categories import load_categories
 from knet.data.readers.clips import ClipReader
@@ -22,7 +23,7 @@ from knet.data.readers.open import open_data
 from knet.data.readers.reader import Reader
 from knet.data.readers.youtube_vis import YoutubeVis
 from knet.distributed import gather_objects, joined, rank, world
-from knet.errors import ConfigError, named_options, shown
+from knet.errors import ConfigError, shown
 from knet.evaluation.details import Details, merged, of_matrix
 from knet.evaluation.instance import mask_ap
 from knet.evaluation.matches import find_matches

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,24 +16,26 @@ import torch
 from scipy import ndimage
 from tqdm import tqdm
 
+from knet.calls import named_options
 from knet.data.categories import rows_for_json
 from knet.data.files.io import list_images, name_some, read_image, without_ending
 from knet.data.files.outlines import polygons
 from knet.data.make.panoptic_writer import PanopticWriter, SegmentRow
 from knet.data.make.same_classes import Renames, check_renames, match_classes
-from knet.errors import ConfigError, DataError, PredictionError
-from knet.files import atomic_path
+from knet.errors import ConfigError, DataError, PredictionError, members, require, shown
+from knet.files import UniqueNames, atomic_path
 from knet.inference.results.writers import CocoFile
+from knet.inference.segmenter import Segmenter
 from knet.inference.votes import check_voter, cut_segments, vote
 from knet.merge.votes import agreed
+from knet.structures import Category
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy as np
 
-    from knet.inference.segmenter import Segmenter
-    from knet.structures import Category, SegmentInfo
+    from knet.structures import SegmentInfo
 
 SMALLEST_PIECE = 20
 
@@ -55,8 +58,12 @@ class LabelSettings:
     minimum_area: int = SMALLEST_PIECE
 
     def __post_init__(self) -> None:
-        if not self.scales or not all(0 < scale < 100 for scale in self.scales):
-            raise ConfigError(f"The scales {self.scales} must be numbers above 0, such as 0.75,1,1.25.")
+        scales, thresholds = members(self.scales) or (), {"agree": self.agree, "score": self.score}
+        if not scales or not all(isinstance(scale, Real) and 0 < float(scale) < 100 for scale in scales):
+            raise ConfigError(f"The scales {shown(self.scales)} must be numbers above 0, such as 0.75,1,1.25.")
+        require(Real, "a number", **thresholds)
+        require(Integral, "a whole number", minimum_area=self.minimum_area)
+        require(bool, "True or False", flip=self.flip)
         if not 0.5 < self.agree <= 1:
             raise ConfigError(f"The share of models that must agree is {self.agree}; give more than 0.5, at most 1.")
         if not 0 <= self.score <= 1:
@@ -102,6 +109,7 @@ class Labeller:
             wrong rename.
     """
 
+    @named_options
     def __init__(
         self,
         models: Sequence[Segmenter],
@@ -143,6 +151,7 @@ class Labeller:
         return cut_segments(classes, objects, self._labels_of[self._tells_apart], things, s.minimum_area)
 
 
+@named_options
 def label_images(labeller: Labeller, images: str | Path, output: str | Path, overwrite: bool = False) -> Labels:
     """Labels all images below a folder, one at a time, and writes them as a data set: all of it or nothing.
 
@@ -160,6 +169,7 @@ def label_images(labeller: Labeller, images: str | Path, output: str | Path, ove
     names = list_images(folder)
     if not names:
         raise DataError(f"The folder {folder} holds no image; give the folder that holds the images.")
+    unique = UniqueNames()
     alike, counts, pixels, void = Counter(map(without_ending, names)), Counter[int](), 0, 0
     with PanopticWriter(made.json, made.masks, overwrite, [folder]) as panoptic:
         with _whole_or_none(CocoFile(made.objects, rows)) as objects:
@@ -171,7 +181,7 @@ def label_images(labeller: Labeller, images: str | Path, output: str | Path, ove
                     made.failed.append(str(error))
                     continue
                 key = without_ending(name)
-                key = key if alike[key] == 1 else name
+                key = unique(key if alike[key] == 1 else name)  # beside a.png and a.jpg there may be a.png.png
                 found = [SegmentRow(s.id, rows[s.label].id, s.crowd) for s in segments]
                 panoptic.add({"id": key, "file_name": name}, f"{key}.png", id_map, found)
                 made.images += 1

@@ -5,6 +5,7 @@ are not needed: every random number of an iteration follows from the seed and it
 data set.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from knet.distributed import rank
-from knet.errors import CheckpointError, KNetError, memory_asked
+from knet.errors import CheckpointError, KNetError, memory_asked, shown
 from knet.files import atomic_path, cannot_write, is_file
 from knet.weights.load import require_finite_weights
 
@@ -119,7 +120,7 @@ def load_state(
             )
     try:
         weights = state.get("average") or state["net"]
-        for part in (state["net"], weights):
+        for part in (state["net"], weights, _numbers(state["optimizer"]["state"])):
             require_finite_weights(part, str(path))
         if average is not None:
             average.restore(weights)
@@ -128,6 +129,9 @@ def load_state(
         if not state["optimizer"]["state"]:  # no step was taken yet, as in fp16 at first; torch has made one of zeros
             optimizer.state.clear()
         _compare_shapes(optimizer)
+        # With another scale each step would be left out as one whose gradient is too large.
+        if not 0 < float(state["scaler"].get("scale", 1.0)) < math.inf:
+            raise ValueError(f"the scale of its loss is {shown(state['scaler']['scale'])}")
         scaler.load_state_dict(state["scaler"])
     except KNetError:
         raise
@@ -140,6 +144,16 @@ def load_state(
             "or start a new run in another output folder."
         ) from error
     return progress
+
+
+def _numbers(state: dict[str, Any]) -> dict[str, Tensor]:
+    """What an optimiser knows of each weight, such as the mean of its gradients, by names."""
+    return {
+        f"{weight} ({name})": value
+        for weight, known in state.items()
+        for name, value in known.items()
+        if isinstance(value, Tensor)
+    }
 
 
 def _progress(table: Any, path: Path) -> Progress:

@@ -10,7 +10,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ from knet.data.readers.open import open_data
 from knet.data.samples.batches import Batch, BatchPlan, Samples, load_batches, loaders_needed
 from knet.data.samples.pairs import PairBatch
 from knet.distributed import gather_objects, joined, rank, world
-from knet.errors import ConfigError, DataError, OutputError, TrainingError, counted, enough_memory
-from knet.files import atomic_path, is_file
+from knet.errors import ConfigError, DataError, KNetError, OutputError, TrainingError, counted, enough_memory
+from knet.files import atomic_path, cannot_write, claimed, is_file
 from knet.inference.engines.network import TorchEngine
 from knet.inference.load import choose_device, fast_in_bf16, segmenter_for
 from knet.models.zoo import create, entry
@@ -87,14 +87,19 @@ def train(
         config = choice.config
     config = read_config(config, **overrides)
     check_callbacks(callbacks)
-    with joined(choose_device(config.device)) as device, Interrupt(config.output) as interrupt:
-        return _train(config, resume, device, interrupt, callbacks)
+    with joined(choose_device(config.device)) as device, Interrupt(config.output) as interrupt, ExitStack() as claim:
+        return _train(config, resume, device, interrupt, callbacks, claim)
 
 
 def _train(
-    config: RunConfig, resume: bool, device: torch.device, interrupt: Interrupt, callbacks: Sequence[Callback]
+    config: RunConfig,
+    resume: bool,
+    device: torch.device,
+    interrupt: Interrupt,
+    callbacks: Sequence[Callback],
+    claim: ExitStack,
 ) -> Path:
-    run = _Run(config, resume, device)
+    run = _Run(config, resume, device, claim)
     config, progress = run.config, run.progress
     loader = load_batches(run.samples, run.plan, config.workers, device.type == "cuda")
     classes = tuple(category.name for category in run.card.categories)
@@ -175,7 +180,7 @@ def _validate(run: _Run, log: RunLog, interrupt: Interrupt) -> None:
 class _Run:
     """The parts of a run: data, network, losses, optimiser, and the progress of a run that is resumed."""
 
-    def __init__(self, config: RunConfig, resume: bool, device: torch.device):
+    def __init__(self, config: RunConfig, resume: bool, device: torch.device, claim: ExitStack):
         options = config.optimizer
         dataset = open_data(config.data, config.data.train)
         self.validation, self.left_out = None, dict[int, str]()
@@ -212,9 +217,10 @@ class _Run:
         if resume:
             state = config.output / "state.pt"
             self.progress = load_state(state, self.net, self.optimizer, self.scaler, self.average, fits)
+            claim.enter_context(only_run(config.output))
         else:
             self.progress = Progress(made_for=fits)
-            open_folder(config)
+            open_folder(config, claim)
         self.plan = plan.starting_at(self.progress.iteration)
         notes = [
             introduction(config, self.card, len(dataset), self.net, device),
@@ -304,19 +310,39 @@ def note_loss(progress: Progress, step: StepResult, samples: Samples, config: Ru
     return f"left out: {what}."
 
 
-def open_folder(config: RunConfig) -> None:
+@contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Keeps other runs out of a run folder. Raises `ConfigError`, in all processes, if one is going on there."""
+    fault: KNetError | None = None
+    with ExitStack() as stack:
+        if rank() == 0:
+            try:
+                stack.enter_context(claimed(folder / ".knet-train.lock"))
+            except BlockingIOError:
+                fault = ConfigError(
+                    f"Another run is going on in the folder '{folder}'; wait for it, or set another output."
+                )
+            except OSError as error:
+                fault = cannot_write(folder, error.strerror or error)
+        for found in filter(None, gather_objects(fault)):
+            raise found
+        yield
+
+
+def open_folder(config: RunConfig, claim: ExitStack) -> None:
     """Makes the run folder, with config.yaml. Raises `ConfigError` if it already holds a run."""
     folder = config.output
     if (folder / "state.pt").exists():
         raise ConfigError(
             f"The folder '{folder}' already holds a run; go on with --resume {folder}, or set another output."
         )
-    if rank() != 0:
-        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"Cannot make the run folder '{folder}': {error.strerror}; set another output.") from error
+    claim.enter_context(only_run(folder))
+    if rank() != 0:
+        return
     path, text = folder / "config.yaml", yaml.safe_dump(dump_config(config), sort_keys=False).encode()
     if not (is_file(path) and path.read_bytes() == text):
         with atomic_path(path) as temporary:

@@ -170,6 +170,18 @@ def require_finite_weights(state: dict[str, Tensor], origin: str) -> None:
             )
 
 
+def halved(state: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
+    """The weights with matrices and filters in float16. Raises `CheckpointError` for numbers too large for it."""
+    halves = {key: tensor.half() if tensor.ndim > 1 else tensor for key, tensor in state.items()}
+    for key, tensor in halves.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(
+                f"The tensor '{key}' of the weights in '{origin}' has numbers above 65,504, too large for float16; "
+                "leave half (--half) out."
+            )
+    return halves
+
+
 def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "scalar"
 

@@ -1,6 +1,7 @@
 """Engines for exported files: what they give, and every way in which a file or an option can be wrong."""
 
 import json
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch.nn import functional as F
 
 import knet
-from knet.errors import CheckpointError, ConfigError, KNetError
+from knet.errors import CheckpointError, ConfigError, KNetError, PredictionError
 from knet.export.onnx import write_card
 from knet.export.openvino import save_openvino, to_openvino
 from knet.inference.clip import segment_clip
@@ -339,3 +340,58 @@ def test_files_with_changed_bytes_give_a_sentence_or_a_result(
         except KNetError:
             refused += 1
     assert refused
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "pipe"])
+def test_weights_of_openvino_that_are_no_file(kind: str, tmp_path: Path, xml: Path) -> None:
+    """A pipe would be waited for without end."""
+    path, weights = tmp_path / "model.xml", tmp_path / "model.bin"
+    path.write_bytes(xml.read_bytes())
+    {"missing": lambda: None, "folder": weights.mkdir, "pipe": lambda: os.mkfifo(weights)}[kind]()
+    with pytest.raises(CheckpointError, match=r"model\.xml' cannot be opened \(there is no file model\.bin beside it"):
+        knet.load(path)
+
+
+def enormous(path: Path) -> Path:
+    """A graph that makes a tensor of 70 terabytes while it runs."""
+    proto = proto_of(card())
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([2**20, 2**20, 16]), "shape"))
+    proto.graph.node.append(helper.make_node("ConstantOfShape", ["shape"], ["zeros"]))
+    proto.graph.node.append(helper.make_node("ReduceSum", ["zeros"], ["zero"], keepdims=0))
+    (node,) = (node for node in proto.graph.node if "mask_logits" in node.output)
+    node.output[0] = "before"
+    proto.graph.node.append(helper.make_node("Add", ["before", "zero"], ["mask_logits"]))
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+def test_a_graph_that_asks_for_too_much_memory_says_how_much(tmp_path: Path, image: np.ndarray) -> None:
+    with pytest.raises(PredictionError, match=r"too little memory for the image .* \(70368744177664 were asked for"):
+        knet.load(enormous(tmp_path / "model.onnx"))(image)
+
+
+def test_a_runtime_says_nothing_beside_our_sentence(
+    tmp_path: Path, image: np.ndarray, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It would be in red, with the control characters of a terminal."""
+    with pytest.raises(PredictionError):
+        knet.load(enormous(tmp_path / "model.onnx"))(image)
+    proto = proto_of(card())
+    proto.graph.initializer[0].ClearField("raw_data")
+    proto.graph.initializer[0].data_location = TensorProto.EXTERNAL
+    for key, value in (("location", "."), ("offset", "0"), ("length", "48")):
+        proto.graph.initializer[0].external_data.add(key=key, value=value)
+    (tmp_path / "outside.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(CheckpointError, match=r"outside\.onnx' cannot be opened"):
+        knet.load(tmp_path / "outside.onnx")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_engine_is_named_whatever_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.engine"
+    with pytest.raises(CheckpointError, match=r"no file '.*model\.engine'"):
+        knet.load(path)
+    path.write_bytes(b"x")
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(ConfigError, match=r"'.*model\.engine' needs the package tensorrt"):
+        knet.load(path)

@@ -25,6 +25,7 @@ from knet.data.readers.roots import (
     unpaired_files,
 )
 from knet.errors import ConfigError, DataError, shown
+from knet.files import open_plain
 from knet.structures import Category
 
 ROOTS = ("cityscapes", "mapillary")
@@ -167,7 +168,7 @@ class _Check:
         self._used.add(name)
         try:
             image = read_image(path)
-            with path.open("rb") as file:
+            with open_plain(path) as file:
                 digest = hashlib.file_digest(file, "sha256").digest()
         except (DataError, OSError) as fault:
             tally.notes.add("image unreadable", str(fault).removeprefix("The image ").rstrip("."))

@@ -33,7 +33,7 @@ def read_colors(path: Path) -> Colors:
             is_json = path.suffix.lower() == ".json"
             content = load_json(path) if is_json else parse_yaml(read_bounded(path, LARGEST_YAML))
             rows = list(_of_content(content))
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError, csv.Error) as fault:
         raise DataError(f"The table of colours {path} cannot be read ({fault}).") from fault
     colors: Colors = {}
     for name, (red, green, blue) in rows:

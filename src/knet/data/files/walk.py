@@ -14,8 +14,8 @@ _OFTEN = 100  # times that one folder may be met by different ways; links to and
 def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     """Each folder from this one down, without hidden ones, and the names of the files in it; links are followed.
 
-    A folder may be met by several links, but not inside itself, where links in a circle lead. What may not be looked at
-    is left out.
+    A folder may be met by several links, but not inside itself, where links in a circle lead. Pipes and devices,
+    and what may not be looked at, are left out.
 
     Raises:
         DataError: links lead to one folder by more ways than anybody can mean.
@@ -30,7 +30,8 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
             if this in above:
                 continue
             with os.scandir(place) as entries:
-                inside = [(entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith(".")]
+                seen = [entry for entry in entries if not entry.name.startswith(".") and not _is_device(entry)]
+                inside = [(entry.name, _is_folder(entry)) for entry in seen]
             met[this] += 1
             refuse_often(met[this], folder, place)
             waiting += [(place / name, above | {this}) for name, is_folder in inside if is_folder]
@@ -44,6 +45,13 @@ def refuse_often(times: int, folder: Path, place: Path) -> None:
             f"Links below '{folder}' lead to '{place.resolve()}' in more than {_OFTEN} ways; remove those that lead "
             "back."
         )
+
+
+def _is_device(entry: os.DirEntry[str]) -> bool:
+    """Whether it is neither file, folder nor link: a pipe, a socket, a device."""
+    with suppress(OSError):
+        return not (entry.is_symlink() or entry.is_file() or entry.is_dir())
+    return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

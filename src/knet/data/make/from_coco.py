@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
+from knet.calls import named_options
 from knet.data.categories import rows_for_json
 from knet.data.files.io import name_some, read_image_size, values_in, without_ending
 from knet.data.files.masks import Rle, mask_area, read_mask, unpack_mask
@@ -52,6 +53,7 @@ class CocoConversion:
     rule: str
 
 
+@named_options
 def coco_to_panoptic(
     images: str | Path,
     json: str | Path,

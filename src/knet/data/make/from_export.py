@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from knet.calls import named_options
 from knet.data.check.findings import CheckReport
 from knet.data.check.images import check_panoptic
 from knet.data.check.instances import check_instances
@@ -31,7 +32,7 @@ from knet.data.make.from_labels import SMALLEST_COMPONENT, split_segments
 from knet.data.make.split import choose_validation
 from knet.data.readers.reader import Kernels
 from knet.errors import ConfigError, DataError, OutputError, counted, did_you_mean
-from knet.files import hidden_folder
+from knet.files import alone_in, hidden_folder
 
 SPLITS = ("train", "val", "test")
 
@@ -56,6 +57,7 @@ class Imported:
     reports: list[CheckReport] = field(default_factory=list)
 
 
+@named_options
 def import_export(
     path: str | Path,
     output: str | Path,
@@ -104,9 +106,11 @@ def import_export(
                     _to_panoptic(partial, split, overlap, remarks)
                 elif shared:
                     remarks.note("objects overlap, which COCO instances keeps", f"{shared} pixels in {split}")
-            if target.exists():
-                shutil.rmtree(target)
-            partial.replace(target)
+            with alone_in(target.parent):
+                _refuse_existing(target, overwrite)  # also what another process has made meanwhile
+                if target.exists():
+                    shutil.rmtree(target)
+                partial.replace(target)
     except OSError as fault:
         raise OutputError(f"{target} cannot be written ({fault}); choose another output.") from fault
     counts = {split: len(members) for split, members in splits.items()}

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 from tqdm import tqdm
 
+from knet.calls import named_options
 from knet.data.categories import CategoryTable, as_table, rows_for_json
 from knet.data.make.panoptic_writer import PanopticWriter, SegmentRow
 from knet.data.readers.label_folder import LabelFolder
@@ -50,6 +51,7 @@ class LabelConversion:
     note: str
 
 
+@named_options
 def labels_to_panoptic(
     images: str | Path,
     labels: str | Path,

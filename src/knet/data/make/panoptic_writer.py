@@ -16,7 +16,7 @@ from PIL import Image
 from scipy import ndimage
 
 from knet.errors import DataError, OutputError
-from knet.files import hidden_folder, hidden_start
+from knet.files import alone_in, exists, hidden_folder, hidden_start
 
 
 class SegmentRow(NamedTuple):
@@ -49,15 +49,19 @@ class PanopticWriter:
             real = Path(os.path.realpath(path))
             if real.is_relative_to(os.path.realpath(self.masks)) or os.path.realpath(self.json) == str(real):
                 raise DataError(f"{path} is read, and would be overwritten; choose another output.")
-        existing = [path for path in (self.json, self.masks) if os.path.lexists(path)]
-        # A run that was killed in `finish` has put the PNGs in place, and not the JSON, which still lies where it was.
-        hidden = self.masks.parent.glob(f"{glob.escape(hidden_start(self.masks))}*/panoptic.json")
-        killed = not self.json.exists() and any(hidden)
-        if existing and not overwrite and not killed:
-            raise DataError(f"{existing[0]} exists already; remove it, allow overwriting or choose another output.")
+        self._overwrite = overwrite
+        self._refuse_existing()
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
         self._stack = ExitStack()
+
+    def _refuse_existing(self) -> None:
+        existing = [path for path in (self.json, self.masks) if os.path.lexists(path)]
+        # A run that was killed in `finish` has put the PNGs in place, and not the JSON, which still lies where it was.
+        hidden = f"{glob.escape(hidden_start(self.masks))}*/panoptic.json"
+        killed = bool(existing) and not exists(self.json) and any(self.masks.parent.glob(hidden))
+        if existing and not self._overwrite and not killed:
+            raise DataError(f"{existing[0]} exists already; remove it, allow overwriting or choose another output.")
 
     def __enter__(self) -> PanopticWriter:
         try:
@@ -107,13 +111,15 @@ class PanopticWriter:
         content |= {"images": self._images, "annotations": self._annotations, "categories": list(categories)}
         try:
             (self._partial / "panoptic.json").write_text(jsonlib.dumps(content), "utf-8")
-            self.json.unlink(missing_ok=True)
-            if self.masks.is_dir() and not self.masks.is_symlink():
-                shutil.rmtree(self.masks)
-            else:
-                self.masks.unlink(missing_ok=True)
-            (self._partial / "masks").rename(self.masks)
-            (self._partial / "panoptic.json").replace(self.json)
+            with alone_in(self.masks.parent):
+                self._refuse_existing()  # also what another process has made meanwhile
+                self.json.unlink(missing_ok=True)
+                if self.masks.is_dir() and not self.masks.is_symlink():
+                    shutil.rmtree(self.masks)
+                else:
+                    self.masks.unlink(missing_ok=True)
+                (self._partial / "masks").rename(self.masks)
+                (self._partial / "panoptic.json").replace(self.json)
         except OSError as fault:
             raise self._unwritable(fault) from fault
 

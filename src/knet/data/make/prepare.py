@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from knet.calls import named_options
 from knet.data.categories import load_table
 from knet.data.files.io import name_some, read_json
 from knet.data.make.cityscapes import instance_ids_to_panoptic
@@ -48,6 +49,7 @@ class PreparedMapillary:
     splits: list[PreparedSplit]
 
 
+@named_options
 def prepare_cityscapes(
     root: str | Path, splits: Sequence[str] = CITYSCAPES_SPLITS, *, train_ids: bool = False, overwrite: bool = False
 ) -> list[PreparedSplit]:
@@ -76,6 +78,7 @@ def prepare_cityscapes(
     return [_prepare(split, overwrite, convert, unlabelled[split.name], categories) for split in found]
 
 
+@named_options
 def prepare_mapillary(
     root: str | Path, splits: Sequence[str] = MAPILLARY_SPLITS, *, version: str | None = None, overwrite: bool = False
 ) -> PreparedMapillary:

@@ -15,6 +15,7 @@ from knet.data.files.io import name_some, read_image_size
 from knet.data.files.masks import Rle, read_mask, unpack_mask
 from knet.data.readers.clips import NUMBERS, ClipReader, FrameFiles, frames_below
 from knet.errors import DataError
+from knet.parse import ParseError, read_lines
 from knet.structures import Category, SegmentInfo
 
 IGNORED_CLASS = 10
@@ -98,8 +99,8 @@ class Mots(ClipReader):
 def read_mots(path: Path) -> list[MotsLine]:
     """Reads the lines of a MOTS text."""
     try:
-        rows = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as fault:
+        rows = read_lines(path)
+    except (OSError, ParseError) as fault:
         raise DataError(f"The MOTS text {path} cannot be read ({fault}); copy or create the file again.") from fault
     lines = []
     for number, row in enumerate(rows, 1):

@@ -13,6 +13,7 @@ from knet.data.categories import CategoryTable, as_table, load_categories
 from knet.data.readers.clips import ClipReader, FrameFiles, frames_below, refuse_lonely
 from knet.data.readers.numbered_png import NumberedPng
 from knet.errors import DataError
+from knet.parse import ParseError, read_lines
 from knet.structures import Category, SegmentInfo
 
 _MASKS = NumberedPng("VIPSeg mask", objects=100, shift=1, void=(0, 200))  # 200 is a stray value
@@ -66,8 +67,8 @@ def read_video_list(path: Path) -> list[str]:
     """Reads a file with a video's name on each line."""
     needs = "it needs a video's name on each line."
     try:
-        names = path.read_text("utf-8-sig").split()
-    except (OSError, UnicodeDecodeError) as fault:
+        names = " ".join(read_lines(path)).split()
+    except (OSError, ParseError) as fault:
         raise DataError(f"The list of videos {path} cannot be read ({fault}); {needs}") from fault
     if not names:
         raise DataError(f"The list of videos {path} is empty; {needs}")

@@ -31,14 +31,18 @@ _PACKAGES = {  # optional ones, and pip's argument for each
 }
 
 
-def need(*modules: str) -> None:
-    """Checks that optional packages are installed. Raises `ConfigError`, with what to install, if one is missing."""
+def need(*modules: str, what: str = "This") -> None:
+    """Checks that optional packages are installed. Raises `ConfigError`, with what to install, if one is missing.
+
+    Args:
+        what: that needs them, for the error.
+    """
     for module in modules:
         try:
             importlib.import_module(module)
         except ImportError as error:
             raise ConfigError(
-                f"This needs the package {module}, which is not installed ({error}); install it with: "
+                f"{what} needs the package {module}, which is not installed ({error}); install it with: "
                 f"pip install {_PACKAGES[module]}"
             ) from error
 

@@ -18,14 +18,14 @@ class OnnxEngine(GraphEngine):
     name = "onnxruntime"
 
     def __init__(self, path: Path, device: str = "auto", precision: str = "auto"):
-        need("onnxruntime")
+        need("onnxruntime", what=f"'{path}'")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         spin = os.environ.get("OMP_WAIT_POLICY", "").upper() == "ACTIVE"  # one switch for all, see knet/__init__.py
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
-        options.log_severity_level = 3  # errors
+        options.log_severity_level = 4  # what is wrong comes as an exception
         with opening(path):
             session = onnxruntime.InferenceSession(existing(path), options, providers=_providers(device))
             text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from knet.errors import ConfigError
+from knet.files import is_file
 from knet.inference.engines.exported import GraphEngine, Pool, existing, need, opening, own_precision, read_card
 from knet.weights.card import METADATA_KEY
 
@@ -21,14 +22,17 @@ class OpenVinoEngine(GraphEngine):
     name = "openvino"
 
     def __init__(self, path: Path, device: str = "auto", precision: str = "auto"):
-        need("openvino")
+        need("openvino", what=f"'{path}'")
         import openvino
 
         if device not in ("auto", "cpu"):
             raise ConfigError(f"OpenVINO files run on the processor here, not on '{device}'; give --device cpu.")
         core = openvino.Core()
         with opening(path):
-            model = core.read_model(existing(path))
+            weights = Path(existing(path)).with_suffix(".bin")
+            if not is_file(weights):  # OpenVINO would wait for a pipe
+                raise ValueError(f"there is no file {weights.name} beside it, which holds its weights")
+            model = core.read_model(path)
             text = model.get_rt_info([METADATA_KEY]).astype(str) if model.has_rt_info([METADATA_KEY]) else None
         card, graph = read_card(path, text)
         own = graph.precision

@@ -30,7 +30,8 @@ class TensorRtEngine(GraphEngine):
     name = "tensorrt"
 
     def __init__(self, path: Path, device: str = "auto", precision: str = "auto"):
-        need("tensorrt", "onnx")
+        existing(path)
+        need("tensorrt", "onnx", what=f"'{path}'")
         import onnx
         import tensorrt as trt
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 
+from knet.calls import named_options
 from knet.errors import ConfigError, OutputError
 from knet.inference.results.files import Writer
 from knet.inference.results.film import still_video
@@ -73,6 +74,7 @@ class PredictionWriter(ExitStack):
         OutputError: the folder cannot be made or written.
     """
 
+    @named_options
     def __init__(
         self,
         folder: str | Path,

@@ -11,9 +11,10 @@ from typing import Any, Unpack
 import numpy as np
 from PIL import Image
 
+from knet.calls import named_options
 from knet.data.categories import rows_for_json
 from knet.data.files.masks import Rle, pack_mask, unpack_mask
-from knet.errors import ConfigError, named_options, require
+from knet.errors import ConfigError, require
 from knet.files import safe_name
 from knet.inference.results import elsewhere
 from knet.inference.results.draw import map_ids, overlay

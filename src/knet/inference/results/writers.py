@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from knet.calls import named_options
 from knet.data.categories import SEMANTIC_CLASSES, rows_for_json
 from knet.errors import OutputError
 from knet.files import UniqueNames, safe_name
@@ -75,6 +76,7 @@ class ResultWriter(Writer):
         OutputError: the folder cannot be made or written.
     """
 
+    @named_options
     def __init__(
         self,
         folder: str | Path,
@@ -90,6 +92,7 @@ class ResultWriter(Writer):
         self._classes_written = False
         self._image_ids: set[int] = set()
 
+    @named_options
     def write(
         self,
         segmentation: Segmentation,

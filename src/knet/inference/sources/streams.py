@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from knet.calls import named_options
 from knet.data.files.stamps import Stamped, frames_passed, read_stamps, usual_step
 from knet.errors import DataError, shown
 from knet.inference.sources.cameras import Camera, camera, read_camera
@@ -63,6 +64,7 @@ class _Image:
     seconds: float | None = None
 
 
+@named_options
 def open_stream(
     source: Any,
     on_error: Report = None,

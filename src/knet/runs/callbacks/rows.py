@@ -7,6 +7,7 @@ from pathlib import Path
 
 from knet.files import atomic_path, cannot_write, open_own
 from knet.runs.callbacks.callback import Callback, RunStart, Step, Validation
+from knet.runs.report.plots import read_rows
 
 
 class CSV(Callback):
@@ -48,7 +49,7 @@ class _Rows:
         iteration = int(row["iteration"])
         new = [key for key in row if key not in self._columns]
         if self._columns and (new or iteration <= self._last):
-            earlier = [old for old in self._read() if int(old["iteration"]) < iteration]
+            earlier = [old for old in read_rows(self._path) if int(old["iteration"]) < iteration]
             self._rewrite([*self._columns, *new], earlier)
         self._last = iteration
         try:
@@ -64,9 +65,9 @@ class _Rows:
             raise cannot_write(self._path, error.strerror or error) from error
 
     def _keep_until(self, start: int) -> None:
-        rows = self._read()
+        rows = read_rows(self._path)
         # A killed run may leave its last row half written: "12" of "1234,0.5,..." is not the row of iteration 12.
-        whole = [row for row in rows if None not in row.values() and row.get("iteration", "").isdigit()]
+        whole = [row for row in rows if None not in row.values() and _is_number(row.get("iteration"))]
         kept = [row for row in whole if int(row["iteration"]) <= start]
         if kept:
             self._rewrite(list(kept[0]), kept)
@@ -74,13 +75,13 @@ class _Rows:
         else:
             self._path.unlink()
 
-    def _read(self) -> list[dict[str, str]]:
-        with self._path.open(newline="", encoding="utf-8", errors="replace") as file:
-            return list(csv.DictReader(file))
-
     def _rewrite(self, columns: list[str], rows: list[dict[str, str]]) -> None:
         with atomic_path(self._path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
         self._columns = columns
+
+
+def _is_number(text: str | None) -> bool:
+    return text is not None and text.isascii() and text.isdigit() and len(text) < 16

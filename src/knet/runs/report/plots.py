@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from knet.errors import DataError
 from knet.files import atomic_path
+from knet.parse import ParseError, read_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,10 +65,16 @@ def read_columns(path: Path) -> Columns:
     """
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        rows = list(csv.DictReader(file))
-    rows = [row for row in rows if np.isfinite(_number(row.get("iteration")))]
+    rows = [row for row in read_rows(path) if np.isfinite(_number(row.get("iteration")))]
     return {key: np.array([_number(row.get(key)) for row in rows]) for key in rows[0] if key} if rows else {}
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a run's CSV file. Raises `DataError` if it is damaged."""
+    try:
+        return read_table(path)
+    except (OSError, ParseError) as fault:
+        raise DataError(f"The table '{path}' cannot be read ({fault}); move it away, and do the same again.") from fault
 
 
 def group_losses(columns: Columns) -> Columns:
