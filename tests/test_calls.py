@@ -62,7 +62,6 @@ ODD = (NAN, -1, HUGE, "a\0b", b"abc", None, np.array(0.5), torch.zeros(3), [None
         (np.ndarray, [IMAGE], [[], torch.zeros(3)]),
         (Any, [None, 3], []),
     ],
-    ids=str,
 )
 def test_what_fits_an_annotation(hint: Any, good: list[Any], bad: list[Any]) -> None:
     assert [value for value in good if not fits(value, hint)] == []

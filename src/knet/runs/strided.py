@@ -22,5 +22,5 @@ def skip_pixels_first(net: nn.Module) -> None:
             layer.stride = (1, 1)
 
 
-def _take_every(stride: tuple[int, int], layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+def _take_every(stride: tuple[int, ...], layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
     return (inputs[0][:, :, :: stride[0], :: stride[1]],)
