@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,8 @@ def test_the_config_of_a_run_is_not_written_over_the_one_that_was_given(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def starts(config: RunConfig, resume: bool) -> Path:
-        train.open_folder(config)
+        with ExitStack() as claim:
+            train.open_folder(config, claim)
         return config.output
 
     monkeypatch.setattr(train, "train", starts)

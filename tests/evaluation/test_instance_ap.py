@@ -222,7 +222,7 @@ def test_lines_that_say_nothing(good: Path, text: str, match: str) -> None:
 def test_files_that_hold_nothing(good: Path) -> None:
     write_predictions(good / "p", [(A[:-1], 26, 0.5)])
     refused(good, r"\(39, 60\) pixels .*its image \(40, 60\)")
-    (good / "p" / f"{NAME}_pred.txt").write_bytes(b"\xff\xfe")
+    (good / "p" / f"{NAME}_pred.txt").write_bytes(b"\xff\x80")
     refused(good, "prediction file .* cannot be read")
     write_predictions(good / "p", [(A, 26, 0.5)])
     write_truth(good / "t", {34000: A})

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -192,8 +193,9 @@ def test_the_batch_is_chosen_from_the_memory(
     # A resumed run keeps it, whatever the memory is now, and whatever its config says.
     monkeypatch.setattr(batch_size, "free_memory", lambda device: 0)
     for config_again in (load_config(folder / "config.yaml"), config.model_copy(update={"batch": "auto"})):
-        started = loop._Run(config_again, True, torch.device("cpu"))
-        assert started.config.batch == 4
+        with ExitStack() as claim:
+            started = loop._Run(config_again, True, torch.device("cpu"), claim)
+            assert started.config.batch == 4
 
 
 @pytest.mark.parametrize(

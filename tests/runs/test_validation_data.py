@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from tiny_run import make_data, rows, write_config
 
@@ -32,7 +33,8 @@ def with_bad_validation(folder: Path, *bad: int) -> Path:
     (folder / "own").mkdir()
     path = write_config(folder / "own", iterations=2, validate_every=2, save_every=1)
     table = {"root": str(root), "train": train_files, "val": files}
-    path.write_text(path.read_text() + f"\ndata: {json.dumps(table)}\n")
+    config = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(config | {"data": table}))
     return path
 
 

@@ -40,7 +40,7 @@ def test_pipes_devices_and_folders_under_the_name_of_a_picture(tmp_path: Path, r
     asking.join(20)
     assert not asking.is_alive()
     assert "a.png cannot be read" in errors[0]
-    assert "a folder, a device or a pipe, where a file is meant" in errors[0]
+    assert ("(Is a directory)" if kind == "folder" else "a device or a pipe, where a file is meant") in errors[0]
 
 
 @pytest.mark.parametrize("read", [*READERS, read_json])
