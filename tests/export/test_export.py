@@ -53,8 +53,8 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {  # as in `tiny_models`
     "swin": ("knet-upernet-swint-ade20k", _SEMANTIC),
     "swin-panoptic": ("knet-swinl-coco-panoptic", {**_SMALL, "backbone": "swint"}),
 }
-TYPES = [  # the others are large: an export takes some 15 seconds
-    pytest.param(name, marks=[] if name == "real-time-video" else [pytest.mark.large])
+TYPES = [  # an export takes some 15 seconds
+    pytest.param(name, marks=pytest.mark.large)
     for name in (
         "real-time-video",
         "real-time-stuff",
