@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -163,3 +165,35 @@ def test_a_video_that_is_cut_anywhere_in_its_index_is_one_sentence(tmp_path: Pat
         path.write_bytes(data[:length])
         with pytest.raises(DataError, match=r"cut\.mp4"):
             read_all(path)
+
+
+def test_a_stream_that_begins_in_the_midst_is_passed_over(tmp_path: Path) -> None:
+    """An FLV file whose head says nothing of the sound that comes with its last pictures."""
+    path, noise = tmp_path / "a.flv", np.random.default_rng(0)
+    with av.open(path, "w") as container:
+        picture: Any = container.add_stream("flv1", rate=25)
+        sound: Any = container.add_stream("pcm_s16le", rate=11025)
+        picture.width, picture.height, picture.pix_fmt, picture.bit_rate, sound.layout = (
+            64,
+            64,
+            "yuv420p",
+            40_000_000,
+            "mono",
+        )
+        for number in range(400):
+            frame = av.VideoFrame.from_ndarray(noise.integers(0, 255, (64, 64, 3), np.uint8), format="rgb24")
+            frame.pts = number
+            container.mux(picture.encode(frame))
+            if number == 395:
+                samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.int16), format="s16", layout="mono")
+                samples.sample_rate, samples.pts = 11025, number * 11025 // 25
+                samples.time_base = Fraction(1, 11025)
+                container.mux(sound.encode(samples))
+        container.mux(picture.encode(None) + sound.encode(None))
+    content = bytearray(path.read_bytes())
+    assert content[4] == 5  # sound and pictures
+    content[4] = 1
+    path.write_bytes(content)
+    with av.open(path) as container:
+        assert len(container.streams) == 1
+    assert read_all(path) == 400

@@ -226,6 +226,8 @@ def _until_cut(container: Any, losses: _Losses, live: bool, first: int | None) -
                     yield EOFError(losses.reason)
                     return
             ended = True
+        except IndexError:
+            continue  # a packet of a stream that begins in the midst, of which PyAV knows nothing; it is passed over
         except av.error.FFmpegError as error:
             # Only faulty data may be followed by better; and where faults alone come, there is an end to patience.
             faulty = isinstance(error, av.error.InvalidDataError)
