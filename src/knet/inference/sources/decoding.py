@@ -12,7 +12,7 @@ import av
 import numpy as np
 
 from knet.errors import DataError
-from knet.inference.sources.opening import picture_stream
+from knet.inference.sources.opening import packets, picture_stream
 from knet.inference.sources.whole import lacks_its_end
 
 _logger = logging.getLogger("knet")
@@ -215,7 +215,7 @@ def _until_cut(container: Any, losses: _Losses, live: bool, first: int | None) -
     stream, partial, ended = picture_stream(container), False, False
     while not ended:
         try:
-            for packet in container.demux(stream):
+            for packet in packets(container, stream):
                 if first is not None and packet.pts is not None and packet.pts < first:
                     continue
                 partial = packet.is_corrupt if packet.size else partial
@@ -226,8 +226,6 @@ def _until_cut(container: Any, losses: _Losses, live: bool, first: int | None) -
                     yield EOFError(losses.reason)
                     return
             ended = True
-        except IndexError:
-            continue  # a packet of a stream that begins in the midst, of which PyAV knows nothing; it is passed over
         except av.error.FFmpegError as error:
             # Only faulty data may be followed by better; and where faults alone come, there is an end to patience.
             faulty = isinstance(error, av.error.InvalidDataError)

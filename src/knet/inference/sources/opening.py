@@ -1,7 +1,7 @@
 """Opens videos so that FFmpeg reads what it was given, and nothing that this names: files, addresses, patterns."""
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,6 +41,16 @@ def picture_stream(container: Any) -> Any:
     """The first stream of moving pictures, None if there is none; a cover or a preview that is attached is none."""
     streams = container.streams.video
     return next((stream for stream in streams if not stream.disposition & Disposition.attached_pic), None)
+
+
+def packets(container: Any, stream: Any) -> Iterator[Any]:
+    """The packets of a stream; PyAV stops at those of other streams that begin in the midst, which are passed over."""
+    while True:
+        try:
+            yield from container.demux(stream)
+            return
+        except IndexError:
+            continue
 
 
 def _below(folder: Path) -> Callable[[str, int, dict[str, str]], IO[bytes]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import av
 
-from knet.inference.sources.opening import picture_stream
+from knet.inference.sources.opening import packets, picture_stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def _scan(container: Any, last: int) -> tuple[set[int], tuple[int, ...]]:
     There are none where stamps are missing, come twice or begin again.
     """
     stream, stamps, places = picture_stream(container), list[int](), tuple[int, ...]()
-    for packet in container.demux(stream):
+    for packet in packets(container, stream):
         if not packet.size:
             break
         if packet.pts is None or packet.is_corrupt:
@@ -70,7 +70,7 @@ def _landed(container: Any, place: int) -> int | None:
     """The stamp of the key frame with which the video goes on after a jump, if the decoder gives it whole."""
     stream, stamp = picture_stream(container), None
     container.seek(place, stream=stream)
-    for packet in container.demux(stream):
+    for packet in packets(container, stream):
         if stamp is None:
             if packet.pts is None or not packet.is_keyframe:
                 return None

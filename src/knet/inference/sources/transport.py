@@ -6,7 +6,7 @@ from typing import Any
 
 import av
 
-from knet.inference.sources.opening import open_file, picture_stream
+from knet.inference.sources.opening import open_file, packets, picture_stream
 
 _LONGEST = 1000  # packets since a picture that needs no other, which are decoded once more
 _LOOKED_AT = 2000  # packets at the end among which the last one of the pictures is looked for
@@ -30,7 +30,7 @@ def cut_in_a_picture(path: Path, first: int, size: int) -> bool:
         if container.duration:
             container.seek((container.start_time or 0) + container.duration)  # to the last picture that needs no other
         failed = False
-        for packet in container.demux(stream):
+        for packet in packets(container, stream):
             try:
                 packet.decode()
                 failed = failed and not packet.size
@@ -46,22 +46,22 @@ def raw_lacks_its_end(path: Path) -> bool:
     Where it finds fault with other pictures as well, nothing can be told.
     """
     with suppress(av.error.FFmpegError, OSError), open_file(path) as container:
-        stream, packets = picture_stream(container), list[Any]()
-        for packet in container.demux(stream):
+        stream, sent = picture_stream(container), list[Any]()
+        for packet in packets(container, stream):
             if packet.size and packet.is_keyframe:
-                packets = []
-            packets.append(packet)
-            if len(packets) > _LONGEST:
+                sent = []
+            sent.append(packet)
+            if len(sent) > _LONGEST:
                 return False
         coder = av.CodecContext.create(stream.codec_context.name, "r")
         coder.extradata, coder.options = stream.codec_context.extradata, {"err_detect": "explode"}
         coder.thread_type, failed = "NONE", list[int]()
-        for number, packet in enumerate(packets):
+        for number, packet in enumerate(sent):
             try:
                 coder.decode(packet if packet.size else None)
             except av.error.InvalidDataError:
                 failed.append(number)
-        last = max((number for number, packet in enumerate(packets) if packet.size), default=-1)
+        last = max((number for number, packet in enumerate(sent) if packet.size), default=-1)
         return bool(failed) and min(failed) >= last
     return False
 

@@ -16,7 +16,7 @@ from knet.errors import DataError
 from knet.files import from_home
 from knet.inference.sources.decoding import decode_frames, refuse_unknown_coding
 from knet.inference.sources.images import existing_file, why_not
-from knet.inference.sources.opening import open_file, picture_stream
+from knet.inference.sources.opening import open_file, packets, picture_stream
 from knet.inference.sources.seeking import begin_at
 
 VIDEO_SUFFIXES: tuple[str, ...] = (
@@ -88,7 +88,7 @@ def _steps(container: Any) -> tuple[float, ...]:
     """The distances in seconds of some frames that come next."""
     stream, stamps = picture_stream(container), list[int]()
     with suppress(av.error.FFmpegError):
-        stamps = sorted({p.pts for p in islice(container.demux(stream), _LOOKED_AT) if p.pts is not None})
+        stamps = sorted({p.pts for p in islice(packets(container, stream), _LOOKED_AT) if p.pts is not None})
     return tuple(float((after - before) * stream.time_base) for before, after in pairwise(stamps))
 
 
