@@ -154,8 +154,7 @@ def test_no_alarm_of_ray_ends_the_process_later() -> None:
 
 
 @pytest.mark.heavy
-# Ray has no wheels for the newest Pythons at first.
-@pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray has no wheels for the newest Pythons at first")
 def test_two_workers_of_which_one_is_killed(photos: Path, tiny_weights: Path) -> None:
     import psutil
 

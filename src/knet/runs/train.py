@@ -215,9 +215,10 @@ class _Run:
         engine = TorchEngine(create(config.model, **self.card.arguments), device, config.precision)
         self.segmenter = segmenter_for(engine, self.card)
         if resume:
+            # First of all: until then another run may still write the state.
+            claim.enter_context(only_run(config.output))
             state = config.output / "state.pt"
             self.progress = load_state(state, self.net, self.optimizer, self.scaler, self.average, fits)
-            claim.enter_context(only_run(config.output))
         else:
             self.progress = Progress(made_for=fits)
             open_folder(config, claim)

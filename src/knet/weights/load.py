@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from knet.errors import CheckpointError, no_weights_file
-from knet.files import atomic_path, is_file
+from knet.files import atomic_path, is_file, open_plain
 from knet.weights import openmmlab, openmmlab_semantic, rtknet, video_knet
 from knet.weights.card import METADATA_KEY, Card
 
@@ -66,7 +66,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 def _read_safetensors(path: Path) -> Checkpoint:
     try:
-        path.open("rb").close()  # else the reason that the system has is lost
+        open_plain(path).close()  # else the reason that the system has is lost
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
             card = None if text is None else Card.read(text, str(path))

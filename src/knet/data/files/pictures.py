@@ -21,7 +21,7 @@ _FORMATS = frozenset(
 MAX_PIXELS = 400_000_000
 
 _ICON = b"\0\0\1\0"
-_LARGEST = 2**31  # bytes of a file that is read as a whole
+LARGEST = 2**31  # bytes of a file that is read as a whole
 _SINGLE = 2**20  # bytes that are read one by one, as in the search for the next part of a JPEG, which zeros lack
 
 _pillow_limit = threading.Lock()
@@ -34,7 +34,7 @@ class _Within:
         self._file, self._size, self._single = file, file.seek(0, io.SEEK_END), 0
 
     def read(self, count: int | None = -1) -> bytes:
-        if (count is None or count < 0) and self._size > _LARGEST:
+        if (count is None or count < 0) and self._size > LARGEST:
             raise ValueError(f"it has {self._size:,} bytes, more than a picture of its kind can")
         self._single += count == 1
         if self._single > _SINGLE:

@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from knet.compiled import optional
+from knet.data.files.pictures import LARGEST
 from knet.files import open_plain
 
 inflating: Any = zlib
@@ -34,7 +35,6 @@ with suppress(ImportError):
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PLAIN = b"\x08\x02\x00\x00\x00"  # 8 bits, RGB, the only compression and filter method, not interlaced
 _HEAD = 33
-_LARGEST = 2**31  # bytes of a file that is read at once
 _NOT_PLAIN = frozenset({b"eXIf", b"acTL", b"CgBI"})  # may be rotated, is animated, is Apple's own variant
 
 
@@ -77,7 +77,7 @@ def _read_lines(path: Path) -> tuple[ModuleType, np.ndarray] | None:
     try:
         with open_plain(path) as file:
             data = file.read(_HEAD)
-            if data[:8] != _SIGNATURE or data[24:29] != _PLAIN or os.fstat(file.fileno()).st_size > _LARGEST:
+            if data[:8] != _SIGNATURE or data[24:29] != _PLAIN or os.fstat(file.fileno()).st_size > LARGEST:
                 return None
             data += file.read()
     except OSError:

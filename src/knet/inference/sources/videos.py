@@ -112,7 +112,8 @@ def _container(path: Path) -> Any:
     try:
         container = open_file(path)
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        with path.open("rb") as file:
+        kind = None
+        with suppress(OSError), path.open("rb") as file:
             kind = kind_of(file.read(LOOKED_AT))
         if kind:
             raise DataError(f"'{path}' is {kind.name}, no video that can be read; {kind.advice}.") from error
