@@ -98,6 +98,15 @@ def test_large_images_keep_their_size() -> None:
     assert network_size((100, 20_000), (5_000, 20_000), Preprocessing(800, 1333)) == (100, 20_000)
 
 
+def test_images_in_lists_in_lists_are_none(semantic: Segmenter) -> None:
+    """They were segmented, and two thousand of them round each other were a traceback."""
+    deep: Any = []
+    for _ in range(2000):
+        deep = [deep]
+    with pytest.raises(DataError, match="Cannot take an image from a list"):
+        semantic(deep)
+
+
 def test_an_unknown_keyword_has_a_nearest_one(semantic: Segmenter) -> None:
     tries: list[tuple[Callable[[], object], str]] = [
         (lambda: semantic(np.zeros((8, 8, 3), np.uint8), scroe=0.5), "'score'"),  # type: ignore[call-overload]

@@ -255,6 +255,8 @@ def claimed(path: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise BlockingIOError(errno.EAGAIN, "another process has it", str(path)) from error
+        if not _is_open_as(path, descriptor):  # who had it has removed it meanwhile, and others may have made a new one
+            raise BlockingIOError(errno.EAGAIN, "another process had it a moment ago", str(path))
         try:
             yield
         finally:
@@ -262,6 +264,13 @@ def claimed(path: Path) -> Iterator[None]:
                 path.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
+
+
+def _is_open_as(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def is_file(path: str | Path) -> bool:

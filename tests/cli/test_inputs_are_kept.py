@@ -48,6 +48,17 @@ def test_results_beside_the_images(run: Run, tiny_weights: Path) -> None:
     assert [run(*words)[0], run("predict", tiny_weights, "photos/a.png", *words[3:])[0]] == [0, 0]
 
 
+def test_the_truth_of_a_data_set_is_not_replaced_by_results(run: Run, tiny_weights: Path) -> None:
+    words = ["predict", tiny_weights, "photos/a.png", "--formats", "panoptic", "--output", "val"]
+    assert [run(*words)[0], run(*words)[0]] == [0, 0]  # results are
+    document = json.loads(Path("val/panoptic.json").read_text())
+    document.pop("info")
+    Path("val/panoptic.json").write_text(json.dumps(document))
+    before = everything()
+    status, _, said = run(*words)
+    assert status == 2 and "'val/panoptic.json' would be replaced by results" in said and everything() == before
+
+
 def test_a_model_is_not_converted_onto_itself(run: Run, tiny_weights: Path) -> None:
     shutil.copy(tiny_weights, "x.safetensors")
     Path("y.safetensors").symlink_to("x.safetensors")

@@ -30,6 +30,14 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     return runner(capsys)
 
 
+def test_values_for_progress_bars_that_are_no_numbers() -> None:
+    """tqdm reads them when it is imported, which was a traceback of each verb."""
+    command = [sys.executable, "-m", "knet.cli.main", "models"]
+    wrong = os.environ | {"TQDM_MININTERVAL": "often"}
+    done = subprocess.run(command, env=wrong, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "TQDM_MININTERVAL" in done.stderr
+
+
 @pytest.mark.parametrize("name", [LONG, "~nobody-of-this-name/x", f"{LONG}/x"])
 def test_names_that_cannot_be_are_one_sentence_wherever_they_are_given(run: Run, tiny_weights: Path, name: str) -> None:
     for words in (

@@ -131,3 +131,15 @@ def test_no_file_is_exported_of_a_network_that_says_no_finite_numbers(
             path, format, output=tmp_path / f"out.{'xml' if format == 'openvino' else 'onnx'}", precision=precision
         )
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.large
+def test_no_file_is_left_of_a_network_whose_numbers_half_precision_cannot_hold(tmp_path: Path, street: Path) -> None:
+    """It was told, but the file lay there as if it were good."""
+    path = tiny_file("panoptic", tmp_path)
+    checkpoint = read_checkpoint(path)
+    large = {key: tensor * (1e6 if "to_class" in key else 1) for key, tensor in checkpoint.state.items()}
+    save_weights(path, large, checkpoint.card)
+    with pytest.raises(PredictionError, match="is not finite"):
+        knet.export(path, "onnx", output=tmp_path / "out.onnx", precision="fp16", images=[street])
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, street.name}

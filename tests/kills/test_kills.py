@@ -46,7 +46,7 @@ def port() -> Any:
     thread.join()
 
 
-@pytest.mark.parametrize("name", ["from-labels", "from-coco", "download"])
+@pytest.mark.parametrize("name", ["from-labels", pytest.param("from-coco", marks=pytest.mark.large), "download"])
 def test_what_was_killed_leaves_nothing_half_and_comes_to_its_end_later(tmp_path: Path, port: int, name: str) -> None:
     prepare_data(tmp_path)
     task = tasks(tmp_path, port)[name]

@@ -19,8 +19,12 @@ LARGE = (
     "r101",
     "swinl",
     "swinb",
+    "swint",
+    "video-knet-r50",
     "cityscapes-step",  # networks of other rows
     "vipseg",
+    "mapillary",
+    "knet-r50-coco-instance",
     "fcn",
     "pspnet",
     "deeplabv3",

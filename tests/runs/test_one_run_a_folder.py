@@ -1,5 +1,6 @@
 """A run folder, or a data set, that two processes make at the same time."""
 
+import fcntl
 import multiprocessing
 from contextlib import ExitStack
 from multiprocessing.synchronize import Event
@@ -44,6 +45,19 @@ def test_a_second_run_in_the_folder_of_a_living_one_is_refused_and_changes_nothi
     with ExitStack() as claim:
         open_folder(config, claim)
     assert [path.name for path in config.output.iterdir()] == ["config.yaml"]
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who had it ends between opening and locking: a third one would make the file anew, and two would have it."""
+    lock, really = tmp_path / "lock", fcntl.lockf
+
+    def late(descriptor: int, how: int) -> None:
+        lock.unlink()
+        really(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "lockf", late)
+    with pytest.raises(BlockingIOError), claimed(lock):
+        pass
 
 
 def write(writer: PanopticWriter, number: int) -> None:

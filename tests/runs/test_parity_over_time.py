@@ -108,7 +108,7 @@ def alone(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.mark.parametrize(
     ("parallel", "steps"),
-    [("ddp", 4), *(pytest.param(*more, marks=pytest.mark.large) for more in (("fsdp", 4), ("ddp", STEPS)))],
+    [("ddp", 2), *(pytest.param(*more, marks=pytest.mark.large) for more in (("fsdp", 4), ("ddp", STEPS)))],
 )
 def test_two_processes_with_half_a_batch_each_are_one_with_all(
     checkpoint: str, alone: Any, tmp_path: Path, parallel: str, steps: int

@@ -31,6 +31,7 @@ with sentence_for_signals():
     )
     from knet.cli.stopping import Terminated, signals_unwind
     from knet.errors import (
+        ConfigError,
         DownloadError,
         KNetError,
         OutputError,
@@ -165,8 +166,21 @@ def _run(arguments: list[str] | None) -> int:
         parser.error("--output is an empty text; give a path (an unset variable of a shell is empty)")
     if getattr(args, "offline", False):
         os.environ["KNET_OFFLINE"] = "1"
+    _check_bars()
     with lines_shown(getattr(args, "json", False)):
         return args.run(args)
+
+
+def _check_bars() -> None:
+    """Raises `ConfigError` where the environment has values for progress bars with which tqdm cannot be imported."""
+    if any(name.startswith("TQDM_") for name in os.environ):
+        try:
+            import tqdm  # noqa: F401
+        except ValueError as error:
+            names = ", ".join(name for name in os.environ if name.startswith("TQDM_"))
+            raise ConfigError(
+                f"Progress bars cannot take what the environment says of them ({error}); unset or mend {names}."
+            ) from error
 
 
 def _hint(parser: argparse.ArgumentParser, rest: list[str], arguments: list[str] | None) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from torch import nn
 
 from knet.calls import named_options
-from knet.errors import ConfigError, require
+from knet.errors import ConfigError, PredictionError, require
 from knet.export import openvino, tensorrt
 from knet.export.graph import Graph, Merging, check_size
 from knet.export.hides import hides_padding
@@ -84,7 +84,7 @@ def export(
         ConfigError: an option does not fit the model, or an optional package is missing.
         CheckpointError: the weights do not fit.
         DataError: an image cannot be read.
-        PredictionError: the model says no finite numbers of an image.
+        PredictionError: the model, or what was made of it, says no finite numbers of an image; no file is left.
         OutputError: the file cannot be written.
     """
     require(str | Path, "a name or a path", model=model)
@@ -126,9 +126,14 @@ def export(
         path = _engine(path, card) if format == "tensorrt" else path
     seconds = time.perf_counter() - start
     _logger.info(f"wrote {path}; comparing it with torch")
-    exported = load(path, device="cpu" if exported_form(path) != "tensorrt" else "auto")
-    parity = _compared(original, exported, images, own)
     files = [file for file in (path, path.with_suffix(".bin")) if file.is_file()]
+    try:
+        exported = load(path, device="cpu" if exported_form(path) != "tensorrt" else "auto")
+        parity = _compared(original, exported, images, own)
+    except PredictionError:  # as in fp16, where a number is too large for it
+        for file in files:
+            file.unlink()
+        raise
     report: dict[str, Any] = {"model": card.model, "task": original.task, "file": str(path)}
     report |= {"bytes": sum(file.stat().st_size for file in files), "precision": precision, "size": size and list(size)}
     report |= {"batch": batch, "merge_inside": merge_inside, "export_seconds": round(seconds, 1)}

@@ -134,7 +134,10 @@ class Segmenter:
         """
         if isinstance(source, list | tuple):
             images: list[Source] = list(source)
-            return [self(image, **options) for image in images]
+            return [self._of_one(image, **options) for image in images]
+        return self._of_one(source, **options)
+
+    def _of_one(self, source: Source, **options: Unpack[Options]) -> Segmentation:
         file: Source = local_file(source)
         name = Path(file).stem if isinstance(file, str | PathLike) else None
         image = load_image(file)

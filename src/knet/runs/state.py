@@ -179,10 +179,15 @@ def _compare_shapes(optimizer: torch.optim.Optimizer) -> None:
                 )
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """Reads what `save_state` wrote, without executing anything in the file."""
+def require_state(path: Path) -> None:
+    """Raises `CheckpointError` where no state is."""
     if not is_file(path):
         raise CheckpointError(f"There is no '{path}' to resume from; give the folder of a run that saved one.")
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Reads what `save_state` wrote, without executing anything in the file."""
+    require_state(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can fail in any way

@@ -41,7 +41,7 @@ from knet.runs.log import RunLog, check_callbacks
 from knet.runs.look_over import look_over
 from knet.runs.optimizer import adamw, learning_rate
 from knet.runs.samples import training_set
-from knet.runs.state import MovingAverage, Progress, load_state, save_state, whole_weights
+from knet.runs.state import MovingAverage, Progress, load_state, require_state, save_state, whole_weights
 from knet.runs.step import StepResult, train_step
 from knet.runs.validate import main_figure, pictures, save_trained, validate, validation_is_due
 from knet.structures import Preprocessing
@@ -215,9 +215,10 @@ class _Run:
         engine = TorchEngine(create(config.model, **self.card.arguments), device, config.precision)
         self.segmenter = segmenter_for(engine, self.card)
         if resume:
-            # First of all: until then another run may still write the state.
-            claim.enter_context(only_run(config.output))
             state = config.output / "state.pt"
+            require_state(state)  # without which there may be no folder to claim
+            # Before it is read: until then another run may still write it.
+            claim.enter_context(only_run(config.output))
             self.progress = load_state(state, self.net, self.optimizer, self.scaler, self.average, fits)
         else:
             self.progress = Progress(made_for=fits)

@@ -17,6 +17,7 @@ pixels can hold, 255 or 65535.
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ import numpy as np
 
 from knet.calls import named_options
 from knet.data.categories import SEMANTIC_CLASSES, rows_for_json
-from knet.errors import OutputError
-from knet.files import UniqueNames, safe_name
+from knet.errors import ConfigError, OutputError
+from knet.files import UniqueNames, open_plain, safe_name
 from knet.inference.results.encoding import panoptic_entries
 from knet.inference.results.files import JsonRows, Writer, write_bytes
 from knet.inference.results.film import STILL_RATE, Film
@@ -36,13 +37,15 @@ from knet.inference.results.style import Drawing, style_of
 from knet.inference.sources.videos import VideoInfo
 from knet.structures import Category
 
+_MADE = b'{"info": {"description": "results of knet"},\n'
+
 
 class CocoFile(JsonRows):
     """A JSON in COCO's form, in the making: `panoptic.json`, or one of objects."""
 
     def __init__(self, path: Path, categories: Sequence[Category]):
         rows = json.dumps(rows_for_json(categories))
-        super().__init__(path, f'{{"categories": {rows},\n"annotations": ['.encode())
+        super().__init__(path, _MADE + f'"categories": {rows},\n"annotations": ['.encode())
         # The images come last in the file, and until then lie in one of their own.
         self._images = self._beside()
 
@@ -63,6 +66,15 @@ class CocoFile(JsonRows):
         yield b"\n]}\n"
 
 
+def _refuse_truth(path: Path) -> None:
+    """Raises `ConfigError` for a `panoptic.json` that no earlier run wrote: data sets have one of that name."""
+    with suppress(OSError), open_plain(path) as file:  # none is there, or writing tells what is
+        if file.read(len(_MADE)) != _MADE:
+            raise ConfigError(
+                f"'{path}' would be replaced by results, and does not come from knet predict; choose another folder."
+            )
+
+
 class ResultWriter(Writer):
     """Writes the results of many images to a folder, in any of `FORMATS`.
 
@@ -72,7 +84,8 @@ class ResultWriter(Writer):
     Memory does not grow with the number of images. `drawing` are the options of `Segmentation.overlay`.
 
     Raises:
-        ConfigError: an unknown format, or one that cannot hold the class table; a wrong option of drawing.
+        ConfigError: an unknown format, or one that cannot hold the class table; a wrong option of drawing; the folder
+            has a `panoptic.json` that is not of results.
         OutputError: the folder cannot be made or written.
     """
 
@@ -86,6 +99,8 @@ class ResultWriter(Writer):
     ):
         self.formats, self._drawing = check_formats(formats, categories), drawing or {}
         self._style = style_of(self._drawing)
+        if "panoptic" in self.formats:
+            _refuse_truth(Path(folder) / "panoptic.json")
         super().__init__(folder, categories)
         self._image_names, self._video_names = UniqueNames(), UniqueNames()
         self._filmed: Path | None = None  # the video that the open film is of
