@@ -106,10 +106,8 @@ def alone(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return functools.cache(lambda steps: in_processes(checkpoint, tmp_path_factory.mktemp("alone"), 1, steps=steps))
 
 
-@pytest.mark.parametrize(
-    ("parallel", "steps"),
-    [("ddp", 2), *(pytest.param(*more, marks=pytest.mark.large) for more in (("fsdp", 4), ("ddp", STEPS)))],
-)
+@pytest.mark.large
+@pytest.mark.parametrize(("parallel", "steps"), [("fsdp", 4), ("ddp", STEPS)])
 def test_two_processes_with_half_a_batch_each_are_one_with_all(
     checkpoint: str, alone: Any, tmp_path: Path, parallel: str, steps: int
 ) -> None:

@@ -77,11 +77,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("number", "who"),
-    # A killed run of one process resumes in test_train.py.
-    [pytest.param(signal.SIGKILL, slice(None), marks=pytest.mark.large), (signal.SIGTERM, slice(1, 2))],
-)
+@pytest.mark.large  # a killed run of one process resumes in test_train.py
+@pytest.mark.parametrize(("number", "who"), [(signal.SIGKILL, slice(None)), (signal.SIGTERM, slice(1, 2))])
 def test_a_stopped_run_of_two_processes_resumes_to_the_same_losses(
     whole: Path, tmp_path: Path, number: int, who: slice
 ) -> None:
