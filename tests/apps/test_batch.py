@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from knet.apps import batch_images
+from knet.apps import batch, batch_images
 from knet.apps.batch import Job, Worker, Workers, own_sigterm, run_batch
 from knet.apps.batch_images import Source, chunks, find_source, image_bytes
 from knet.cli import batch as verb
 from knet.cli.main import main
 from knet.cli.stopping import Terminated, signals_unwind
 from knet.data.categories import load_categories
-from knet.errors import ConfigError, DataError
+from knet.errors import ConfigError, DataError, OutputError
+from knet.files import cannot_write
+from knet.inference.results import writers
 
 FORMATS = ("json", "panoptic")
 
@@ -61,6 +65,41 @@ def test_a_worker_writes_what_predict_writes(photos: Path, tiny_weights: Path) -
     assert [row["rows"][0][1]["segments_info"] for row in rows[:4]] == [
         annotation["segments_info"] for annotation in document["annotations"]
     ]
+
+
+@pytest.mark.parametrize("tables", [False, True])
+def test_a_full_disk_ends_the_run_and_keeps_what_is_done(
+    photos: Path, tiny_weights: Path, tables: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was told as advice of Ray on its settings, for the error of a worker comes with all of that."""
+    write, job = writers.write_files, job_of(find_source("photos"), tiny_weights, tables=tables)
+
+    def full(result: Any, folder: Path, name: str, *more: Any) -> list[Path]:
+        if name == "b":
+            raise cannot_write(folder / "b_panoptic.png", "No space left on device")
+        return write(result, folder, name, *more)
+
+    def results(ray: object, job: Job, workers: Workers, parts: list[list[int]]) -> Iterator[dict[str, Any]]:
+        worker = Worker(job)
+        for done in worker({"places": np.array([json.dumps(part) for part in parts])})["done"]:
+            yield from json.loads(done)
+
+    monkeypatch.setattr(writers, "write_files", full)
+    monkeypatch.setattr(batch, "_results", results)
+    monkeypatch.setattr(batch, "_ray", lambda workers: nullcontext())
+    with pytest.raises(OutputError, match=r"b_panoptic\.png': No space left .*\. What is done is kept: .* --resume\."):
+        run_batch(job, Workers(), {})
+    assert not Path("out/panoptic.json").exists()
+    monkeypatch.setattr(writers, "write_files", write)
+    done = len(find_source("photos").plan) if tables else 2
+    assert run_batch(job, Workers(), {}, resume=True) == (done, {})
+    assert Path("out/part-000000000.parquet" if tables else "out/panoptic.json").exists()
+
+
+def test_the_truth_of_a_data_set_is_refused_before_anything_is_started(photos: Path, tiny_weights: Path) -> None:
+    (photos / "panoptic.json").write_text('{"images": []}')
+    with pytest.raises(ConfigError, match="would be replaced by results"):
+        run_batch(replace(job_of(find_source("photos"), tiny_weights), folder="photos"), Workers(), {})
 
 
 def test_parquet_in_and_out(photos: Path, tiny_weights: Path) -> None:

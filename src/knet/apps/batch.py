@@ -13,7 +13,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from knet.apps.batch_images import Source, chunks, image_bytes
-from knet.errors import ConfigError, DataError, PredictionError
+from knet.errors import ConfigError, DataError, OutputError, PredictionError
 from knet.files import keeping
 from knet.inference.load import load
 from knet.inference.results.files import make_folder, write_bytes
@@ -98,14 +98,26 @@ class Worker:
             return self._images(places, self._job.folder)
         with tempfile.TemporaryDirectory() as folder:
             rows = self._images(places, folder)
+            if "stop" in rows[-1]:
+                return rows[-1:]
             part = Path(self._job.folder) / f"part-{places[0]:09d}.parquet"
-            _write_table(part, [self._cells(row, Path(folder)) for row in rows if "error" not in row])
+            try:
+                _write_table(part, [self._cells(row, Path(folder)) for row in rows if "error" not in row])
+            except OutputError as error:
+                return [{"stop": str(error)}]
         return [row | {"files": [part.name], "rows": [None]} if "error" not in row else row for row in rows]
 
     def _images(self, places: list[int], folder: str) -> list[dict[str, Any]]:
+        """A row for each image; where results cannot be written, a last one says why all has to stop."""
+        rows = list[dict[str, Any]]()
         with ResultWriter(folder, self._job.formats, self._segmenter.categories) as writer:
             writer.keeps_rows = True
-            return [self._image(place, writer) for place in places]
+            try:
+                for place in places:
+                    rows.append(self._image(place, writer))
+            except OutputError as error:  # such as a full disk
+                rows.append({"stop": str(error)})
+        return rows
 
     def _image(self, place: int, writer: ResultWriter) -> dict[str, Any]:
         job, plan = self._job, self._job.source.plan
@@ -143,11 +155,13 @@ def run_batch(job: Job, workers: Workers, options: dict[str, Any], resume: bool 
 
     Raises:
         ConfigError: Ray is not installed, or the options are not those of the run to be resumed.
+        OutputError: results cannot be written.
         PredictionError: the workers cannot be started, or die again and again.
     """
     plan, failed, done = job.source.plan, dict[int, str](), 0
     make_folder(Path(job.folder))
-    with Journal(job.folder, plan, options, resume=resume) as journal:
+    documents = nullcontext() if job.tables else ResultWriter(job.folder, job.formats, job.categories)
+    with Journal(job.folder, plan, options, resume=resume) as journal, documents as writer:
         left = list(journal.places())
         if job.tables:  # a table is written as a whole
             unfinished = {place // workers.chunk for place in left}
@@ -156,15 +170,16 @@ def run_batch(job: Job, workers: Workers, options: dict[str, Any], resume: bool 
         with shown, _ray(workers) as ray:
             for row in _results(ray, job, workers, list(chunks(left, workers.chunk))):
                 shown.update()
+                if "stop" in row:
+                    raise OutputError(f"{row['stop']} What is done is kept: go on with --resume.")
                 if "error" in row:
                     failed[row["place"]] = row["error"]
                     continue
                 done += 1
                 journal.add(row["place"], [Path(job.folder) / file for file in row["files"]], row["rows"])
         journal.end(clean=not failed)
-        if not job.tables:
-            with ResultWriter(job.folder, job.formats, job.categories) as writer:
-                put_together(journal, [writer])
+        if writer is not None:
+            put_together(journal, [writer])
     return done, failed
 
 
