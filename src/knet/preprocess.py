@@ -25,7 +25,7 @@ Size = Literal["model", "image"] | int | tuple[int, int]
 = the short side in pixels, a pair = the largest (short, long) side."""
 
 _LONGEST = 2**20  # pixels of a side that can be asked for
-_MOST_SEEN = 2**27  # pixels; a network of the usual kind needs some 30 GB for so many
+MOST_SEEN = 2**27  # pixels; a network of the usual kind needs some 30 GB for so many
 
 _ONE = 2048  # OpenCV's weights are integers, multiples of 1 / 2048
 
@@ -50,10 +50,10 @@ def network_size(
         ConfigError: what is no size, or one at which the image has more pixels than fit into a memory.
     """
     height, width = size_of(shape, size, preprocessing, scale, compatible)
-    if height * width > _MOST_SEEN:
+    if height * width > MOST_SEEN:
         raise ConfigError(
             f"The image of {shape[0]}x{shape[1]} pixels has {height}x{width} at the size {shown(size)}"
-            f"{'' if scale == 1 else f' times {scale:g}'} (--size), and a network sees {_MOST_SEEN:,} at most; take "
+            f"{'' if scale == 1 else f' times {scale:g}'} (--size), and a network sees {MOST_SEEN:,} at most; take "
             "a smaller size."
         )
     return height, width

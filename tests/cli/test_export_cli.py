@@ -129,6 +129,10 @@ def test_without_tensorrt_the_command_is_printed(run: Run, quick: Path) -> None:
         (["--merge", "sorted", "--merge-inside"], "merges the way 'sorted'; leave --merge-inside out"),
         (["--format", "tensorrt", "--merge-inside"], "cannot be inside of TensorRT engines"),
         (["--batch", "0"], "The batch of 0 images is not from 1 to 1024"),
+        (
+            ["--batch", "64", "--size", "2048x2048"],
+            "A batch of 64 at the size 2048x2048 has more pixels than the 134,217,728",
+        ),
         (["--batch", "4", "--merge-inside"], "There is no batch for a graph with the merge inside"),
         (["--weights", "missing.pth"], "There is no weights file 'missing.pth'"),
         (["--images", "missing.jpg"], "missing.jpg"),

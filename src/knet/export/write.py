@@ -31,7 +31,7 @@ from knet.inference.sources.streams import open_stream
 from knet.inference.sources.videos import Item
 from knet.models.network import Network
 from knet.models.zoo import Merge
-from knet.preprocess import unpadded
+from knet.preprocess import MOST_SEEN, unpadded
 from knet.weights.card import Card, GraphCard
 
 _logger = logging.getLogger("knet")
@@ -189,6 +189,11 @@ def _card(
     preprocessing = card.preprocessing
     if size is not None:
         check_size(size, net.size_divisor)
+        if batch * size[0] * size[1] > MOST_SEEN:
+            raise ConfigError(
+                f"A batch of {batch} at the size {size[0]}x{size[1]} has more pixels than the {MOST_SEEN:,} that a network "
+                "sees at most; give a smaller --size or --batch."
+            )
         if preprocessing.resize:  # by default images fit
             preprocessing = replace(preprocessing, short_edge=min(size), max_edge=max(size))
     seen = size is not None and not filled and hides_padding(net, size)
