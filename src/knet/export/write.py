@@ -191,8 +191,8 @@ def _card(
         check_size(size, net.size_divisor)
         if batch * size[0] * size[1] > MOST_SEEN:
             raise ConfigError(
-                f"A batch of {batch} at the size {size[0]}x{size[1]} has more pixels than the {MOST_SEEN:,} that a network "
-                "sees at most; give a smaller --size or --batch."
+                f"A batch of {batch} at the size {size[0]}x{size[1]} has more pixels than the {MOST_SEEN:,} that a "
+                "network sees at most; give a smaller --size or --batch."
             )
         if preprocessing.resize:  # by default images fit
             preprocessing = replace(preprocessing, short_edge=min(size), max_edge=max(size))
