@@ -163,7 +163,7 @@ def build_network(config: RunConfig, card: Card, device: torch.device) -> tuple[
         return net, wrapped, origin
     ids = [device.index] if device.type == "cuda" else None
     # Batch norms see the same statistics everywhere, so nothing has to be sent around between the steps.
-    return net, DistributedDataParallel(wrapped, ids, broadcast_buffers=False, gradient_as_bucket_view=True), origin
+    return net, DistributedDataParallel(wrapped, ids, forward_sync_buffers=False, gradient_as_bucket_view=True), origin
 
 
 def on_frames(net: nn.Module) -> nn.Module:
