@@ -91,11 +91,12 @@ def save_state(
     }
     if rank() != 0:
         return
-    with atomic_path(path, durable=True) as temporary:
+    with atomic_path(path, durable=True) as temporary, temporary.open("wb") as file:
         try:
-            torch.save(state, temporary)
-        except RuntimeError as error:  # how torch reports a full disk
-            raise cannot_write(path, str(error).splitlines()[0]) from error
+            torch.save(state, file)
+        except RuntimeError as error:  # torch's own, in the middle of which lies what the system said
+            reason = getattr(error.__context__, "strerror", None) or str(error).splitlines()[0]
+            raise cannot_write(path, reason) from error
 
 
 def load_state(
