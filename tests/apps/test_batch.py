@@ -26,7 +26,7 @@ from knet.cli import batch as verb
 from knet.cli.main import main
 from knet.cli.stopping import Terminated, signals_unwind
 from knet.data.categories import load_categories
-from knet.errors import ConfigError, DataError, OutputError
+from knet.errors import ConfigError, DataError, OutputError, PredictionError
 from knet.files import cannot_write
 from knet.inference.results import writers
 
@@ -65,6 +65,19 @@ def test_a_worker_writes_what_predict_writes(photos: Path, tiny_weights: Path) -
     assert [row["rows"][0][1]["segments_info"] for row in rows[:4]] == [
         annotation["segments_info"] for annotation in document["annotations"]
     ]
+
+
+@pytest.mark.parametrize("tables", [False, True])
+def test_an_image_over_which_workers_died_is_not_begun_again(photos: Path, tiny_weights: Path, tables: bool) -> None:
+    job = job_of(find_source("photos"), tiny_weights, tables=tables)
+    Path("out").mkdir()
+    deaths = Path("out/.knet-batch-tries-0")
+    for times, failed in ((3, []), (4, [2])):
+        deaths.write_bytes(b"2\n1\n" + (times - 1) * b"2\n")  # as they leave it
+        rows = json.loads(Worker(job)({"places": np.array(["[0, 1, 2, 3]"])})["done"][0])
+        assert [row["place"] for row in rows] == [0, 1, 2, 3] and not deaths.exists()
+        assert [row["place"] for row in rows if "error" in row] == failed
+    assert "b.jpg': a worker died 4 times over it" in rows[2]["error"]
 
 
 @pytest.mark.parametrize("tables", [False, True])
@@ -227,3 +240,37 @@ def test_two_workers_of_which_one_is_killed(photos: Path, tiny_weights: Path) ->
     assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}  # nobody else's machine is spoken to
     assert content("out") == content("whole")
     assert run_batch(job, Workers(2, chunk=1), {"of": "a test"}, resume=True) == (0, {})
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray has no wheels for the newest Pythons at first")
+def test_an_image_over_which_workers_die_has_failed(
+    photos: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New workers were started for it without end."""
+
+    class Dying(Worker):
+        def _image(self, place: int, writer: writers.ResultWriter) -> dict[str, Any]:
+            return os._exit(3) if place == 1 else super()._image(place, writer)
+
+    class Refused:
+        def __init__(self, job: Job) -> None:
+            raise RuntimeError("not today")
+
+    class Wrong:
+        def __init__(self, job: Job) -> None: ...
+
+        def __call__(self, rows: dict[str, np.ndarray]) -> None:
+            raise RuntimeError("not today")
+
+    job = job_of(find_source("photos"), tiny_weights, home=str(Path.cwd()))
+    monkeypatch.setattr(batch, "Worker", Dying)
+    done, failed = run_batch(job, Workers(), {})
+    assert (done, failed.keys()) == (3, {1}) and "a worker died 4 times over it" in failed[1]
+    assert not list(Path("out").glob(".knet-batch*"))
+    for worker in (Refused, Wrong):
+        monkeypatch.setattr(batch, "Worker", worker)
+        with pytest.raises(
+            PredictionError, match="Ray's workers failed: RuntimeError: not today; what is done is kept"
+        ):
+            run_batch(job, Workers(), {})

@@ -10,11 +10,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +25,18 @@ import numpy as np
 from tqdm import tqdm
 
 from knet.apps.batch_images import Source, chunks, image_bytes
-from knet.errors import ConfigError, DataError, OutputError, PredictionError
-from knet.files import keeping
+from knet.errors import ConfigError, DataError, KNetError, OutputError, PredictionError
+from knet.files import keeping, open_own
 from knet.inference.load import load
-from knet.inference.results.files import make_folder, write_bytes
+from knet.inference.results.files import Appended, make_folder, refused, write_bytes
 from knet.inference.results.journal import Journal
 from knet.inference.results.predictions import put_together
 from knet.inference.results.writers import ResultWriter
 from knet.runs.interrupt import handled
 from knet.structures import Category
 
+_TRIES = ".knet-batch-tries-"  # begins the names of files with the images that a worker began of a chunk
+_MOST = 4  # of an image: Ray starts new workers for it without end
 _OBJECTS = 100 * 2**20  # bytes of memory that Ray shares among processes; images do not pass through it
 
 
@@ -80,6 +85,46 @@ class Workers:
     chunk: int = 16
 
 
+class _Tries:
+    """Over which images of a chunk workers died: a file with those that were begun and came to no end.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+
+    def __init__(self, path: Path):
+        self._path, self._stack = path, ExitStack()
+        try:
+            file = FileIO(open_own(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "r+")
+        except OSError as error:
+            raise refused(path, error) from error
+        self._stack.enter_context(file)
+        content = file.readall()
+        self._before, self._begun = Counter(content.split()), Appended(file, path)
+        self._begun.size = len(content)
+
+    def __enter__(self) -> _Tries:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+        self._path.unlink(missing_ok=True)
+
+    def deadly(self, place: int) -> bool:
+        """Whether so many workers died over an image that no other one should begin it."""
+        return self._before[b"%d" % place] >= _MOST
+
+    @contextmanager
+    def of(self, place: int) -> Iterator[None]:
+        """While this lasts, an image is begun."""
+        before = self._begun.size
+        self._begun.append(b"%d\n" % place)
+        try:
+            yield
+        finally:
+            self._begun.cut(before)
+
+
 class Worker:
     """An actor: a model in memory, to which chunks of images come."""
 
@@ -91,7 +136,14 @@ class Worker:
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
         """Does chunks of images, each a JSON list of places; gives a JSON list of what was done for each."""
-        return {"done": [json.dumps(self._chunk(json.loads(text))) for text in batch["places"]]}
+        return {"done": [json.dumps(self._told(json.loads(text))) for text in batch["places"]]}
+
+    def _told(self, places: list[int]) -> list[dict[str, Any]]:
+        """As `_chunk`; what ends the run is told by a row, for Ray would put advice of its own around an error."""
+        try:
+            return self._chunk(places)
+        except KNetError as error:
+            return [{"stop": str(error)}]
 
     def _chunk(self, places: list[int]) -> list[dict[str, Any]]:
         if not self._job.tables:
@@ -101,23 +153,31 @@ class Worker:
             if "stop" in rows[-1]:
                 return rows[-1:]
             part = Path(self._job.folder) / f"part-{places[0]:09d}.parquet"
-            try:
-                _write_table(part, [self._cells(row, Path(folder)) for row in rows if "error" not in row])
-            except OutputError as error:
-                return [{"stop": str(error)}]
+            _write_table(part, [self._cells(row, Path(folder)) for row in rows if "error" not in row])
         return [row | {"files": [part.name], "rows": [None]} if "error" not in row else row for row in rows]
 
     def _images(self, places: list[int], folder: str) -> list[dict[str, Any]]:
         """A row for each image; where results cannot be written, a last one says why all has to stop."""
-        rows = list[dict[str, Any]]()
-        with ResultWriter(folder, self._job.formats, self._segmenter.categories) as writer:
+        rows, path = list[dict[str, Any]](), Path(self._job.folder) / f"{_TRIES}{places[0]}"
+        with ResultWriter(folder, self._job.formats, self._segmenter.categories) as writer, _Tries(path) as tries:
             writer.keeps_rows = True
             try:
                 for place in places:
-                    rows.append(self._image(place, writer))
+                    if tries.deadly(place):
+                        rows.append(self._deadly(place))
+                        continue
+                    with tries.of(place):
+                        rows.append(self._image(place, writer))
             except OutputError as error:  # such as a full disk
                 rows.append({"stop": str(error)})
         return rows
+
+    def _deadly(self, place: int) -> dict[str, Any]:
+        path = self._job.source.plan.paths[place]
+        return {
+            "place": place,
+            "error": f"'{path}': a worker died {_MOST} times over it, as it does where memory ends.",
+        }
 
     def _image(self, place: int, writer: ResultWriter) -> dict[str, Any]:
         job, plan = self._job, self._job.source.plan
@@ -146,6 +206,21 @@ class Worker:
         return {"image": plan.paths[place], "name": plan.name(place), **cells, **entries}
 
 
+@contextmanager
+def _without_tries(folder: str) -> Iterator[None]:
+    """Removes what `_Tries` left: before, as a run that was ended is no death of a worker over an image, and after."""
+
+    def remove() -> None:
+        for path in Path(folder).glob(f"{_TRIES}*"):
+            path.unlink(missing_ok=True)
+
+    remove()
+    try:
+        yield
+    finally:
+        remove()
+
+
 def run_batch(job: Job, workers: Workers, options: dict[str, Any], resume: bool = False) -> tuple[int, dict[int, str]]:
     """Segments all images of a job. -> how many were done, and the reasons of the others by their place
 
@@ -161,7 +236,7 @@ def run_batch(job: Job, workers: Workers, options: dict[str, Any], resume: bool 
     plan, failed, done = job.source.plan, dict[int, str](), 0
     make_folder(Path(job.folder))
     documents = nullcontext() if job.tables else ResultWriter(job.folder, job.formats, job.categories)
-    with Journal(job.folder, plan, options, resume=resume) as journal, documents as writer:
+    with Journal(job.folder, plan, options, resume=resume) as journal, documents as writer, _without_tries(job.folder):
         left = list(journal.places())
         if job.tables:  # a table is written as a whole
             unfinished = {place // workers.chunk for place in left}
@@ -203,8 +278,13 @@ def _results(ray: Any, job: Job, workers: Workers, parts: Sequence[list[int]]) -
         for row in dataset.iter_rows():
             yield from json.loads(row["done"])
     except ray.exceptions.RayError as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        reason = _raised(str(error)) or type(error).__name__
         raise PredictionError(f"Ray's workers failed: {reason}; what is done is kept: go on with --resume.") from error
+
+
+def _raised(text: str) -> str:
+    """The last line with an error of a worker's own in what Ray says; its advice comes after that."""
+    return next((line for line in reversed(text.splitlines()) if re.match(r"\w+(Error|Exception)\b", line)), "")
 
 
 @contextmanager
