@@ -69,6 +69,8 @@ def test_a_worker_writes_what_predict_writes(photos: Path, tiny_weights: Path) -
 
 @pytest.mark.parametrize("tables", [False, True])
 def test_an_image_over_which_workers_died_is_not_begun_again(photos: Path, tiny_weights: Path, tables: bool) -> None:
+    if tables:
+        pytest.importorskip("pyarrow")
     job = job_of(find_source("photos"), tiny_weights, tables=tables)
     Path("out").mkdir()
     deaths = Path("out/.knet-batch-tries-0")
@@ -85,6 +87,8 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_done(
     photos: Path, tiny_weights: Path, tables: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was told as advice of Ray on its settings, for the error of a worker comes with all of that."""
+    if tables:
+        pytest.importorskip("pyarrow")
     write, job = writers.write_files, job_of(find_source("photos"), tiny_weights, tables=tables)
 
     def full(result: Any, folder: Path, name: str, *more: Any) -> list[Path]:

@@ -32,7 +32,7 @@ def to_openvino(model: ModelProto) -> openvino.Model:
 
 def save_openvino(model: openvino.Model, card: Card, path: Path, half: bool = False) -> None:
     """Writes the .xml file `path` and the .bin file beside it, with weights in float16 if `half`."""
-    from openvino import save_model
+    from openvino import Core, save_model
 
     model.set_rt_info(card.text(), [METADATA_KEY])
     # The weights are in place first, so that an .xml file is never without them, nor beside those of another writer.
@@ -45,6 +45,7 @@ def save_openvino(model: openvino.Model, card: Card, path: Path, half: bool = Fa
         try:
             try:
                 save_model(model, graph, compress_to_fp16=half)
+                Core().read_model(graph)  # older versions of OpenVINO say nothing of a disk that is full
             except RuntimeError as error:  # its sentence for a full disk: "basic_ios::clear: iostream error"
                 raise cannot_write(path, str(error).strip().splitlines()[-1]) from error
             beside.replace(weights)

@@ -366,7 +366,9 @@ def enormous(path: Path) -> Path:
 
 
 def test_a_graph_that_asks_for_too_much_memory_says_how_much(tmp_path: Path, image: np.ndarray) -> None:
-    with pytest.raises(PredictionError, match=r"too little memory for the image .* \(70368744177664 were asked for"):
+    # ONNX Runtime 1.22 has it all computed when it opens the file, and does not say how much it takes.
+    asked = r"the image .* \(70368744177664 were asked for|what '.*model\.onnx' computes \(it does not say how much"
+    with pytest.raises(PredictionError, match=f"too little memory for ({asked})"):
         knet.load(enormous(tmp_path / "model.onnx"))(image)
 
 

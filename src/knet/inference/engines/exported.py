@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from knet.errors import CheckpointError, ConfigError, KNetError, memory_asked
+from knet.errors import CheckpointError, ConfigError, KNetError, enough_memory, memory_asked
 from knet.files import is_file
 from knet.merge.panoptic import MergedMasks
 from knet.models.clip import clip_result
@@ -256,9 +256,13 @@ def existing(path: Path) -> str:
 
 @contextmanager
 def opening(path: Path) -> Iterator[None]:
-    """Whatever a runtime raises while it opens a file becomes a `CheckpointError`; its errors have no common class."""
+    """Whatever a runtime raises while it opens a file becomes a `CheckpointError`; its errors have no common class.
+
+    Too little memory becomes a `PredictionError`: older runtimes take it already then.
+    """
     try:
-        yield
+        with enough_memory(f"what '{path}' computes", "export the model at a smaller size"):
+            yield
     except KNetError:
         raise
     except Exception as error:
