@@ -112,3 +112,11 @@ def test_the_end_of_a_film_that_breaks_off_is_told_all_the_same(tmp_path: Path) 
     said = list[Any]()
     frames = list(open_stream(path, said.append, span=Span(start=1.2)))
     assert len(said) == 1 and "breaks off" in str(said[0]) and frames[0].number == 30
+
+
+@pytest.mark.parametrize("start", [1e9, 1e30, float("inf")])
+@pytest.mark.parametrize("kind", ["matroska", "no_stamps"])
+def test_a_start_beyond_all_ends_leaves_nothing(kind: str, start: float, tmp_path: Path) -> None:
+    """What is too large for a stamp was a traceback."""
+    ending, codec, options = (SEEKABLE | OTHERS)[kind]
+    assert not list(open_stream(film(tmp_path / f"a.{ending}", codec, options), span=Span(start=start)))

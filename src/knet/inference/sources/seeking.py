@@ -12,6 +12,9 @@ import av
 from knet.inference.sources.opening import packets, picture_stream
 
 
+_FARTHEST = 2**62  # of the stamps that FFmpeg can be asked for
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A key frame: its stamp, and how many frames are shown before it."""
@@ -29,7 +32,7 @@ def begin_at(container: Any, seconds: float) -> Entry | None:
     stream = picture_stream(container)
     if stream.start_time is None:
         return None
-    last = int(stream.start_time + seconds / stream.time_base)
+    last = int(min(stream.start_time + seconds / stream.time_base, _FARTHEST))
     try:
         stamps, places = _scan(container, last)
         for place in places:  # some containers look for the place by other stamps, and land before or behind it
