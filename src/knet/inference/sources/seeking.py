@@ -11,7 +11,6 @@ import av
 
 from knet.inference.sources.opening import packets, picture_stream
 
-
 _FARTHEST = 2**62  # of the stamps that FFmpeg can be asked for
 
 
