@@ -16,7 +16,7 @@ import soak
         pytest.param("iterations", 40, marks=pytest.mark.large),
         ("evaluations", 8),
         pytest.param("sizes", 12, marks=pytest.mark.large),
-        ("loads", 4),
+        pytest.param("loads", 4, marks=pytest.mark.large),
     ],
 )
 def test_files_and_threads_stay_as_they_are(part: str, count: int, tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     return runner(capsys)
 
 
+@pytest.mark.large
 def test_the_commands_of_the_page_lead_from_frames_to_a_light_model(run: Run) -> None:
     Path("configs").symlink_to(ROOT / "configs")
     (renames,) = page_blocks("yaml")

@@ -30,7 +30,7 @@ SMALL = [
 LAYOUTS = {"cityscapes": "rtknet-cityscapes", "mapillary": "rtknet-mapillary"}
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ["cityscapes", pytest.param("mapillary", marks=pytest.mark.large)])
 def test_from_the_download_to_pq(layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root, run, config = str(tmp_path / "download"), str(tmp_path / "run"), LAYOUTS[layout]
     assert main(["data", "synth", layout, root, "--images", "4", "--size", "64x128"]) == 0

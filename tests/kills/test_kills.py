@@ -48,7 +48,9 @@ def port() -> Any:
     thread.join()
 
 
-@pytest.mark.parametrize("name", ["from-labels", pytest.param("from-coco", marks=pytest.mark.large), "download"])
+@pytest.mark.parametrize(
+    "name", ["download", *(pytest.param(name, marks=pytest.mark.large) for name in ("from-labels", "from-coco"))]
+)
 def test_what_was_killed_leaves_nothing_half_and_comes_to_its_end_later(tmp_path: Path, port: int, name: str) -> None:
     # Of a new process: what is forked from one that has computed in threads, as this one has by now, may hang.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:

@@ -24,6 +24,8 @@ LARGE = (
     "cityscapes-step",  # networks of other rows
     "vipseg",
     "mapillary",
+    "rtknet-cityscapes",
+    "rt-video-knet-kitti-step",
     "knet-r50-coco-instance",
     "fcn",
     "pspnet",

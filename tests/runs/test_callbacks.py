@@ -82,7 +82,9 @@ def test_a_callback_is_told_how_a_run_goes(config: RunConfig) -> None:
         assert min(image.size) > 150
 
 
-@pytest.mark.parametrize(("method", "at", "kept"), [("on_iteration", 1, 1), ("on_validation", 2, 2)])
+@pytest.mark.parametrize(
+    ("method", "at", "kept"), [pytest.param("on_iteration", 1, 1, marks=pytest.mark.large), ("on_validation", 2, 2)]
+)
 def test_a_run_whose_callback_fails_loses_nothing(config: RunConfig, method: str, at: int, kept: int) -> None:
     sentence = rf"The callback Listener failed in {method}: ValueError: no <disk>; the state is saved, .*--resume"
     failing, other = Listener(method, at), Listener()
@@ -152,6 +154,7 @@ def falling(monkeypatch: pytest.MonkeyPatch, figures: list[float]) -> None:
     monkeypatch.setattr(loop, "pictures", lambda *data: {})
 
 
+@pytest.mark.large
 def test_patience_ends_a_run_that_gets_no_better(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -120,6 +120,7 @@ def test_loader_processes_give_the_same_run(tmp_path: Path) -> None:
     assert all(torch.equal(moments[name][key], others[name][key]) for name in moments for key in moments[name])
 
 
+@pytest.mark.large
 def test_starting_from_weights(config: RunConfig, tmp_path: Path) -> None:
     first = train(config)
     path = tmp_path / "config.yaml"
@@ -230,6 +231,7 @@ def test_losses_that_are_not_finite_may_be_left_out(
         train(config.model_copy(update={"output": tmp_path / "strict", "skip_losses": 0}))
 
 
+@pytest.mark.large
 def test_a_moving_average_is_what_gets_judged_and_saved(tmp_path: Path) -> None:
     path = write_config(tmp_path)
     short = ["iterations=3", "validate_every=3", "save_every=1", "ema=0.5"]
@@ -311,11 +313,16 @@ def test_compiled_networks_train_and_save_as_others(tmp_path: Path, monkeypatch:
     "option",
     [
         "arguments.pooling=sum",
-        "arguments.auxiliary=false",
-        "merge=sorted",
-        "augment.instance_crop=false",
-        "losses.instance=0",
-        "losses.match_pixels=16",
+        *(
+            pytest.param(option, marks=pytest.mark.large)
+            for option in (
+                "arguments.auxiliary=false",
+                "merge=sorted",
+                "augment.instance_crop=false",
+                "losses.instance=0",
+                "losses.match_pixels=16",
+            )
+        ),
     ],
 )
 def test_each_row_of_the_ablation_is_an_option(option: str, tmp_path: Path) -> None:
@@ -343,6 +350,7 @@ def test_the_mean_of_the_weights_soon_forgets_the_random_ones() -> None:
     assert late.values["weight"].item() == pytest.approx(0.9)
 
 
+@pytest.mark.large
 def test_two_sets_with_different_classes(tmp_path: Path) -> None:
     """A run learns from both, and says how often each is drawn; stopped and resumed it goes on the same way."""
     other = make_data(tmp_path / "other")

@@ -26,7 +26,7 @@ from knet.runs.samples import training_set
 from knet.runs.step import train_step
 from knet.structures import Target
 
-LARGE = ("r101", "swin", "fcn", "pspnet", "deeplabv3")
+LARGE = ("r101", "swin", "fcn", "pspnet", "deeplabv3", "upernet", "coco-instance", "r50-cityscapes")
 ROWS = [
     pytest.param(name, marks=[pytest.mark.large] if any(word in name for word in LARGE) else [])
     for name, row in ZOO.items()

@@ -40,6 +40,7 @@ print(compared)
 """
 
 
+@pytest.mark.large
 def test_interpreted_it_equals_the_plain_way() -> None:
     command = [sys.executable, "-c", INTERPRETED]
     run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TRITON_INTERPRET": "1"})
