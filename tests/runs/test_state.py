@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from knet.errors import CheckpointError
+from knet.errors import CheckpointError, OutputError
 from knet.runs.optimizer import adamw
 from knet.runs.state import MovingAverage, Progress, load_state, read_state, save_state, whole_weights
 
@@ -88,6 +89,20 @@ def test_a_run_goes_on_that_has_taken_no_step_yet(tmp_path: Path) -> None:
     whole.step(1)
     resumed.step(1)
     assert same(resumed.numbers(), whole.numbers())
+
+
+def test_a_full_disk_is_told_in_the_words_of_the_system(tmp_path: Path) -> None:
+    """torch hides them behind where in its own source it noticed. A limit of the size of files stands in for a disk."""
+    run, path, before = Run(), tmp_path / "state.pt", resource.getrlimit(resource.RLIMIT_FSIZE)
+    run.save(path, Progress())
+    whole = path.read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OutputError, match=r"Cannot write '.*state\.pt': File too large; free space"):
+            run.save(path, Progress())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_bytes() == whole and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_state_is_of_the_moment_in_which_it_was_saved(tmp_path: Path) -> None:
