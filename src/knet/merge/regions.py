@@ -46,8 +46,8 @@ def _divide(new: np.ndarray, owner: np.ndarray, region: np.ndarray, smallest: in
     first = len(sources)
     masks, areas = np.unique(owner[region], return_counts=True)
     for mask in masks:
-        parts, count = ndimage.label(region & (owner == mask), _CORNERS_TOUCH)
-        for part in np.flatnonzero(np.bincount(parts.ravel(), minlength=count + 1)[1:] >= smallest) + 1:
+        parts, _ = ndimage.label(region & (owner == mask), _CORNERS_TOUCH)
+        for part in np.flatnonzero(np.bincount(parts.ravel())[1:] >= smallest) + 1:
             new[parts == part] = len(sources)
             sources.append(int(mask))
     if len(sources) == first:
