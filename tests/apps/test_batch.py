@@ -31,6 +31,8 @@ from knet.files import cannot_write
 from knet.inference.results import writers
 
 FORMATS = ("json", "panoptic")
+# The extra "dev" has Ray, so this skips nothing but where there is no wheel of it; all other tests do without.
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray has no wheels for the newest Pythons at first")
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ def test_a_worker_writes_what_predict_writes(photos: Path, tiny_weights: Path) -
 
 @pytest.mark.parametrize("tables", [False, True])
 def test_an_image_over_which_workers_died_is_not_begun_again(photos: Path, tiny_weights: Path, tables: bool) -> None:
-    if tables:
+    if tables:  # of Ray, and it needs NumPy 2: the lowest versions are beside an older one
         pytest.importorskip("pyarrow")
     job = job_of(find_source("photos"), tiny_weights, tables=tables)
     Path("out").mkdir()
@@ -87,7 +89,7 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_done(
     photos: Path, tiny_weights: Path, tables: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was told as advice of Ray on its settings, for the error of a worker comes with all of that."""
-    if tables:
+    if tables:  # of Ray, and it needs NumPy 2: the lowest versions are beside an older one
         pytest.importorskip("pyarrow")
     write, job = writers.write_files, job_of(find_source("photos"), tiny_weights, tables=tables)
 
@@ -210,7 +212,7 @@ def test_no_alarm_of_ray_ends_the_process_later() -> None:
 
 
 @pytest.mark.heavy
-@pytest.mark.skipif(find_spec("ray") is None, reason="Ray has no wheels for the newest Pythons at first")
+@needs_ray
 def test_two_workers_of_which_one_is_killed(photos: Path, tiny_weights: Path) -> None:
     import psutil
 
@@ -247,7 +249,7 @@ def test_two_workers_of_which_one_is_killed(photos: Path, tiny_weights: Path) ->
 
 
 @pytest.mark.heavy
-@pytest.mark.skipif(find_spec("ray") is None, reason="Ray has no wheels for the newest Pythons at first")
+@needs_ray
 def test_an_image_over_which_workers_die_has_failed(
     photos: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,7 +36,7 @@ from knet.runs.interrupt import handled
 from knet.structures import Category
 
 _TRIES = ".knet-batch-tries-"  # begins the names of files with the images that a worker began of a chunk
-_MOST = 4  # of an image: Ray starts new workers for it without end
+_MOST_DEATHS = 4  # of workers over an image: Ray starts new workers for it without end
 _OBJECTS = 100 * 2**20  # bytes of memory that Ray shares among processes; images do not pass through it
 
 
@@ -93,26 +93,24 @@ class _Tries:
     """
 
     def __init__(self, path: Path):
-        self._path, self._stack = path, ExitStack()
         try:
             file = FileIO(open_own(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "r+")
         except OSError as error:
             raise refused(path, error) from error
-        self._stack.enter_context(file)
         content = file.readall()
-        self._before, self._begun = Counter(content.split()), Appended(file, path)
+        self._deaths, self._begun = Counter(content.split()), Appended(file, path)
         self._begun.size = len(content)
 
     def __enter__(self) -> _Tries:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stack.close()
-        self._path.unlink(missing_ok=True)
+        self._begun.file.close()
+        self._begun.path.unlink(missing_ok=True)
 
     def deadly(self, place: int) -> bool:
         """Whether so many workers died over an image that no other one should begin it."""
-        return self._before[b"%d" % place] >= _MOST
+        return self._deaths[b"%d" % place] >= _MOST_DEATHS
 
     @contextmanager
     def of(self, place: int) -> Iterator[None]:
@@ -176,7 +174,7 @@ class Worker:
         path = self._job.source.plan.paths[place]
         return {
             "place": place,
-            "error": f"'{path}': a worker died {_MOST} times over it, as it does where memory ends.",
+            "error": f"'{path}': a worker died {_MOST_DEATHS} times over it, as it does where memory ends.",
         }
 
     def _image(self, place: int, writer: ResultWriter) -> dict[str, Any]:
